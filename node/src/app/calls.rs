@@ -1,0 +1,120 @@
+//! What the front asks of the driver, and what it may be told.
+
+use stormo_protocol::ids::{PlanId, RequestId};
+use stormo_protocol::tensor::Tensor;
+use tokio::sync::oneshot;
+
+use crate::serve::json::{
+    DeployBody, DeploymentView, DeploymentsView, ModelView, ModelsView, NodeView, NodesView, PlansView,
+    RequestView,
+};
+
+/// Limits and wishes of a request.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InferOptions {
+    /// Run exactly this plan.
+    pub plan: Option<PlanId>,
+    /// Time until the request ends in any case, milliseconds; 30 s if absent.
+    pub timeout_ms: Option<u32>,
+    /// Latency wished for; a later answer is marked late.
+    pub max_latency_ms: Option<f64>,
+    /// The first blocks must run where the request entered.
+    pub force_first: bool,
+    /// Likewise the last.
+    pub force_last: bool,
+}
+
+/// An answer and how it came about.
+#[derive(Debug)]
+pub struct Answer {
+    /// Request id, for `/v1/requests`.
+    pub request: RequestId,
+    /// Version of the deployment.
+    pub version: u64,
+    /// Label of the variant.
+    pub variant: String,
+    /// The plan that gave it.
+    pub plan: PlanId,
+    /// Peer ids of the stages' hosts.
+    pub nodes: Vec<String>,
+    /// The model's outputs, in its order.
+    pub outputs: Vec<Tensor>,
+    /// From the request's arrival to its result.
+    pub latency_ms: f64,
+    /// Whether that was longer than wished.
+    pub late: bool,
+}
+
+/// Why a call is not answered as wished; each kind is one HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nothing of that name.
+    #[error("{0}")]
+    NotFound(String),
+    /// The call itself is wrong.
+    #[error("{0}")]
+    BadRequest(String),
+    /// It contradicts how things are now.
+    #[error("{0}")]
+    Conflict(String),
+    /// Nobody can do it now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Too much at once.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The time is over.
+    #[error("{0}")]
+    Deadline(String),
+    /// It went wrong on a machine.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, CallError>>;
+
+/// What the front asks.
+#[derive(Debug)]
+pub enum Call {
+    /// Run a model.
+    Infer {
+        /// Name.
+        model: String,
+        /// Version of the deployment, if a certain one is wanted.
+        version: Option<u64>,
+        /// One tensor per input, in any order.
+        inputs: Vec<Tensor>,
+        /// Limits and wishes.
+        options: InferOptions,
+        /// Where the answer goes.
+        reply: Reply<Answer>,
+    },
+    /// List plans.
+    Plans {
+        /// Name of the model.
+        model: String,
+        /// All kinds, or the best only.
+        all: bool,
+        /// As in [`InferOptions`].
+        force_first: bool,
+        /// As in [`InferOptions`].
+        force_last: bool,
+        /// Where the answer goes.
+        reply: Reply<PlansView>,
+    },
+    /// Deploy what was uploaded.
+    Deploy(DeployBody, Reply<DeploymentView>),
+    /// One model.
+    Model(String, Reply<ModelView>),
+    /// All models.
+    Models(Reply<ModelsView>),
+    /// This node.
+    Node(Reply<NodeView>),
+    /// All nodes.
+    Nodes(Reply<NodesView>),
+    /// All deployments.
+    Deployments(Reply<DeploymentsView>),
+    /// One of the last requests.
+    Request(RequestId, Reply<RequestView>),
+}

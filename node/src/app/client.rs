@@ -1,0 +1,170 @@
+//! Calls to a node's API, for the commands.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::cli::ApiArgs;
+use crate::serve::json::ErrorView;
+
+/// An answer may take as long as a request may, and a little more.
+const CALL_TIMEOUT: Duration = Duration::from_secs(660);
+/// Largest answer that is read, bytes.
+const ANSWER_BYTES_MAX: u64 = 512 << 20;
+
+/// Why a command failed, in words for its user.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No node answers.
+    #[error("no node answers at {api}: {reason}\nStart one with `stormo node`, or name another with --api.")]
+    Unreachable {
+        /// Where.
+        api: String,
+        /// What was said.
+        reason: String,
+    },
+    /// The node says no.
+    #[error("{0}")]
+    Refused(String),
+    /// The node's answer is not understood.
+    #[error("the node's answer is not understood ({0}); is it the same version of stormo?")]
+    Answer(String),
+    /// Something on this side.
+    #[error("{0}")]
+    Here(String),
+}
+
+/// The API of one node.
+pub struct Client {
+    base: String,
+    token: Option<String>,
+    agent: ureq::Agent,
+}
+
+/// An answer's body.
+pub struct Answered {
+    /// Status code.
+    pub status: u16,
+    /// `Inference-Header-Content-Length`, if given.
+    pub header_length: Option<usize>,
+    /// The bytes.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// The node that the arguments name.
+    ///
+    /// # Errors
+    /// When the token's file cannot be read.
+    pub fn new(args: &ApiArgs) -> Result<Self, CommandError> {
+        let token = args.api_token.as_deref().map(read_token).transpose()?;
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(CALL_TIMEOUT))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let base = args.api.trim_end_matches('/');
+        let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        Ok(Self { base, token, agent })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn bearer(&self) -> String {
+        self.token.as_ref().map(|token| format!("Bearer {token}")).unwrap_or_default()
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
+        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        self.value(request.call())
+    }
+
+    /// Sends a value and reads the answer.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CommandError> {
+        let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
+        self.value(request.send_json(body))
+    }
+
+    /// Whether an object is in the node's pool.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub fn has_object(&self, id: &str) -> Result<bool, CommandError> {
+        let url = self.url(&format!("/v1/objects/{id}"));
+        let answered = self.read(self.agent.get(url).header("authorization", self.bearer()).call())?;
+        Ok(answered.status == 204)
+    }
+
+    /// Puts an object into the node's pool.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn put_object(&self, id: &str, bytes: &[u8]) -> Result<(), CommandError> {
+        let url = self.url(&format!("/v1/objects/{id}"));
+        let request = self.agent.put(url).header("authorization", self.bearer());
+        good(self.read(request.send(bytes))?).map(|_| ())
+    }
+
+    /// Sends an inference request with binary tensors.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn infer(&self, model: &str, header_length: usize, body: &[u8]) -> Result<Answered, CommandError> {
+        let request = self
+            .agent
+            .post(self.url(&format!("/v2/models/{model}/infer")))
+            .header("authorization", self.bearer())
+            .header("inference-header-content-length", header_length)
+            .header("content-type", "application/octet-stream");
+        good(self.read(request.send(body))?)
+    }
+
+    fn value<T: DeserializeOwned>(
+        &self,
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<T, CommandError> {
+        let answered = good(self.read(response)?)?;
+        serde_json::from_slice(&answered.body).map_err(|error| CommandError::Answer(error.to_string()))
+    }
+
+    fn read(
+        &self,
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Answered, CommandError> {
+        let unreachable = |error: ureq::Error| CommandError::Unreachable {
+            api: self.base.clone(),
+            reason: error.to_string(),
+        };
+        let mut response = response.map_err(unreachable)?;
+        let header_length = response.headers().get("inference-header-content-length");
+        let header_length = header_length.and_then(|value| value.to_str().ok()?.parse().ok());
+        let body =
+            response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
+        Ok(Answered { status: response.status().as_u16(), header_length, body })
+    }
+}
+
+fn good(answered: Answered) -> Result<Answered, CommandError> {
+    if (200..300).contains(&answered.status) {
+        return Ok(answered);
+    }
+    let said = serde_json::from_slice::<ErrorView>(&answered.body).map(|view| view.error);
+    Err(CommandError::Refused(said.unwrap_or_else(|_| format!("the node answered {}", answered.status))))
+}
+
+fn read_token(path: &Path) -> Result<String, CommandError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| CommandError::Here(format!("`{}`: {error}", path.display())))?;
+    Ok(text.trim().to_owned())
+}

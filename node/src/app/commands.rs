@@ -1,0 +1,45 @@
+//! What each command does. Results go to stdout, progress and errors to stderr.
+
+mod deploy;
+mod infer;
+mod inputs;
+mod mesh;
+mod node;
+mod plan;
+mod status;
+mod table;
+
+use super::cli::{Cli, Command};
+use super::client::CommandError;
+use serde::Serialize;
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// What to tell the user; the exit code is then 1.
+pub fn run(cli: Cli) -> Result<(), CommandError> {
+    match cli.command {
+        Command::Init(args) => mesh::init(&args),
+        Command::Invite(args) => mesh::invite(&args),
+        Command::Node(args) => node::run(args),
+        Command::Deploy(args) => deploy::run(args),
+        Command::Infer(args) => infer::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Status(args) => status::run(&args),
+    }
+}
+
+fn here(error: impl std::fmt::Display) -> CommandError {
+    CommandError::Here(error.to_string())
+}
+
+/// Prints a line; a reader that went away (`| head`) is no error.
+fn say(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn say_json(value: &impl Serialize) -> Result<(), CommandError> {
+    say(serde_json::to_string_pretty(value).map_err(here)?);
+    Ok(())
+}

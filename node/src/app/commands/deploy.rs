@@ -1,0 +1,201 @@
+//! `stormo deploy`: divides a model here, uploads its objects, waits until it is warm.
+
+use std::io::IsTerminal;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use stormo_protocol::model::is_valid_name;
+
+use super::table::{bytes, ms, table};
+use super::{here, say, say_json};
+use crate::app::cli::DeployArgs;
+use crate::app::client::{Client, CommandError};
+use crate::app::config::library_search;
+use crate::deploy::{Prepared, Source, prepare};
+use crate::engine::{Engine, EngineConfig, runtime_library};
+use crate::serve::json::{
+    DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry,
+};
+
+/// Largest model file that is read, bytes: what one protobuf message may be.
+const MODEL_BYTES_MAX: u64 = 2 << 30;
+/// How often the deployment is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Tells what is being done, on one line where there is a terminal.
+struct Progress {
+    started: Instant,
+    terminal: bool,
+}
+
+impl Progress {
+    fn step(&self, text: &str) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.terminal {
+            eprint!("\r\x1b[2K[{seconds:5.1} s] {text}");
+        } else {
+            eprintln!("[{seconds:5.1} s] {text}");
+        }
+    }
+
+    fn end(&self) {
+        if self.terminal {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlacementFile {
+    place: Vec<PlacementEntry>,
+}
+
+pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
+    let client = Client::new(&args.api)?;
+    if !is_valid_name(&args.name) {
+        return Err(CommandError::Here(format!(
+            "`{}` is no name for a model: use 1 to 64 letters, digits, dots, dashes or underscores",
+            args.name
+        )));
+    }
+    let placement = args.placement.as_deref().map(read_placement).transpose()?.unwrap_or_default();
+    // A node that is not there is told before the work, not after it.
+    let _: NodeView = client.get("/v1/node")?;
+    let progress = Progress { started: Instant::now(), terminal: std::io::stderr().is_terminal() };
+    let prepared = divide(&args, &progress)?;
+    upload(&client, &prepared, &progress)?;
+    let body = DeployBody {
+        name: args.name.clone(),
+        manifest: prepared.manifest_object.id,
+        replicas: args.replicas,
+        parts: args.parts,
+        placement,
+    };
+    let view: DeploymentView = client.post("/v1/deployments", &body)?;
+    let view = wait_until_warm(&client, view, &progress)?;
+    progress.end();
+    if args.api.json {
+        say_json(&view)?;
+    } else {
+        show(&view, &prepared, progress.started.elapsed());
+    }
+    match view.state {
+        DeploymentState::Failed => Err(CommandError::Refused(failures(&view))),
+        DeploymentState::Ready | DeploymentState::Loading => Ok(()),
+    }
+}
+
+fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {
+    let told = |error: &dyn std::fmt::Display| CommandError::Here(format!("`{}`: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+    let file: PlacementFile = toml::from_str(&text).map_err(|error| told(&error))?;
+    if file.place.is_empty() {
+        return Err(told(&"there is no [[place]] in it"));
+    }
+    Ok(file.place)
+}
+
+fn read_model(path: &Path) -> Result<Vec<u8>, CommandError> {
+    let told = |error: &dyn std::fmt::Display| CommandError::Here(format!("`{}`: {error}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| told(&error))?.len();
+    if length > MODEL_BYTES_MAX {
+        return Err(told(&"the file is above 2 GiB, which no ONNX model without external data can be"));
+    }
+    std::fs::read(path).map_err(|error| told(&error))
+}
+
+fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandError> {
+    let source = Source {
+        bytes: read_model(&args.model)?,
+        name: args.name.clone(),
+        variant: "base".to_owned(),
+        level: args.ort_level.into(),
+        shapes: args.sample_shape.iter().cloned().collect(),
+    };
+    let library =
+        runtime_library::find_or_obtain(&library_search(None), &|step| progress.step(step)).map_err(here)?;
+    let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN }).map_err(here)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(here)?;
+    let prepared = runtime.block_on(prepare(&engine, source, &|step| progress.step(step)));
+    prepared.map_err(|error| {
+        progress.end();
+        CommandError::Here(format!("`{}`: {error}", args.model.display()))
+    })
+}
+
+fn upload(client: &Client, prepared: &Prepared, progress: &Progress) -> Result<(), CommandError> {
+    let count = prepared.objects.len();
+    for (index, (object, content)) in prepared.objects.iter().enumerate() {
+        progress.step(&format!("object {} of {count} ({})", index + 1, bytes(object.bytes)));
+        let id = object.id.to_string();
+        if !client.has_object(&id)? {
+            client.put_object(&id, content)?;
+        }
+    }
+    Ok(())
+}
+
+fn wait_until_warm(
+    client: &Client,
+    mut view: DeploymentView,
+    progress: &Progress,
+) -> Result<DeploymentView, CommandError> {
+    while view.state == DeploymentState::Loading
+        || view.hosts.iter().any(|host| host.state == DeploymentState::Loading)
+    {
+        let ready = view.hosts.iter().filter(|host| host.state == DeploymentState::Ready).count();
+        progress.step(&format!("{ready} of {} hosts are warm", view.hosts.len()));
+        std::thread::sleep(POLL);
+        let all: DeploymentsView = client.get("/v1/deployments")?;
+        let found = all.deployments.into_iter().find(|found| found.id == view.id);
+        view = found.ok_or_else(|| {
+            CommandError::Refused(format!("`{}` was replaced or taken back meanwhile", view.name))
+        })?;
+    }
+    Ok(view)
+}
+
+fn failures(view: &DeploymentView) -> String {
+    let failed = view.hosts.iter().filter_map(|host| {
+        let why = host.message.as_deref()?;
+        let [first, end] = host.blocks;
+        Some(format!("`{}` does not host blocks {first} to {}: {why}", host.label, end - 1))
+    });
+    let failed: Vec<String> = failed.collect();
+    format!("`{}` is not hosted as wished:\n{}", view.name, failed.join("\n"))
+}
+
+fn show(view: &DeploymentView, prepared: &Prepared, took: Duration) {
+    let manifest = &prepared.manifest;
+    let weights: u64 = manifest.weights.iter().map(|weight| weight.bytes).sum();
+    say(format!(
+        "`{}` version {}: {} blocks, {} of weights, {} ms whole; deployed in {:.1} s",
+        view.name,
+        view.version,
+        manifest.blocks.len(),
+        bytes(weights + manifest.skeleton.bytes),
+        ms(prepared.whole_us as f64 / 1000.0),
+        took.as_secs_f64()
+    ));
+    if let Some(message) = &view.message {
+        say(message);
+    }
+    let rows: Vec<Vec<String>> = view
+        .hosts
+        .iter()
+        .map(|host| {
+            let state = match host.state {
+                DeploymentState::Ready => "warm",
+                DeploymentState::Loading => "loading",
+                DeploymentState::Failed => "failed",
+            };
+            let [first, end] = host.blocks;
+            let time = host.time_ms.map(|time| format!("{} ms", ms(time))).unwrap_or_default();
+            vec![host.label.clone(), format!("{first}-{}", end - 1), state.to_owned(), time]
+        })
+        .collect();
+    say(table(&["HOST", "BLOCKS", "STATE", "RUN"], &rows));
+}

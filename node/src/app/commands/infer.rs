@@ -1,0 +1,113 @@
+//! `stormo infer`: asks a model and shows what it answers.
+
+use serde_json::{Value, json};
+use stormo_protocol::tensor::{DType, Tensor};
+
+use super::inputs::read_inputs;
+use super::table::ms;
+use super::{here, say, say_json};
+use crate::app::cli::InferArgs;
+use crate::app::client::{Answered, Client, CommandError};
+use crate::serve::json::ModelView;
+
+/// Values of an output that are shown to people.
+const SHOWN_MAX: usize = 5;
+
+pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
+    let client = Client::new(&args.api)?;
+    let model: ModelView = client.get(&format!("/v1/models/{}", args.name))?;
+    let inputs = read_inputs(&args.inputs, &model.inputs)?;
+    let (header_length, body) = request(args, &inputs)?;
+    let answered = client.infer(&args.name, header_length, &body)?;
+    let answer: Value = serde_json::from_slice(head(&answered)?).map_err(|error| answer_error(&error))?;
+    if args.api.json {
+        return say_json(&answer);
+    }
+    show(&answer);
+    Ok(())
+}
+
+fn answer_error(error: &dyn std::fmt::Display) -> CommandError {
+    CommandError::Answer(error.to_string())
+}
+
+fn head(answered: &Answered) -> Result<&[u8], CommandError> {
+    let length = answered.header_length.unwrap_or(answered.body.len());
+    answered.body.get(..length).ok_or_else(|| answer_error(&"the body is shorter than announced"))
+}
+
+/// JSON, then the inputs' bytes; the answer is asked for as JSON.
+fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), CommandError> {
+    let described: Vec<Value> = inputs
+        .iter()
+        .map(|tensor| {
+            json!({
+                "name": tensor.spec().name,
+                "shape": tensor.spec().shape,
+                "datatype": tensor.spec().dtype.oip_name(),
+                "parameters": { "binary_data_size": tensor.data().as_bytes().len() },
+            })
+        })
+        .collect();
+    let mut parameters = json!({
+        "timeout_ms": args.timeout,
+        "force_first": args.limits.force_first,
+        "force_last": args.limits.force_last,
+    });
+    if let Some(limit) = args.max_latency {
+        parameters["max_latency_ms"] = json!(limit);
+    }
+    if let Some(plan) = &args.plan_id {
+        parameters["plan_id"] = json!(plan);
+    }
+    let mut body =
+        serde_json::to_vec(&json!({ "inputs": described, "parameters": parameters })).map_err(here)?;
+    let header_length = body.len();
+    for tensor in inputs {
+        body.extend_from_slice(tensor.data().as_bytes());
+    }
+    Ok((header_length, body))
+}
+
+fn show(answer: &Value) {
+    for output in answer["outputs"].as_array().into_iter().flatten() {
+        let shape: Vec<String> =
+            output["shape"].as_array().into_iter().flatten().map(ToString::to_string).collect();
+        say(format!(
+            "{} {} [{}]",
+            output["name"].as_str().unwrap_or("?"),
+            output["datatype"].as_str().unwrap_or("?"),
+            shape.join(", ")
+        ));
+        show_values(output);
+    }
+    let parameters = &answer["parameters"];
+    let nodes = parameters["nodes"].as_str().unwrap_or_default().split(',').count();
+    say(format!(
+        "{} ms{}, {nodes} stage{}, plan {}, request {}",
+        ms(parameters["latency_ms"].as_f64().unwrap_or(0.0)),
+        if parameters["late"].as_bool().unwrap_or(false) { " (late)" } else { "" },
+        if nodes == 1 { "" } else { "s" },
+        parameters["plan_id"].as_str().unwrap_or("?"),
+        parameters["request_id"].as_str().unwrap_or("?"),
+    ));
+}
+
+/// The largest values with their places: for a classifier, the answer.
+fn show_values(output: &Value) {
+    let values: Vec<f64> = output["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|value| value.as_f64().unwrap_or(f64::NAN))
+        .collect();
+    let is_number = output["datatype"].as_str().and_then(DType::from_oip_name) != Some(DType::Bool);
+    if !is_number || values.is_empty() {
+        return;
+    }
+    let mut order: Vec<usize> = (0..values.len()).filter(|index| values[*index].is_finite()).collect();
+    order.sort_by(|one, other| values[*other].total_cmp(&values[*one]));
+    let largest: Vec<String> =
+        order.iter().take(SHOWN_MAX).map(|index| format!("[{index}] {:.4}", values[*index])).collect();
+    say(format!("  largest: {}", largest.join("   ")));
+}

@@ -1,0 +1,70 @@
+//! `stormo node`: runs a node until it is told to end.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{here, say};
+use crate::app::cli::{Cli, Command, NodeArgs};
+use crate::app::client::CommandError;
+use crate::app::config::{NodeConfig, args_of_file, log_filter};
+use crate::app::node;
+
+pub(super) fn run(args: NodeArgs) -> Result<(), CommandError> {
+    let args = with_file(args)?;
+    if args.die_with_parent {
+        die_with_parent();
+    }
+    let json = args.json;
+    let filter = tracing_subscriber::EnvFilter::try_new(log_filter()).map_err(here)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let config = NodeConfig::from_args(args).map_err(here)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(here)?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).map_err(here)?;
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(here)?;
+        let ended = async move {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = interrupted.recv() => {}
+            }
+        };
+        node::run(config, |ready| tell(ready, json), ended).await.map_err(here)
+    })
+}
+
+/// Reads the arguments again with those of the configuration file before them.
+fn with_file(args: NodeArgs) -> Result<NodeArgs, CommandError> {
+    let Some(path) = &args.config else { return Ok(args) };
+    let mut all: Vec<OsString> = vec!["stormo".into(), "node".into()];
+    all.extend(args_of_file(path).map_err(here)?.into_iter().map(OsString::from));
+    all.extend(std::env::args_os().skip(2));
+    match Cli::try_parse_from(all) {
+        Ok(Cli { command: Command::Node(args) }) => Ok(args),
+        Ok(_) => Err(CommandError::Here("a configuration file is for `stormo node` only".into())),
+        Err(error) => Err(CommandError::Here(format!("`{}`: {error}", path.display()))),
+    }
+}
+
+fn tell(ready: &node::Ready, json: bool) {
+    if json {
+        say(serde_json::to_string(ready).unwrap_or_default());
+    } else {
+        say(format!("node `{}` {}\nmesh {}\nAPI  {}", ready.label, ready.id, ready.mesh, ready.api));
+        for address in &ready.addresses {
+            say(format!("at   {address}"));
+        }
+    }
+    let _ = std::io::stdout().flush();
+}
+
+/// Asks the kernel to end this process when the thread that started it ends.
+#[allow(unsafe_code)]
+fn die_with_parent() {
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number by value and touches no memory.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+    }
+}

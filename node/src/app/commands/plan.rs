@@ -1,0 +1,52 @@
+//! `stormo plan`: how a request would be run from the node that is asked, and what it would take.
+
+use super::table::{bytes, ms, table};
+use super::{say, say_json};
+use crate::app::cli::PlanArgs;
+use crate::app::client::{Client, CommandError};
+use crate::serve::json::{PlanView, PlansView};
+
+pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
+    let client = Client::new(&args.api)?;
+    let path = format!(
+        "/v1/plans?model={}&all={}&force_first={}&force_last={}",
+        encoded(&args.name),
+        args.all,
+        args.limits.force_first,
+        args.limits.force_last
+    );
+    let view: PlansView = client.get(&path)?;
+    if args.api.json {
+        return say_json(&view);
+    }
+    say(format!("`{}` version {}", view.model, view.version));
+    let rows: Vec<Vec<String>> = view.plans.iter().map(row).collect();
+    say(table(&["PLAN", "KIND", "LATENCY ms", "LOADING ms", "SENT", "STAGES"], &rows));
+    Ok(())
+}
+
+fn row(plan: &PlanView) -> Vec<String> {
+    let stages = plan.stages.iter().map(|stage| {
+        let [first, end] = stage.blocks;
+        format!("{} {first}-{}", stage.label, end - 1)
+    });
+    let stages: Vec<String> = stages.collect();
+    vec![
+        plan.id.to_string(),
+        plan.kind.clone(),
+        ms(plan.latency_ms),
+        ms(plan.cold_ms),
+        bytes(plan.bytes),
+        stages.join(" > "),
+    ]
+}
+
+/// For a query: everything but letters, digits and a few signs by its number.
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

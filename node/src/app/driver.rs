@@ -1,0 +1,299 @@
+//! The one loop of a node: every change comes as an event, each event is one call. The pure rooms
+//! decide, this loop owns what they speak of (buffers, streams, clocks, partitions) and acts.
+
+mod deploying;
+mod gossip;
+mod hosting;
+mod origins;
+mod plans;
+mod stages;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stormo_protocol::control::Request;
+use stormo_protocol::control::Response;
+use stormo_protocol::ids::{DeploymentId, NodeId, RequestId};
+use stormo_protocol::model::Manifest;
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::state::{Machine, Signed};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::calls::{Call, CallError};
+use crate::engine::{Engine, Ran, RunError};
+use crate::mesh::{Deployments, Links, View};
+use crate::monitor::Utilisation;
+use crate::net::{Identity, Net, NetEvent};
+use crate::pool::Pool;
+use crate::serve::json::RequestView;
+use deploying::{HostAnswer, Placement};
+use hosting::{Hosting, Loaded, PartitionKey};
+use origins::Pending;
+use plans::{KnownPlans, Listed, Planned};
+use stages::{EarlyOffer, HostedStage, StageKey};
+
+/// Deadlines are looked at this often.
+const TICK: Duration = Duration::from_millis(100);
+/// Requests that can be looked up after their end.
+const FINISHED_MAX: usize = 512;
+
+/// Everything that can change a node.
+#[derive(Debug)]
+pub enum Event {
+    /// From the network.
+    Net(NetEvent),
+    /// From the front.
+    Call(Call),
+    /// A manifest was fetched, or not.
+    Manifest(DeploymentId, Option<Arc<Manifest>>),
+    /// A partition was loaded, or not.
+    Loaded(PartitionKey, Result<Loaded, Refusal>),
+    /// A partition ran for a stage.
+    Ran(StageKey, Result<Ran, RunError>),
+    /// A plan for a request.
+    Planned(Planned),
+    /// A list of plans.
+    Listed(Listed),
+    /// Records from a sync exchange.
+    Synced(Vec<Signed>),
+    /// The rate from a peer.
+    Probed(NodeId, Option<u64>),
+    /// A host answers a wish to host.
+    Hosted(HostAnswer),
+    /// Time passes.
+    Tick,
+    /// The owner ends the node.
+    Leave(oneshot::Sender<()>),
+}
+
+/// What a driver is made of.
+pub struct Parts {
+    /// Who this node is.
+    pub identity: Identity,
+    /// Mesh id.
+    pub mesh: stormo_protocol::ids::MeshId,
+    /// Starts of this node so far.
+    pub generation: u64,
+    /// What it is.
+    pub machine: Machine,
+    /// Addresses to join at.
+    pub join: Vec<String>,
+    /// The network.
+    pub net: Net,
+    /// Objects on disk.
+    pub pool: Arc<Pool>,
+    /// ONNX Runtime.
+    pub engine: Engine,
+}
+
+/// A node.
+pub struct Driver {
+    parts: Parts,
+    sequence: u64,
+    started: Instant,
+    events: mpsc::Sender<Event>,
+    utilisation: Utilisation,
+    utilisation_permille: u16,
+    leaving: bool,
+    view: View,
+    deployments: Deployments,
+    links: Links,
+    connected: BTreeSet<NodeId>,
+    contacts: gossip::Contacts,
+    manifests: BTreeMap<DeploymentId, Arc<Manifest>>,
+    manifests_wanted: BTreeSet<DeploymentId>,
+    hosting: Hosting,
+    stages: BTreeMap<StageKey, HostedStage>,
+    early_offers: Vec<EarlyOffer>,
+    origins: BTreeMap<RequestId, Pending>,
+    finished: VecDeque<RequestView>,
+    plans: KnownPlans,
+    placements: BTreeMap<String, Placement>,
+    ticks: u64,
+}
+
+impl Driver {
+    /// A node that is not in the mesh yet. `events` must lead to the receiver of [`Driver::run`].
+    pub fn new(parts: Parts, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            view: View::new(parts.identity.node()),
+            contacts: gossip::Contacts::new(parts.join.clone()),
+            parts,
+            sequence: 0,
+            started: Instant::now(),
+            events,
+            utilisation: Utilisation::default(),
+            utilisation_permille: 0,
+            leaving: false,
+            deployments: Deployments::default(),
+            links: Links::default(),
+            connected: BTreeSet::new(),
+            manifests: BTreeMap::new(),
+            manifests_wanted: BTreeSet::new(),
+            hosting: Hosting::default(),
+            stages: BTreeMap::new(),
+            early_offers: Vec::new(),
+            origins: BTreeMap::new(),
+            finished: VecDeque::new(),
+            plans: KnownPlans::default(),
+            placements: BTreeMap::new(),
+            ticks: 0,
+        }
+    }
+
+    /// Runs until the owner ends the node.
+    pub async fn run(mut self, mut net: mpsc::Receiver<NetEvent>, mut own: mpsc::Receiver<Event>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let event = tokio::select! {
+                Some(event) = net.recv() => Event::Net(event),
+                Some(event) = own.recv() => event,
+                _ = ticks.tick() => Event::Tick,
+                else => return,
+            };
+            if let Event::Leave(done) = event {
+                self.leave().await;
+                let _ = done.send(());
+                return;
+            }
+            self.handle(event);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Net(event) => self.on_net(event),
+            Event::Call(call) => self.on_call(call),
+            Event::Manifest(deployment, manifest) => self.on_manifest(deployment, manifest),
+            Event::Loaded(key, result) => self.on_loaded(key, result),
+            Event::Ran(key, result) => self.on_ran(key, result),
+            Event::Planned(planned) => self.on_planned(planned),
+            Event::Listed(listed) => self.on_listed(listed),
+            Event::Synced(records) => self.on_records(records),
+            Event::Probed(peer, rate) => self.on_probed(peer, rate),
+            Event::Hosted(answer) => self.on_host_answer(answer),
+            Event::Tick => self.on_tick(),
+            Event::Leave(_) => {}
+        }
+    }
+
+    fn on_net(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Connected(node) => self.on_connected(node),
+            NetEvent::Disconnected(node) => self.on_disconnected(node),
+            NetEvent::Listening(address) => self.on_listening(address),
+            NetEvent::DialFailed(address, reason) => self.contacts.failed(&address, &reason),
+            NetEvent::RoundTrip(node, time) => self.links.round_trip(node, time.as_micros() as f64),
+            NetEvent::Gossip(signed) => self.on_records(vec![signed]),
+            NetEvent::Asked { from, request, answer } => self.on_asked(from, request, answer),
+            NetEvent::Offered(offer) => self.on_offered(offer),
+            NetEvent::Received(received) => self.on_received(received),
+            NetEvent::Broken(key) => self.on_broken(key),
+            NetEvent::Delivery { key, to, progress } => self.on_delivery(key, to, progress),
+        }
+    }
+
+    fn on_asked(&mut self, from: NodeId, request: Request, answer: oneshot::Sender<Response>) {
+        let response = match request {
+            Request::Sync { known, deployments } => self.news_for(&known, &deployments),
+            Request::State => self.own_state(),
+            Request::Prepare(prepare) => self.on_prepare(from, prepare),
+            Request::Host { deployment, first, end } => {
+                return self.on_host_wish(&deployment, first, end, answer);
+            }
+            Request::Failed { request, attempt, stage, reason } => {
+                self.on_reported(from, request, attempt, stage, reason)
+            }
+            Request::Cancel { request, attempt } => self.on_cancel(from, request, attempt),
+        };
+        // An asker that went away needs no answer.
+        let _ = answer.send(response);
+    }
+
+    fn on_call(&mut self, call: Call) {
+        match call {
+            Call::Infer { model, version, inputs, options, reply } => {
+                self.on_infer(&model, version, inputs, options, reply);
+            }
+            Call::Plans { model, all, force_first, force_last, reply } => {
+                self.on_plans(&model, all, force_first, force_last, reply);
+            }
+            Call::Deploy(body, reply) => {
+                let _ = reply.send(self.on_deploy(body));
+            }
+            Call::Model(name, reply) => {
+                let _ = reply.send(self.model_view(&name));
+            }
+            Call::Models(reply) => {
+                let _ = reply.send(Ok(self.models_view()));
+            }
+            Call::Node(reply) => {
+                let _ = reply.send(Ok(self.own_view()));
+            }
+            Call::Nodes(reply) => {
+                let _ = reply.send(Ok(self.nodes_view()));
+            }
+            Call::Deployments(reply) => {
+                let _ = reply.send(Ok(self.deployments_view()));
+            }
+            Call::Request(id, reply) => {
+                let _ = reply.send(self.request_view(id));
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.ticks += 1;
+        self.expire_stages();
+        self.expire_offers();
+        self.expire_origins();
+        self.gossip_tick();
+    }
+
+    async fn leave(&mut self) {
+        self.leaving = true;
+        if let Some(record) = self.signed_record() {
+            self.parts.net.publish(&record).await;
+        }
+        for (_, pending) in std::mem::take(&mut self.origins) {
+            pending.fail(CallError::Unavailable("the node is leaving; ask another one".into()));
+        }
+    }
+
+    fn own(&self) -> NodeId {
+        self.parts.identity.node()
+    }
+
+    /// Milliseconds since the start: the clock of the pure rooms.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Runs something beside the loop; what it gives comes back as an event.
+    fn beside(&self, work: impl Future<Output = Event> + Send + 'static) -> tokio::task::AbortHandle {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            // Without the loop there is nobody left to tell.
+            let _ = events.send(work.await).await;
+        })
+        .abort_handle()
+    }
+
+    fn label_of(&self, node: NodeId) -> String {
+        if node == self.own() {
+            return self.parts.machine.label.clone();
+        }
+        self.view.get(node).map_or_else(|| node.short(), |known| known.record.machine.label.clone())
+    }
+
+    fn finish(&mut self, view: RequestView) {
+        if self.finished.len() >= FINISHED_MAX {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(view);
+    }
+}

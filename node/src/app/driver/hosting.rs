@@ -1,0 +1,365 @@
+//! Partitions that this node has loaded or is loading, within its memory budget.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stormo_protocol::codec::decode;
+use stormo_protocol::control::Response;
+use stormo_protocol::ids::{DeploymentId, NodeId};
+use stormo_protocol::limits::{HOSTED_MAX, MANIFEST_BYTES_MAX};
+use stormo_protocol::model::{Manifest, ObjectRef};
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::state::{Hosted, Signed};
+use stormo_protocol::tensor::Tensor;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{Driver, Event};
+use crate::deploy::partition_source;
+use crate::engine::{self, Engine, Partition, ProfileBudget};
+use crate::flow::StageEvent;
+use crate::model::Skeleton;
+use crate::net::Net;
+use crate::pool::{Pool, PoolError};
+use crate::sample;
+
+/// Weight of a new run in a partition's time.
+const TIME_WEIGHT: f64 = 0.2;
+/// How a partition is measured before it takes work.
+const WARM_UP: ProfileBudget =
+    ProfileBudget { warm_up_runs: 2, runs_max: 20, time_max: Duration::from_millis(200) };
+
+/// A range of blocks of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartitionKey {
+    pub deployment: DeploymentId,
+    pub first: u16,
+    pub end: u16,
+}
+
+impl PartitionKey {
+    pub fn blocks(self) -> Range<u16> {
+        self.first..self.end
+    }
+}
+
+/// A partition that is ready to run.
+#[derive(Debug)]
+pub struct Loaded {
+    pub partition: Arc<Partition>,
+    pub time_us: u64,
+}
+
+enum Slot {
+    /// Waits for the manifest, or loads.
+    Loading { waiting: Vec<oneshot::Sender<Response>>, begun: bool, memory_bytes: u64, keep: bool },
+    /// Runs.
+    Ready { partition: Arc<Partition>, time_us: f64, memory_bytes: u64, used_ms: u64, keep: bool },
+}
+
+/// All partitions of this node.
+#[derive(Default)]
+pub(super) struct Hosting {
+    slots: BTreeMap<PartitionKey, Slot>,
+}
+
+impl Hosting {
+    pub(super) fn memory_used_bytes(&self) -> u64 {
+        self.slots
+            .values()
+            .map(|slot| match slot {
+                Slot::Loading { memory_bytes, .. } | Slot::Ready { memory_bytes, .. } => *memory_bytes,
+            })
+            .sum()
+    }
+
+    /// For the node's record: what is ready.
+    pub(super) fn hosted(&self) -> Vec<Hosted> {
+        let ready = self.slots.iter().filter_map(|(key, slot)| match slot {
+            Slot::Ready { partition, time_us, .. } => Some(Hosted {
+                deployment: key.deployment,
+                first: key.first,
+                end: key.end,
+                time_us: *time_us as u64,
+                queue_wait_us: partition.expected_wait().as_micros() as u64,
+            }),
+            Slot::Loading { .. } => None,
+        });
+        ready.take(HOSTED_MAX).collect()
+    }
+
+    pub(super) fn ready(&mut self, key: PartitionKey, now_ms: u64) -> Option<Arc<Partition>> {
+        match self.slots.get_mut(&key)? {
+            Slot::Ready { partition, used_ms, .. } => {
+                *used_ms = now_ms;
+                Some(partition.clone())
+            }
+            Slot::Loading { .. } => None,
+        }
+    }
+
+    /// A real run counts into the partition's time.
+    pub(super) fn ran(&mut self, key: PartitionKey, time: Duration) {
+        if let Some(Slot::Ready { time_us, .. }) = self.slots.get_mut(&key) {
+            *time_us += TIME_WEIGHT * (time.as_micros() as f64 - *time_us);
+        }
+    }
+
+    /// Frees memory for a new partition by dropping what nobody asked to keep, longest unused first.
+    fn make_room(&mut self, need_bytes: u64, budget_bytes: u64) -> bool {
+        while self.memory_used_bytes().saturating_add(need_bytes) > budget_bytes
+            || self.slots.len() >= HOSTED_MAX
+        {
+            let idle = self.slots.iter().filter_map(|(key, slot)| match slot {
+                Slot::Ready { keep: false, used_ms, partition, .. } if partition.queue_len() == 0 => {
+                    Some((*used_ms, *key))
+                }
+                _ => None,
+            });
+            let Some((_, oldest)) = idle.min() else { return false };
+            self.slots.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Driver {
+    /// A steward, or the publisher, wishes that blocks be kept warm here.
+    pub(super) fn on_host_wish(
+        &mut self,
+        deployment: &Signed,
+        first: u16,
+        end: u16,
+        answer: oneshot::Sender<Response>,
+    ) {
+        if !self.parts.net.is_valid(deployment) {
+            let _ = answer.send(Response::Refused(Refusal::BadFrame));
+            return;
+        }
+        self.on_records(vec![deployment.clone()]);
+        let known = stormo_protocol::state::Deployment::from_bytes(&deployment.body);
+        match known {
+            Ok(known) if self.deployments.by_id(known.id()).is_some() => {
+                self.load(PartitionKey { deployment: known.id(), first, end }, true, Some(answer));
+            }
+            _ => {
+                let _ = answer.send(Response::Refused(Refusal::UnknownDeployment));
+            }
+        }
+    }
+
+    /// Begins to load a partition unless it is loaded or loading.
+    pub(super) fn load(&mut self, key: PartitionKey, keep: bool, answer: Option<oneshot::Sender<Response>>) {
+        match self.hosting.slots.get_mut(&key) {
+            Some(Slot::Ready { time_us, keep: kept, .. }) => {
+                *kept |= keep;
+                if let Some(answer) = answer {
+                    let _ = answer.send(Response::Hosting { time_us: *time_us as u64 });
+                }
+                self.stages_ready(key, StageEvent::Ready);
+            }
+            Some(Slot::Loading { waiting, keep: kept, .. }) => {
+                *kept |= keep;
+                waiting.extend(answer);
+            }
+            None => {
+                let waiting = answer.into_iter().collect();
+                let slot = Slot::Loading { waiting, begun: false, memory_bytes: 0, keep };
+                self.hosting.slots.insert(key, slot);
+                self.want_manifests();
+                self.begin_loading(key);
+            }
+        }
+    }
+
+    /// Goes on once the manifest is here.
+    fn begin_loading(&mut self, key: PartitionKey) {
+        let Some(manifest) = self.manifests.get(&key.deployment).cloned() else { return };
+        if key.end > manifest.block_count() || key.first >= key.end {
+            return self.loading_failed(key, Refusal::NotMyStage);
+        }
+        let need_bytes = manifest.range_memory_bytes(key.blocks());
+        let budget_bytes = self.parts.machine.memory_budget_bytes;
+        if !self.hosting.make_room(need_bytes, budget_bytes) {
+            tracing::warn!(
+                model = %manifest.model, first = key.first, end = key.end, need_bytes, budget_bytes,
+                "refused to host: it does not fit the memory budget (--memory-budget)"
+            );
+            return self.loading_failed(key, Refusal::NoMemory);
+        }
+        match self.hosting.slots.get_mut(&key) {
+            Some(Slot::Loading { begun, memory_bytes, .. }) if !*begun => {
+                (*begun, *memory_bytes) = (true, need_bytes);
+            }
+            _ => return,
+        }
+        let loader = Loader {
+            net: self.parts.net.clone(),
+            pool: self.parts.pool.clone(),
+            engine: self.parts.engine.clone(),
+            peers: self.holders(key.deployment),
+        };
+        self.beside(async move { Event::Loaded(key, loader.load(&manifest, key).await) });
+    }
+
+    pub(super) fn on_loaded(&mut self, key: PartitionKey, result: Result<Loaded, Refusal>) {
+        let Loaded { partition, time_us } = match result {
+            Ok(loaded) => loaded,
+            Err(reason) => return self.loading_failed(key, reason),
+        };
+        let Some(Slot::Loading { waiting, memory_bytes, keep, .. }) = self.hosting.slots.remove(&key) else {
+            return;
+        };
+        let used_ms = self.now_ms();
+        let slot = Slot::Ready { partition, time_us: time_us as f64, memory_bytes, used_ms, keep };
+        self.hosting.slots.insert(key, slot);
+        for answer in waiting {
+            let _ = answer.send(Response::Hosting { time_us });
+        }
+        self.stages_ready(key, StageEvent::Ready);
+        self.announce();
+    }
+
+    fn loading_failed(&mut self, key: PartitionKey, reason: Refusal) {
+        if let Some(Slot::Loading { waiting, .. }) = self.hosting.slots.remove(&key) {
+            for answer in waiting {
+                let _ = answer.send(Response::Refused(reason));
+            }
+        }
+        self.stages_ready(key, StageEvent::NotReady(reason));
+    }
+
+    /// Who may have the objects of a deployment: its publisher, its hosts, then anyone connected.
+    fn holders(&self, deployment: DeploymentId) -> Vec<NodeId> {
+        let publisher = self.deployments.by_id(deployment).map(|deployment| deployment.publisher);
+        let hosts = self
+            .view
+            .iter()
+            .filter(|known| known.record.hosted.iter().any(|hosted| hosted.deployment == deployment));
+        let mut holders: Vec<NodeId> = Vec::new();
+        let all = publisher.into_iter().chain(hosts.map(|known| known.record.node));
+        for node in all.chain(self.connected.iter().copied()) {
+            if node != self.own() && !holders.contains(&node) && self.connected.contains(&node) {
+                holders.push(node);
+            }
+        }
+        holders
+    }
+
+    /// Fetches the manifests of deployments that are known only by name.
+    pub(super) fn want_manifests(&mut self) {
+        let missing: Vec<(DeploymentId, ObjectRef)> = self
+            .deployments
+            .live()
+            .map(|deployment| (deployment.id(), deployment.manifest))
+            .filter(|(id, _)| !self.manifests.contains_key(id))
+            .collect();
+        for (id, object) in missing {
+            if !self.manifests_wanted.insert(id) {
+                continue;
+            }
+            let (net, pool, peers) = (self.parts.net.clone(), self.parts.pool.clone(), self.holders(id));
+            self.beside(async move {
+                let manifest = fetch_manifest(&net, &pool, object, &peers).await;
+                if let Err(reason) = &manifest {
+                    tracing::debug!(deployment = %id, reason, "no manifest yet");
+                }
+                Event::Manifest(id, manifest.ok())
+            });
+        }
+    }
+
+    pub(super) fn on_manifest(&mut self, id: DeploymentId, manifest: Option<Arc<Manifest>>) {
+        self.manifests_wanted.remove(&id);
+        let waiting: Vec<PartitionKey> =
+            self.hosting.slots.keys().filter(|key| key.deployment == id).copied().collect();
+        match manifest {
+            Some(manifest) => {
+                self.manifests.insert(id, manifest);
+                waiting.into_iter().for_each(|key| self.begin_loading(key));
+            }
+            None => {
+                for key in waiting {
+                    if let Some(Slot::Loading { begun: false, .. }) = self.hosting.slots.get(&key) {
+                        self.loading_failed(key, Refusal::MissingObject);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn fetch_manifest(
+    net: &Net,
+    pool: &Pool,
+    object: ObjectRef,
+    peers: &[NodeId],
+) -> Result<Arc<Manifest>, String> {
+    if object.bytes > MANIFEST_BYTES_MAX {
+        return Err("the manifest is above the size limit".into());
+    }
+    pool.ensure(net, object, peers).await.map_err(|error| error.to_string())?;
+    let bytes = pool.read(object.id).map_err(|error| error.to_string())?;
+    read_manifest(&bytes).map(Arc::new)
+}
+
+/// Decodes and checks a manifest.
+pub(super) fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
+    const LIMIT: usize = MANIFEST_BYTES_MAX as usize;
+    let manifest = decode::<Manifest, LIMIT>(bytes).map_err(|error| error.to_string())?;
+    manifest.check().map_err(|error| error.to_string())?;
+    Ok(manifest)
+}
+
+/// One at a time: two at once would fetch the same objects twice and share the memory for loading.
+static LOADING: Semaphore = Semaphore::const_new(1);
+
+struct Loader {
+    net: Net,
+    pool: Arc<Pool>,
+    engine: Engine,
+    peers: Vec<NodeId>,
+}
+
+impl Loader {
+    async fn load(self, manifest: &Arc<Manifest>, key: PartitionKey) -> Result<Loaded, Refusal> {
+        let Ok(_one) = LOADING.acquire().await else { return Err(Refusal::Leaving) };
+        self.fetch(manifest, key).await.map_err(|error| {
+            tracing::warn!(model = %manifest.model, %error, "cannot host");
+            match error {
+                PoolError::Disk { .. } => Refusal::Storage,
+                PoolError::Damaged(_) | PoolError::Nowhere { .. } => Refusal::MissingObject,
+            }
+        })?;
+        let (pool, described) = (self.pool.clone(), manifest.clone());
+        let extracted = tokio::task::spawn_blocking(move || {
+            let skeleton = pool.read(described.skeleton.id).map_err(|error| error.to_string())?;
+            let skeleton = Skeleton::parse(&skeleton, &described).map_err(|error| error.to_string())?;
+            partition_source(&skeleton, &described, key.blocks(), |id| pool.read(id).ok())
+                .map_err(|error| error.to_string())
+        })
+        .await;
+        let failed = |error: String| {
+            tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
+            Refusal::LoadFailed
+        };
+        let source = extracted.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        let specs = source.inputs.clone();
+        let label = format!("{} {}-{}", manifest.model, key.first, key.end);
+        let partition = self.engine.load(label, source).await.map_err(|error| failed(error.to_string()))?;
+        let inputs: Result<Vec<Tensor>, _> = specs.into_iter().map(sample::tensor).collect();
+        let inputs = inputs.map_err(|error| failed(error.to_string()))?;
+        let profile = engine::profile(&partition, &inputs, WARM_UP).await;
+        let time_us = profile.map_err(|error| failed(error.to_string()))?.median_us;
+        Ok(Loaded { partition, time_us })
+    }
+
+    async fn fetch(&self, manifest: &Manifest, key: PartitionKey) -> Result<(), PoolError> {
+        self.pool.ensure(&self.net, manifest.skeleton, &self.peers).await?;
+        for index in manifest.range_weights(key.blocks()) {
+            self.pool.ensure(&self.net, manifest.weights[index as usize], &self.peers).await?;
+        }
+        Ok(())
+    }
+}

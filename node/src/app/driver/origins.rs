@@ -1,0 +1,479 @@
+//! Requests that entered at this node: planned, sent out, tried again, answered once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stormo_protocol::control::{Prepare, Request, Response};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign, StageTrace};
+use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
+use stormo_protocol::limits::DEADLINE_MS_MAX;
+use stormo_protocol::model::Manifest;
+use stormo_protocol::plan::Plan;
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::tensor::{Tensor, TensorSpec};
+use tokio::task::AbortHandle;
+
+use super::stages::are_the_cut;
+use super::{Driver, Event};
+use crate::app::calls::{Answer, CallError, InferOptions, Reply};
+use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
+use crate::net::{OutgoingFrame, Progress, SignReader, SignWriter, signs};
+use crate::serve::json::{RequestView, StageTraceView};
+
+/// Requests under way that entered here; more are refused at once.
+const REQUESTS_MAX: usize = 256;
+/// Time until a request ends in any case, unless its caller says otherwise.
+const TIMEOUT_MS_DEFAULT: u32 = 30_000;
+/// Announcing a plan takes one round trip.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request that entered here and is not answered yet.
+pub(super) struct Pending {
+    machine: Origin,
+    model: String,
+    version: u64,
+    deployment: DeploymentId,
+    manifest: Arc<Manifest>,
+    options: InferOptions,
+    inputs: Vec<Tensor>,
+    started: Instant,
+    deadline_ms: u64,
+    /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
+    tried: Vec<Plan>,
+    result: Option<Collected>,
+    result_signs: Option<SignWriter>,
+    delivering: Option<AbortHandle>,
+    reply: Reply<Answer>,
+}
+
+struct Collected {
+    traces: Vec<StageTrace>,
+    tensors: Vec<Tensor>,
+    receive_time: Duration,
+}
+
+impl Pending {
+    pub(super) fn fail(self, error: CallError) {
+        let _ = self.reply.send(Err(error));
+    }
+
+    fn plan_of(&self, attempt: u16) -> Option<&Plan> {
+        self.tried.get(usize::from(attempt.checked_sub(1)?))
+    }
+}
+
+impl Driver {
+    pub(super) fn on_infer(
+        &mut self,
+        model: &str,
+        version: Option<u64>,
+        inputs: Vec<Tensor>,
+        options: InferOptions,
+        reply: Reply<Answer>,
+    ) {
+        let found = self.find_model(model, version).and_then(|found| {
+            let inputs = in_model_order(&found.2, inputs)?;
+            let fixed = options.plan.map(|id| self.fixed_plan(id, found.0)).transpose()?;
+            if self.origins.len() >= REQUESTS_MAX {
+                return Err(CallError::Overloaded(format!(
+                    "{REQUESTS_MAX} requests are under way at this node; try again shortly, or another node"
+                )));
+            }
+            Ok((found, inputs, fixed))
+        });
+        let ((deployment, version, manifest), inputs, fixed) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let mut id = [0; 16];
+        if getrandom::fill(&mut id).is_err() {
+            let _ = reply.send(Err(CallError::Failed("this machine has no random numbers".into())));
+            return;
+        }
+        let request = RequestId(id);
+        let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT).clamp(1, DEADLINE_MS_MAX);
+        let posed = fixed
+            .is_none()
+            .then(|| self.pose(deployment, &manifest, &[], options.force_first, options.force_last));
+        let pending = Pending {
+            machine: Origin::new(fixed.is_some()),
+            model: model.to_owned(),
+            version,
+            deployment,
+            manifest,
+            options,
+            inputs,
+            started: Instant::now(),
+            deadline_ms: self.now_ms() + u64::from(timeout_ms),
+            tried: Vec::new(),
+            result: None,
+            result_signs: None,
+            delivering: None,
+            reply,
+        };
+        self.origins.insert(request, pending);
+        match (fixed, posed) {
+            (Some(plan), _) => self.on_origin(request, OriginEvent::Planned(plan)),
+            (None, Some(posed)) => self.plan_request(request, posed),
+            (None, None) => {}
+        }
+    }
+
+    /// A plan asked for by its id, if all its hosts are there.
+    fn fixed_plan(&self, id: PlanId, deployment: DeploymentId) -> Result<Plan, CallError> {
+        let plan = self.plans.get(id).filter(|plan| plan.deployment == deployment).ok_or_else(|| {
+            CallError::NotFound(format!(
+                "plan {id} is not known here; list the plans of this node with `stormo plan NAME --all`"
+            ))
+        })?;
+        let now_ms = self.now_ms();
+        let dead = plan
+            .stages
+            .iter()
+            .enumerate()
+            .find(|(_, stage)| stage.node != self.own() && !self.view.is_usable(now_ms, stage.node));
+        match dead {
+            None => Ok(plan.clone()),
+            Some((index, stage)) => Err(CallError::Conflict(format!(
+                "stage {index} of plan {id} is on `{}` ({}), which is not there now; list the plans again",
+                self.label_of(stage.node),
+                stage.node
+            ))),
+        }
+    }
+
+    pub(super) fn on_origin(&mut self, request: RequestId, event: OriginEvent) {
+        if let Some(pending) = self.origins.get_mut(&request) {
+            let actions = pending.machine.handle(event);
+            for action in actions {
+                self.act_on_origin(request, action);
+            }
+        }
+    }
+
+    fn act_on_origin(&mut self, request: RequestId, action: OriginAction) {
+        match action {
+            OriginAction::Begin { attempt, plan } => self.begin_attempt(request, attempt, plan),
+            OriginAction::Plan { without } => {
+                if let Some(pending) = self.origins.get(&request) {
+                    let options = &pending.options;
+                    let posed = self.pose(
+                        pending.deployment,
+                        &pending.manifest,
+                        &without,
+                        options.force_first,
+                        options.force_last,
+                    );
+                    self.plan_request(request, posed);
+                }
+            }
+            OriginAction::Cancel { attempt, plan } => self.cancel_attempt(request, attempt, &plan),
+            OriginAction::Answer { attempt } => self.answer(request, attempt),
+            OriginAction::Fail(failure) => {
+                if let Some(pending) = self.origins.remove(&request) {
+                    let error = self.explain(&pending, failure);
+                    tracing::info!(%request, model = %pending.model, %error, "a request failed");
+                    pending.fail(error);
+                }
+            }
+        }
+    }
+
+    fn begin_attempt(&mut self, request: RequestId, attempt: u16, plan: Plan) {
+        let now_ms = self.now_ms();
+        let own = self.own();
+        let Some(pending) = self.origins.get_mut(&request) else { return };
+        pending.tried.push(plan.clone());
+        let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
+        let prepare = Prepare { request, attempt, plan: plan.clone(), remaining_ms };
+        let edge = Edge { from: ORIGIN, to: 0 };
+        let header =
+            Header::of(DeliveryKey { request, attempt, edge }, plan.id(), remaining_ms, &[], &pending.inputs);
+        let frame = OutgoingFrame { header, traces: Vec::new(), tensors: pending.inputs.clone() };
+        let mut hosts: Vec<NodeId> = plan.stages.iter().map(|stage| stage.node).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        for host in hosts {
+            if host == own {
+                if let Err(reason) = self.announce_stages(&prepare) {
+                    let stage = stage_on(&plan, own);
+                    return self.origin_failed(request, attempt, stage, reason);
+                }
+            } else {
+                self.prepare_elsewhere(host, &prepare);
+            }
+        }
+        let delivering = self.deliver(plan.stages[0].node, frame);
+        if let Some(pending) = self.origins.get_mut(&request) {
+            pending.delivering = delivering;
+        }
+    }
+
+    /// Announces a plan to another host, without waiting; only a refusal comes back.
+    fn prepare_elsewhere(&self, host: NodeId, prepare: &Prepare) {
+        let (net, events) = (self.parts.net.clone(), self.events.clone());
+        let question = Request::Prepare(prepare.clone());
+        let (request, attempt, stage) = (prepare.request, prepare.attempt, stage_on(&prepare.plan, host));
+        let own = self.own();
+        tokio::spawn(async move {
+            let reason = match net.ask(host, &question, PREPARE_TIMEOUT).await {
+                Ok(_) => return,
+                Err(crate::net::AskError::Refused(reason)) => reason,
+                Err(_) => Refusal::SuccessorLost,
+            };
+            // As if the host had reported it itself.
+            let (answer, _) = tokio::sync::oneshot::channel();
+            let failed = Request::Failed { request, attempt, stage, reason };
+            let event = crate::net::NetEvent::Asked { from: own, request: failed, answer };
+            let _ = events.send(Event::Net(event)).await;
+        });
+    }
+
+    fn cancel_attempt(&mut self, request: RequestId, attempt: u16, plan: &Plan) {
+        if let Some(delivering) = self.origins.get_mut(&request).and_then(|pending| pending.delivering.take())
+        {
+            delivering.abort();
+        }
+        let own = self.own();
+        self.on_cancel(own, request, attempt);
+        for host in plan.stages.iter().map(|stage| stage.node).filter(|node| *node != own) {
+            let net = self.parts.net.clone();
+            tokio::spawn(async move {
+                // A host that does not hear it drops the stage at its deadline.
+                let _ = net.ask(host, &Request::Cancel { request, attempt }, PREPARE_TIMEOUT).await;
+            });
+        }
+    }
+
+    pub(super) fn on_input_delivery(&mut self, key: DeliveryKey, progress: Progress) {
+        match progress {
+            Progress::Taken(..) => {}
+            Progress::Passed => self.on_origin(key.request, OriginEvent::FirstPassed(key.attempt)),
+            Progress::Refused(stage, reason) => self.origin_failed(key.request, key.attempt, stage, reason),
+            Progress::Lost => self.origin_failed(key.request, key.attempt, 0, Refusal::SuccessorLost),
+        }
+    }
+
+    pub(super) fn on_reported(
+        &mut self,
+        from: NodeId,
+        request: RequestId,
+        attempt: u16,
+        stage: u16,
+        reason: Refusal,
+    ) -> Response {
+        let own = self.own();
+        let takes_part = self
+            .origins
+            .get(&request)
+            .and_then(|pending| pending.plan_of(attempt))
+            .is_some_and(|plan| from == own || plan.stages.iter().any(|stage| stage.node == from));
+        if takes_part {
+            self.origin_failed(request, attempt, stage, reason);
+            Response::Done
+        } else {
+            Response::Refused(Refusal::NotWaiting)
+        }
+    }
+
+    pub(super) fn origin_failed(&mut self, request: RequestId, attempt: u16, stage: u16, reason: Refusal) {
+        self.on_origin(request, OriginEvent::Failed { attempt, stage, reason });
+    }
+
+    pub(super) fn peer_lost(&mut self, node: NodeId) {
+        let requests: Vec<RequestId> = self.origins.keys().copied().collect();
+        for request in requests {
+            self.on_origin(request, OriginEvent::PeerLost(node));
+        }
+    }
+
+    pub(super) fn expire_origins(&mut self) {
+        let now_ms = self.now_ms();
+        let over = self.origins.iter().filter(|(_, pending)| pending.deadline_ms <= now_ms);
+        let over: Vec<RequestId> = over.map(|(request, _)| *request).collect();
+        for request in over {
+            self.on_origin(request, OriginEvent::Deadline);
+        }
+        // A caller that hung up wants no answer: its stages are freed.
+        let gone = self.origins.iter().filter(|(_, pending)| pending.reply.is_closed());
+        let gone: Vec<RequestId> = gone.map(|(request, _)| *request).collect();
+        for request in gone {
+            self.on_origin(request, OriginEvent::Deadline);
+        }
+    }
+
+    /// Whether a result is wanted from there.
+    pub(super) fn accept_result(
+        &mut self,
+        from: NodeId,
+        header: &Header,
+        specs: &[TensorSpec],
+    ) -> Result<SignReader, Refusal> {
+        let pending = self.origins.get_mut(&header.key.request).ok_or(Refusal::NotWaiting)?;
+        let plan = pending.plan_of(header.key.attempt).ok_or(Refusal::NotWaiting)?;
+        let last = plan.stages.last().ok_or(Refusal::NotWaiting)?;
+        let edge = Edge { from: plan.stages.len() as u16 - 1, to: ORIGIN };
+        if last.node != from || header.key.edge != edge || header.plan != plan.id() {
+            return Err(Refusal::NotMyStage);
+        }
+        if !are_the_cut(specs, &pending.manifest, pending.manifest.block_count()) {
+            return Err(Refusal::WrongTensors);
+        }
+        let (writer, reader) = signs();
+        pending.result_signs = Some(writer);
+        Ok(reader)
+    }
+
+    pub(super) fn on_result(
+        &mut self,
+        _from: NodeId,
+        header: Header,
+        traces: Vec<StageTrace>,
+        tensors: Vec<Tensor>,
+        receive_time: Duration,
+    ) {
+        let DeliveryKey { request, attempt, .. } = header.key;
+        if let Some(pending) = self.origins.get_mut(&request) {
+            pending.result = Some(Collected { traces, tensors, receive_time });
+            if let Some(signs) = &pending.result_signs {
+                signs.send_replace(Sign::Passed);
+            }
+            self.on_origin(request, OriginEvent::Result(attempt));
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, attempt: u16) {
+        let Some(mut pending) = self.origins.remove(&request) else { return };
+        let (Some(plan), Some(result)) = (pending.plan_of(attempt).cloned(), pending.result.take()) else {
+            return pending.fail(CallError::Failed("the result was lost inside this node".into()));
+        };
+        let latency_ms = pending.started.elapsed().as_secs_f64() * 1000.0;
+        let view = RequestView {
+            id: request.to_string(),
+            model: pending.model.clone(),
+            plan_id: plan.id(),
+            attempts: pending.machine.attempts(),
+            latency_ms,
+            result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
+            stages: stage_traces(&plan, &result.traces),
+        };
+        let last_cut = pending.manifest.cuts.last().map(|cut| cut.tensors.as_slice()).unwrap_or_default();
+        let outputs = pending
+            .manifest
+            .outputs
+            .iter()
+            .filter_map(|index| {
+                result.tensors.get(last_cut.iter().position(|tensor| tensor == index)?).cloned()
+            })
+            .collect();
+        let answer = Answer {
+            request,
+            version: pending.version,
+            variant: pending.manifest.variant.clone(),
+            plan: plan.id(),
+            nodes: plan.stages.iter().map(|stage| stage.node.to_string()).collect(),
+            outputs,
+            latency_ms,
+            late: pending.options.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
+        };
+        // The caller may have gone; the request is over all the same.
+        let _ = pending.reply.send(Ok(answer));
+        self.finish(view);
+    }
+
+    fn explain(&self, pending: &Pending, failure: Failure) -> CallError {
+        match failure {
+            Failure::Stage { stage, node, blocks: [first, end], reason, attempts } => {
+                let text = format!(
+                    "stage {stage} of `{}` (blocks {first} to {}) on `{}` ({node}) failed: {reason}; tried {attempts} time{}",
+                    pending.model,
+                    end - 1,
+                    self.label_of(node),
+                    if attempts == 1 { "" } else { "s" },
+                );
+                match reason {
+                    Refusal::Overloaded => CallError::Overloaded(text),
+                    Refusal::DeadlinePassed => CallError::Deadline(text),
+                    Refusal::WrongTensors | Refusal::BadFrame | Refusal::RunFailed => CallError::Failed(text),
+                    _ => CallError::Unavailable(text),
+                }
+            }
+            Failure::NoPlan(why) => {
+                CallError::Unavailable(format!("no node can run `{}`: {why}", pending.model))
+            }
+            Failure::Deadline { attempts } => CallError::Deadline(format!(
+                "`{}` gave no answer within {} ms ({attempts} attempt{}); raise --timeout (timeout_ms), or look at `stormo status`",
+                pending.model,
+                pending.started.elapsed().as_millis(),
+                if attempts == 1 { "" } else { "s" },
+            )),
+        }
+    }
+}
+
+/// The first stage of a plan on a node.
+fn stage_on(plan: &Plan, node: NodeId) -> u16 {
+    plan.stages.iter().position(|stage| stage.node == node).unwrap_or(0) as u16
+}
+
+/// One tensor per input, as the model declares them.
+fn in_model_order(manifest: &Manifest, mut given: Vec<Tensor>) -> Result<Vec<Tensor>, CallError> {
+    let mut ordered = Vec::new();
+    for index in &manifest.cuts[0].tensors {
+        let spec = &manifest.tensors[*index as usize];
+        let Some(position) = given.iter().position(|tensor| tensor.spec().name == spec.name) else {
+            let names: Vec<&str> = given.iter().map(|tensor| tensor.spec().name.as_str()).collect();
+            return Err(CallError::BadRequest(format!(
+                "input `{}` ({} {:?}) is missing; got: {}",
+                spec.name,
+                spec.dtype.oip_name(),
+                spec.shape,
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            )));
+        };
+        let tensor = given.swap_remove(position);
+        if tensor.spec() != spec {
+            return Err(CallError::BadRequest(format!(
+                "input `{}` must be {} {:?}, not {} {:?}",
+                spec.name,
+                spec.dtype.oip_name(),
+                spec.shape,
+                tensor.spec().dtype.oip_name(),
+                tensor.spec().shape
+            )));
+        }
+        ordered.push(tensor);
+    }
+    match given.first() {
+        None => Ok(ordered),
+        Some(extra) => {
+            let names: Vec<&str> = manifest.input_specs().map(|spec| spec.name.as_str()).collect();
+            Err(CallError::BadRequest(format!(
+                "the model has no input `{}`; its inputs: {}",
+                extra.spec().name,
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+fn stage_traces(plan: &Plan, traces: &[StageTrace]) -> Vec<StageTraceView> {
+    let ms = |micros: u32| f64::from(micros) / 1000.0;
+    traces
+        .iter()
+        .filter_map(|trace| {
+            let stage = plan.stages.get(usize::from(trace.stage))?;
+            Some(StageTraceView {
+                id: trace.stage,
+                node: stage.node,
+                blocks: [stage.first, stage.end],
+                receive_ms: ms(trace.receive_us),
+                wait_ms: ms(trace.wait_us),
+                run_ms: ms(trace.run_us),
+            })
+        })
+        .collect()
+}

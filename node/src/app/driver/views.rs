@@ -1,0 +1,199 @@
+//! What this node knows, as the mesh API shows it.
+
+use stormo_protocol::ids::{NodeId, RequestId};
+use stormo_protocol::model::Manifest;
+use stormo_protocol::plan::Plan;
+use stormo_protocol::state::{Hosted, NodeRecord};
+use stormo_protocol::tensor::TensorSpec;
+
+use super::Driver;
+use crate::app::calls::CallError;
+use crate::plan::{Kind, Priced};
+use crate::serve::json::{
+    CutView, DeploymentsView, EdgeView, HostedView, LinkView, ModelView, ModelsView, NodeView, NodesView,
+    PlanView, RequestView, StageInputView, StageView, TensorView, TrafficView,
+};
+
+fn micros_to_ms(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+impl Driver {
+    pub(super) fn own_view(&self) -> NodeView {
+        let traffic = self.parts.net.traffic().by_peer().into_iter().map(|(peer, traffic)| TrafficView {
+            peer,
+            sent_bytes: traffic.sent_bytes,
+            received_bytes: traffic.received_bytes,
+        });
+        NodeView {
+            traffic: traffic.collect(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            onnxruntime: self.parts.engine.version().map(|version| version.to_string()),
+            mesh: Some(self.parts.mesh.to_string()),
+            ..self.node_view(&self.record(), true, !self.leaving, 0)
+        }
+    }
+
+    pub(super) fn nodes_view(&self) -> NodesView {
+        let now_ms = self.now_ms();
+        let others = self.view.iter().map(|known| {
+            let usable = self.view.is_usable(now_ms, known.record.node);
+            self.node_view(&known.record, false, usable, now_ms.saturating_sub(known.heard_ms))
+        });
+        let own = self.node_view(&self.record(), true, !self.leaving, 0);
+        NodesView { nodes: std::iter::once(own).chain(others).collect() }
+    }
+
+    fn node_view(&self, record: &NodeRecord, is_self: bool, usable: bool, age_ms: u64) -> NodeView {
+        let machine = &record.machine;
+        NodeView {
+            id: record.node,
+            label: machine.label.clone(),
+            class: machine.class,
+            is_self,
+            usable,
+            age_ms,
+            addresses: machine.addresses.iter().map(|address| with_peer(address, record.node)).collect(),
+            cores: machine.cores,
+            mflops: machine.mflops,
+            memory_budget_bytes: machine.memory_budget_bytes,
+            memory_used_bytes: record.load.memory_used_bytes,
+            utilisation: f64::from(record.load.utilisation_permille) / 1000.0,
+            hosted: record.hosted.iter().map(|hosted| self.hosted_view(hosted)).collect(),
+            links: record
+                .links
+                .iter()
+                .map(|link| LinkView {
+                    peer: link.peer,
+                    round_trip_ms: micros_to_ms(u64::from(link.round_trip_us)),
+                    bytes_per_second: (link.bytes_per_second > 0).then_some(link.bytes_per_second),
+                })
+                .collect(),
+            traffic: Vec::new(),
+            version: None,
+            onnxruntime: None,
+            mesh: None,
+        }
+    }
+
+    fn hosted_view(&self, hosted: &Hosted) -> HostedView {
+        let deployment = self.deployments.by_id(hosted.deployment);
+        HostedView {
+            model: deployment.map(|deployment| deployment.name.clone()).unwrap_or_default(),
+            version: deployment.map_or(0, |deployment| deployment.version),
+            blocks: [hosted.first, hosted.end],
+            time_ms: micros_to_ms(hosted.time_us),
+            queue_wait_ms: micros_to_ms(hosted.queue_wait_us),
+        }
+    }
+
+    pub(super) fn model_view(&self, name: &str) -> Result<ModelView, CallError> {
+        let (_, version, manifest) = self.find_model(name, None)?;
+        Ok(model_view(version, &manifest))
+    }
+
+    pub(super) fn models_view(&self) -> ModelsView {
+        let models = self.deployments.live().filter_map(|deployment| {
+            let manifest = self.manifests.get(&deployment.id())?;
+            Some(model_view(deployment.version, manifest))
+        });
+        ModelsView { models: models.collect() }
+    }
+
+    pub(super) fn deployments_view(&self) -> DeploymentsView {
+        let all =
+            self.deployments.live().filter_map(|deployment| self.deployment_view(&deployment.name).ok());
+        DeploymentsView { deployments: all.collect() }
+    }
+
+    pub(super) fn request_view(&self, id: RequestId) -> Result<RequestView, CallError> {
+        let text = id.to_string();
+        self.finished.iter().find(|view| view.id == text).cloned().ok_or_else(|| {
+            CallError::NotFound(format!("request {id} is none of the last that were answered at this node"))
+        })
+    }
+
+    pub(super) fn plan_view(&self, plan: &Plan, kind: Kind, priced: &Priced, variant: &str) -> PlanView {
+        let count = plan.stages.len() as u16;
+        let stages = plan.stages.iter().zip(&priced.stages).enumerate().map(|(index, (stage, cost))| {
+            let input =
+                StageInputView { stage: (index as u16).checked_sub(1), slice: None, codec: "raw".into() };
+            StageView {
+                id: index as u16,
+                node: stage.node,
+                label: self.label_of(stage.node),
+                blocks: [stage.first, stage.end],
+                branch: None,
+                inputs: vec![input],
+                backups: stage.backups.iter().map(ToString::to_string).collect(),
+                wait_ms: cost.wait_ms,
+                cold_ms: cost.cold_ms,
+                compute_ms: cost.compute_ms,
+            }
+        });
+        let edges = priced.edges.iter().enumerate().map(|(index, edge)| EdgeView {
+            from: (index as u16).checked_sub(1),
+            to: (index as u16 != count).then_some(index as u16),
+            bytes: edge.bytes,
+            transfer_ms: edge.transfer_ms,
+        });
+        PlanView {
+            id: plan.id(),
+            kind: match kind {
+                Kind::Local => "local".into(),
+                Kind::RemoteWhole => "remote".into(),
+                Kind::Chain(nodes) => format!("chain-{nodes}"),
+            },
+            variant: variant.to_owned(),
+            stages: stages.collect(),
+            edges: edges.collect(),
+            result_codec: "raw".into(),
+            latency_ms: priced.latency_ms,
+            period_ms: period_ms(plan, priced),
+            energy_j: None,
+            accuracy: None,
+            bytes: priced.bytes,
+            cold_ms: priced.cold_ms,
+        }
+    }
+}
+
+/// The busiest node or link of a full pipeline.
+fn period_ms(plan: &Plan, priced: &Priced) -> f64 {
+    let busy_ms = |node: NodeId| {
+        let mine = plan.stages.iter().zip(&priced.stages).filter(|(stage, _)| stage.node == node);
+        mine.map(|(_, cost)| cost.compute_ms).sum::<f64>()
+    };
+    let nodes = plan.stages.iter().map(|stage| busy_ms(stage.node));
+    nodes.chain(priced.edges.iter().map(|edge| edge.transfer_ms)).fold(0.0, f64::max)
+}
+
+fn with_peer(address: &str, node: NodeId) -> String {
+    if address.contains("/p2p/") { address.to_owned() } else { format!("{address}/p2p/{node}") }
+}
+
+fn tensor_view(spec: &TensorSpec) -> TensorView {
+    TensorView {
+        name: spec.name.clone(),
+        datatype: spec.dtype.oip_name().to_owned(),
+        shape: spec.shape.clone(),
+    }
+}
+
+fn model_view(version: u64, manifest: &Manifest) -> ModelView {
+    let cuts = (0..=manifest.block_count()).map(|cut| CutView {
+        bytes: manifest.cut_bytes(cut),
+        tensors: manifest.cut_specs(cut).map(|spec| spec.name.clone()).collect(),
+    });
+    ModelView {
+        name: manifest.model.clone(),
+        version,
+        variant: manifest.variant.clone(),
+        ort_level: format!("{:?}", manifest.ort_level).to_lowercase(),
+        weights_bytes: manifest.weights.iter().map(|weight| weight.bytes).sum(),
+        block_ms: manifest.blocks.iter().map(|block| micros_to_ms(block.time_us)).collect(),
+        cuts: cuts.collect(),
+        inputs: manifest.input_specs().map(tensor_view).collect(),
+        outputs: manifest.output_specs().map(tensor_view).collect(),
+    }
+}

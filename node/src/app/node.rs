@@ -1,0 +1,160 @@
+//! A node from its configuration to its end: keys, ONNX Runtime, network, API, loop.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde::Serialize;
+use stormo_protocol::ids::NodeId;
+use stormo_protocol::state::Machine;
+use tokio::sync::{mpsc, oneshot};
+
+use super::config::{ConfigError, NodeConfig};
+use super::driver::{Driver, Event, Parts};
+use crate::engine::{self, Engine, EngineConfig, EngineError, MeasureError, runtime_library};
+use crate::monitor;
+use crate::net::{Identity, IdentityError, Net, NetConfig, NetError, NetEvent};
+use crate::pool::{Pool, PoolError};
+use crate::serve::{self, Front, ServeError};
+
+/// Events of this node's own that wait for the loop.
+const EVENTS_WAITING_MAX: usize = 1024;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The node's key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// ONNX Runtime is not to be had.
+    #[error(transparent)]
+    Library(#[from] runtime_library::LibraryError),
+    /// ONNX Runtime does not work.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The machine could not be measured.
+    #[error("this machine's speed could not be measured: {0}")]
+    Measure(#[from] MeasureError),
+    /// The pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The API.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A task of the start broke down.
+    #[error("the start broke down: {0}")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+/// What a node says once it is ready.
+#[derive(Debug, Serialize)]
+pub struct Ready {
+    /// Peer id.
+    pub id: String,
+    /// Label.
+    pub label: String,
+    /// Base URL of the API.
+    pub api: String,
+    /// Where other nodes reach it.
+    pub addresses: Vec<String>,
+    /// Mesh id.
+    pub mesh: String,
+}
+
+/// Runs a node until `ended`; `ready` hears once that it serves.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(
+    config: NodeConfig,
+    ready: impl FnOnce(&Ready),
+    ended: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let identity = Identity::load_or_create(&config.data.join("node.key"))?;
+    let pool = Arc::new(Pool::open(&config.data.join("objects"))?);
+    let engine = open_engine(&config).await?;
+    let mflops = engine::calibrate(&engine).await?;
+    let (net, mut net_events) = Net::start(NetConfig {
+        identity: identity.clone(),
+        mesh: config.mesh.clone(),
+        listen: config.listen.clone(),
+        objects: pool.clone(),
+    })
+    .await?;
+    let addresses = first_addresses(&mut net_events, config.listen.len()).await;
+    let (events, own_events) = mpsc::channel(EVENTS_WAITING_MAX);
+    let generation = config.next_generation()?;
+    let node = identity.node();
+    let machine = Machine {
+        label: config.label.clone(),
+        class: config.class,
+        addresses: addresses.clone(),
+        cores: u16::try_from(monitor::cores()).unwrap_or(u16::MAX),
+        mflops,
+        memory_budget_bytes: config.memory_budget_bytes,
+    };
+    let mesh = config.mesh.mesh_id();
+    let parts = Parts {
+        identity,
+        mesh,
+        generation,
+        machine,
+        join: config.join.clone(),
+        net,
+        pool: pool.clone(),
+        engine,
+    };
+    let driver = Driver::new(parts, events.clone());
+    let driving = tokio::spawn(driver.run(net_events, own_events));
+    let front = Front { events: events.clone(), pool, token: config.api_token.clone() };
+    let (bound, serving) = serve::start(config.api, front).await?;
+    ready(&ready_line(node, &config, bound, &addresses));
+    ended.await;
+    let (done, left) = oneshot::channel();
+    if events.send(Event::Leave(done)).await.is_ok() {
+        // The record that says goodbye is on its way; the loop ends in any case.
+        let _ = left.await;
+    }
+    serving.abort();
+    driving.abort();
+    Ok(())
+}
+
+async fn open_engine(config: &NodeConfig) -> Result<Engine, NodeError> {
+    let search = config.library.clone();
+    let library = tokio::task::spawn_blocking(move || {
+        runtime_library::find_or_obtain(&search, &|step| tracing::info!("ONNX Runtime: {step}"))
+    })
+    .await??;
+    let permits = NonZeroUsize::new(monitor::cores()).unwrap_or(NonZeroUsize::MIN);
+    Ok(tokio::task::spawn_blocking(move || Engine::open(&EngineConfig { library, permits })).await??)
+}
+
+/// The addresses that listening gives; each is told at once, or an error was returned before.
+async fn first_addresses(events: &mut mpsc::Receiver<NetEvent>, wanted: usize) -> Vec<String> {
+    let mut addresses = Vec::new();
+    while addresses.len() < wanted {
+        match events.recv().await {
+            Some(NetEvent::Listening(address)) => addresses.push(address),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    addresses
+}
+
+fn ready_line(node: NodeId, config: &NodeConfig, api: SocketAddr, addresses: &[String]) -> Ready {
+    Ready {
+        id: node.to_string(),
+        label: config.label.clone(),
+        api: format!("http://{api}"),
+        addresses: addresses.iter().map(|address| format!("{address}/p2p/{node}")).collect(),
+        mesh: config.mesh.mesh_id().to_string(),
+    }
+}

@@ -1,0 +1,350 @@
+//! A partition: one session on one thread of its own, with a bounded queue before it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use ort::environment::Environment;
+use ort::session::{NoSelectedOutputs, RunOptions, Session};
+use stormo_protocol::model::OrtLevel;
+use stormo_protocol::tensor::{Tensor, TensorSpec};
+use tokio::sync::oneshot;
+
+use super::permits::Permits;
+use super::session::{self, LoadError, Weight};
+use super::values::{self, ValueError, bounded};
+use super::{Shared, memory};
+
+/// Jobs that a partition holds, the running one included. Deeper queues only make late answers: at
+/// 50 ms a run the last of 16 waits 0.8 s already.
+pub const QUEUE_JOBS_MAX: usize = 16;
+/// Stack of a partition's thread, bytes. As for a main thread: ONNX Runtime recurses into subgraphs.
+/// Only what is touched takes memory.
+pub(super) const STACK_BYTES: usize = 8 << 20;
+
+/// What a partition is made of.
+#[derive(Debug, Clone)]
+pub struct PartitionSource {
+    /// The ONNX model, without the data of its large initialisers.
+    pub model: Vec<u8>,
+    /// That data.
+    pub weights: Vec<Weight>,
+    /// The inputs, by name, as every request must bring them.
+    pub inputs: Vec<TensorSpec>,
+    /// The outputs in the order in which a run gives them.
+    pub outputs: Vec<TensorSpec>,
+    /// How much ONNX Runtime may rewrite.
+    pub level: OrtLevel,
+}
+
+/// A loaded partition. Dropping the last handle ends its thread and frees the session.
+#[derive(Debug)]
+pub struct Partition {
+    label: String,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    jobs: mpsc::SyncSender<Job>,
+    load: Arc<Load>,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Ran {
+    /// The outputs in declared order.
+    pub outputs: Vec<Tensor>,
+    /// From the call until a permit was there.
+    pub queued: Duration,
+    /// From then until the outputs were copied out.
+    pub ran: Duration,
+}
+
+/// Why a run gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The queue is full; try another host, or later.
+    #[error("the partition's queue is full")]
+    QueueFull,
+    /// The inputs are not those that were declared.
+    #[error("wrong inputs: {0}")]
+    WrongInputs(String),
+    /// The model gave something else than declared: its shapes depend on the data.
+    #[error("unexpected outputs: {0}")]
+    UnexpectedOutputs(String),
+    /// ONNX Runtime's own words.
+    #[error("the run failed: {0}")]
+    Failed(String),
+    /// The partition's session is gone, since it broke down in this run or an earlier one.
+    #[error("the partition is closed; load it again")]
+    Closed,
+}
+
+/// How busy a partition is, kept by its thread and read by anyone.
+#[derive(Debug, Default)]
+struct Load {
+    jobs: AtomicUsize,
+    /// Moving average of the time of a run, microseconds; 0 before the first.
+    run_us: AtomicU64,
+}
+
+struct Job {
+    inputs: Vec<Tensor>,
+    options: Arc<RunOptions<NoSelectedOutputs>>,
+    called: Instant,
+    reply: oneshot::Sender<Result<Ran, RunError>>,
+    _place: Place,
+}
+
+/// A place in the queue, free again when the job is done or given up.
+struct Place(Arc<Load>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.jobs.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Ends the run when the caller no longer waits: the deadline passed, or the request was cancelled.
+pub(super) struct EndRun(pub(super) Arc<RunOptions<NoSelectedOutputs>>);
+
+impl Drop for EndRun {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.terminate() {
+            tracing::debug!("a run could not be ended: {error}");
+        }
+    }
+}
+
+impl Partition {
+    /// Builds the session on a new thread; the caller only waits.
+    pub(super) async fn load(
+        shared: Arc<Shared>,
+        label: String,
+        source: PartitionSource,
+    ) -> Result<Self, LoadError> {
+        let (jobs, queue) = mpsc::sync_channel(QUEUE_JOBS_MAX);
+        let load = Arc::new(Load::default());
+        let partition = Self {
+            label,
+            inputs: source.inputs.clone(),
+            outputs: source.outputs.clone(),
+            jobs,
+            load: load.clone(),
+        };
+        let (built, result) = oneshot::channel();
+        let counted = shared.count_session();
+        std::thread::Builder::new()
+            .name(thread_name(&partition.label))
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let _counted = counted;
+                let outputs = source.outputs.clone();
+                if let Some(session) = build_and_report(&shared, source, built) {
+                    serve(session, &outputs, &queue, &shared.permits, &load);
+                }
+                memory::give_back_freed();
+            })
+            .map_err(LoadError::Thread)?;
+        result.await.unwrap_or(Err(LoadError::BrokeDown))?;
+        Ok(partition)
+    }
+
+    /// Runs the partition once. Dropping the future ends the run.
+    ///
+    /// # Errors
+    /// At once when the queue is full or the inputs do not fit; see [`RunError`].
+    pub async fn run(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
+        self.check_inputs(&inputs)?;
+        let place = self.take_place()?;
+        let options = RunOptions::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
+        let options = Arc::new(options);
+        let end_run = EndRun(options.clone());
+        let (reply, answer) = oneshot::channel();
+        let job = Job { inputs, options, called: Instant::now(), reply, _place: place };
+        // Places are as many as the channel is long, so it is never full here.
+        self.jobs.try_send(job).map_err(|_| RunError::Closed)?;
+        let ran = answer.await.unwrap_or(Err(RunError::Closed));
+        drop(end_run);
+        ran
+    }
+
+    /// Jobs waiting and running.
+    pub fn queue_len(&self) -> usize {
+        self.load.jobs.load(Ordering::Acquire)
+    }
+
+    /// How long a job called now would wait for those before it, by the moving average of run times.
+    pub fn expected_wait(&self) -> Duration {
+        let run_us = self.load.run_us.load(Ordering::Acquire);
+        Duration::from_micros(run_us.saturating_mul(self.queue_len() as u64))
+    }
+
+    /// Moving average of the time of a run; `None` before the first.
+    pub fn run_time(&self) -> Option<Duration> {
+        let run_us = self.load.run_us.load(Ordering::Acquire);
+        (run_us > 0).then(|| Duration::from_micros(run_us))
+    }
+
+    /// What it was called when loaded.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The inputs that a run needs.
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    /// The outputs that a run gives.
+    pub fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), RunError> {
+        for declared in &self.inputs {
+            let mut given = inputs.iter().filter(|tensor| tensor.spec().name == declared.name);
+            let text = match (given.next(), given.next()) {
+                (Some(one), None) if one.spec() == declared => continue,
+                (Some(one), None) => {
+                    format!("`{}` must be {}, not {}", declared.name, form(declared), form(one.spec()))
+                }
+                (Some(_), Some(_)) => format!("`{}` is given twice", declared.name),
+                (None, _) => format!("`{}` is missing", declared.name),
+            };
+            return Err(RunError::WrongInputs(text));
+        }
+        let unknown = inputs.iter().map(|tensor| &tensor.spec().name);
+        match unknown.into_iter().find(|name| self.inputs.iter().all(|declared| declared.name != **name)) {
+            Some(name) => Err(RunError::WrongInputs(format!("there is no input `{name}`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn take_place(&self) -> Result<Place, RunError> {
+        let one_more = |jobs| (jobs < QUEUE_JOBS_MAX).then_some(jobs + 1);
+        match self.load.jobs.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
+            Ok(_) => Ok(Place(self.load.clone())),
+            Err(_) => Err(RunError::QueueFull),
+        }
+    }
+}
+
+fn form(spec: &TensorSpec) -> String {
+    format!("{} {:?}", spec.dtype.oip_name(), spec.shape)
+}
+
+/// Linux shows 15 bytes of a thread's name; a zero byte would make the spawn panic.
+fn thread_name(label: &str) -> String {
+    label.chars().filter(|c| !c.is_control()).take(15).collect()
+}
+
+/// Builds the session and says how that went; `None` when there is nothing to serve.
+fn build_and_report(
+    shared: &Shared,
+    source: PartitionSource,
+    built: oneshot::Sender<Result<(), LoadError>>,
+) -> Option<Session> {
+    // One at a time on a node: building is a burst of memory. No permit is taken, since running
+    // partitions must not wait for it.
+    let one_at_a_time = shared.building.acquire();
+    if built.is_closed() {
+        return None;
+    }
+    let session = caught(|| build_compared(&shared.environment, source)).unwrap_or(Err(LoadError::BrokeDown));
+    memory::give_back_freed();
+    drop(one_at_a_time);
+    match session {
+        Ok(session) => built.send(Ok(())).is_ok().then_some(session),
+        Err(error) => {
+            // The caller may have gone meanwhile; then nobody needs the reason.
+            let _ = built.send(Err(error));
+            None
+        }
+    }
+}
+
+fn build_compared(environment: &Environment, source: PartitionSource) -> Result<Session, LoadError> {
+    let session = session::build(environment, &source.model, source.weights, source.level)?;
+    session::compare(&session, &source.inputs, &source.outputs)?;
+    Ok(session)
+}
+
+/// Does jobs until the last handle is gone, or one breaks down.
+fn serve(
+    mut session: Session,
+    outputs: &[TensorSpec],
+    queue: &mpsc::Receiver<Job>,
+    permits: &Permits,
+    load: &Load,
+) {
+    while let Ok(job) = queue.recv() {
+        let permit = permits.acquire();
+        if job.reply.is_closed() {
+            continue;
+        }
+        let start = Instant::now();
+        let result = caught(|| run(&mut session, &job.inputs, outputs, &job.options));
+        drop(permit);
+        let broke_down = result.is_none();
+        let ran = start.elapsed();
+        if let Some(Ok(_)) = &result {
+            let averaged_us = averaged(load.run_us.load(Ordering::Acquire), ran);
+            load.run_us.store(averaged_us, Ordering::Release);
+        }
+        let queued = start.duration_since(job.called);
+        let answer = result
+            .unwrap_or_else(|| Err(RunError::Failed("ONNX Runtime broke down".into())))
+            .map(|outputs| Ran { outputs, queued, ran });
+        let Job { reply, _place: place, .. } = job;
+        drop(place);
+        // A caller that gave up meanwhile needs no answer.
+        let _ = reply.send(answer);
+        if broke_down {
+            break;
+        }
+    }
+    // Freeing a session that broke down may break down in turn.
+    caught(|| drop(session));
+}
+
+/// An average in which a run counts an eighth, at least 1 so that it differs from "never ran".
+fn averaged(old_us: u64, ran: Duration) -> u64 {
+    let new_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
+    let mixed_us = if old_us == 0 { new_us } else { old_us - old_us / 8 + new_us / 8 };
+    mixed_us.max(1)
+}
+
+/// Runs what may panic inside the binding; the panic ends here. Everything that was in use is given
+/// up afterwards, so no half-changed state is seen.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+fn run(
+    session: &mut Session,
+    inputs: &[Tensor],
+    declared: &[TensorSpec],
+    options: &RunOptions<NoSelectedOutputs>,
+) -> Result<Vec<Tensor>, RunError> {
+    let mut values = Vec::with_capacity(inputs.len());
+    for tensor in inputs {
+        let value = values::input_value(tensor).map_err(|error| RunError::WrongInputs(error.to_string()))?;
+        values.push((tensor.spec().name.as_str(), value));
+    }
+    let outputs = session
+        .run_with_options(values, options)
+        .map_err(|error| RunError::Failed(bounded(error.message())))?;
+    let unexpected = |error: ValueError| RunError::UnexpectedOutputs(error.to_string());
+    declared
+        .iter()
+        .map(|spec| {
+            let value = outputs.get(&spec.name).ok_or(RunError::Closed)?;
+            let tensor = values::tensor_of(&spec.name, value).map_err(unexpected)?;
+            if tensor.spec() == spec {
+                return Ok(tensor);
+            }
+            let (got, expected) = (form(tensor.spec()), form(spec));
+            Err(RunError::UnexpectedOutputs(format!("`{}` is {got}, not {expected}", spec.name)))
+        })
+        .collect()
+}

@@ -1,0 +1,136 @@
+//! Tensors as ONNX Runtime's values and back: inputs are read in place, outputs copied once.
+
+use half::{bf16, f16};
+use ort::session::SessionInputValue;
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
+
+/// Why a value could not be handed over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ValueError {
+    /// A boolean that is neither 0 nor 1; to read it as one would be undefined behaviour.
+    #[error("`{0}` holds bytes other than 0 and 1, which are no booleans")]
+    NoBoolean(String),
+    /// No tensor, or one whose elements cannot cross between nodes.
+    #[error("`{name}` is {what}, which cannot cross between nodes")]
+    Unsupported { name: String, what: String },
+    /// Name, rank or size beyond the protocol's limits.
+    #[error("`{name}`: {source}")]
+    OutOfBounds { name: String, source: stormo_protocol::tensor::BadTensor },
+    /// ONNX Runtime's own words.
+    #[error("`{name}`: {text}")]
+    Refused { name: String, text: String },
+}
+
+/// Calls a generic function with the Rust type of an element type.
+macro_rules! with_element {
+    ($dtype:expr, $call:ident ( $($argument:expr),* )) => {
+        match $dtype {
+            DType::F32 => $call::<f32>($($argument),*),
+            DType::F64 => $call::<f64>($($argument),*),
+            DType::F16 => $call::<f16>($($argument),*),
+            DType::BF16 => $call::<bf16>($($argument),*),
+            DType::U8 => $call::<u8>($($argument),*),
+            DType::U16 => $call::<u16>($($argument),*),
+            DType::U32 => $call::<u32>($($argument),*),
+            DType::U64 => $call::<u64>($($argument),*),
+            DType::I8 => $call::<i8>($($argument),*),
+            DType::I16 => $call::<i16>($($argument),*),
+            DType::I32 => $call::<i32>($($argument),*),
+            DType::I64 => $call::<i64>($($argument),*),
+            DType::Bool => $call::<bool>($($argument),*),
+        }
+    };
+}
+
+/// What an element type of ONNX Runtime is here; `None` for those that never cross (strings, complex
+/// numbers, packed 4-bit numbers and the like).
+pub(super) fn dtype_of(element: TensorElementType) -> Option<DType> {
+    Some(match element {
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Float64 => DType::F64,
+        TensorElementType::Float16 => DType::F16,
+        TensorElementType::Bfloat16 => DType::BF16,
+        TensorElementType::Uint8 => DType::U8,
+        TensorElementType::Uint16 => DType::U16,
+        TensorElementType::Uint32 => DType::U32,
+        TensorElementType::Uint64 => DType::U64,
+        TensorElementType::Int8 => DType::I8,
+        TensorElementType::Int16 => DType::I16,
+        TensorElementType::Int32 => DType::I32,
+        TensorElementType::Int64 => DType::I64,
+        TensorElementType::Bool => DType::Bool,
+        _ => return None,
+    })
+}
+
+/// A view of a tensor's bytes that a session reads in place.
+pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>, ValueError> {
+    with_element!(tensor.spec().dtype, view(tensor))
+}
+
+fn view<T>(tensor: &Tensor) -> Result<SessionInputValue<'_>, ValueError>
+where
+    T: bytemuck::CheckedBitPattern + PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static,
+{
+    let name = || tensor.spec().name.clone();
+    // Length and alignment fit by construction of `Tensor`, so only a boolean can be wrong here.
+    let elements: &[T] = bytemuck::checked::try_cast_slice(tensor.data().as_bytes())
+        .map_err(|_| ValueError::NoBoolean(name()))?;
+    let shape: Vec<i64> = tensor
+        .spec()
+        .shape
+        .iter()
+        .map(|dimension| i64::try_from(*dimension))
+        .collect::<Result<_, _>>()
+        .map_err(|error| ValueError::Refused { name: name(), text: error.to_string() })?;
+    match TensorRef::from_array_view((shape, elements)) {
+        Ok(value) => Ok(value.into()),
+        Err(error) => Err(ValueError::Refused { name: name(), text: bounded(error.message()) }),
+    }
+}
+
+/// Name, element type and shape of what a session gave.
+pub(super) fn spec_of(name: &str, value: &DynValue) -> Result<TensorSpec, ValueError> {
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(ValueError::Unsupported { name: name.into(), what: value.dtype().to_string() });
+    };
+    let Some(dtype) = dtype_of(*ty) else {
+        return Err(ValueError::Unsupported { name: name.into(), what: format!("a tensor of {ty}") });
+    };
+    let shape = shape.iter().map(|dimension| dimension.unsigned_abs()).collect();
+    let spec = TensorSpec { name: name.into(), dtype, shape };
+    match spec.byte_length() {
+        Ok(_) => Ok(spec),
+        Err(source) => Err(ValueError::OutOfBounds { name: bounded(name), source }),
+    }
+}
+
+/// A copy of what a session gave.
+pub(super) fn tensor_of(name: &str, value: &DynValue) -> Result<Tensor, ValueError> {
+    let spec = spec_of(name, value)?;
+    let data = with_element!(spec.dtype, copied(name, value))?;
+    Tensor::new(spec, data).map_err(|source| ValueError::OutOfBounds { name: name.into(), source })
+}
+
+fn copied<T>(name: &str, value: &DynValue) -> Result<TensorData, ValueError>
+where
+    T: bytemuck::NoUninit + PrimitiveTensorElementType,
+{
+    match value.try_extract_tensor::<T>() {
+        Ok((_, elements)) => Ok(TensorData::copied_from(bytemuck::cast_slice(elements))),
+        Err(error) => Err(ValueError::Refused { name: name.into(), text: bounded(error.message()) }),
+    }
+}
+
+/// Longest text of ONNX Runtime's that goes into an error or a log, characters. Its messages quote
+/// names from the model, which may be as long as a stranger likes.
+const TEXT_CHARS_MAX: usize = 400;
+
+/// The beginning of a text.
+pub(super) fn bounded(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,10 @@
+//! One request under way: what its origin and the hosts of its stages do next. Pure: events in,
+//! actions out; the driver owns clocks, buffers and streams, and tensors never appear here.
+
+mod origin;
+mod patience;
+mod stage;
+
+pub use origin::{Failure, Origin, OriginAction, OriginEvent};
+pub use patience::patience_ms;
+pub use stage::{Stage, StageAction, StageEvent};

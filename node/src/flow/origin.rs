@@ -1,0 +1,331 @@
+//! A request at the node where it entered: which plan is tried, when another one is, how it ends.
+//! The origin keeps the input until then, so that a broken chain costs a new try, not the request.
+
+use stormo_protocol::ids::NodeId;
+use stormo_protocol::plan::Plan;
+use stormo_protocol::refusal::Refusal;
+
+/// Tries at one request. A fixed plan gets one.
+const ATTEMPTS_MAX: u16 = 3;
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// A stage failed, and there is no other plan or no further try.
+    Stage {
+        /// Which stage.
+        stage: u16,
+        /// Its host.
+        node: NodeId,
+        /// Its blocks.
+        blocks: [u16; 2],
+        /// What was said of it.
+        reason: Refusal,
+        /// Tries made.
+        attempts: u16,
+    },
+    /// No plan is possible; the planner's words.
+    NoPlan(String),
+    /// The time is over; the stage that was last heard of, if any.
+    Deadline {
+        /// Tries made.
+        attempts: u16,
+    },
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OriginEvent {
+    /// A plan for the next try.
+    Planned(Plan),
+    /// There is none.
+    NoPlan(String),
+    /// The first stage's output is safe.
+    FirstPassed(u16),
+    /// A stage of a try failed.
+    Failed {
+        /// The try.
+        attempt: u16,
+        /// The stage.
+        stage: u16,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The connection to a node is gone.
+    PeerLost(NodeId),
+    /// The result of a try is here.
+    Result(u16),
+    /// The time is over.
+    Deadline,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OriginAction {
+    /// Announce the plan to its hosts and send the input to the first.
+    Begin {
+        /// The try.
+        attempt: u16,
+        /// Its plan.
+        plan: Plan,
+    },
+    /// Plan anew, without these nodes.
+    Plan {
+        /// Hosts that failed.
+        without: Vec<NodeId>,
+    },
+    /// Tell the hosts of a try to drop it.
+    Cancel {
+        /// The try.
+        attempt: u16,
+        /// Its plan.
+        plan: Plan,
+    },
+    /// The request ends with the result of this try.
+    Answer {
+        /// The try.
+        attempt: u16,
+    },
+    /// The request ends without a result.
+    Fail(Failure),
+}
+
+/// A request that entered here.
+#[derive(Debug)]
+pub struct Origin {
+    /// Whether the caller asked for exactly one plan.
+    fixed: bool,
+    attempt: u16,
+    current: Option<Plan>,
+    first_passed: bool,
+    suspects: Vec<NodeId>,
+    last_failure: Option<Failure>,
+    ended: bool,
+}
+
+impl Origin {
+    /// A new request; `fixed` when the caller asked for exactly one plan.
+    pub fn new(fixed: bool) -> Self {
+        Self {
+            fixed,
+            attempt: 0,
+            current: None,
+            first_passed: false,
+            suspects: Vec::new(),
+            last_failure: None,
+            ended: false,
+        }
+    }
+
+    /// Tries made so far.
+    pub fn attempts(&self) -> u16 {
+        self.attempt
+    }
+
+    /// The plan of the try under way.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.current.as_ref()
+    }
+
+    /// Takes an event; out of place or after the end, it changes nothing.
+    pub fn handle(&mut self, event: OriginEvent) -> Vec<OriginAction> {
+        if self.ended {
+            return vec![];
+        }
+        match event {
+            OriginEvent::Planned(plan) => self.begin(plan),
+            OriginEvent::NoPlan(why) => {
+                let failure = self.last_failure.take().unwrap_or(Failure::NoPlan(why));
+                self.end(OriginAction::Fail(failure))
+            }
+            OriginEvent::FirstPassed(attempt) => {
+                self.first_passed |= attempt == self.attempt;
+                vec![]
+            }
+            OriginEvent::Failed { attempt, stage, reason } if attempt == self.attempt => {
+                self.failed(stage, reason)
+            }
+            OriginEvent::PeerLost(node) => match self.stage_in_danger(node) {
+                Some(stage) => self.failed(stage, Refusal::SuccessorLost),
+                None => vec![],
+            },
+            // Whole answers come from one attempt; that of an earlier one is as right.
+            OriginEvent::Result(attempt) if attempt >= 1 && attempt <= self.attempt => {
+                let mut actions = self.cancel(attempt != self.attempt);
+                actions.extend(self.end(OriginAction::Answer { attempt }));
+                actions
+            }
+            OriginEvent::Deadline => {
+                let mut actions = self.cancel(true);
+                let failure =
+                    self.last_failure.take().unwrap_or(Failure::Deadline { attempts: self.attempt });
+                actions.extend(self.end(OriginAction::Fail(failure)));
+                actions
+            }
+            OriginEvent::Failed { .. } | OriginEvent::Result(_) => vec![],
+        }
+    }
+
+    fn begin(&mut self, plan: Plan) -> Vec<OriginAction> {
+        if self.current.is_some() {
+            return vec![];
+        }
+        self.attempt += 1;
+        self.first_passed = false;
+        self.current = Some(plan.clone());
+        vec![OriginAction::Begin { attempt: self.attempt, plan }]
+    }
+
+    /// The first stage on that node whose output is not known to be safe.
+    fn stage_in_danger(&self, node: NodeId) -> Option<u16> {
+        let stages = &self.current.as_ref()?.stages;
+        let safe = usize::from(self.first_passed);
+        let index = stages.iter().skip(safe).position(|stage| stage.node == node)? + safe;
+        u16::try_from(index).ok()
+    }
+
+    fn failed(&mut self, stage: u16, reason: Refusal) -> Vec<OriginAction> {
+        let Some(plan) = self.current.as_ref() else { return vec![] };
+        let Some(failing) = plan.stages.get(usize::from(stage)) else { return vec![] };
+        let failure = Failure::Stage {
+            stage,
+            node: failing.node,
+            blocks: [failing.first, failing.end],
+            reason,
+            attempts: self.attempt,
+        };
+        self.suspects.push(failing.node);
+        let mut actions = self.cancel(true);
+        self.current = None;
+        if self.fixed || self.attempt >= ATTEMPTS_MAX || !reason.may_succeed_elsewhere() {
+            actions.extend(self.end(OriginAction::Fail(failure)));
+        } else {
+            self.last_failure = Some(failure);
+            actions.push(OriginAction::Plan { without: self.suspects.clone() });
+        }
+        actions
+    }
+
+    fn cancel(&self, needed: bool) -> Vec<OriginAction> {
+        match &self.current {
+            Some(plan) if needed => {
+                vec![OriginAction::Cancel { attempt: self.attempt, plan: plan.clone() }]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn end(&mut self, action: OriginAction) -> Vec<OriginAction> {
+        self.ended = true;
+        vec![action]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use stormo_protocol::ids::DeploymentId;
+    use stormo_protocol::plan::Stage;
+
+    const NODES: [NodeId; 3] = [NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])];
+
+    fn plan(hosts: &[NodeId]) -> Plan {
+        let stages = hosts
+            .iter()
+            .enumerate()
+            .map(|(index, node)| Stage {
+                node: *node,
+                first: index as u16,
+                end: index as u16 + 1,
+                backups: vec![],
+            })
+            .collect();
+        Plan { deployment: DeploymentId([1; 16]), origin: NodeId([9; 32]), stages }
+    }
+
+    fn failed(attempt: u16, stage: u16) -> OriginEvent {
+        OriginEvent::Failed { attempt, stage, reason: Refusal::RunFailed }
+    }
+
+    #[test]
+    fn a_failed_stage_leads_to_another_plan_without_its_host() {
+        let mut origin = Origin::new(false);
+        let first = plan(&NODES[..2]);
+        let begun = origin.handle(OriginEvent::Planned(first.clone()));
+        assert_eq!(begun, vec![OriginAction::Begin { attempt: 1, plan: first.clone() }]);
+        let expected = vec![
+            OriginAction::Cancel { attempt: 1, plan: first },
+            OriginAction::Plan { without: vec![NODES[1]] },
+        ];
+        assert_eq!(origin.handle(failed(1, 1)), expected);
+        assert_eq!(origin.handle(failed(1, 0)), vec![], "the same try does not fail twice");
+        origin.handle(OriginEvent::Planned(plan(&NODES[2..])));
+        assert_eq!(origin.handle(OriginEvent::Result(2)), vec![OriginAction::Answer { attempt: 2 }]);
+        assert_eq!(origin.handle(OriginEvent::Result(2)), vec![], "answered once");
+    }
+
+    #[test]
+    fn a_fixed_plan_fails_with_its_stage() {
+        let mut origin = Origin::new(true);
+        origin.handle(OriginEvent::Planned(plan(&NODES)));
+        let actions = origin.handle(failed(1, 2));
+        let Some(OriginAction::Fail(Failure::Stage { stage: 2, node, .. })) = actions.last() else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(*node, NODES[2]);
+    }
+
+    #[test]
+    fn without_another_plan_the_failure_is_told_not_the_planning() {
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan(&NODES[..1])));
+        origin.handle(failed(1, 0));
+        let actions = origin.handle(OriginEvent::NoPlan("nobody is left".into()));
+        assert!(matches!(actions[..], [OriginAction::Fail(Failure::Stage { stage: 0, .. })]), "{actions:?}");
+    }
+
+    #[test]
+    fn a_lost_peer_matters_only_while_its_output_may_be_lost() {
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan(&NODES)));
+        origin.handle(OriginEvent::FirstPassed(1));
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[0])), vec![]);
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NodeId([7; 32]))), vec![]);
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2);
+    }
+
+    fn event() -> impl Strategy<Value = OriginEvent> {
+        prop_oneof![
+            Just(OriginEvent::Planned(plan(&NODES))),
+            Just(OriginEvent::NoPlan(String::new())),
+            (0..5u16).prop_map(OriginEvent::FirstPassed),
+            (0..5u16, 0..4u16).prop_map(|(attempt, stage)| failed(attempt, stage)),
+            (0..3usize).prop_map(|node| OriginEvent::PeerLost(NODES[node])),
+            (0..5u16).prop_map(OriginEvent::Result),
+            Just(OriginEvent::Deadline),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_schedule_ends_at_most_once_and_a_deadline_ends_it(
+            events in proptest::collection::vec(event(), 0..40),
+            fixed: bool,
+        ) {
+            let mut origin = Origin::new(fixed);
+            let mut ends = 0;
+            for event in events.into_iter().chain([OriginEvent::Deadline]) {
+                for action in origin.handle(event) {
+                    prop_assert!(ends == 0, "an action after the end");
+                    ends += usize::from(matches!(
+                        action,
+                        OriginAction::Answer { .. } | OriginAction::Fail(_)
+                    ));
+                }
+            }
+            prop_assert_eq!(ends, 1);
+            prop_assert!(origin.attempts() <= ATTEMPTS_MAX);
+        }
+    }
+}

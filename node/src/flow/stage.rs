@@ -1,0 +1,285 @@
+//! A stage at its host: from the announcement of its plan to the moment its output is safe.
+//!
+//! ```text
+//! Announced -> Arriving -> Waiting -> Running -> Sending -> Kept -> (forgotten)
+//! ```
+//! The host keeps its output until the next stage's own output is safe (`Passed`).
+
+use std::sync::Arc;
+
+use stormo_protocol::frame::{Edge, ORIGIN, Sign};
+use stormo_protocol::ids::NodeId;
+use stormo_protocol::plan::Plan;
+use stormo_protocol::refusal::Refusal;
+
+/// How far a stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The plan is known, nothing has come.
+    Announced,
+    /// Tensors are coming in.
+    Arriving,
+    /// Tensors are here, the partition is not loaded yet.
+    Waiting,
+    /// The partition runs, or waits in its queue.
+    Running,
+    /// The output is on its way.
+    Sending,
+    /// The next stage has the output but not yet passed on its own.
+    Kept,
+}
+
+/// What happens to a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageEvent {
+    /// Its partition is loaded.
+    Ready,
+    /// Its partition cannot be loaded.
+    NotReady(Refusal),
+    /// Its input begins to arrive.
+    Offered,
+    /// Its input broke off.
+    Broken,
+    /// Its input is here.
+    Received,
+    /// It ran.
+    Ran,
+    /// It failed to run.
+    RunFailed(Refusal),
+    /// The next stage has its output.
+    Taken,
+    /// The next stage's output is safe.
+    Passed,
+    /// The next stage, or a later one, refused.
+    Refused(u16, Refusal),
+    /// The next stage is unreachable or silent.
+    Lost,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageAction {
+    /// Load the partition (and tell when it is ready).
+    Load,
+    /// Run it on the input.
+    Run,
+    /// Send the output.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// Over which edge.
+        edge: Edge,
+    },
+    /// Say this upstream.
+    Say(Sign),
+    /// Tell the origin that a stage failed.
+    Report(u16, Refusal),
+    /// Nothing of it is needed any more.
+    Forget,
+}
+
+/// One stage of one attempt at a request.
+#[derive(Debug)]
+pub struct Stage {
+    plan: Arc<Plan>,
+    index: u16,
+    phase: Phase,
+    ready: bool,
+    failed: Option<Refusal>,
+}
+
+impl Stage {
+    /// A stage as announced. `None` if the plan has no such stage.
+    pub fn announced(plan: Arc<Plan>, index: u16) -> Option<(Self, Vec<StageAction>)> {
+        plan.stages.get(usize::from(index))?;
+        let stage = Self { plan, index, phase: Phase::Announced, ready: false, failed: None };
+        Some((stage, vec![StageAction::Load]))
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Whether an input may begin to arrive, and if not, why.
+    ///
+    /// # Errors
+    /// The reason to refuse with.
+    pub fn may_arrive(&self) -> Result<(), Refusal> {
+        match (self.failed, self.phase) {
+            (Some(reason), _) => Err(reason),
+            (None, Phase::Announced) => Ok(()),
+            // A second copy of an input that is here, or coming: one is enough.
+            (None, _) => Err(Refusal::Duplicate),
+        }
+    }
+
+    fn next(&self) -> (NodeId, Edge) {
+        let next = self.index + 1;
+        match self.plan.stages.get(usize::from(next)) {
+            Some(stage) => (stage.node, Edge { from: self.index, to: next }),
+            None => (self.plan.origin, Edge { from: self.index, to: ORIGIN }),
+        }
+    }
+
+    /// Takes an event; out of place, it changes nothing.
+    pub fn handle(&mut self, event: StageEvent) -> Vec<StageAction> {
+        use StageAction::{Forget, Report, Say, Send};
+        match (event, self.phase) {
+            (StageEvent::Ready, phase) => {
+                self.ready = true;
+                if phase == Phase::Waiting { self.run() } else { vec![] }
+            }
+            (StageEvent::NotReady(reason), Phase::Announced) => {
+                self.failed = Some(reason);
+                vec![Report(self.index, reason)]
+            }
+            (StageEvent::NotReady(reason), Phase::Arriving | Phase::Waiting) => self.refuse(reason),
+            (StageEvent::Offered, Phase::Announced) => self.enter(Phase::Arriving, vec![]),
+            (StageEvent::Broken, Phase::Arriving) => self.enter(Phase::Announced, vec![]),
+            (StageEvent::Received, Phase::Arriving) if self.ready => self.run(),
+            (StageEvent::Received, Phase::Arriving) => self.enter(Phase::Waiting, vec![Say(Sign::Queued(0))]),
+            (StageEvent::Ran, Phase::Running) => {
+                let (to, edge) = self.next();
+                self.enter(Phase::Sending, vec![Say(Sign::Sending), Send { to, edge }])
+            }
+            (StageEvent::RunFailed(reason), Phase::Running) => self.refuse(reason),
+            (StageEvent::Taken, Phase::Sending) => self.enter(Phase::Kept, vec![Say(Sign::Passed)]),
+            (StageEvent::Passed, Phase::Sending) => vec![Say(Sign::Passed), Forget],
+            (StageEvent::Passed, Phase::Kept) => vec![Forget],
+            (StageEvent::Refused(stage, reason), Phase::Sending | Phase::Kept) => {
+                self.successor_failed(stage, reason)
+            }
+            (StageEvent::Lost, Phase::Sending | Phase::Kept) => {
+                self.successor_failed(self.next().1.to, Refusal::SuccessorLost)
+            }
+            _ => vec![],
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, actions: Vec<StageAction>) -> Vec<StageAction> {
+        self.phase = phase;
+        actions
+    }
+
+    fn run(&mut self) -> Vec<StageAction> {
+        self.enter(Phase::Running, vec![StageAction::Say(Sign::Working), StageAction::Run])
+    }
+
+    /// This stage will not do it. Whoever sent the input hears it and tells the origin.
+    fn refuse(&mut self, reason: Refusal) -> Vec<StageAction> {
+        self.failed = Some(reason);
+        vec![StageAction::Say(Sign::Refused { stage: self.index, reason }), StageAction::Forget]
+    }
+
+    /// A later stage will not. The host of the stage just before it tells the origin, once.
+    fn successor_failed(&mut self, stage: u16, reason: Refusal) -> Vec<StageAction> {
+        let mut actions = Vec::new();
+        if stage == self.next().1.to {
+            actions.push(StageAction::Report(stage, reason));
+        }
+        if self.phase == Phase::Sending {
+            actions.push(StageAction::Say(Sign::Refused { stage, reason }));
+        }
+        actions.push(StageAction::Forget);
+        actions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use StageAction::{Forget, Load, Report, Run, Say, Send};
+    use stormo_protocol::ids::DeploymentId;
+
+    fn plan() -> Arc<Plan> {
+        let stage = |node, first, end| stormo_protocol::plan::Stage {
+            node: NodeId([node; 32]),
+            first,
+            end,
+            backups: vec![],
+        };
+        Arc::new(Plan {
+            deployment: DeploymentId([1; 16]),
+            origin: NodeId([9; 32]),
+            stages: vec![stage(1, 0, 2), stage(2, 2, 3)],
+        })
+    }
+
+    fn stage(index: u16) -> Stage {
+        let (stage, actions) = Stage::announced(plan(), index).unwrap();
+        assert_eq!(actions, vec![Load]);
+        stage
+    }
+
+    #[test]
+    fn the_plain_path_keeps_its_output_until_it_is_safe() {
+        let mut stage = stage(0);
+        assert_eq!(stage.handle(StageEvent::Ready), vec![]);
+        assert_eq!(stage.may_arrive(), Ok(()));
+        assert_eq!(stage.handle(StageEvent::Offered), vec![]);
+        assert_eq!(stage.may_arrive(), Err(Refusal::Duplicate));
+        assert_eq!(stage.handle(StageEvent::Received), vec![Say(Sign::Working), Run]);
+        let edge = Edge { from: 0, to: 1 };
+        let send = Send { to: NodeId([2; 32]), edge };
+        assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), send]);
+        assert_eq!(stage.handle(StageEvent::Taken), vec![Say(Sign::Passed)]);
+        assert_eq!(stage.handle(StageEvent::Passed), vec![Forget]);
+    }
+
+    #[test]
+    fn tensors_wait_for_a_partition_that_loads() {
+        let mut stage = stage(1);
+        stage.handle(StageEvent::Offered);
+        assert_eq!(stage.handle(StageEvent::Received), vec![Say(Sign::Queued(0))]);
+        assert_eq!(stage.handle(StageEvent::Ready), vec![Say(Sign::Working), Run]);
+        let edge = Edge { from: 1, to: ORIGIN };
+        let send = Send { to: NodeId([9; 32]), edge };
+        assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), send]);
+    }
+
+    #[test]
+    fn a_broken_input_may_come_again() {
+        let mut stage = stage(0);
+        stage.handle(StageEvent::Offered);
+        assert_eq!(stage.handle(StageEvent::Broken), vec![]);
+        assert_eq!(stage.may_arrive(), Ok(()));
+    }
+
+    #[test]
+    fn failures_are_said_upstream_and_reported_by_one() {
+        let mut failing = stage(1);
+        failing.handle(StageEvent::Ready);
+        failing.handle(StageEvent::Offered);
+        failing.handle(StageEvent::Received);
+        let refused = Sign::Refused { stage: 1, reason: Refusal::RunFailed };
+        assert_eq!(failing.handle(StageEvent::RunFailed(Refusal::RunFailed)), vec![Say(refused), Forget]);
+
+        let mut before = stage(0);
+        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received, StageEvent::Ran] {
+            before.handle(event);
+        }
+        assert_eq!(before.handle(StageEvent::Taken), vec![Say(Sign::Passed)]);
+        let heard = StageEvent::Refused(1, Refusal::RunFailed);
+        assert_eq!(before.handle(heard), vec![Report(1, Refusal::RunFailed), Forget]);
+    }
+
+    #[test]
+    fn a_lost_successor_is_reported() {
+        let mut stage = stage(0);
+        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received, StageEvent::Ran] {
+            stage.handle(event);
+        }
+        let refused = Sign::Refused { stage: 1, reason: Refusal::SuccessorLost };
+        let expected = vec![Report(1, Refusal::SuccessorLost), Say(refused), Forget];
+        assert_eq!(stage.handle(StageEvent::Lost), expected);
+    }
+
+    #[test]
+    fn what_cannot_load_is_reported_at_once_and_refuses_later_tensors() {
+        let mut stage = stage(0);
+        let reason = Refusal::NoMemory;
+        assert_eq!(stage.handle(StageEvent::NotReady(reason)), vec![Report(0, reason)]);
+        assert_eq!(stage.may_arrive(), Err(reason));
+    }
+}

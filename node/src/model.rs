@@ -1,0 +1,30 @@
+//! ONNX graph -> order, cuts, blocks and weights; a range of blocks -> an ONNX model of its own; the
+//! pre-scan of models that strangers wrote. Pure: bytes in, bytes out; whoever calls runs the models.
+
+mod choose;
+mod computing;
+mod dag;
+mod data;
+mod divide;
+mod envelope;
+mod error;
+mod extract;
+mod flops;
+mod graph;
+mod links;
+mod messages;
+mod order;
+#[cfg(test)]
+mod properties;
+mod quantised;
+mod scan;
+mod skeleton;
+#[cfg(test)]
+mod testing;
+mod varying;
+
+pub use divide::{DivideOptions, Division, divide};
+pub use error::ModelError;
+pub use extract::{Partition, PartitionWeight, extract};
+pub use graph::{Graph, InputDecl, ProbeModel};
+pub use skeleton::Skeleton;

@@ -1,0 +1,252 @@
+//! A graph and its measured sizes -> order, cuts, blocks, skeleton and weights: all that a manifest
+//! says, and the objects that it names.
+
+use std::collections::{BTreeMap, HashMap};
+
+use stormo_protocol::ids::ObjectId;
+use stormo_protocol::limits::BLOCKS_MAX;
+use stormo_protocol::model::{Block, Cut, Manifest, ObjectRef, OrtLevel};
+use stormo_protocol::tensor::TensorSpec;
+
+use super::choose::choose_cuts;
+use super::computing::Computing;
+use super::dag::Frontier;
+use super::data;
+use super::error::ModelError;
+use super::graph::Graph;
+use super::order::best_order;
+use super::skeleton::{self, Written};
+
+/// How fine to divide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DivideOptions {
+    /// Most blocks to make; the protocol allows 64.
+    pub blocks_max: usize,
+}
+
+impl Default for DivideOptions {
+    fn default() -> Self {
+        Self { blocks_max: BLOCKS_MAX }
+    }
+}
+
+/// A divided model: what its manifest will say, and its objects.
+#[derive(Debug, Clone)]
+pub struct Division {
+    /// The graph without its large weights, serialised.
+    pub skeleton: Vec<u8>,
+    /// The large weights as raw little-endian bytes, each once.
+    pub weights: Vec<(ObjectRef, Vec<u8>)>,
+    /// Every tensor that is an input, an output or crosses a cut.
+    pub tensors: Vec<TensorSpec>,
+    /// The model's inputs, as indices into `tensors`.
+    pub inputs: Vec<u32>,
+    /// The model's outputs, likewise.
+    pub outputs: Vec<u32>,
+    /// Blocks in order of execution, their times 0 until [`Division::set_times`].
+    pub blocks: Vec<Block>,
+    /// `cuts[i]` lies before block `i`.
+    pub cuts: Vec<Cut>,
+}
+
+/// Divides a graph. `sizes` holds element type and shape of the inputs and of everything that the
+/// probe model gave out; what is missing there cannot cross a cut.
+///
+/// # Errors
+/// When the size of an input or output is unknown, or the skeleton is too large.
+pub fn divide(
+    graph: &Graph,
+    sizes: &HashMap<String, TensorSpec>,
+    options: &DivideOptions,
+) -> Result<Division, ModelError> {
+    let names = graph.inputs().iter().map(|input| &input.name).chain(graph.outputs());
+    for name in names {
+        let known = sizes.get(name).is_some_and(|spec| spec.byte_length().is_ok());
+        if !known {
+            return Err(ModelError::SizeUnknown { tensor: name.clone() });
+        }
+    }
+    let computing = Computing::of(graph, sizes);
+    let order = best_order(&computing.dag);
+    let input_bytes = computing.dag.inputs.iter().map(|edge| computing.dag.edges[*edge].bytes).sum();
+    let blocks_max = options.blocks_max.clamp(1, BLOCKS_MAX);
+    let mut bounds = vec![0];
+    bounds.extend(choose_cuts(&computing.dag, &order, input_bytes, blocks_max));
+    bounds.push(order.len());
+
+    // Constants come first, so that each part can take those that it needs and stay in order.
+    let links = &graph.links;
+    let mut nodes: Vec<usize> = links.order.iter().copied().filter(|node| links.free[*node]).collect();
+    let free = nodes.len();
+    nodes.extend(order.iter().map(|node| computing.nodes[*node]));
+    let written = skeleton::write(graph, &nodes)?;
+
+    let mut tensors = Tensors { graph, sizes, specs: Vec::new(), index_of: HashMap::new() };
+    let inputs: Vec<u32> = links.inputs.iter().filter_map(|tensor| tensors.index(*tensor)).collect();
+    let outputs =
+        |tensors: &mut Tensors| links.outputs.iter().filter_map(|tensor| tensors.index(*tensor)).collect();
+    let crossing = crossing_tensors(&computing, &order, &bounds[1..bounds.len() - 1]);
+    let mut cuts = vec![inputs.clone()];
+    cuts.extend(
+        crossing.into_iter().map(|cut| cut.into_iter().filter_map(|tensor| tensors.index(tensor)).collect()),
+    );
+    let outputs: Vec<u32> = outputs(&mut tensors);
+    cuts.push(outputs.clone());
+    cuts.iter_mut().for_each(|cut| cut.sort_unstable());
+    let cuts = cuts.into_iter().map(|tensors| Cut { tensors }).collect();
+
+    let blocks = blocks(graph, &computing, &order, &bounds, free, &written);
+    let Written { skeleton, weights, .. } = written;
+    Ok(Division { skeleton, weights, tensors: tensors.specs, inputs, outputs, blocks, cuts })
+}
+
+/// Numbers tensors as the manifest will list them.
+struct Tensors<'a> {
+    graph: &'a Graph,
+    sizes: &'a HashMap<String, TensorSpec>,
+    specs: Vec<TensorSpec>,
+    index_of: HashMap<usize, u32>,
+}
+
+impl Tensors<'_> {
+    /// Index of a tensor whose size is known, listing it if it is new.
+    fn index(&mut self, tensor: usize) -> Option<u32> {
+        if let Some(index) = self.index_of.get(&tensor) {
+            return Some(*index);
+        }
+        let name = &self.graph.links.names[tensor];
+        let TensorSpec { dtype, shape, .. } = self.sizes.get(name)?;
+        let index = self.specs.len() as u32;
+        self.specs.push(TensorSpec { name: name.clone(), dtype: *dtype, shape: shape.clone() });
+        self.index_of.insert(tensor, index);
+        Some(index)
+    }
+}
+
+/// For each of these positions of the order, the tensors of the graph that cross there.
+fn crossing_tensors(computing: &Computing, order: &[usize], positions: &[usize]) -> Vec<Vec<usize>> {
+    let dag = &computing.dag;
+    let mut frontier = Frontier::new(dag);
+    let mut made = vec![false; dag.edges.len()];
+    dag.inputs.iter().for_each(|edge| made[*edge] = true);
+    let mut crossing = Vec::with_capacity(positions.len());
+    for (index, node) in order.iter().enumerate() {
+        if positions.get(crossing.len()) == Some(&index) {
+            crossing.push(frontier.live(&made).into_iter().map(|edge| computing.tensors[edge]).collect());
+        }
+        frontier.run(*node);
+        dag.writes[*node].iter().for_each(|edge| made[*edge] = true);
+    }
+    crossing
+}
+
+/// The blocks between these bounds of the order, which begins behind the `free` nodes.
+fn blocks(
+    graph: &Graph,
+    computing: &Computing,
+    order: &[usize],
+    bounds: &[usize],
+    free: usize,
+    written: &Written,
+) -> Vec<Block> {
+    let links = &graph.links;
+    let stored: HashMap<&str, u64> = graph
+        .model
+        .graph
+        .initializer
+        .iter()
+        .map(|tensor| (tensor.name(), data::stored_bytes(tensor)))
+        .collect();
+    let constant_outputs = || links.outputs.iter().copied().filter(|tensor| links.constant[*tensor]);
+    let mut frontier = Frontier::new(&computing.dag);
+    let mut blocks = Vec::with_capacity(bounds.len() - 1);
+    for (first, end) in bounds.iter().zip(&bounds[1..]) {
+        let nodes = &order[*first..*end];
+        let is_last = *end == order.len();
+        let results = constant_outputs().filter(|_| is_last);
+        let constants = links.constants_of(nodes.iter().map(|node| computing.nodes[*node]), results);
+        let mut weights: Vec<u32> = Vec::new();
+        let mut inline_bytes = 0u64;
+        for name in constants.stored.iter().map(|tensor| links.names[*tensor].as_str()) {
+            match written.weight_of.get(name) {
+                Some(weight) => weights.push(*weight),
+                None => inline_bytes += stored.get(name).copied().unwrap_or(0),
+            }
+        }
+        weights.sort_unstable();
+        weights.dedup();
+        let attributes = constants.nodes.iter().flat_map(|node| &graph.model.graph.node[*node].attribute);
+        inline_bytes +=
+            attributes.flat_map(|attribute| attribute.t.iter()).map(data::stored_bytes).sum::<u64>();
+        let mut peak_activation_bytes = frontier.position().bytes;
+        for node in nodes {
+            peak_activation_bytes = peak_activation_bytes.max(frontier.bytes_while(*node));
+            frontier.run(*node);
+        }
+        blocks.push(Block {
+            first_node: if *first == 0 { 0 } else { (free + first) as u32 },
+            end_node: (free + end) as u32,
+            weights,
+            inline_bytes,
+            flops: nodes.iter().map(|node| computing.flops[*node]).fold(0, u64::saturating_add),
+            peak_activation_bytes,
+            time_us: 0,
+        });
+    }
+    blocks
+}
+
+impl Division {
+    /// Floating-point operations of the whole model.
+    pub fn flops(&self) -> u64 {
+        self.blocks.iter().map(|block| block.flops).fold(0, u64::saturating_add)
+    }
+
+    /// Sets the blocks' times from one measurement of each and one of the whole model, microseconds:
+    /// scaled so that they add up to the whole's, since pieces lose what fusion across their borders
+    /// saves. Blocks without a measurement count as 0; if all do, time is shared out by operations.
+    pub fn set_times(&mut self, block_us: &[f64], whole_us: f64) {
+        let sound = |time: f64| if time.is_finite() { time.max(0.0) } else { 0.0 };
+        let mut shares: Vec<f64> =
+            (0..self.blocks.len()).map(|block| sound(block_us.get(block).copied().unwrap_or(0.0))).collect();
+        if shares.iter().sum::<f64>() <= 0.0 {
+            shares = self.blocks.iter().map(|block| block.flops as f64 + 1.0).collect();
+        }
+        let scale = sound(whole_us) / shares.iter().sum::<f64>();
+        // Rounded along the sum, so that the rounded times add up too.
+        let (mut exact, mut given) = (0.0, 0u64);
+        for (block, share) in self.blocks.iter_mut().zip(shares) {
+            exact += share * scale;
+            block.time_us = (exact.round() as u64).saturating_sub(given);
+            given += block.time_us;
+        }
+    }
+
+    /// The manifest of this division, for the publisher to sign.
+    pub fn manifest(
+        &self,
+        model: &str,
+        variant: &str,
+        ort_level: OrtLevel,
+        reference_mflops: f64,
+    ) -> Manifest {
+        Manifest {
+            model: model.to_owned(),
+            variant: variant.to_owned(),
+            ort_level,
+            skeleton: ObjectRef { id: ObjectId::of(&self.skeleton), bytes: self.skeleton.len() as u64 },
+            weights: self.weights.iter().map(|(object, _)| *object).collect(),
+            tensors: self.tensors.clone(),
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            blocks: self.blocks.clone(),
+            cuts: self.cuts.clone(),
+            reference_mflops,
+        }
+    }
+
+    /// The weights by name, for those who look them up.
+    pub fn weights_by_id(&self) -> BTreeMap<ObjectId, &[u8]> {
+        self.weights.iter().map(|(object, bytes)| (object.id, bytes.as_slice())).collect()
+    }
+}

@@ -1,0 +1,94 @@
+//! Floating-point operations of a node, for the shapes of the sample run: exact for what multiplies
+//! matrices, one per output element for the rest.
+
+use std::collections::HashMap;
+
+use stormo_protocol::tensor::TensorSpec;
+
+use super::links::Links;
+use super::messages::{GraphProto, NodeProto};
+
+/// Longest chain of copies and casts from a weight to where it is used.
+const HOPS_MAX: usize = 8;
+
+/// Shapes of everything: measured ones, and those of stored tensors.
+pub(super) struct Shapes<'a> {
+    graph: &'a GraphProto,
+    links: &'a Links,
+    sizes: &'a HashMap<String, TensorSpec>,
+    stored: HashMap<&'a str, Vec<u64>>,
+}
+
+impl<'a> Shapes<'a> {
+    pub(super) fn new(
+        graph: &'a GraphProto,
+        links: &'a Links,
+        sizes: &'a HashMap<String, TensorSpec>,
+    ) -> Self {
+        let unsigned = |dims: &[i64]| dims.iter().map(|dim| u64::try_from(*dim).unwrap_or(0)).collect();
+        let stored = graph.initializer.iter().map(|tensor| (tensor.name(), unsigned(&tensor.dims))).collect();
+        Self { graph, links, sizes, stored }
+    }
+
+    /// Shape of a tensor; that of a computed weight is looked up at what it is computed from.
+    fn of(&self, name: &str) -> Option<Vec<u64>> {
+        let mut name = name;
+        for _ in 0..HOPS_MAX {
+            if let Some(spec) = self.sizes.get(name) {
+                return Some(spec.shape.clone());
+            }
+            if let Some(shape) = self.stored.get(name) {
+                return Some(shape.clone());
+            }
+            let node = &self.graph.node[self.links.maker[self.links.find(name)?]?];
+            if node.op_type() == "Constant" {
+                let value = node.attribute.iter().find(|attribute| attribute.name() == "value")?;
+                return value.t.dims.iter().map(|dim| u64::try_from(*dim).ok()).collect();
+            }
+            if !matches!(node.op_type(), "DequantizeLinear" | "QuantizeLinear" | "Identity" | "Cast") {
+                return None;
+            }
+            name = node.input.first()?;
+        }
+        None
+    }
+
+    /// Elements of a tensor, 0 when unknown.
+    pub(super) fn elements(&self, name: &str) -> u64 {
+        self.of(name).map_or(0, |shape| product(&shape))
+    }
+
+    /// Operations of one node: a multiply-add counts as two.
+    pub(super) fn flops(&self, node: &NodeProto) -> u64 {
+        let made = node.output.iter().filter(|name| !name.is_empty()).map(|name| self.elements(name));
+        let elements = made.fold(0, u64::saturating_add);
+        self.multiply_adds(node).map_or(elements, |count| count.saturating_mul(2))
+    }
+
+    fn multiply_adds(&self, node: &NodeProto) -> Option<u64> {
+        let input = |position: usize| self.of(node.input.get(position)?);
+        let made = || node.output.first().map(|name| self.elements(name));
+        Some(match node.op_type() {
+            "Conv" | "ConvInteger" | "FusedConv" => made()?.saturating_mul(product(input(1)?.get(1..)?)),
+            "QLinearConv" => made()?.saturating_mul(product(input(3)?.get(1..)?)),
+            "ConvTranspose" => product(&input(0)?).saturating_mul(product(input(1)?.get(1..)?)),
+            "Gemm" => made()?.saturating_mul(*input(0)?.get(usize::from(!is_set(node, "transA")))?),
+            "MatMul" | "MatMulInteger" | "QLinearMatMul" | "FusedMatMul" | "MatMulNBits" => {
+                made()?.saturating_mul(*input(0)?.last()?)
+            }
+            "LSTM" | "GRU" | "RNN" => {
+                let steps = product(input(0)?.get(..2)?);
+                steps.saturating_mul(product(&input(1)?).saturating_add(product(&input(2)?)))
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn is_set(node: &NodeProto, name: &str) -> bool {
+    node.attribute.iter().any(|attribute| attribute.name() == name && attribute.i() != 0)
+}
+
+fn product(shape: &[u64]) -> u64 {
+    shape.iter().fold(1, |count, dim| count.saturating_mul(*dim))
+}

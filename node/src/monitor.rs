@@ -1,0 +1,83 @@
+//! What this machine has and how busy it is, read from Linux. Power and batteries come later.
+
+use std::fs;
+
+/// Used where the system does not say: a small board.
+const MEMORY_FALLBACK_BYTES: u64 = 512 << 20;
+
+/// Cores that this process may use: affinity and cgroup quota counted.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Memory that partitions may take unless the owner says otherwise: half of what is available now,
+/// or half of the cgroup's limit, so that the owner's other programs keep the rest.
+pub fn memory_budget_bytes() -> u64 {
+    let available = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| meminfo_bytes(&text, "MemAvailable:"))
+        .unwrap_or(2 * MEMORY_FALLBACK_BYTES);
+    let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        .min();
+    available.min(limit.unwrap_or(u64::MAX)) / 2
+}
+
+fn meminfo_bytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Tells, from one call to the next, which share of the machine's cores was in use.
+#[derive(Debug, Default)]
+pub struct Utilisation {
+    busy: u64,
+    total: u64,
+}
+
+impl Utilisation {
+    /// Share since the last call, in thousandths; 0 where the system does not say.
+    pub fn permille(&mut self) -> u16 {
+        let Some((busy, total)) = fs::read_to_string("/proc/stat").ok().and_then(|text| cpu_times(&text))
+        else {
+            return 0;
+        };
+        let (busy_since, total_since) =
+            (busy.saturating_sub(self.busy), total.saturating_sub(self.total).max(1));
+        (self.busy, self.total) = (busy, total);
+        u16::try_from((busy_since * 1000 / total_since).min(1000)).unwrap_or(1000)
+    }
+}
+
+/// Busy and total time of all cores together, in ticks.
+fn cpu_times(text: &str) -> Option<(u64, u64)> {
+    let line = text.lines().next()?.strip_prefix("cpu ")?;
+    let times: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).take(8).collect();
+    let total: u64 = times.iter().sum();
+    // The fourth and fifth are idle and waiting for a disk.
+    let idle = times.get(3)? + times.get(4)?;
+    Some((total - idle, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linux_texts_are_read() {
+        let meminfo = "MemTotal:       16 kB\nMemAvailable:        8 kB\n";
+        assert_eq!(meminfo_bytes(meminfo, "MemAvailable:"), Some(8192));
+        assert_eq!(meminfo_bytes(meminfo, "Other:"), None);
+        assert_eq!(cpu_times("cpu  10 0 5 80 5 0 0 0 0 0\ncpu0 1"), Some((15, 100)));
+        assert_eq!(cpu_times("nothing"), None);
+    }
+
+    #[test]
+    fn this_machine_has_cores_and_memory() {
+        assert!(cores() >= 1);
+        assert!(memory_budget_bytes() > 0);
+        let mut utilisation = Utilisation::default();
+        assert!(utilisation.permille() <= 1000);
+    }
+}

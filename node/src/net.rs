@@ -1,0 +1,240 @@
+//! The one door to other nodes: connections, gossip, questions, tensors and objects over libp2p.
+//! What a message means is decided elsewhere; this room moves it, bounds it and checks signatures.
+
+mod ask;
+mod deliver;
+mod frames;
+mod identity;
+mod objects;
+mod receive;
+mod swarm;
+mod ticket;
+mod traffic;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::{Multiaddr, StreamProtocol};
+use stormo_protocol::control::{Request, Response};
+use stormo_protocol::frame::{DeliveryKey, Header, StageTrace};
+use stormo_protocol::ids::{MeshId, MeshKey, NodeId};
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::state::Signed;
+use stormo_protocol::tensor::{Tensor, TensorSpec};
+use tokio::sync::{mpsc, oneshot};
+
+pub use ask::AskError;
+pub use deliver::OutgoingFrame;
+pub use identity::{Identity, IdentityError};
+pub use objects::{FetchError, ObjectSource, ObjectStream};
+pub use receive::{SignReader, SignWriter, signs};
+pub use swarm::NetError;
+pub use ticket::{BadTicket, Ticket};
+pub use traffic::{PeerTraffic, Traffic};
+
+/// Events that wait for the driver; when it is behind, streams and swarm wait too.
+const EVENTS_WAITING_MAX: usize = 1024;
+/// Commands that wait for the swarm.
+const COMMANDS_WAITING_MAX: usize = 256;
+/// A stream that does not open within this time is as good as refused: the peer is connected, or
+/// dialling it takes a few round trips.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a node needs to take part in a mesh.
+pub struct NetConfig {
+    /// Who this node is.
+    pub identity: Identity,
+    /// Which mesh it belongs to.
+    pub mesh: MeshKey,
+    /// Multiaddresses to listen on.
+    pub listen: Vec<String>,
+    /// Where peers find the objects they ask for.
+    pub objects: Arc<dyn ObjectSource>,
+}
+
+/// What happens on the network.
+#[derive(Debug)]
+pub enum NetEvent {
+    /// A first connection to a node stands.
+    Connected(NodeId),
+    /// The last connection to a node is gone.
+    Disconnected(NodeId),
+    /// This node can be reached here.
+    Listening(String),
+    /// A dial failed; the address and what was said.
+    DialFailed(String, String),
+    /// A round trip was measured.
+    RoundTrip(NodeId, Duration),
+    /// A record arrived by gossip; its signature is valid.
+    Gossip(Signed),
+    /// A peer asks.
+    Asked {
+        /// Who.
+        from: NodeId,
+        /// What.
+        request: Request,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Response>,
+    },
+    /// A peer offers tensors; nothing of the payload was read yet.
+    Offered(Offer),
+    /// The tensors of an accepted offer are here, `Taken` was said.
+    Received(Received),
+    /// The tensors of an accepted offer will not come.
+    Broken(DeliveryKey),
+    /// How a delivery goes on.
+    Delivery {
+        /// Which.
+        key: DeliveryKey,
+        /// To whom.
+        to: NodeId,
+        /// What the receiver said last, or that it is lost.
+        progress: Progress,
+    },
+}
+
+/// A frame of which only the descriptions have come.
+#[derive(Debug)]
+pub struct Offer {
+    /// Who offers.
+    pub from: NodeId,
+    /// The fixed part.
+    pub header: Header,
+    /// What the tensors are.
+    pub specs: Vec<TensorSpec>,
+    /// Where the verdict goes; dropped, it refuses.
+    pub verdict: oneshot::Sender<Verdict>,
+}
+
+/// What becomes of an offer.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Read the payload; then say what this reader tells until its last sign.
+    Take(SignReader),
+    /// Say why not, and read nothing.
+    Refuse(Refusal),
+}
+
+/// Tensors that arrived whole.
+#[derive(Debug)]
+pub struct Received {
+    /// Who sent them.
+    pub from: NodeId,
+    /// The fixed part of the frame.
+    pub header: Header,
+    /// What the stages before took.
+    pub traces: Vec<StageTrace>,
+    /// The tensors.
+    pub tensors: Vec<Tensor>,
+    /// From the first byte of the frame to its last.
+    pub receive_time: Duration,
+}
+
+/// How a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The receiver has the tensors: so many bytes in this time, from the first byte sent.
+    Taken(u64, Duration),
+    /// The receiver's output is safe.
+    Passed,
+    /// The receiver, or a stage after it, refused.
+    Refused(u16, Refusal),
+    /// Unreachable, reset, or silent for too long.
+    Lost,
+}
+
+/// The names of our protocols in one mesh: its id is part of each.
+#[derive(Debug, Clone)]
+struct Protocols {
+    mesh: MeshId,
+    ask: StreamProtocol,
+    frames: StreamProtocol,
+    objects: StreamProtocol,
+}
+
+impl Protocols {
+    fn of(mesh: MeshId) -> Self {
+        let name = |what: &str| StreamProtocol::try_from_owned(format!("/stormo/1/{mesh}/{what}"));
+        let named = |what| name(what).unwrap_or_else(|_| unreachable!("the name begins with a slash"));
+        Self { mesh, ask: named("ask"), frames: named("frames"), objects: named("objects") }
+    }
+}
+
+enum Command {
+    Dial(Multiaddr),
+    Publish(Vec<u8>),
+}
+
+/// A handle to the network; cheap to clone.
+#[derive(Clone)]
+pub struct Net {
+    commands: mpsc::Sender<Command>,
+    streams: libp2p_stream::Control,
+    protocols: Arc<Protocols>,
+    events: mpsc::Sender<NetEvent>,
+    idle: Arc<deliver::IdleStreams>,
+    traffic: Arc<Traffic>,
+}
+
+impl Net {
+    /// Joins the network: listens, and starts the tasks that serve peers.
+    ///
+    /// # Errors
+    /// When an address to listen on is malformed or taken.
+    pub async fn start(config: NetConfig) -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
+        let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+        let (commands, commanded) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let protocols = Arc::new(Protocols::of(config.mesh.mesh_id()));
+        let swarm = swarm::build(&config, &protocols)?;
+        let net = Self {
+            commands,
+            streams: swarm.behaviour().streams.new_control(),
+            protocols,
+            events: events.clone(),
+            idle: Arc::default(),
+            traffic: Arc::default(),
+        };
+        receive::serve(&net)?;
+        ask::serve(&net)?;
+        objects::serve(&net, config.objects)?;
+        tokio::spawn(swarm::run(swarm, net.protocols.mesh, commanded, events));
+        Ok((net, receiver))
+    }
+
+    /// Tries to connect to an address; how it ends is told by events.
+    ///
+    /// # Errors
+    /// When the address is malformed.
+    pub async fn dial(&self, address: &str) -> Result<(), NetError> {
+        let address = address.parse().map_err(|_| NetError::Address(address.to_owned()))?;
+        // The swarm's task ends with the process; there is nobody left to tell.
+        let _ = self.commands.send(Command::Dial(address)).await;
+        Ok(())
+    }
+
+    /// Gossips a signed record to the mesh. Lost messages are repaired by the sync exchange.
+    pub async fn publish(&self, record: &Signed) {
+        let _ = self.commands.send(Command::Publish(record.to_bytes())).await;
+    }
+
+    /// Whether the author really signed this, for this mesh.
+    pub fn is_valid(&self, signed: &Signed) -> bool {
+        identity::is_valid(signed, self.protocols.mesh)
+    }
+
+    /// Bytes of tensors sent and received, by peer.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    async fn open(&self, to: NodeId, protocol: &StreamProtocol) -> io::Result<libp2p::Stream> {
+        let peer = identity::peer_id(to).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut streams = self.streams.clone();
+        match tokio::time::timeout(OPEN_TIMEOUT, streams.open_stream(peer, protocol.clone())).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(io::Error::new(io::ErrorKind::NotConnected, error.to_string())),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Questions and answers between nodes: one stream each, length first, then the message.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::Stream;
+use stormo_protocol::codec::DecodeError;
+use stormo_protocol::control::{Request, Response};
+use stormo_protocol::ids::NodeId;
+use stormo_protocol::limits::CONTROL_BYTES_MAX;
+use stormo_protocol::refusal::Refusal;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{Net, NetEvent, identity, swarm::NetError};
+
+/// Questions of peers under way at once.
+const QUESTIONS_MAX: usize = 256;
+/// A question is small: it comes at once, or the stream is closed.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time an answer may take: loading a large model over a slow link.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Not connected, reset, or no answer in time.
+    #[error("the node cannot be reached: {0}")]
+    Unreachable(#[from] io::Error),
+    /// What came is no answer.
+    #[error("the node's answer makes no sense: {0}")]
+    Malformed(#[from] DecodeError),
+    /// The node refuses.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+impl Net {
+    /// Asks a node and waits for the answer; a refusal is an error.
+    ///
+    /// # Errors
+    /// When the node is unreachable, answers nonsense, or refuses.
+    pub async fn ask(&self, to: NodeId, request: &Request, within: Duration) -> Result<Response, AskError> {
+        let exchange = async {
+            let mut stream = self.open(to, &self.protocols.ask).await?;
+            write_message(&mut stream, &request.to_bytes()).await?;
+            let answer = read_message(&mut stream).await?;
+            let _ = stream.close().await;
+            Ok::<_, io::Error>(answer)
+        };
+        let answer = timeout(within, exchange).await.map_err(io::Error::from)??;
+        match Response::from_bytes(&answer)? {
+            Response::Refused(reason) => Err(AskError::Refused(reason)),
+            response => Ok(response),
+        }
+    }
+}
+
+async fn write_message(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    let mut message = (bytes.len() as u32).to_le_bytes().to_vec();
+    message.extend_from_slice(bytes);
+    stream.write_all(&message).await?;
+    stream.flush().await
+}
+
+/// Reads a message. Memory grows with what arrives, not with what the length claims.
+async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).await?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > CONTROL_BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Vec::new();
+    stream.take(length as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+pub(super) fn serve(net: &Net) -> Result<(), NetError> {
+    let mut streams = net.streams.clone();
+    let mut incoming = streams.accept(net.protocols.ask.clone()).map_err(|_| NetError::AlreadyServing)?;
+    let net = net.clone();
+    tokio::spawn(async move {
+        let permits = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        let mut tasks = JoinSet::new();
+        while let Some((peer, stream)) = incoming.next().await {
+            while tasks.try_join_next().is_some() {}
+            let Some(from) = identity::node_id(&peer) else { continue };
+            let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+            let net = net.clone();
+            tasks.spawn(async move {
+                if let Err(error) = answer(&net, from, stream).await {
+                    tracing::debug!(peer = %from.short(), %error, "a question ended early");
+                }
+                drop(permit);
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn answer(net: &Net, from: NodeId, mut stream: Stream) -> io::Result<()> {
+    let question = timeout(QUESTION_TIMEOUT, read_message(&mut stream)).await??;
+    let response = match Request::from_bytes(&question) {
+        Err(_) => Response::Refused(Refusal::BadFrame),
+        Ok(request) => {
+            let (answer, answered) = oneshot::channel();
+            let asked = NetEvent::Asked { from, request, answer };
+            if net.events.send(asked).await.is_err() {
+                return Ok(());
+            }
+            timeout(ANSWER_TIMEOUT, answered).await?.unwrap_or(Response::Refused(Refusal::Leaving))
+        }
+    };
+    write_message(&mut stream, &response.to_bytes()).await?;
+    stream.close().await
+}

@@ -1,0 +1,165 @@
+//! The sender's side of a delivery: writes a frame, listens to the receiver's signs of life, and
+//! notices when they stop.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use futures::AsyncReadExt;
+use libp2p::Stream;
+use stormo_protocol::frame::{Header, Sign, StageTrace};
+use stormo_protocol::ids::NodeId;
+use stormo_protocol::tensor::Tensor;
+use tokio::time::timeout;
+
+use super::{Net, NetEvent, Progress, frames};
+
+/// Streams kept open to one peer for the next frames; opening one costs a round trip.
+const IDLE_STREAMS_PER_PEER_MAX: usize = 8;
+/// Peers with kept streams.
+const IDLE_PEERS_MAX: usize = 256;
+/// A kept stream is used again only within this time; the receiver closes it a little later.
+const IDLE_REUSE_MAX: Duration = Duration::from_secs(50);
+
+/// Streams whose last exchange ended well.
+#[derive(Default)]
+pub(super) struct IdleStreams {
+    by_peer: Mutex<HashMap<NodeId, Vec<(Stream, Instant)>>>,
+}
+
+impl IdleStreams {
+    fn take(&self, peer: NodeId) -> Option<Stream> {
+        let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (stream, since) = by_peer.get_mut(&peer)?.pop()?;
+        (since.elapsed() < IDLE_REUSE_MAX).then_some(stream)
+    }
+
+    fn put(&self, peer: NodeId, stream: Stream) {
+        let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        by_peer.retain(|_, streams| {
+            streams.retain(|(_, since)| since.elapsed() < IDLE_REUSE_MAX);
+            !streams.is_empty()
+        });
+        if by_peer.len() < IDLE_PEERS_MAX || by_peer.contains_key(&peer) {
+            let streams = by_peer.entry(peer).or_default();
+            if streams.len() < IDLE_STREAMS_PER_PEER_MAX {
+                streams.push((stream, Instant::now()));
+            }
+        }
+    }
+}
+
+/// A frame to send. Tensors are shared with whoever keeps custody of them.
+#[derive(Debug, Clone)]
+pub struct OutgoingFrame {
+    /// The fixed part.
+    pub header: Header,
+    /// What the stages before took.
+    pub traces: Vec<StageTrace>,
+    /// The tensors.
+    pub tensors: Vec<Tensor>,
+}
+
+/// How an exchange ended before its last sign.
+enum Broken {
+    /// No sign came: the kept stream may have been closed long ago, so a new one may do.
+    BeforeAnySign,
+    /// After some sign: the receiver is lost.
+    Midway,
+}
+
+impl Net {
+    /// Sends a frame; progress comes as [`NetEvent::Delivery`], the last of it `Passed`, `Refused`
+    /// or `Lost`. Silence longer than `patience` is a loss.
+    pub fn deliver(
+        &self,
+        to: NodeId,
+        frame: OutgoingFrame,
+        patience: Duration,
+    ) -> tokio::task::JoinHandle<()> {
+        let net = self.clone();
+        tokio::spawn(async move {
+            let key = frame.header.key;
+            let last = net.deliver_until_last_sign(to, &frame, patience).await;
+            let _ = net.events.send(NetEvent::Delivery { key, to, progress: last }).await;
+        })
+    }
+
+    async fn deliver_until_last_sign(
+        &self,
+        to: NodeId,
+        frame: &OutgoingFrame,
+        patience: Duration,
+    ) -> Progress {
+        if let Some(stream) = self.idle.take(to) {
+            match self.exchange(to, stream, frame, patience).await {
+                Ok(progress) => return progress,
+                Err(Broken::Midway) => return Progress::Lost,
+                Err(Broken::BeforeAnySign) => {}
+            }
+        }
+        let Ok(stream) = self.open(to, &self.protocols.frames).await else { return Progress::Lost };
+        self.exchange(to, stream, frame, patience).await.unwrap_or(Progress::Lost)
+    }
+
+    async fn exchange(
+        &self,
+        to: NodeId,
+        stream: Stream,
+        frame: &OutgoingFrame,
+        patience: Duration,
+    ) -> Result<Progress, Broken> {
+        let started = Instant::now();
+        let (mut reader, mut writer) = stream.split();
+        let write = frames::write_frame(&mut writer, &frame.header, &frame.traces, &frame.tensors);
+        let listen = self.listen(to, frame, &mut reader, patience, started);
+        // A receiver that refuses on the header reads no further: listening decides, not writing.
+        let (written, last) = {
+            let mut write = std::pin::pin!(write);
+            let mut listen = std::pin::pin!(listen);
+            tokio::select! {
+                last = &mut listen => (Err(io::ErrorKind::Interrupted.into()), last),
+                written = &mut write => match written {
+                    Ok(()) => (Ok(()), listen.await),
+                    Err(error) => (Err(error), listen.await),
+                },
+            }
+        };
+        if let (Ok(()), Ok(_), Ok(stream)) = (&written, &last, reader.reunite(writer)) {
+            self.idle.put(to, stream);
+        }
+        last
+    }
+
+    async fn listen(
+        &self,
+        to: NodeId,
+        frame: &OutgoingFrame,
+        reader: &mut (impl futures::AsyncRead + Unpin),
+        patience: Duration,
+        started: Instant,
+    ) -> Result<Progress, Broken> {
+        let mut heard = false;
+        loop {
+            let sign = match timeout(patience, frames::read_sign(reader)).await {
+                Ok(Ok(sign)) => sign,
+                Ok(Err(_)) if !heard => return Err(Broken::BeforeAnySign),
+                _ => return Err(Broken::Midway),
+            };
+            heard = true;
+            match sign {
+                Sign::Taken => {
+                    let bytes = frame.header.payload_bytes;
+                    self.traffic.sent(to, bytes);
+                    let progress = Progress::Taken(bytes, started.elapsed());
+                    let event = NetEvent::Delivery { key: frame.header.key, to, progress };
+                    let _ = self.events.send(event).await;
+                }
+                Sign::Passed => return Ok(Progress::Passed),
+                Sign::Refused { stage, reason } => return Ok(Progress::Refused(stage, reason)),
+                Sign::Receiving(_) | Sign::Queued(_) | Sign::Working | Sign::Sending => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The libp2p swarm: transport, behaviours and the task that runs them. Knows nothing of requests.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageAuthenticity, ValidationMode};
+use libp2p::identity::{Keypair, PublicKey};
+use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use stormo_protocol::codec::DecodeError;
+use stormo_protocol::ids::MeshId;
+use stormo_protocol::limits::GOSSIP_BYTES_MAX;
+use stormo_protocol::state::Signed;
+use tokio::sync::mpsc;
+
+use super::{Command, NetConfig, NetEvent, Protocols, identity};
+
+/// Connections of all kinds, both ways. libp2p sets no limit of its own.
+const CONNECTIONS_MAX: u32 = 512;
+/// Connections to one peer: both may dial at the same moment.
+const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+/// Handshakes under way.
+const HANDSHAKES_MAX: u32 = 128;
+/// Streams of one connection.
+const STREAMS_PER_CONNECTION_MAX: usize = 512;
+/// Round trips are measured this often.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Connections carry gossip all the time; one that carries nothing for so long is not needed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why the network could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A multiaddress is malformed.
+    #[error("`{0}` is no multiaddress; an example: /ip4/0.0.0.0/tcp/4001")]
+    Address(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on `{address}`: {reason}; choose another with --listen")]
+    Listen {
+        /// Which.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// libp2p refused its configuration.
+    #[error("the network library refused its configuration: {0}")]
+    Library(String),
+    /// The same protocol is served twice: a defect of this program.
+    #[error("a protocol is already served")]
+    AlreadyServing,
+}
+
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    pub(super) streams: libp2p_stream::Behaviour,
+    gossip: gossipsub::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+fn topic(mesh: MeshId) -> IdentTopic {
+    IdentTopic::new(format!("stormo/1/{mesh}/state"))
+}
+
+fn protocol_version(mesh: MeshId) -> String {
+    format!("/stormo/1/{mesh}")
+}
+
+pub(super) fn build(config: &NetConfig, protocols: &Protocols) -> Result<Swarm<Behaviour>, NetError> {
+    // Noise mixes the prologue into every message it authenticates: without the mesh key the
+    // handshake fails, and no protocol is spoken.
+    let secret = config.mesh.handshake_secret().to_vec();
+    let noise =
+        move |keypair: &Keypair| noise::Config::new(keypair).map(|noise| noise.with_prologue(secret.clone()));
+    let yamux = || {
+        let mut yamux = yamux::Config::default();
+        yamux.set_max_num_streams(STREAMS_PER_CONNECTION_MAX);
+        yamux
+    };
+    let library = |error: &dyn std::fmt::Display| NetError::Library(error.to_string());
+    let mut swarm = SwarmBuilder::with_existing_identity(config.identity.keypair())
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise, yamux)
+        .map_err(|error| library(&error))?
+        .with_behaviour(|keypair| behaviour(keypair, protocols.mesh))
+        .map_err(|error| library(&error))?
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .build();
+    swarm.behaviour_mut().gossip.subscribe(&topic(protocols.mesh)).map_err(|error| library(&error))?;
+    for address in &config.listen {
+        let parsed: Multiaddr = address.parse().map_err(|_| NetError::Address(address.clone()))?;
+        swarm
+            .listen_on(parsed)
+            .map_err(|error| NetError::Listen { address: address.clone(), reason: error.to_string() })?;
+    }
+    Ok(swarm)
+}
+
+fn behaviour(keypair: &Keypair, mesh: MeshId) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
+    let gossip = gossipsub::ConfigBuilder::default()
+        .protocol_id_prefix(format!("/stormo/1/{mesh}/gossip"))
+        .validation_mode(ValidationMode::Strict)
+        // A record is checked before it is passed on.
+        .validate_messages()
+        .max_transmit_size(GOSSIP_BYTES_MAX)
+        // Equal records are one message, whoever passes them on.
+        .message_id_fn(|message| blake3::hash(&message.data).as_bytes()[..20].to_vec().into())
+        .build()?;
+    let limits = ConnectionLimits::default()
+        .with_max_pending_incoming(Some(HANDSHAKES_MAX))
+        .with_max_pending_outgoing(Some(HANDSHAKES_MAX))
+        .with_max_established(Some(CONNECTIONS_MAX))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX));
+    Ok(Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        streams: libp2p_stream::Behaviour::new(),
+        gossip: gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), gossip)?,
+        identify: identify::Behaviour::new(
+            identify::Config::new(protocol_version(mesh), PublicKey::clone(&keypair.public()))
+                .with_agent_version(concat!("stormo/", env!("CARGO_PKG_VERSION")).into()),
+        ),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
+    })
+}
+
+/// Runs the swarm until the driver is gone.
+pub(super) async fn run(
+    mut swarm: Swarm<Behaviour>,
+    mesh: MeshId,
+    mut commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<NetEvent>,
+) {
+    loop {
+        let event = tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => obey(&mut swarm, mesh, command),
+                None => return,
+            },
+            event = swarm.select_next_some() => translate(&mut swarm, mesh, event),
+        };
+        if let Some(event) = event
+            && events.send(event).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn obey(swarm: &mut Swarm<Behaviour>, mesh: MeshId, command: Command) -> Option<NetEvent> {
+    match command {
+        Command::Dial(address) => match swarm.dial(address.clone()) {
+            // A dial of a peer that is connected or being dialled is no failure.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => None,
+            Err(error) => Some(NetEvent::DialFailed(address.to_string(), error.to_string())),
+        },
+        Command::Publish(bytes) => {
+            // Alone in the mesh, or said already: the sync exchange repairs what gossip misses.
+            if let Err(error) = swarm.behaviour_mut().gossip.publish(topic(mesh), bytes) {
+                tracing::trace!(%error, "not gossiped");
+            }
+            None
+        }
+    }
+}
+
+fn translate(
+    swarm: &mut Swarm<Behaviour>,
+    mesh: MeshId,
+    event: SwarmEvent<BehaviourEvent>,
+) -> Option<NetEvent> {
+    match event {
+        SwarmEvent::Behaviour(event) => from_behaviour(swarm, mesh, event),
+        SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } if num_established.get() == 1 => {
+            identity::node_id(&peer_id).map(NetEvent::Connected)
+        }
+        SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+            identity::node_id(&peer_id).map(NetEvent::Disconnected)
+        }
+        SwarmEvent::NewListenAddr { address, .. } => Some(NetEvent::Listening(address.to_string())),
+        SwarmEvent::OutgoingConnectionError { error, .. } => Some(dial_failed(&error)),
+        SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+            tracing::debug!(from = %send_back_addr, %error, "a connection was not let in");
+            None
+        }
+        _ => None,
+    }
+}
+
+fn dial_failed(error: &DialError) -> NetEvent {
+    match error {
+        DialError::Transport(attempts) => {
+            let (addresses, reasons): (Vec<_>, Vec<_>) =
+                attempts.iter().map(|(address, error)| (address.to_string(), root_cause(error))).unzip();
+            NetEvent::DialFailed(addresses.join(", "), reasons.join("; "))
+        }
+        other => NetEvent::DialFailed(String::new(), other.to_string()),
+    }
+}
+
+/// libp2p wraps what went wrong several times; the innermost text is the one that helps.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+fn from_behaviour(swarm: &mut Swarm<Behaviour>, mesh: MeshId, event: BehaviourEvent) -> Option<NetEvent> {
+    match event {
+        BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+            let read = read_gossip(&message.data, mesh);
+            let acceptance = if read.is_ok() { MessageAcceptance::Accept } else { MessageAcceptance::Reject };
+            swarm.behaviour_mut().gossip.report_message_validation_result(
+                &message_id,
+                &propagation_source,
+                acceptance,
+            );
+            read.ok().map(NetEvent::Gossip)
+        }
+        BehaviourEvent::Ping(ping::Event { peer, result: Ok(round_trip), .. }) => {
+            identity::node_id(&peer).map(|node| NetEvent::RoundTrip(node, round_trip))
+        }
+        BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+            leave_if_foreign(swarm, mesh, peer_id, &info);
+            None
+        }
+        _ => None,
+    }
+}
+
+/// The handshake already keeps other meshes out; another protocol version is told by its name.
+fn leave_if_foreign(swarm: &mut Swarm<Behaviour>, mesh: MeshId, peer: PeerId, info: &identify::Info) {
+    if info.protocol_version != protocol_version(mesh) {
+        tracing::warn!(%peer, speaks = %info.protocol_version, "a peer speaks another protocol; leaving it");
+        let _ = swarm.disconnect_peer_id(peer);
+    }
+}
+
+fn read_gossip(bytes: &[u8], mesh: MeshId) -> Result<Signed, DecodeError> {
+    let signed = Signed::from_bytes(bytes)?;
+    if identity::is_valid(&signed, mesh) { Ok(signed) } else { Err(DecodeError::Malformed) }
+}

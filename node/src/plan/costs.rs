@@ -1,0 +1,262 @@
+//! A problem compiled for search over some of its nodes: costs of runs and transfers in constant
+//! time. Must agree with `price`; finds nothing itself.
+
+use super::bounds::Last;
+use super::problem::{LoadedRange, Node, Problem};
+use super::ranges::Ranges;
+
+/// A node that takes part in a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Member {
+    /// Index into [`Problem::nodes`].
+    pub(super) node: usize,
+    /// Whether it may be given stages; the origin takes part even if not.
+    pub(super) computes: bool,
+}
+
+/// A range that is loaded on a member, with all that running it costs.
+struct LoadedRun {
+    first: usize,
+    end: usize,
+    run_ms: f64,
+}
+
+/// One member's costs of running ranges.
+struct Runs {
+    /// Loaded ranges by (first, end).
+    loaded: Vec<LoadedRun>,
+    /// What any range costs that must be loaded, beyond its blocks: wait, overhead, loading.
+    cold_base_ms: f64,
+    /// Sums of blocks' times and of their loading, one more than blocks.
+    cold_before_ms: Vec<f64>,
+    /// For each first block the furthest end whose range fits the free memory; the block itself
+    /// if none does.
+    cold_end_max: Vec<usize>,
+    memory_free_bytes: u64,
+}
+
+/// A problem over some members, the first of which is the origin.
+pub(super) struct Costs<'a> {
+    pub(super) ranges: &'a Ranges,
+    members: Vec<Member>,
+    runs: Vec<Runs>,
+    /// `latency_ms[from * members + to]`: infinite where no link leads, zero on the diagonal.
+    latency_ms: Vec<f64>,
+    ms_per_byte: Vec<f64>,
+    cut_bytes: Vec<f64>,
+    force_first: bool,
+    force_last: bool,
+}
+
+impl<'a> Costs<'a> {
+    /// `members[0]` must be the origin.
+    pub(super) fn new(problem: &Problem, ranges: &'a Ranges, members: Vec<Member>) -> Self {
+        let count = members.len();
+        let mut latency_ms = vec![f64::INFINITY; count * count];
+        let mut ms_per_byte = vec![0.0; count * count];
+        for (from, sender) in members.iter().enumerate() {
+            latency_ms[from * count + from] = 0.0;
+            for (to, receiver) in members.iter().enumerate() {
+                if let Some(link) = problem.links.get(sender.node, receiver.node).filter(|_| from != to) {
+                    latency_ms[from * count + to] = link.latency_ms;
+                    ms_per_byte[from * count + to] = link.effective_ms_per_byte();
+                }
+            }
+        }
+        let runs = members.iter().map(|member| {
+            let node = &problem.nodes[member.node];
+            if member.computes { Runs::new(problem, ranges, node) } else { Runs::none(ranges) }
+        });
+        Self {
+            ranges,
+            runs: runs.collect(),
+            members,
+            latency_ms,
+            ms_per_byte,
+            cut_bytes: problem.cut_bytes.iter().map(|bytes| *bytes as f64).collect(),
+            force_first: problem.force_first,
+            force_last: problem.force_last,
+        }
+    }
+
+    pub(super) fn block_count(&self) -> usize {
+        self.ranges.block_count()
+    }
+
+    pub(super) fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The node behind a member.
+    pub(super) fn node(&self, member: usize) -> usize {
+        self.members[member].node
+    }
+
+    pub(super) fn memory_free_bytes(&self, member: usize) -> u64 {
+        self.runs[member].memory_free_bytes
+    }
+
+    /// Time to bring a cut's tensors from one member to the stage that another starts there;
+    /// infinite if no link leads there or the stage may not start there.
+    pub(super) fn enter_ms(&self, from: usize, to: usize, cut: usize) -> f64 {
+        if cut == 0 && self.force_first && to != 0 {
+            return f64::INFINITY;
+        }
+        let link = from * self.members.len() + to;
+        self.latency_ms[link] + self.ms_per_byte[link] * self.cut_bytes[cut]
+    }
+
+    /// Time to bring the result home; infinite if it may not come from there.
+    pub(super) fn result_ms(&self, from: usize) -> f64 {
+        if self.force_last && from != 0 {
+            return f64::INFINITY;
+        }
+        let link = from * self.members.len();
+        self.latency_ms[link] + self.ms_per_byte[link] * self.cut_bytes[self.block_count()]
+    }
+
+    /// Wait, loading and run of a range; infinite if it does not fit.
+    pub(super) fn run_ms(&self, member: usize, first: usize, end: usize) -> f64 {
+        let runs = &self.runs[member];
+        match runs.loaded_from(first).iter().find(|run| run.end == end) {
+            Some(run) => run.run_ms,
+            None if end <= runs.cold_end_max[first] => runs.cold_ms(first, end),
+            None => f64::INFINITY,
+        }
+    }
+
+    /// What a member has done once it has run a range.
+    pub(super) fn last_after(&self, member: usize, first: usize, end: usize) -> Last {
+        let is_loaded = self.runs[member].loaded_from(first).iter().any(|run| run.end == end);
+        if is_loaded { Last::Other } else { Last::Cold }
+    }
+
+    /// Whether two ranges that the member would load may as well be one if they meet at this cut:
+    /// one is never slower and takes no more memory. Unless the whole is loaded already, and then
+    /// costs what it costs.
+    pub(super) fn may_merge(&self, member: usize, cut: usize) -> bool {
+        !self.runs[member].loaded.iter().any(|run| run.first < cut && cut < run.end)
+    }
+
+    /// The least of `run_ms(member, first, end)` and what comes after, over all ends.
+    pub(super) fn best_run_ms(
+        &self,
+        member: usize,
+        first: usize,
+        after_cold_ms: &[f64],
+        after_loaded_ms: &[f64],
+    ) -> f64 {
+        let runs = &self.runs[member];
+        let base_ms = runs.cold_base_ms - runs.cold_before_ms[first];
+        let cold_ms = |from: usize, to: usize| {
+            base_ms + least_sum(&runs.cold_before_ms[from..to], &after_cold_ms[from..to])
+        };
+        // A loaded range costs what it costs even if loading it anew were cheaper, so the cold
+        // ends are taken in the stretches that loaded ends leave.
+        let (mut best_ms, mut from) = (f64::INFINITY, first + 1);
+        let stop = runs.cold_end_max[first] + 1;
+        for run in runs.loaded_from(first) {
+            if from < run.end.min(stop) {
+                best_ms = best_ms.min(cold_ms(from, run.end.min(stop)));
+            }
+            best_ms = best_ms.min(run.run_ms + after_loaded_ms[run.end]);
+            from = run.end + 1;
+        }
+        if from < stop { best_ms.min(cold_ms(from, stop)) } else { best_ms }
+    }
+
+    /// The same over loaded ranges only.
+    pub(super) fn best_loaded_run_ms(&self, member: usize, first: usize, after_loaded_ms: &[f64]) -> f64 {
+        let totals =
+            self.runs[member].loaded_from(first).iter().map(|run| run.run_ms + after_loaded_ms[run.end]);
+        totals.fold(f64::INFINITY, f64::min)
+    }
+
+    /// The least of `enter_ms(from, to, cut) + start_ms[to]` over all members but the sender.
+    pub(super) fn best_move_ms(&self, from: usize, cut: usize, start_ms: &[f64]) -> f64 {
+        let mut best_ms = f64::INFINITY;
+        for (to, start_ms) in start_ms.iter().enumerate() {
+            let total_ms = self.enter_ms(from, to, cut) + start_ms;
+            if total_ms < best_ms && to != from {
+                best_ms = total_ms;
+            }
+        }
+        best_ms
+    }
+}
+
+/// The least of `a[i] + b[i]`. Four lanes, since one chain of comparisons would wait for itself.
+fn least_sum(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [f64::INFINITY; 4];
+    let (a_lanes, b_lanes) = (a.chunks_exact(4), b.chunks_exact(4));
+    let rest = a_lanes.remainder().iter().zip(b_lanes.remainder());
+    for (a, b) in a_lanes.zip(b_lanes) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            let sum = a + b;
+            *lane = if sum < *lane { sum } else { *lane };
+        }
+    }
+    rest.map(|(a, b)| a + b).chain(lanes).fold(f64::INFINITY, f64::min)
+}
+
+impl Runs {
+    fn none(ranges: &Ranges) -> Self {
+        Self {
+            loaded: vec![],
+            cold_base_ms: 0.0,
+            cold_before_ms: vec![0.0; ranges.block_count() + 1],
+            cold_end_max: (0..ranges.block_count()).collect(),
+            memory_free_bytes: 0,
+        }
+    }
+
+    fn new(problem: &Problem, ranges: &Ranges, node: &Node) -> Self {
+        let mut before_ms = 0.0;
+        let mut cold_before_ms = vec![0.0];
+        for (block_ms, weights_bytes) in node.block_ms.iter().zip(&problem.block_weights_bytes) {
+            before_ms += block_ms + node.cold_ms_per_byte * *weights_bytes as f64;
+            cold_before_ms.push(before_ms);
+        }
+        let mut loaded: Vec<LoadedRun> =
+            node.loaded.iter().map(|range| LoadedRun::new(node, range)).collect();
+        loaded.sort_unstable_by_key(|run| (run.first, run.end));
+        Self {
+            loaded,
+            cold_base_ms: node.queue_wait_ms + node.overhead_ms + node.cold_fixed_ms,
+            cold_before_ms,
+            cold_end_max: cold_end_max(ranges, node.memory_free_bytes),
+            memory_free_bytes: node.memory_free_bytes,
+        }
+    }
+
+    fn loaded_from(&self, first: usize) -> &[LoadedRun] {
+        let start = self.loaded.partition_point(|run| run.first < first);
+        let count = self.loaded[start..].partition_point(|run| run.first == first);
+        &self.loaded[start..start + count]
+    }
+
+    fn cold_ms(&self, first: usize, end: usize) -> f64 {
+        self.cold_base_ms + self.cold_before_ms[end] - self.cold_before_ms[first]
+    }
+}
+
+impl LoadedRun {
+    fn new(node: &Node, range: &LoadedRange) -> Self {
+        let (first, end) = (usize::from(range.first), usize::from(range.end));
+        let estimate_ms = || node.overhead_ms + node.block_ms[first..end].iter().sum::<f64>();
+        Self { first, end, run_ms: node.queue_wait_ms + range.time_ms.unwrap_or_else(estimate_ms) }
+    }
+}
+
+/// The furthest end never moves back as the first block moves on, so one pass finds all.
+fn cold_end_max(ranges: &Ranges, memory_free_bytes: u64) -> Vec<usize> {
+    let mut end = 0;
+    let furthest = (0..ranges.block_count()).map(|first| {
+        end = end.max(first);
+        while end < ranges.block_count() && ranges.memory_bytes(first, end + 1) <= memory_free_bytes {
+            end += 1;
+        }
+        end
+    });
+    furthest.collect()
+}

@@ -1,0 +1,223 @@
+//! What a plan costs: the one function that prices a given plan, stage by stage and edge by edge,
+//! straight from the problem. Not how a good plan is found.
+
+use super::problem::Problem;
+
+/// Which node runs which blocks, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PlanShape {
+    /// Stages that together cover all blocks, one after the other.
+    pub stages: Vec<StageShape>,
+}
+
+/// Blocks that run as one session on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StageShape {
+    /// Index into [`Problem::nodes`].
+    pub node: usize,
+    /// First block.
+    pub first: u16,
+    /// One past the last block.
+    pub end: u16,
+}
+
+/// A plan with its cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Priced {
+    /// What was priced.
+    pub shape: PlanShape,
+    /// As many as the shape has.
+    pub stages: Vec<PricedStage>,
+    /// One before each stage, and last the result's way to the origin.
+    pub edges: Vec<PricedEdge>,
+    /// All waits, cold starts, computation and transfers.
+    pub latency_ms: f64,
+    /// The part of it that loading takes.
+    pub cold_ms: f64,
+    /// What goes over links, as coded.
+    pub bytes: u64,
+}
+
+/// What a stage costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PricedStage {
+    /// Wait for its turn.
+    pub wait_ms: f64,
+    /// Loading, if the range is not loaded.
+    pub cold_ms: f64,
+    /// The run itself.
+    pub compute_ms: f64,
+    /// Memory that loading it takes: weights and peak activation; none if loaded.
+    pub memory_bytes: u64,
+}
+
+/// What moving a cut's tensors costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PricedEdge {
+    /// Who has the tensors.
+    pub from: usize,
+    /// Who needs them; nothing moves if the same.
+    pub to: usize,
+    /// Which cut.
+    pub cut: u16,
+    /// Whether the link's codec is used.
+    pub is_coded: bool,
+    /// Bytes on the link, as coded.
+    pub bytes: u64,
+    /// Time from the sender's last byte computed to the receiver's start.
+    pub transfer_ms: f64,
+}
+
+/// Why a plan cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Infeasible {
+    /// The stages leave blocks out, overlap, or run past the last block.
+    #[error("the stages do not cover the model's blocks one after the other")]
+    Coverage,
+    /// A stage is on a node that is not there or takes no stages.
+    #[error("node {node} takes no stages")]
+    Node { node: usize },
+    /// The first or last stage must be at the origin and is not.
+    #[error("the first or last stage must run where the request entered")]
+    Forced,
+    /// Tensors would have to go where no link leads.
+    #[error("node {from} cannot reach node {to}")]
+    Unreachable { from: usize, to: usize },
+    /// A node's stages together want more than is free.
+    #[error("node {node} would need {need_bytes} bytes for its stages and has {free_bytes} free")]
+    Memory { node: usize, need_bytes: u64, free_bytes: u64 },
+}
+
+impl Problem {
+    /// Whether exactly this range is loaded on a node.
+    pub(super) fn is_loaded(&self, stage: StageShape) -> bool {
+        self.nodes[stage.node].loaded.iter().any(|range| (range.first, range.end) == (stage.first, stage.end))
+    }
+
+    /// Time that a range runs on a node: as measured, or overhead and blocks.
+    pub(super) fn range_ms(&self, stage: StageShape) -> f64 {
+        let node = &self.nodes[stage.node];
+        let loaded = node.loaded.iter().find(|range| (range.first, range.end) == (stage.first, stage.end));
+        let blocks = usize::from(stage.first)..usize::from(stage.end);
+        loaded
+            .and_then(|range| range.time_ms)
+            .unwrap_or_else(|| node.overhead_ms + node.block_ms[blocks].iter().sum::<f64>())
+    }
+
+    /// Time that loading a range on a node takes; none if it is loaded.
+    pub(super) fn cold_ms(&self, stage: StageShape) -> f64 {
+        if self.is_loaded(stage) {
+            return 0.0;
+        }
+        let node = &self.nodes[stage.node];
+        node.cold_fixed_ms + node.cold_ms_per_byte * self.weights_bytes(stage) as f64
+    }
+
+    /// What a plan costs, part by part. Any shape may be asked for; the problem itself must have
+    /// passed [`Problem::check`].
+    ///
+    /// # Errors
+    /// Why it cannot run.
+    pub fn price(&self, shape: &PlanShape) -> Result<Priced, Infeasible> {
+        self.check_shape(shape)?;
+        self.check_memory(shape)?;
+        let stages: Vec<PricedStage> = shape.stages.iter().map(|stage| self.price_stage(*stage)).collect();
+        let mut edges = Vec::with_capacity(stages.len() + 1);
+        let mut holder = 0;
+        for stage in &shape.stages {
+            edges.push(self.price_edge(holder, stage.node, stage.first)?);
+            holder = stage.node;
+        }
+        edges.push(self.price_edge(holder, 0, self.block_count() as u16)?);
+        let stages_ms: f64 =
+            stages.iter().map(|stage| stage.wait_ms + stage.cold_ms + stage.compute_ms).sum();
+        Ok(Priced {
+            shape: shape.clone(),
+            latency_ms: stages_ms + edges.iter().map(|edge| edge.transfer_ms).sum::<f64>(),
+            cold_ms: stages.iter().map(|stage| stage.cold_ms).sum(),
+            bytes: edges.iter().fold(0, |sum, edge| edge.bytes.saturating_add(sum)),
+            stages,
+            edges,
+        })
+    }
+
+    fn weights_bytes(&self, stage: StageShape) -> u64 {
+        self.block_weights_bytes[usize::from(stage.first)..usize::from(stage.end)].iter().sum()
+    }
+
+    fn peak_bytes(&self, stage: StageShape) -> u64 {
+        let peaks = &self.block_peak_bytes[usize::from(stage.first)..usize::from(stage.end)];
+        peaks.iter().copied().max().unwrap_or(0)
+    }
+
+    fn price_stage(&self, stage: StageShape) -> PricedStage {
+        let memory_bytes =
+            if self.is_loaded(stage) { 0 } else { self.weights_bytes(stage) + self.peak_bytes(stage) };
+        PricedStage {
+            wait_ms: self.nodes[stage.node].queue_wait_ms,
+            cold_ms: self.cold_ms(stage),
+            compute_ms: self.range_ms(stage),
+            memory_bytes,
+        }
+    }
+
+    fn price_edge(&self, from: usize, to: usize, cut: u16) -> Result<PricedEdge, Infeasible> {
+        if from == to {
+            return Ok(PricedEdge { from, to, cut, is_coded: false, bytes: 0, transfer_ms: 0.0 });
+        }
+        let link = self.links.get(from, to).ok_or(Infeasible::Unreachable { from, to })?;
+        let raw_bytes = self.cut_bytes[usize::from(cut)];
+        let ratio = link.codec.filter(|_| link.uses_codec()).map(|codec| codec.ratio);
+        Ok(PricedEdge {
+            from,
+            to,
+            cut,
+            is_coded: ratio.is_some(),
+            bytes: ratio.map_or(raw_bytes, |ratio| (raw_bytes as f64 * ratio).ceil() as u64),
+            transfer_ms: link.latency_ms + link.effective_ms_per_byte() * raw_bytes as f64,
+        })
+    }
+
+    fn check_shape(&self, shape: &PlanShape) -> Result<(), Infeasible> {
+        let mut next = 0;
+        for stage in &shape.stages {
+            if stage.first != next || stage.end <= stage.first || usize::from(stage.end) > self.block_count()
+            {
+                return Err(Infeasible::Coverage);
+            }
+            if !self.nodes.get(stage.node).is_some_and(|node| node.can_compute) {
+                return Err(Infeasible::Node { node: stage.node });
+            }
+            next = stage.end;
+        }
+        if usize::from(next) != self.block_count() {
+            return Err(Infeasible::Coverage);
+        }
+        let is_at_origin = |stage: Option<&StageShape>| stage.is_some_and(|stage| stage.node == 0);
+        if self.force_first && !is_at_origin(shape.stages.first()) {
+            return Err(Infeasible::Forced);
+        }
+        if self.force_last && !is_at_origin(shape.stages.last()) {
+            return Err(Infeasible::Forced);
+        }
+        Ok(())
+    }
+
+    /// A node's new ranges are all there at once, but run one after the other: weights add up,
+    /// activations do not. What is loaded has its memory already.
+    fn check_memory(&self, shape: &PlanShape) -> Result<(), Infeasible> {
+        let mut cold: Vec<StageShape> =
+            shape.stages.iter().copied().filter(|stage| !self.is_loaded(*stage)).collect();
+        cold.sort_unstable_by_key(|stage| stage.node);
+        for runs in cold.chunk_by(|a, b| a.node == b.node) {
+            let node = runs[0].node;
+            let peak_bytes = runs.iter().map(|stage| self.peak_bytes(*stage)).max().unwrap_or(0);
+            let need_bytes = runs.iter().map(|stage| self.weights_bytes(*stage)).sum::<u64>() + peak_bytes;
+            let free_bytes = self.nodes[node].memory_free_bytes;
+            if need_bytes > free_bytes {
+                return Err(Infeasible::Memory { node, need_bytes, free_bytes });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! What a planner may know: the model's sizes, the nodes, the links between them. Not where these
+//! numbers come from, and not how a plan is priced by them.
+
+/// The longest time that a problem may name, ms: thirty years, so that no sum can overflow.
+const TIME_MS_MAX: f64 = 1e12;
+
+/// The largest size that a problem may name, bytes: 128 TiB, so that no sum over 65,535 blocks
+/// can overflow.
+const SIZE_BYTES_MAX: u64 = 1 << 47;
+
+/// A model to be run and the mesh that may run it. Times in ms, sizes in bytes.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// Bytes that cross each cut: one more than blocks, the input first, the result last.
+    pub cut_bytes: Vec<u64>,
+    /// Weights of each block.
+    pub block_weights_bytes: Vec<u64>,
+    /// Largest sum of live activations while each block runs.
+    pub block_peak_bytes: Vec<u64>,
+    /// Who may run them. The first is the origin, where the input is and the result is wanted.
+    pub nodes: Vec<Node>,
+    /// How bytes get from one to another.
+    pub links: Links,
+    /// Whether the first stage must run at the origin.
+    pub force_first: bool,
+    /// Whether the last stage must run at the origin.
+    pub force_last: bool,
+}
+
+/// A machine as the planner sees it.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Whether it may be given stages; false if stale or draining. The origin takes part as the
+    /// place of input and result in any case.
+    pub can_compute: bool,
+    /// Time that a new stage waits for its turn.
+    pub queue_wait_ms: f64,
+    /// Free memory, for ranges that are not loaded yet.
+    pub memory_free_bytes: u64,
+    /// What running a range costs beyond its blocks.
+    pub overhead_ms: f64,
+    /// Estimated time of each block here.
+    pub block_ms: Vec<f64>,
+    /// Ranges that are ready to run. A part of a loaded range is not itself loaded.
+    pub loaded: Vec<LoadedRange>,
+    /// Price of loading a range, whatever its size.
+    pub cold_fixed_ms: f64,
+    /// Price of loading a range, per byte of its weights.
+    pub cold_ms_per_byte: f64,
+}
+
+/// Blocks that run on a node as one session, already loaded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoadedRange {
+    /// First block.
+    pub first: u16,
+    /// One past the last block.
+    pub end: u16,
+    /// Its measured time, which then stands for overhead and blocks' estimates.
+    pub time_ms: Option<f64>,
+}
+
+/// One direction between two nodes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Link {
+    /// Time of the first byte on the way.
+    pub latency_ms: f64,
+    /// Inverse of the rate.
+    pub ms_per_byte: f64,
+    /// A codec that both ends have, used where it saves time.
+    pub codec: Option<Codec>,
+}
+
+/// A lossless way to send fewer bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Codec {
+    /// Coded bytes per byte.
+    pub ratio: f64,
+    /// Sender's work per byte before coding.
+    pub encode_ms_per_byte: f64,
+    /// Receiver's work per byte before coding.
+    pub decode_ms_per_byte: f64,
+}
+
+impl Link {
+    /// Whether the codec saves time. Both ways are linear in bytes, so size does not matter.
+    pub fn uses_codec(&self) -> bool {
+        self.codec.is_some_and(|codec| codec.ms_per_byte(self) < self.ms_per_byte)
+    }
+
+    /// Time per byte before coding, with the codec where it saves time.
+    pub fn effective_ms_per_byte(&self) -> f64 {
+        self.codec.map_or(self.ms_per_byte, |codec| codec.ms_per_byte(self).min(self.ms_per_byte))
+    }
+}
+
+impl Codec {
+    fn ms_per_byte(&self, link: &Link) -> f64 {
+        self.encode_ms_per_byte + self.ratio * link.ms_per_byte + self.decode_ms_per_byte
+    }
+}
+
+/// Links by direction; a pair without one cannot reach each other that way.
+#[derive(Debug, Clone)]
+pub struct Links {
+    node_count: usize,
+    dense: Vec<Option<Link>>,
+}
+
+impl Links {
+    /// No links yet between this many nodes.
+    pub fn new(node_count: usize) -> Self {
+        Self { node_count, dense: vec![None; node_count.saturating_mul(node_count)] }
+    }
+
+    /// Sets one direction. A node outside the count, or its link to itself, is ignored.
+    pub fn set(&mut self, from: usize, to: usize, link: Link) {
+        if from < self.node_count && to < self.node_count && from != to {
+            self.dense[from * self.node_count + to] = Some(link);
+        }
+    }
+
+    /// The link of one direction.
+    pub fn get(&self, from: usize, to: usize) -> Option<Link> {
+        if from >= self.node_count || to >= self.node_count {
+            return None;
+        }
+        self.dense[from * self.node_count + to]
+    }
+
+    /// How many nodes these links may join.
+    pub fn node_count(&self) -> usize {
+        self.node_count
+    }
+}
+
+/// What is wrong with a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProblemError {
+    /// No block, or more than a range can name.
+    #[error("a model to plan has 1 to 65535 blocks")]
+    BlockCount,
+    /// A list has the wrong length.
+    #[error("{what} has {found} entries, not {expected}")]
+    Length { what: &'static str, found: usize, expected: usize },
+    /// There is no origin.
+    #[error("there must be at least one node, the origin")]
+    NoNodes,
+    /// A time or factor is no number, negative or out of bounds.
+    #[error("{what} must be between 0 and {TIME_MS_MAX:e}")]
+    Number { what: &'static str },
+    /// A size is out of bounds.
+    #[error("{what} must be at most {SIZE_BYTES_MAX} bytes")]
+    Size { what: &'static str },
+    /// A loaded range is empty, ends after the last block or is listed twice.
+    #[error("node {node} lists a loaded range that is empty, too long or there twice")]
+    LoadedRange { node: usize },
+}
+
+fn number(what: &'static str, value: f64) -> Result<(), ProblemError> {
+    if (0.0..=TIME_MS_MAX).contains(&value) { Ok(()) } else { Err(ProblemError::Number { what }) }
+}
+
+fn length(what: &'static str, found: usize, expected: usize) -> Result<(), ProblemError> {
+    if found == expected { Ok(()) } else { Err(ProblemError::Length { what, found, expected }) }
+}
+
+fn sizes(what: &'static str, values: &[u64]) -> Result<(), ProblemError> {
+    if values.iter().all(|value| *value <= SIZE_BYTES_MAX) {
+        Ok(())
+    } else {
+        Err(ProblemError::Size { what })
+    }
+}
+
+impl Problem {
+    /// How many blocks the model has.
+    pub fn block_count(&self) -> usize {
+        self.block_weights_bytes.len()
+    }
+
+    /// Checks everything that the planner relies on.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn check(&self) -> Result<(), ProblemError> {
+        let blocks = self.block_count();
+        if blocks == 0 || blocks > usize::from(u16::MAX) {
+            return Err(ProblemError::BlockCount);
+        }
+        if self.nodes.is_empty() {
+            return Err(ProblemError::NoNodes);
+        }
+        length("the list of cuts", self.cut_bytes.len(), blocks + 1)?;
+        length("the list of peaks", self.block_peak_bytes.len(), blocks)?;
+        length("the table of links", self.links.node_count, self.nodes.len())?;
+        sizes("a cut", &self.cut_bytes)?;
+        sizes("a block's weights", &self.block_weights_bytes)?;
+        sizes("a block's activations", &self.block_peak_bytes)?;
+        for (index, node) in self.nodes.iter().enumerate() {
+            node.check(index, blocks)?;
+        }
+        self.links.dense.iter().flatten().try_for_each(Link::check)
+    }
+}
+
+impl Node {
+    fn check(&self, index: usize, blocks: usize) -> Result<(), ProblemError> {
+        length("a node's list of block times", self.block_ms.len(), blocks)?;
+        self.block_ms.iter().try_for_each(|time_ms| number("a block's time", *time_ms))?;
+        number("a queue's wait", self.queue_wait_ms)?;
+        number("a session's overhead", self.overhead_ms)?;
+        number("a cold start's price", self.cold_fixed_ms)?;
+        number("a cold start's price per byte", self.cold_ms_per_byte)?;
+        let mut ranges: Vec<(u16, u16)> = self.loaded.iter().map(|range| (range.first, range.end)).collect();
+        ranges.sort_unstable();
+        let twice = ranges.windows(2).any(|pair| pair[0] == pair[1]);
+        if twice || ranges.iter().any(|&(first, end)| first >= end || usize::from(end) > blocks) {
+            return Err(ProblemError::LoadedRange { node: index });
+        }
+        self.loaded
+            .iter()
+            .filter_map(|range| range.time_ms)
+            .try_for_each(|time_ms| number("a range's time", time_ms))
+    }
+}
+
+impl Link {
+    fn check(&self) -> Result<(), ProblemError> {
+        number("a link's latency", self.latency_ms)?;
+        number("a link's time per byte", self.ms_per_byte)?;
+        if let Some(codec) = self.codec {
+            number("a codec's ratio", codec.ratio)?;
+            number("a codec's encoding time", codec.encode_ms_per_byte)?;
+            number("a codec's decoding time", codec.decode_ms_per_byte)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The least latency over given nodes: the dynamic programme first, label setting where its plan
+//! asks more of a node's memory than there is. Which nodes to plan over is chosen elsewhere.
+
+use super::bounds::Bounds;
+use super::costs::{Costs, Member};
+use super::labels::{Completion, Rule, Search};
+use super::price::Priced;
+use super::problem::Problem;
+use super::ranges::Ranges;
+
+/// Labels per state of the sweeps, in turn: each is pruned by the plan that the one before found.
+/// One label finds some plan, a few find nearly the best, no limit proves it.
+const LABELS_PER_STATE: [usize; 4] = [1, 4, 16, usize::MAX];
+
+/// The best plan found, and how good any could be.
+pub(super) struct Solved {
+    pub(super) priced: Priced,
+    /// No plan over these nodes takes less.
+    pub(super) bound_ms: f64,
+}
+
+/// Why no plan was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsolved {
+    /// There is none, even with memory looked at run by run.
+    NoWay,
+    /// There is none that the nodes' memory can hold as a whole.
+    SharedMemory,
+    /// The work ran out first.
+    GaveUp,
+}
+
+/// Whether a plan is as good as any can be, but for rounding.
+pub(super) fn is_at_bound(plan: Option<&Completion>, bound_ms: f64) -> bool {
+    plan.is_some_and(|plan| plan.latency_ms <= bound_ms * (1.0 + 1e-9))
+}
+
+/// The least latency over the members, the first of which is the origin.
+pub(super) fn solve(
+    problem: &Problem,
+    ranges: &Ranges,
+    members: Vec<Member>,
+    expansions_max: usize,
+) -> Result<Solved, Unsolved> {
+    let costs = Costs::new(problem, ranges, members);
+    let bounds = Bounds::over_all(&costs);
+    let bound_ms = bounds.total_ms(0);
+    let shape = bounds.follow(&costs).ok_or(Unsolved::NoWay)?;
+    if let Ok(priced) = problem.price(&shape) {
+        return Ok(Solved { priced, bound_ms });
+    }
+    let (mut best, mut is_proven): (Option<Completion>, bool) = (None, false);
+    let mut work_left = expansions_max;
+    for labels_per_state in LABELS_PER_STATE {
+        // The first sweep is short and always done, so that there is a plan to return.
+        let is_first = labels_per_state == LABELS_PER_STATE[0];
+        let found = Search {
+            costs: &costs,
+            bounds: &bounds,
+            rule: Rule::SharedMemory,
+            stages_counted: 0,
+            below_ms: best.as_ref().map_or(f64::INFINITY, |best| best.latency_ms),
+            labels_per_state,
+            work_max: if is_first { usize::MAX } else { work_left },
+        }
+        .run();
+        best = found.completions.into_iter().next().or(best);
+        is_proven = found.is_exact || is_at_bound(best.as_ref(), bound_ms);
+        if !is_first {
+            work_left = work_left.saturating_sub(found.work);
+        }
+        if is_proven || work_left == 0 {
+            break;
+        }
+    }
+    let none = if is_proven { Unsolved::SharedMemory } else { Unsolved::GaveUp };
+    let priced = problem.price(&best.ok_or(none)?.shape).map_err(|_| Unsolved::GaveUp)?;
+    Ok(Solved { bound_ms: if is_proven { priced.latency_ms } else { bound_ms }, priced })
+}

@@ -1,0 +1,156 @@
+//! Tests of the planner as a whole, and what they share: small problems built by hand or at
+//! random, and the plain way to an optimum, which is to try every plan.
+
+mod big;
+mod every_plan;
+mod hand_cases;
+mod metamorphic;
+mod refusals;
+mod shared_instances;
+
+use super::{Codec, Kind, Link, Links, LoadedRange, Node, PlanShape, Priced, Problem, StageShape};
+
+/// Numbers that look random and are the same on every run (SplitMix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+
+    fn list<T>(&mut self, count: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..count).map(|_| make(self)).collect()
+    }
+}
+
+/// Whether two latencies agree to within what rounding explains.
+fn is_close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0)
+}
+
+/// A node with ample memory on which loading is free.
+fn node(block_ms: &[f64]) -> Node {
+    Node {
+        can_compute: true,
+        queue_wait_ms: 0.0,
+        memory_free_bytes: u64::MAX,
+        overhead_ms: 0.0,
+        block_ms: block_ms.to_vec(),
+        loaded: vec![],
+        cold_fixed_ms: 0.0,
+        cold_ms_per_byte: 0.0,
+    }
+}
+
+fn link(latency_ms: f64, ms_per_byte: f64) -> Link {
+    Link { latency_ms, ms_per_byte, codec: None }
+}
+
+fn shape(stages: &[(usize, u16, u16)]) -> PlanShape {
+    PlanShape { stages: stages.iter().map(|&(node, first, end)| StageShape { node, first, end }).collect() }
+}
+
+/// A small problem with a bit of everything: tight memory, loaded ranges, missing links, codecs.
+fn random_problem(seed: u64) -> Problem {
+    let mut numbers = Numbers(seed);
+    let blocks = 1 + numbers.below(5) as usize;
+    let nodes = 1 + numbers.below(if blocks == 5 { 3 } else { 4 }) as usize;
+    let is_tight = numbers.one_in(2);
+    let mut links = Links::new(nodes);
+    for from in 0..nodes {
+        for to in 0..nodes {
+            if !numbers.one_in(8) {
+                links.set(from, to, random_link(&mut numbers));
+            }
+        }
+    }
+    Problem {
+        cut_bytes: numbers.list(blocks + 1, |numbers| numbers.below(20)),
+        block_weights_bytes: numbers.list(blocks, |numbers| numbers.below(6)),
+        block_peak_bytes: numbers.list(blocks, |numbers| numbers.below(4)),
+        nodes: numbers.list(nodes, |numbers| random_node(numbers, blocks, is_tight)),
+        links,
+        force_first: numbers.one_in(6),
+        force_last: numbers.one_in(6),
+    }
+}
+
+fn random_link(numbers: &mut Numbers) -> Link {
+    let codec = numbers.one_in(4).then(|| Codec {
+        ratio: 0.25,
+        encode_ms_per_byte: numbers.below(3) as f64 / 8.0,
+        decode_ms_per_byte: numbers.below(3) as f64 / 8.0,
+    });
+    Link { latency_ms: numbers.below(10) as f64, ms_per_byte: numbers.below(16) as f64 / 8.0, codec }
+}
+
+fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
+    let loaded_count = numbers.below(3) as usize;
+    let mut loaded = numbers.list(loaded_count, |numbers| {
+        let first = numbers.below(blocks as u64);
+        let end = first + 1 + numbers.below(blocks as u64 - first);
+        let time_ms = numbers.one_in(2).then(|| numbers.below(60) as f64);
+        LoadedRange { first: first as u16, end: end as u16, time_ms }
+    });
+    loaded.dedup_by_key(|range| (range.first, range.end));
+    Node {
+        can_compute: !numbers.one_in(8),
+        queue_wait_ms: if numbers.one_in(3) { numbers.below(10) as f64 } else { 0.0 },
+        memory_free_bytes: if is_tight { 3 + numbers.below(9) } else { u64::MAX },
+        overhead_ms: numbers.below(4) as f64,
+        block_ms: numbers.list(blocks, |numbers| numbers.below(30) as f64),
+        loaded,
+        cold_fixed_ms: numbers.below(8) as f64,
+        cold_ms_per_byte: numbers.below(3) as f64 / 2.0,
+    }
+}
+
+/// Prices every plan there is: all divisions times all assignments.
+fn every_plan(problem: &Problem) -> Vec<Priced> {
+    let (blocks, nodes) = (problem.block_count(), problem.nodes.len());
+    let mut found = vec![];
+    // A bit between two blocks says whether they are parted there.
+    for borders in 0..1u32 << (blocks - 1) {
+        let stages = borders.count_ones() as usize + 1;
+        for mut assignment in 0..nodes.pow(stages as u32) {
+            let mut shape = PlanShape { stages: vec![] };
+            let mut first = 0;
+            for end in 1..=blocks {
+                if end == blocks || borders >> (end - 1) & 1 == 1 {
+                    shape.stages.push(StageShape { node: assignment % nodes, first, end: end as u16 });
+                    assignment /= nodes;
+                    first = end as u16;
+                }
+            }
+            found.extend(problem.price(&shape));
+        }
+    }
+    found
+}
+
+fn least_ms<'a>(plans: impl IntoIterator<Item = &'a Priced>) -> Option<f64> {
+    plans.into_iter().map(|priced| priced.latency_ms).min_by(f64::total_cmp)
+}
+
+/// Local, remote whole, or a chain whose nodes are all distinct.
+fn is_of_kind(priced: &Priced, kind: Kind) -> bool {
+    let mut nodes: Vec<usize> = priced.shape.stages.iter().map(|stage| stage.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    match kind {
+        Kind::Chain(stages) => nodes.len() == stages && priced.shape.kind() == kind,
+        _ => priced.shape.kind() == kind,
+    }
+}

@@ -1,0 +1,153 @@
+//! The HTTP front of a node: Open Inference Protocol and mesh API. It reads and answers calls; what
+//! they do is decided by the driver.
+
+pub mod json;
+mod mesh_api;
+mod oip;
+mod oip_data;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
+use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::app::Event;
+use crate::app::calls::{Call, CallError, Reply};
+use crate::pool::Pool;
+use json::ErrorView;
+
+/// Largest body of a request: the tensors of one frame and their JSON.
+const BODY_BYTES_MAX: usize = FRAME_PAYLOAD_BYTES_MAX as usize + (1 << 20);
+/// Requests with bodies that are read at once; more are refused at once, so that memory is bounded.
+const BODIES_MAX: usize = 32;
+/// A body comes within this time, or not at all.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why the API does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not ours.
+    #[error("the API cannot listen on {address}: {source}; choose another with --api (port 0: any free one)")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What the front works with.
+#[derive(Clone)]
+pub struct Front {
+    /// Where calls go.
+    pub events: mpsc::Sender<Event>,
+    /// Where uploads go.
+    pub pool: Arc<Pool>,
+    /// What callers must send, if anything.
+    pub token: Option<String>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    front: Front,
+    bodies: Arc<Semaphore>,
+}
+
+/// Binds and serves; gives the bound address and the task.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn start(address: SocketAddr, front: Front) -> Result<(SocketAddr, JoinHandle<()>), ServeError> {
+    let failed = |source| ServeError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let listener = listener.tap_io(|stream| {
+        // Without it, small answers may wait 40 ms for an acknowledgement; with an error they do.
+        let _ = stream.set_nodelay(true);
+    });
+    let shared = Shared { front, bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
+    let router = Router::new()
+        .merge(oip::routes())
+        .merge(mesh_api::routes())
+        .fallback(|| async {
+            refusal(StatusCode::NOT_FOUND, "there is nothing here; the API is under /v2 and /v1")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(shared.clone(), authorised))
+        .with_state(shared);
+    let task = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    Ok((bound, task))
+}
+
+/// Lets a call in if it brings the token, where one is wanted.
+async fn authorised(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    if let Some(token) = &shared.front.token {
+        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        // Hashes are compared, so that timing tells nothing of the token.
+        if blake3::hash(given.as_bytes()) != blake3::hash(token.as_bytes()) {
+            return refusal(StatusCode::UNAUTHORIZED, "send the API token as `Authorization: Bearer TOKEN`");
+        }
+    }
+    next.run(request).await
+}
+
+fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
+    (status, axum::Json(ErrorView { error: error.into() })).into_response()
+}
+
+impl IntoResponse for CallError {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        refusal(status, self.to_string())
+    }
+}
+
+impl Shared {
+    /// Asks the driver.
+    async fn call<T>(&self, make: impl FnOnce(Reply<T>) -> Call) -> Result<T, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || CallError::Unavailable("the node is ending".into());
+        self.front.events.send(Event::Call(make(reply))).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Reads a body whole, in bounded time and memory.
+    async fn body(&self, request: Request) -> Result<axum::body::Bytes, Response> {
+        let Ok(_permit) = self.bodies.try_acquire() else {
+            return Err(refusal(StatusCode::TOO_MANY_REQUESTS, "too many bodies at once; try again shortly"));
+        };
+        let limited = axum::RequestExt::with_limited_body(request);
+        let read = axum::body::to_bytes(limited.into_body(), BODY_BYTES_MAX);
+        match tokio::time::timeout(BODY_TIMEOUT, read).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => {
+                let text = format!("the body could not be read: {error} (at most {BODY_BYTES_MAX} bytes)");
+                Err(refusal(StatusCode::BAD_REQUEST, text))
+            }
+            Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The mesh API under `/v1`: nodes, models, deployments, plans, requests, and uploads to the pool.
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures::StreamExt;
+use serde::Deserialize;
+use stormo_protocol::ids::{ObjectId, RequestId};
+use stormo_protocol::limits::OBJECT_BYTES_MAX;
+use tokio::time::timeout;
+
+use super::json::DeployBody;
+use super::{BODY_TIMEOUT, Shared, refusal};
+use crate::app::calls::{Call, CallError, Reply};
+use crate::net::ObjectSource;
+use crate::pool::PoolError;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/node", get(|State(shared): State<Shared>| answer(shared, Call::Node)))
+        .route("/v1/nodes", get(|State(shared): State<Shared>| answer(shared, Call::Nodes)))
+        .route("/v1/models", get(|State(shared): State<Shared>| answer(shared, Call::Models)))
+        .route("/v1/models/{name}", get(model))
+        .route(
+            "/v1/deployments",
+            get(|State(shared): State<Shared>| answer(shared, Call::Deployments)).post(deploy),
+        )
+        .route("/v1/plans", get(plans))
+        .route("/v1/requests/{id}", get(request))
+        .route(
+            "/v1/objects/{id}",
+            get(object_here).put(upload).layer(axum::extract::DefaultBodyLimit::disable()),
+        )
+}
+
+async fn answer<T: serde::Serialize>(shared: Shared, call: impl FnOnce(Reply<T>) -> Call) -> Response {
+    match shared.call(call).await {
+        Ok(value) => Json(value).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn model(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    answer(shared, |reply| Call::Model(name, reply)).await
+}
+
+async fn deploy(State(shared): State<Shared>, request: Request) -> Response {
+    let body = match shared.body(request).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    match serde_json::from_slice::<DeployBody>(&body) {
+        Ok(body) => {
+            let mut response = answer(shared, |reply| Call::Deploy(body, reply)).await;
+            if response.status() == StatusCode::OK {
+                *response.status_mut() = StatusCode::ACCEPTED;
+            }
+            response
+        }
+        Err(error) => refusal(StatusCode::BAD_REQUEST, format!("the body is no deployment: {error}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct PlansQuery {
+    model: String,
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    force_first: bool,
+    #[serde(default)]
+    force_last: bool,
+}
+
+async fn plans(
+    State(shared): State<Shared>,
+    query: Result<Query<PlansQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => {
+            let text = format!("{error}; an example: /v1/plans?model=NAME&all=true");
+            return refusal(StatusCode::BAD_REQUEST, text);
+        }
+    };
+    let PlansQuery { model, all, force_first, force_last } = query;
+    answer(shared, |reply| Call::Plans { model, all, force_first, force_last, reply }).await
+}
+
+async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    match id.parse::<RequestId>() {
+        Ok(id) => answer(shared, |reply| Call::Request(id, reply)).await,
+        Err(error) => CallError::BadRequest(error.to_string()).into_response(),
+    }
+}
+
+/// Whether an object is here (GET and HEAD); its bytes are not given.
+async fn object_here(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    match id.parse::<ObjectId>() {
+        Ok(id) if shared.front.pool.path(id).is_some() => StatusCode::NO_CONTENT.into_response(),
+        Ok(_) => refusal(StatusCode::NOT_FOUND, "the object is not here"),
+        Err(error) => refusal(StatusCode::BAD_REQUEST, error.to_string()),
+    }
+}
+
+/// Stores an object as it comes, without holding it in memory.
+async fn upload(State(shared): State<Shared>, Path(id): Path<String>, request: Request) -> Response {
+    let id = match id.parse::<ObjectId>() {
+        Ok(id) => id,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let Ok(_permit) = shared.bodies.try_acquire() else {
+        return refusal(StatusCode::TOO_MANY_REQUESTS, "too many uploads at once; try again shortly");
+    };
+    match store(&shared, id, request).await {
+        Ok(()) => StatusCode::CREATED.into_response(),
+        Err(refused) => refused,
+    }
+}
+
+async fn store(shared: &Shared, id: ObjectId, request: Request) -> Result<(), Response> {
+    let mut incoming = shared.front.pool.begin(id).map_err(pool_refusal)?;
+    let mut body = request.into_body().into_data_stream();
+    let mut length = 0;
+    loop {
+        let chunk = match timeout(BODY_TIMEOUT, body.next()).await {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(None) => return incoming.finish().map_err(pool_refusal),
+            Ok(Some(Err(error))) => {
+                return Err(refusal(StatusCode::BAD_REQUEST, format!("the upload broke off: {error}")));
+            }
+            Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the upload fell silent")),
+        };
+        length += chunk.len() as u64;
+        if length > OBJECT_BYTES_MAX {
+            let text = format!("an object has at most {OBJECT_BYTES_MAX} bytes");
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        incoming.write(&chunk).map_err(pool_refusal)?;
+    }
+}
+
+fn pool_refusal(error: PoolError) -> Response {
+    let status = match error {
+        PoolError::Damaged(_) => StatusCode::BAD_REQUEST,
+        PoolError::Disk { .. } | PoolError::Nowhere { .. } => StatusCode::INSUFFICIENT_STORAGE,
+    };
+    refusal(status, error.to_string())
+}

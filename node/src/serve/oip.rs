@@ -1,0 +1,371 @@
+//! The Open Inference Protocol, version 2, over HTTP: health, metadata, `infer` with JSON and binary
+//! tensors. Source: github.com/kserve/open-inference-protocol, and its binary tensor data extension.
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use stormo_protocol::tensor::Tensor;
+
+use super::oip_data::{OutputData, read_binary, read_json};
+use super::{Shared, refusal};
+use crate::app::calls::{Answer, Call, CallError, InferOptions};
+
+/// Length of the JSON before binary tensors.
+const HEADER_LENGTH: &str = "inference-header-content-length";
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v2", get(server))
+        .route("/v2/health/live", get(|| async { Json(json!({ "live": true })) }))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/{model}", get(metadata))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/infer", post(infer))
+        .route("/v2/models/{model}/versions/{version}", get(metadata_of_version))
+        .route("/v2/models/{model}/versions/{version}/ready", get(ready_of_version))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer_version))
+}
+
+async fn server() -> Response {
+    Json(json!({
+        "name": "stormo",
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": ["binary_tensor_data"],
+    }))
+    .into_response()
+}
+
+/// Ready when the loop answers.
+async fn ready(State(shared): State<Shared>) -> Response {
+    match shared.call(Call::Models).await {
+        Ok(_) => Json(json!({ "ready": true })).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn metadata(State(shared): State<Shared>, Path(model): Path<String>) -> Response {
+    described(&shared, model, None).await
+}
+
+async fn metadata_of_version(
+    State(shared): State<Shared>,
+    Path((model, version)): Path<(String, String)>,
+) -> Response {
+    described(&shared, model, Some(version)).await
+}
+
+async fn described(shared: &Shared, name: String, version: Option<String>) -> Response {
+    let view = match shared.call(|reply| Call::Model(name, reply)).await {
+        Ok(view) => view,
+        Err(error) => return error.into_response(),
+    };
+    if version.is_some_and(|version| version != view.version.to_string()) {
+        let text = format!("the deployed version of `{}` is {}", view.name, view.version);
+        return refusal(StatusCode::NOT_FOUND, text);
+    }
+    Json(json!({
+        "name": view.name,
+        "versions": [view.version.to_string()],
+        "platform": "onnxruntime_onnx",
+        "inputs": view.inputs,
+        "outputs": view.outputs,
+    }))
+    .into_response()
+}
+
+async fn model_ready(State(shared): State<Shared>, Path(model): Path<String>) -> Response {
+    ready_if_known(&shared, model, None).await
+}
+
+async fn ready_of_version(
+    State(shared): State<Shared>,
+    Path((model, version)): Path<(String, String)>,
+) -> Response {
+    ready_if_known(&shared, model, Some(version)).await
+}
+
+async fn ready_if_known(shared: &Shared, model: String, version: Option<String>) -> Response {
+    let described = described(shared, model.clone(), version).await;
+    if described.status() == StatusCode::OK {
+        Json(json!({ "name": model, "ready": true })).into_response()
+    } else {
+        described
+    }
+}
+
+async fn infer(State(shared): State<Shared>, Path(model): Path<String>, request: Request) -> Response {
+    answered(&shared, model, None, request).await
+}
+
+async fn infer_version(
+    State(shared): State<Shared>,
+    Path((model, version)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    match version.parse() {
+        Ok(version) => answered(&shared, model, Some(version), request).await,
+        Err(_) => refusal(StatusCode::NOT_FOUND, format!("`{version}` is no version; versions are numbers")),
+    }
+}
+
+async fn answered(shared: &Shared, model: String, version: Option<u64>, request: Request) -> Response {
+    let headers = request.headers().clone();
+    let body = match shared.body(request).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    let parsed = match parse(&headers, &body) {
+        Ok(parsed) => parsed,
+        Err(error) => return error.into_response(),
+    };
+    drop(body);
+    let Parsed { id, inputs, options, outputs, binary_output } = parsed;
+    let name = model.clone();
+    let call = |reply| Call::Infer { model, version, inputs, options, reply };
+    match shared.call(call).await {
+        Ok(answer) => respond(&name, id, answer, &outputs, binary_output),
+        Err(error) => error.into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct InferBody {
+    id: Option<String>,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    inputs: Vec<InputBody>,
+    #[serde(default)]
+    outputs: Vec<WantedOutput>,
+}
+
+#[derive(Deserialize)]
+struct InputBody {
+    name: String,
+    shape: Vec<u64>,
+    datatype: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    data: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct WantedOutput {
+    name: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+struct Parsed {
+    id: Option<String>,
+    inputs: Vec<Tensor>,
+    options: InferOptions,
+    outputs: Vec<WantedOutput>,
+    binary_output: bool,
+}
+
+fn bad(text: impl Into<String>) -> CallError {
+    CallError::BadRequest(text.into())
+}
+
+fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Parsed, CallError> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(bad("compressed requests are not taken; send the body as it is"));
+    }
+    let (head, mut binary) = match headers.get(HEADER_LENGTH) {
+        None => (body, &[][..]),
+        Some(length) => {
+            let length = length.to_str().ok().and_then(|text| text.parse::<usize>().ok());
+            let length = length.ok_or_else(|| bad("Inference-Header-Content-Length is no number"))?;
+            body.split_at_checked(length).ok_or_else(|| {
+                bad(format!(
+                    "Inference-Header-Content-Length is {length}, but the body has {} bytes",
+                    body.len()
+                ))
+            })?
+        }
+    };
+    let parsed: InferBody =
+        serde_json::from_slice(head).map_err(|error| bad(format!("the request is malformed: {error}")))?;
+    let mut inputs = Vec::with_capacity(parsed.inputs.len());
+    for input in parsed.inputs {
+        inputs.push(read_input(input, &mut binary)?);
+    }
+    if !binary.is_empty() {
+        return Err(bad(format!("{} bytes follow the last input's data", binary.len())));
+    }
+    let options = read_options(&parsed.parameters)?;
+    let binary_output = flag(&parsed.parameters, "binary_data_output")?.unwrap_or(false);
+    Ok(Parsed { id: parsed.id, inputs, options, outputs: parsed.outputs, binary_output })
+}
+
+fn read_input(input: InputBody, binary: &mut &[u8]) -> Result<Tensor, CallError> {
+    let InputBody { name, shape, datatype, parameters, data } = input;
+    match (parameters.get("binary_data_size"), data) {
+        (Some(size), None) => {
+            let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
+            let size = size.ok_or_else(|| bad(format!("input `{name}`: binary_data_size is no number")))?;
+            let (own, rest) = binary.split_at_checked(size).ok_or_else(|| {
+                bad(format!(
+                    "input `{name}` announces {size} bytes, but {} are left in the body",
+                    binary.len()
+                ))
+            })?;
+            *binary = rest;
+            read_binary(name, &datatype, shape, own)
+        }
+        (None, Some(data)) => read_json(name, &datatype, shape, &data),
+        (Some(_), Some(_)) => Err(bad(format!("input `{name}` has both `data` and binary data"))),
+        (None, None) => Err(bad(format!("input `{name}` has no `data`"))),
+    }
+}
+
+fn flag(parameters: &Map<String, Value>, name: &str) -> Result<Option<bool>, CallError> {
+    match parameters.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(other) => Err(bad(format!("parameter `{name}` must be true or false, not {other}"))),
+    }
+}
+
+fn number(parameters: &Map<String, Value>, name: &str) -> Result<Option<f64>, CallError> {
+    match parameters.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            value.as_f64().filter(|value| *value > 0.0 && value.is_finite()).map(Some).ok_or_else(|| {
+                bad(format!("parameter `{name}` must be a number of milliseconds above 0, not {value}"))
+            })
+        }
+    }
+}
+
+/// Parameters that this version does not act on yet: to ignore them would break a promise.
+const NOT_YET: [&str; 6] = ["min_accuracy", "max_energy_j", "energy_class", "redundancy", "variant", "save"];
+
+fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallError> {
+    if let Some(name) = NOT_YET.iter().find(|name| parameters.contains_key(**name)) {
+        return Err(bad(format!(
+            "parameter `{name}` is not supported by this version of stormo; leave it out"
+        )));
+    }
+    match parameters.get("objective") {
+        None => {}
+        Some(Value::String(objective)) if objective == "latency" => {}
+        Some(other) => {
+            return Err(bad(format!("objective {other} is not supported; the only one is latency")));
+        }
+    }
+    let plan = match parameters.get("plan_id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text.parse().map_err(|error| bad(format!("plan_id: {error}")))?),
+        Some(other) => return Err(bad(format!("plan_id must be a text, not {other}"))),
+    };
+    Ok(InferOptions {
+        plan,
+        timeout_ms: number(parameters, "timeout_ms")?.map(|ms| ms.min(f64::from(u32::MAX)) as u32),
+        max_latency_ms: number(parameters, "max_latency_ms")?,
+        force_first: flag(parameters, "force_first")?.unwrap_or(false),
+        force_last: flag(parameters, "force_last")?.unwrap_or(false),
+    })
+}
+
+#[derive(Serialize)]
+struct InferAnswer<'a> {
+    model_name: &'a str,
+    model_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    parameters: Value,
+    outputs: Vec<OutputBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct OutputBody<'a> {
+    name: &'a str,
+    shape: &'a [u64],
+    datatype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<OutputData<'a>>,
+}
+
+fn respond(
+    model: &str,
+    id: Option<String>,
+    answer: Answer,
+    wanted: &[WantedOutput],
+    binary_output: bool,
+) -> Response {
+    let mut outputs = Vec::new();
+    let mut binary = Vec::new();
+    for (tensor, as_binary) in match chosen(&answer.outputs, wanted, binary_output) {
+        Ok(chosen) => chosen,
+        Err(error) => return error.into_response(),
+    } {
+        let bytes = tensor.data().as_bytes();
+        if as_binary {
+            binary.extend_from_slice(bytes);
+        }
+        outputs.push(OutputBody {
+            name: &tensor.spec().name,
+            shape: &tensor.spec().shape,
+            datatype: tensor.spec().dtype.oip_name(),
+            parameters: as_binary.then(|| json!({ "binary_data_size": bytes.len() })),
+            data: (!as_binary).then_some(OutputData(tensor)),
+        });
+    }
+    let parameters = json!({
+        "plan_id": answer.plan.to_string(),
+        "request_id": answer.request.to_string(),
+        "variant": answer.variant,
+        "nodes": answer.nodes.join(","),
+        "latency_ms": answer.latency_ms,
+        "late": answer.late,
+    });
+    let body =
+        InferAnswer { model_name: model, model_version: answer.version.to_string(), id, parameters, outputs };
+    let mut bytes = match serde_json::to_vec(&body) {
+        Ok(bytes) => bytes,
+        Err(error) => return refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    if binary.is_empty() {
+        return ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes)
+            .into_response();
+    }
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::HeaderName::from_static(HEADER_LENGTH), HeaderValue::from(bytes.len())),
+    ];
+    bytes.append(&mut binary);
+    (headers, bytes).into_response()
+}
+
+/// The outputs that were asked for, all if none was, and whether each is wanted as bytes.
+fn chosen<'a>(
+    outputs: &'a [Tensor],
+    wanted: &[WantedOutput],
+    binary_output: bool,
+) -> Result<Vec<(&'a Tensor, bool)>, CallError> {
+    if wanted.is_empty() {
+        return Ok(outputs.iter().map(|tensor| (tensor, binary_output)).collect());
+    }
+    wanted
+        .iter()
+        .map(|output| {
+            let tensor =
+                outputs.iter().find(|tensor| tensor.spec().name == output.name).ok_or_else(|| {
+                    let names: Vec<&str> = outputs.iter().map(|tensor| tensor.spec().name.as_str()).collect();
+                    bad(format!(
+                        "the model has no output `{}`; its outputs: {}",
+                        output.name,
+                        names.join(", ")
+                    ))
+                })?;
+            Ok((tensor, flag(&output.parameters, "binary_data")?.unwrap_or(binary_output)))
+        })
+        .collect()
+}

@@ -1,0 +1,140 @@
+//! Questions that one node asks another, and the answers. One question per exchange; each is
+//! length-prefixed (u32, little-endian) bincode, at most `CONTROL_BYTES_MAX` long.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{DecodeError, decode, encode};
+use crate::ids::{DeploymentId, NodeId, RequestId};
+use crate::limits::CONTROL_BYTES_MAX;
+use crate::plan::Plan;
+use crate::refusal::Refusal;
+use crate::state::{Signed, Stamp};
+
+/// Announces a plan to the host of one of its stages, so that it can get ready and knows what to
+/// expect. The origin does not wait for the answer; a host answers only to refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// The request.
+    pub request: RequestId,
+    /// Which try at it this is.
+    pub attempt: u16,
+    /// Who does what.
+    pub plan: Plan,
+    /// Time left for the whole request, milliseconds.
+    pub remaining_ms: u32,
+}
+
+/// What a node may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// "This I know; what is newer?" An empty list asks for the whole view.
+    Sync {
+        /// Records held, by node.
+        known: Vec<(NodeId, Stamp)>,
+        /// Deployments held, by version; a removed one counts as held only as removed.
+        deployments: Vec<(DeploymentId, bool)>,
+    },
+    /// "What is your state now?"
+    State,
+    /// "You have a part in this plan."
+    Prepare(Prepare),
+    /// "Load these blocks and keep them warm." Answered when that is done.
+    Host {
+        /// Whose blocks: the deployment itself, since gossip may bring it later than this.
+        deployment: Signed,
+        /// First block.
+        first: u16,
+        /// One past the last block.
+        end: u16,
+    },
+    /// "A stage of your request failed." From the node that saw it to the origin.
+    Failed {
+        /// The request.
+        request: RequestId,
+        /// The try.
+        attempt: u16,
+        /// The stage that failed.
+        stage: u16,
+        /// Why.
+        reason: Refusal,
+    },
+    /// "Drop this attempt, its answer is no longer wanted."
+    Cancel {
+        /// The request.
+        request: RequestId,
+        /// The try.
+        attempt: u16,
+    },
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// Done, or noted.
+    Done,
+    /// Not done.
+    Refused(Refusal),
+    /// What is newer here; the asker asks again while `more`.
+    News {
+        /// Signed records and deployments.
+        records: Vec<Signed>,
+        /// Whether there was more than one answer holds.
+        more: bool,
+    },
+    /// The node's own record, made for this answer.
+    State(Signed),
+    /// The blocks are loaded.
+    Hosting {
+        /// Time of one run as measured there, microseconds.
+        time_us: u64,
+    },
+}
+
+macro_rules! wire {
+    ($name:ident) => {
+        impl $name {
+            /// As sent, without the length.
+            pub fn to_bytes(&self) -> Vec<u8> {
+                encode(self)
+            }
+
+            /// Reads what came.
+            ///
+            /// # Errors
+            /// When too long or malformed.
+            pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+                decode::<Self, CONTROL_BYTES_MAX>(bytes)
+            }
+        }
+    };
+}
+
+wire!(Request);
+wire!(Response);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn questions_and_answers_round_trip() {
+        let request = Request::Failed {
+            request: RequestId([1; 16]),
+            attempt: 2,
+            stage: 9,
+            reason: Refusal::SuccessorLost,
+        };
+        assert_eq!(Request::from_bytes(&request.to_bytes()), Ok(request));
+        let response = Response::Refused(Refusal::NoMemory);
+        assert_eq!(Response::from_bytes(&response.to_bytes()), Ok(response));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Request::from_bytes(&bytes);
+            let _ = Response::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Tensors on their way from one stage to the next, and the receiver's signs of life.
+//!
+//! A frame is a header of 64 bytes, then `traces` of 16 bytes each, then descriptors, then the raw
+//! payloads in the order of the descriptors. All numbers are little-endian; nothing is padded.
+//!
+//! | bytes | header field |
+//! |---|---|
+//! | 0..4 | magic `STRM` |
+//! | 4 | version, 1 |
+//! | 5 | zero |
+//! | 6..8 | attempt |
+//! | 8..24 | request id |
+//! | 24..40 | plan id |
+//! | 40..42, 42..44 | edge: from stage, to stage (65535: the origin) |
+//! | 44..48 | remaining time, ms |
+//! | 48..50 | tensors |
+//! | 50..52 | traces |
+//! | 52..56 | bytes of descriptors |
+//! | 56..64 | bytes of payload |
+//!
+//! A descriptor: name length (u16), element type (u8), rank (u8), dimensions (u64 each), name.
+
+use crate::ids::{PlanId, RequestId};
+use crate::limits::{
+    DEADLINE_MS_MAX, FRAME_DESCRIPTORS_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_TENSORS_MAX, RANK_MAX,
+    STAGES_MAX, TENSOR_NAME_BYTES_MAX,
+};
+use crate::refusal::Refusal;
+use crate::tensor::{DType, Tensor, TensorSpec};
+
+/// Bytes of the fixed header.
+pub const HEADER_BYTES: usize = 64;
+/// Bytes of one stage's trace.
+pub const TRACE_BYTES: usize = 16;
+/// Bytes of one sign of life.
+pub const SIGN_BYTES: usize = 12;
+
+const MAGIC: [u8; 4] = *b"STRM";
+const VERSION: u8 = 1;
+
+/// The end of an edge that is no stage: the node where the request entered.
+pub const ORIGIN: u16 = u16::MAX;
+
+/// Between which stages tensors travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Edge {
+    /// Stage that sends, or [`ORIGIN`].
+    pub from: u16,
+    /// Stage that receives, or [`ORIGIN`].
+    pub to: u16,
+}
+
+/// Which delivery this is: inference is idempotent, so a second one of the same key is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryKey {
+    /// The request.
+    pub request: RequestId,
+    /// Which try at it.
+    pub attempt: u16,
+    /// The edge.
+    pub edge: Edge,
+}
+
+/// How long one stage took, measured by its host; the origin collects them with the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StageTrace {
+    /// The stage.
+    pub stage: u16,
+    /// From the first byte of the frame to its last, microseconds.
+    pub receive_us: u32,
+    /// From the last byte to the start of the run (loading included), microseconds.
+    pub wait_us: u32,
+    /// The run itself, microseconds.
+    pub run_us: u32,
+}
+
+/// The fixed part of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What is delivered.
+    pub key: DeliveryKey,
+    /// The plan it belongs to.
+    pub plan: PlanId,
+    /// Time left for the whole request, milliseconds.
+    pub remaining_ms: u32,
+    /// Tensors that follow.
+    pub tensors: u16,
+    /// Stage traces that follow.
+    pub traces: u16,
+    /// Bytes of descriptors.
+    pub descriptors_bytes: u32,
+    /// Bytes of payload.
+    pub payload_bytes: u64,
+}
+
+/// Why a frame is not read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadFrame {
+    /// Does not begin like a frame of this version.
+    #[error("this is no frame of version {VERSION}")]
+    NotAFrame,
+    /// Announces more than [`limits`](crate::limits) allow.
+    #[error("the frame announces more than is allowed")]
+    AboveLimit,
+    /// The descriptors do not follow the format or disagree with the header.
+    #[error("the frame's descriptors are malformed")]
+    Descriptors,
+    /// A sign of life of an unknown kind.
+    #[error("a sign of life of an unknown kind")]
+    Sign,
+}
+
+/// Takes fixed-size numbers off the front of bytes.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(head)
+    }
+}
+
+impl Header {
+    /// The header of these tensors.
+    pub fn of(
+        key: DeliveryKey,
+        plan: PlanId,
+        remaining_ms: u32,
+        traces: &[StageTrace],
+        tensors: &[Tensor],
+    ) -> Self {
+        Self {
+            key,
+            plan,
+            remaining_ms,
+            tensors: tensors.len() as u16,
+            traces: traces.len() as u16,
+            descriptors_bytes: tensors.iter().map(|tensor| descriptor_bytes(tensor.spec()) as u32).sum(),
+            payload_bytes: crate::tensor::total_bytes(tensors),
+        }
+    }
+
+    /// As sent.
+    pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4] = VERSION;
+        bytes[6..8].copy_from_slice(&self.key.attempt.to_le_bytes());
+        bytes[8..24].copy_from_slice(&self.key.request.0);
+        bytes[24..40].copy_from_slice(&self.plan.0);
+        bytes[40..42].copy_from_slice(&self.key.edge.from.to_le_bytes());
+        bytes[42..44].copy_from_slice(&self.key.edge.to.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.remaining_ms.to_le_bytes());
+        bytes[48..50].copy_from_slice(&self.tensors.to_le_bytes());
+        bytes[50..52].copy_from_slice(&self.traces.to_le_bytes());
+        bytes[52..56].copy_from_slice(&self.descriptors_bytes.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header and checks it against the limits, before anything is allocated for it.
+    ///
+    /// # Errors
+    /// When it is no frame of this version or announces too much.
+    pub fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Result<Self, BadFrame> {
+        let mut cursor = Cursor(bytes);
+        if cursor.take() != Some(MAGIC) || cursor.take() != Some([VERSION, 0]) {
+            return Err(BadFrame::NotAFrame);
+        }
+        let header = Self::fields(&mut cursor).ok_or(BadFrame::NotAFrame)?;
+        let within = (1..=FRAME_TENSORS_MAX).contains(&usize::from(header.tensors))
+            && usize::from(header.traces) <= STAGES_MAX
+            && header.descriptors_bytes as usize <= FRAME_DESCRIPTORS_BYTES_MAX
+            && header.payload_bytes <= FRAME_PAYLOAD_BYTES_MAX
+            && header.remaining_ms <= DEADLINE_MS_MAX;
+        if within { Ok(header) } else { Err(BadFrame::AboveLimit) }
+    }
+
+    fn fields(cursor: &mut Cursor<'_>) -> Option<Self> {
+        let attempt = cursor.u16()?;
+        let request = RequestId(cursor.take()?);
+        let plan = PlanId(cursor.take()?);
+        let edge = Edge { from: cursor.u16()?, to: cursor.u16()? };
+        Some(Self {
+            key: DeliveryKey { request, attempt, edge },
+            plan,
+            remaining_ms: cursor.u32()?,
+            tensors: cursor.u16()?,
+            traces: cursor.u16()?,
+            descriptors_bytes: cursor.u32()?,
+            payload_bytes: cursor.u64()?,
+        })
+    }
+}
+
+fn descriptor_bytes(spec: &TensorSpec) -> usize {
+    4 + 8 * spec.shape.len() + spec.name.len()
+}
+
+/// Writes traces and descriptors: all between header and payload.
+pub fn preamble(traces: &[StageTrace], tensors: &[Tensor]) -> Vec<u8> {
+    let descriptors: usize = tensors.iter().map(|tensor| descriptor_bytes(tensor.spec())).sum();
+    let mut bytes = Vec::with_capacity(traces.len() * TRACE_BYTES + descriptors);
+    for trace in traces {
+        bytes.extend_from_slice(&u32::from(trace.stage).to_le_bytes());
+        bytes.extend_from_slice(&trace.receive_us.to_le_bytes());
+        bytes.extend_from_slice(&trace.wait_us.to_le_bytes());
+        bytes.extend_from_slice(&trace.run_us.to_le_bytes());
+    }
+    for spec in tensors.iter().map(Tensor::spec) {
+        bytes.extend_from_slice(&(spec.name.len() as u16).to_le_bytes());
+        bytes.push(spec.dtype as u8);
+        bytes.push(spec.shape.len() as u8);
+        for dim in &spec.shape {
+            bytes.extend_from_slice(&dim.to_le_bytes());
+        }
+        bytes.extend_from_slice(spec.name.as_bytes());
+    }
+    bytes
+}
+
+/// Bytes that [`preamble`] wrote for this header.
+pub fn preamble_bytes(header: &Header) -> usize {
+    usize::from(header.traces) * TRACE_BYTES + header.descriptors_bytes as usize
+}
+
+/// Reads what [`preamble`] wrote.
+///
+/// # Errors
+/// When malformed, or when the tensors do not add up to the header's payload.
+pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<(Vec<StageTrace>, Vec<TensorSpec>), BadFrame> {
+    let mut cursor = Cursor(bytes);
+    let traces = (0..header.traces).map(|_| read_trace(&mut cursor)).collect::<Option<Vec<_>>>();
+    let specs = (0..header.tensors).map(|_| read_descriptor(&mut cursor)).collect::<Option<Vec<_>>>();
+    let (Some(traces), Some(specs), true) = (traces, specs, cursor.0.is_empty()) else {
+        return Err(BadFrame::Descriptors);
+    };
+    let mut payload = 0u64;
+    for spec in &specs {
+        let bytes = spec.byte_length().map_err(|_| BadFrame::Descriptors)?;
+        payload = payload.checked_add(bytes).ok_or(BadFrame::Descriptors)?;
+    }
+    if payload == header.payload_bytes { Ok((traces, specs)) } else { Err(BadFrame::Descriptors) }
+}
+
+fn read_trace(cursor: &mut Cursor<'_>) -> Option<StageTrace> {
+    Some(StageTrace {
+        stage: u16::try_from(cursor.u32()?).ok()?,
+        receive_us: cursor.u32()?,
+        wait_us: cursor.u32()?,
+        run_us: cursor.u32()?,
+    })
+}
+
+fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<TensorSpec> {
+    let name_bytes = usize::from(cursor.u16()?);
+    let [dtype, rank] = cursor.take()?;
+    if name_bytes > TENSOR_NAME_BYTES_MAX || usize::from(rank) > RANK_MAX {
+        return None;
+    }
+    let shape = (0..rank).map(|_| cursor.u64()).collect::<Option<Vec<_>>>()?;
+    let name = std::str::from_utf8(cursor.bytes(name_bytes)?).ok()?.to_owned();
+    Some(TensorSpec { name, dtype: DType::from_number(dtype)?, shape })
+}
+
+/// What the receiver of a frame says while it has the work: at each change, and every 100 ms.
+///
+/// As sent: kind (u8), zero (u8), stage (u16), value (u64).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// Payload bytes that came so far.
+    Receiving(u64),
+    /// The tensors are all there; the sender still keeps them.
+    Taken,
+    /// Waiting for the partition; the expected wait in milliseconds.
+    Queued(u32),
+    /// The partition runs.
+    Working,
+    /// Its output is on its way to the next stage.
+    Sending,
+    /// The next stage has the output: the sender may let go of its tensors. The last sign.
+    Passed,
+    /// The stage (this one or a later one) will not do it, and why. The last sign.
+    Refused {
+        /// The stage that failed.
+        stage: u16,
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+impl Sign {
+    /// Whether no sign follows this one.
+    pub fn is_last(self) -> bool {
+        matches!(self, Self::Passed | Self::Refused { .. })
+    }
+
+    /// As sent.
+    pub fn to_bytes(self) -> [u8; SIGN_BYTES] {
+        let (kind, stage, value) = match self {
+            Self::Receiving(bytes) => (1, 0, bytes),
+            Self::Taken => (2, 0, 0),
+            Self::Queued(wait_ms) => (3, 0, u64::from(wait_ms)),
+            Self::Working => (4, 0, 0),
+            Self::Sending => (5, 0, 0),
+            Self::Passed => (6, 0, 0),
+            Self::Refused { stage, reason } => (7, stage, reason as u64),
+        };
+        let mut bytes = [0; SIGN_BYTES];
+        bytes[0] = kind;
+        bytes[2..4].copy_from_slice(&u16::to_le_bytes(stage));
+        bytes[4..12].copy_from_slice(&value.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a sign.
+    ///
+    /// # Errors
+    /// When the kind or the reason is unknown.
+    pub fn from_bytes(bytes: &[u8; SIGN_BYTES]) -> Result<Self, BadFrame> {
+        let stage = u16::from_le_bytes([bytes[2], bytes[3]]);
+        let mut cursor = Cursor(&bytes[4..]);
+        let value = cursor.u64().ok_or(BadFrame::Sign)?;
+        Ok(match bytes[0] {
+            1 => Self::Receiving(value),
+            2 => Self::Taken,
+            3 => Self::Queued(u32::try_from(value).unwrap_or(u32::MAX)),
+            4 => Self::Working,
+            5 => Self::Sending,
+            6 => Self::Passed,
+            7 => {
+                let number = u16::try_from(value).map_err(|_| BadFrame::Sign)?;
+                Self::Refused { stage, reason: Refusal::from_number(number).ok_or(BadFrame::Sign)? }
+            }
+            _ => return Err(BadFrame::Sign),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::TensorData;
+    use proptest::prelude::*;
+
+    fn tensors() -> Vec<Tensor> {
+        [("image", vec![1, 3, 2, 2]), ("", vec![])]
+            .map(|(name, shape): (&str, Vec<u64>)| {
+                let spec = TensorSpec { name: name.into(), dtype: DType::F32, shape };
+                let data = TensorData::copied_from(&vec![7; spec.byte_length().unwrap() as usize]);
+                Tensor::new(spec, data).unwrap()
+            })
+            .to_vec()
+    }
+
+    fn header(traces: &[StageTrace]) -> Header {
+        let edge = Edge { from: ORIGIN, to: 0 };
+        let key = DeliveryKey { request: RequestId([1; 16]), attempt: 1, edge };
+        Header::of(key, PlanId([2; 16]), 30_000, traces, &tensors())
+    }
+
+    #[test]
+    fn frames_round_trip() {
+        let traces = [StageTrace { stage: 3, receive_us: 1, wait_us: 2, run_us: 3 }];
+        let header = header(&traces);
+        assert_eq!(Header::from_bytes(&header.to_bytes()), Ok(header));
+        let bytes = preamble(&traces, &tensors());
+        assert_eq!(bytes.len(), preamble_bytes(&header));
+        let (read, specs) = read_preamble(&header, &bytes).unwrap();
+        assert_eq!(read, traces);
+        assert_eq!(specs, tensors().iter().map(|tensor| tensor.spec().clone()).collect::<Vec<_>>());
+    }
+
+    /// The bytes as version 1 defines them: a change here is a change of the protocol.
+    #[test]
+    fn golden_bytes_of_version_1() {
+        let mut expected = b"STRM\x01\x00\x01\x00".to_vec();
+        expected.extend([1; 16]);
+        expected.extend([2; 16]);
+        expected
+            .extend([0xff, 0xff, 0, 0, 0x30, 0x75, 0, 0, 2, 0, 0, 0, 45, 0, 0, 0, 52, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(header(&[]).to_bytes().to_vec(), expected);
+        let refused = Sign::Refused { stage: 2, reason: Refusal::NoMemory };
+        assert_eq!(refused.to_bytes(), [7, 0, 2, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_payload_that_does_not_match_the_shapes_is_refused() {
+        let mut wrong = header(&[]);
+        wrong.payload_bytes += 4;
+        assert_eq!(read_preamble(&wrong, &preamble(&[], &tensors())), Err(BadFrame::Descriptors));
+    }
+
+    #[test]
+    fn what_is_announced_too_large_is_refused_on_the_header() {
+        let mut huge = header(&[]);
+        huge.payload_bytes = 1 << 40;
+        assert_eq!(Header::from_bytes(&huge.to_bytes()), Err(BadFrame::AboveLimit));
+    }
+
+    #[test]
+    fn signs_round_trip() {
+        let signs = [
+            Sign::Receiving(1 << 33),
+            Sign::Taken,
+            Sign::Queued(12),
+            Sign::Working,
+            Sign::Sending,
+            Sign::Passed,
+            Sign::Refused { stage: 4, reason: Refusal::Overloaded },
+        ];
+        for sign in signs {
+            assert_eq!(Sign::from_bytes(&sign.to_bytes()), Ok(sign));
+        }
+        assert_eq!(Sign::from_bytes(&[9; SIGN_BYTES]), Err(BadFrame::Sign));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(
+            header_bytes in any::<[u8; 32]>(),
+            rest in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut bytes = [0; HEADER_BYTES];
+            bytes[..6].copy_from_slice(b"STRM\x01\x00");
+            bytes[6..38].copy_from_slice(&header_bytes);
+            bytes[48] = header_bytes[0] % 4;
+            bytes[50] = header_bytes[1] % 4;
+            bytes[52..56].copy_from_slice(&(rest.len() as u32).to_le_bytes());
+            if let Ok(header) = Header::from_bytes(&bytes) {
+                let _ = read_preamble(&header, &rest);
+            }
+        }
+    }
+}

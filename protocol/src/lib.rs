@@ -1,0 +1,13 @@
+//! What two stormo nodes must agree on: names, records, plans, frames, refusals and their bounds.
+//! No I/O, no async, no clock.
+
+pub mod codec;
+pub mod control;
+pub mod frame;
+pub mod ids;
+pub mod limits;
+pub mod model;
+pub mod plan;
+pub mod refusal;
+pub mod state;
+pub mod tensor;

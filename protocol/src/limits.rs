@@ -1,0 +1,51 @@
+//! Every bound on what a peer may send or make us hold, with its unit. Nothing else.
+
+/// Longest encoded control message, bytes. A view of 256 records of 8 KiB is the largest of them.
+pub const CONTROL_BYTES_MAX: usize = 4 << 20;
+/// Longest state record as gossiped, bytes.
+pub const RECORD_BYTES_MAX: usize = 8 << 10;
+/// Longest deployment record as gossiped, bytes.
+pub const DEPLOYMENT_BYTES_MAX: usize = 2 << 10;
+/// Longest gossip message, bytes: one record with its signature.
+pub const GOSSIP_BYTES_MAX: usize = 16 << 10;
+/// Records of nodes that a view holds, and that one answer to "your view?" may carry.
+pub const VIEW_RECORDS_MAX: usize = 256;
+/// Deployments that a view holds.
+pub const DEPLOYMENTS_MAX: usize = 256;
+/// Ranges that a record may list as loaded.
+pub const HOSTED_MAX: usize = 64;
+/// Links that a record may report.
+pub const LINKS_MAX: usize = 32;
+/// Addresses that a record may list.
+pub const ADDRESSES_MAX: usize = 8;
+
+/// Longest name of a model, variant or deployment, bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest tensor name, bytes. Exporters write paths of modules here.
+pub const TENSOR_NAME_BYTES_MAX: usize = 512;
+/// Largest tensor rank.
+pub const RANK_MAX: usize = 8;
+/// Tensors in one frame.
+pub const FRAME_TENSORS_MAX: usize = 64;
+/// Payload of one frame, bytes.
+pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
+/// Descriptors of one frame, bytes.
+pub const FRAME_DESCRIPTORS_BYTES_MAX: usize = 64 << 10;
+
+/// Largest object that the pool stores or a peer may announce, bytes.
+pub const OBJECT_BYTES_MAX: u64 = 2 << 30;
+/// Largest encoded manifest, bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of one bandwidth probe.
+pub const PROBE_BYTES_MAX: u64 = 256 << 10;
+
+/// Nodes of a graph.
+pub const GRAPH_NODES_MAX: usize = 100_000;
+/// Blocks of a divided variant.
+pub const BLOCKS_MAX: usize = 64;
+/// Stages of a plan.
+pub const STAGES_MAX: usize = 64;
+/// Successors that a stage may name besides its primary host.
+pub const BACKUPS_MAX: usize = 4;
+/// Longest time that a request may ask for, milliseconds.
+pub const DEADLINE_MS_MAX: u32 = 600_000;

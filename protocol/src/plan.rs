@@ -1,0 +1,125 @@
+//! A plan: which node runs which blocks of a divided variant, from the origin's input to its result.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DeploymentId, NodeId, PlanId};
+use crate::limits::{BACKUPS_MAX, STAGES_MAX};
+
+/// One partition in a plan and who runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stage {
+    /// The primary host.
+    pub node: NodeId,
+    /// First block.
+    pub first: u16,
+    /// One past the last block.
+    pub end: u16,
+    /// Redundant successors, the first to take over first.
+    pub backups: Vec<NodeId>,
+}
+
+impl Stage {
+    /// The blocks of this stage.
+    pub fn blocks(&self) -> Range<u16> {
+        self.first..self.end
+    }
+}
+
+/// A chain of stages: each passes all tensors of its last cut to the next, the last to the origin.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Plan {
+    /// The version of the deployment that the blocks belong to.
+    pub deployment: DeploymentId,
+    /// Where the request enters and the result is wanted.
+    pub origin: NodeId,
+    /// Stages in order; together they cover all blocks.
+    pub stages: Vec<Stage>,
+}
+
+/// What is wrong with a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadPlan {
+    /// No stage, or more than allowed.
+    #[error("a plan has 1 to {STAGES_MAX} stages")]
+    StageCount,
+    /// The stages leave blocks out, overlap, or run past the last block.
+    #[error("the stages do not cover the model's blocks one after the other")]
+    Coverage,
+    /// More successors than allowed.
+    #[error("a stage has at most {BACKUPS_MAX} backups")]
+    BackupCount,
+}
+
+impl Plan {
+    /// Checks that the stages cover `block_count` blocks in order.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn check(&self, block_count: u16) -> Result<(), BadPlan> {
+        if self.stages.is_empty() || self.stages.len() > STAGES_MAX {
+            return Err(BadPlan::StageCount);
+        }
+        let mut next = 0;
+        for stage in &self.stages {
+            if stage.first != next || stage.end <= stage.first {
+                return Err(BadPlan::Coverage);
+            }
+            if stage.backups.len() > BACKUPS_MAX {
+                return Err(BadPlan::BackupCount);
+            }
+            next = stage.end;
+        }
+        if next == block_count { Ok(()) } else { Err(BadPlan::Coverage) }
+    }
+
+    /// The plan's name: the same at every node and as long as the deployment's version lives.
+    /// Backups do not count; they may change while the plan stays.
+    pub fn id(&self) -> PlanId {
+        let mut hasher = blake3::Hasher::new_derive_key("stormo 1 plan id");
+        hasher.update(&self.deployment.0);
+        hasher.update(&self.origin.0);
+        for stage in &self.stages {
+            hasher.update(&stage.node.0);
+            hasher.update(&stage.first.to_le_bytes());
+            hasher.update(&stage.end.to_le_bytes());
+        }
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        PlanId(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(ranges: &[(u16, u16)]) -> Plan {
+        let stages = ranges
+            .iter()
+            .map(|&(first, end)| Stage { node: NodeId([end as u8; 32]), first, end, backups: vec![] })
+            .collect();
+        Plan { deployment: DeploymentId([1; 16]), origin: NodeId([0; 32]), stages }
+    }
+
+    #[test]
+    fn only_whole_coverage_in_order_passes() {
+        assert_eq!(plan(&[(0, 2), (2, 5)]).check(5), Ok(()));
+        for gaps in [&[(0, 2), (3, 5)][..], &[(0, 5), (5, 5)], &[(0, 4)], &[(0, 6)], &[(1, 5)]] {
+            assert_eq!(plan(gaps).check(5), Err(BadPlan::Coverage), "{gaps:?}");
+        }
+        assert_eq!(plan(&[]).check(0), Err(BadPlan::StageCount));
+    }
+
+    #[test]
+    fn the_id_follows_division_and_hosts_but_not_backups() {
+        let a = plan(&[(0, 2), (2, 5)]);
+        let mut b = a.clone();
+        b.stages[0].backups.push(NodeId([9; 32]));
+        assert_eq!(a.id(), b.id());
+        b.stages[0].node = NodeId([9; 32]);
+        assert_ne!(a.id(), b.id());
+        assert_ne!(a.id(), plan(&[(0, 3), (3, 5)]).id());
+    }
+}

@@ -1,0 +1,91 @@
+//! Why a node refuses: numbered reasons. A peer gets a number, never our error text.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        /// A numbered reason. The numbers are on the wire: never reuse one.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[repr(u16)]
+        pub enum Refusal {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl Refusal {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+
+        impl fmt::Display for Refusal {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$name => $text,)* })
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The frame or message breaks the protocol.
+    BadFrame = 1, "the message breaks the protocol";
+    /// No plan of this id was announced for this request.
+    UnknownPlan = 2, "no such plan was announced";
+    /// The deployment (or this version of it) is not known here.
+    UnknownDeployment = 3, "the deployment is not known there";
+    /// The plan does not name this node for this stage.
+    NotMyStage = 4, "the plan does not name that node for this stage";
+    /// Tensors do not match what the stage expects.
+    WrongTensors = 5, "the tensors do not match what the partition expects";
+    /// The queue is full.
+    Overloaded = 6, "its queue is full; try again later";
+    /// The partition does not fit the memory budget.
+    NoMemory = 7, "the partition does not fit its memory budget";
+    /// An object of the model could not be had from any peer.
+    MissingObject = 8, "the model could not be fetched from any peer";
+    /// The runtime could not load the partition.
+    LoadFailed = 9, "its runtime could not load the partition (its log says why)";
+    /// The runtime failed while running the partition.
+    RunFailed = 10, "its runtime failed on the partition (its log says why)";
+    /// The deadline passed.
+    DeadlinePassed = 11, "the deadline passed";
+    /// The next stage could not be reached or fell silent.
+    SuccessorLost = 12, "the next stage was lost";
+    /// The request was cancelled.
+    Cancelled = 13, "the request was cancelled";
+    /// The node is shutting down.
+    Leaving = 14, "the node is leaving the mesh";
+    /// The object is not stored here.
+    NoObject = 15, "the object is not stored there";
+    /// A result that nobody here waits for.
+    NotWaiting = 16, "nobody waits for this result there";
+    /// These tensors are there already, or on their way.
+    Duplicate = 17, "it has these tensors already";
+    /// The disk does not take the objects.
+    Storage = 18, "its disk does not take the model (full, or failing)";
+}
+
+impl Refusal {
+    /// From the number on the wire.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|refusal| *refusal as u16 == number)
+    }
+
+    /// Whether the same request may succeed elsewhere or later; otherwise every host says the same.
+    pub fn may_succeed_elsewhere(self) -> bool {
+        !matches!(self, Self::BadFrame | Self::WrongTensors | Self::DeadlinePassed | Self::Cancelled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_distinct_and_come_back() {
+        for refusal in Refusal::ALL {
+            assert_eq!(Refusal::from_number(*refusal as u16), Some(*refusal));
+        }
+        assert_eq!(Refusal::from_number(0), None);
+    }
+}

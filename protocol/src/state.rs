@@ -1,0 +1,336 @@
+//! What nodes gossip: their own record and the deployments they wish for, signed by their author.
+//! Signing itself is done where the keys are; here are the bytes that a signature covers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{DecodeError, SectionReader, SectionWriter, decode, encode};
+use crate::ids::{DeploymentId, MeshId, NodeId};
+use crate::limits::{
+    ADDRESSES_MAX, DEPLOYMENT_BYTES_MAX, GOSSIP_BYTES_MAX, HOSTED_MAX, LINKS_MAX, NAME_BYTES_MAX,
+    RECORD_BYTES_MAX,
+};
+use crate::model::{ObjectRef, is_valid_name};
+
+/// What kind of machine a node is, as its owner says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// A board, a camera, a phone: small, perhaps on a battery.
+    Device,
+    /// A machine nearby.
+    Edge,
+    /// A server far away.
+    Cloud,
+}
+
+/// A range of blocks that is loaded and warm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosted {
+    /// Whose blocks.
+    pub deployment: DeploymentId,
+    /// First block.
+    pub first: u16,
+    /// One past the last block.
+    pub end: u16,
+    /// Time of one run, measured here, microseconds.
+    pub time_us: u64,
+    /// Time that a new input would wait now, microseconds.
+    pub queue_wait_us: u64,
+}
+
+/// What a node measured on the way to a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkEstimate {
+    /// The neighbour.
+    pub peer: NodeId,
+    /// Round trip, microseconds.
+    pub round_trip_us: u32,
+    /// Rate of large transfers, bytes a second; 0 while unknown.
+    pub bytes_per_second: u64,
+}
+
+/// Which record is newer: a node counts its starts, and its records since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Starts of the node so far.
+    pub generation: u64,
+    /// Records since this start.
+    pub sequence: u64,
+}
+
+/// Machine and software of a node: what changes rarely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The owner's name for it.
+    pub label: String,
+    /// Kind of machine.
+    pub class: Class,
+    /// Where it listens, as multiaddresses.
+    pub addresses: Vec<String>,
+    /// Cores it may use.
+    pub cores: u16,
+    /// Speed of one core on a convolution, millions of floating-point operations a second.
+    pub mflops: f64,
+    /// Memory that partitions may take in all, bytes.
+    pub memory_budget_bytes: u64,
+}
+
+/// What a node does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Memory that loaded partitions take, bytes.
+    pub memory_used_bytes: u64,
+    /// Share of its cores in use, thousandths.
+    pub utilisation_permille: u16,
+    /// It is going away: no new work.
+    pub leaving: bool,
+}
+
+/// All that a node says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeRecord {
+    /// Who speaks.
+    pub node: NodeId,
+    /// Which of its records this is.
+    pub stamp: Stamp,
+    /// What it is.
+    pub machine: Machine,
+    /// What it does.
+    pub load: Load,
+    /// What it has loaded.
+    pub hosted: Vec<Hosted>,
+    /// How far its neighbours are.
+    pub links: Vec<LinkEstimate>,
+}
+
+const IDENTITY: u16 = 1;
+const MACHINE: u16 = 2;
+const LOAD: u16 = 3;
+const HOSTED: u16 = 4;
+const LINKS: u16 = 5;
+
+impl NodeRecord {
+    /// The bytes that the node signs.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        SectionWriter::default()
+            .with(IDENTITY, &(self.node, self.stamp))
+            .with(MACHINE, &self.machine)
+            .with(LOAD, &self.load)
+            .with(HOSTED, &self.hosted)
+            .with(LINKS, &self.links)
+            .into_bytes()
+    }
+
+    /// Reads and checks a record; numbers that later enter arithmetic are brought into range.
+    ///
+    /// # Errors
+    /// When the bytes are too long, malformed, or list more than allowed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        const L: usize = RECORD_BYTES_MAX;
+        if bytes.len() > L {
+            return Err(DecodeError::TooLong { got: bytes.len(), limit: L });
+        }
+        let sections = SectionReader::new(bytes)?;
+        let (node, stamp) = sections.required::<_, L>(IDENTITY)?;
+        let mut record = Self {
+            node,
+            stamp,
+            machine: sections.required::<Machine, L>(MACHINE)?,
+            load: sections.required::<_, L>(LOAD)?,
+            hosted: sections.required::<Vec<Hosted>, L>(HOSTED)?,
+            links: sections.required::<Vec<LinkEstimate>, L>(LINKS)?,
+        };
+        let machine = &mut record.machine;
+        let bounded = record.hosted.len() <= HOSTED_MAX
+            && record.links.len() <= LINKS_MAX
+            && machine.addresses.len() <= ADDRESSES_MAX
+            && machine.label.len() <= NAME_BYTES_MAX
+            && !machine.label.chars().any(char::is_control)
+            && record.hosted.iter().all(|hosted| hosted.first < hosted.end);
+        if !bounded {
+            return Err(DecodeError::Malformed);
+        }
+        machine.mflops = if machine.mflops.is_finite() { machine.mflops.clamp(1.0, 1e9) } else { 1.0 };
+        Ok(record)
+    }
+}
+
+/// The mesh's wish: this model, in this version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Name by which requests ask for it.
+    pub name: String,
+    /// Rises with each deployment of the name.
+    pub version: u64,
+    /// Who may change it.
+    pub publisher: NodeId,
+    /// The encoded [`Manifest`](crate::model::Manifest).
+    pub manifest: ObjectRef,
+    /// Whether it was taken back; such a record stays, so that it does not return by repair.
+    pub removed: bool,
+}
+
+const DEPLOYMENT: u16 = 1;
+
+impl Deployment {
+    /// Name of this version.
+    pub fn id(&self) -> DeploymentId {
+        let mut hasher = blake3::Hasher::new_derive_key("stormo 1 deployment id");
+        hasher.update(&self.publisher.0);
+        hasher.update(&self.version.to_le_bytes());
+        hasher.update(&self.manifest.id.0);
+        hasher.update(self.name.as_bytes());
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        DeploymentId(id)
+    }
+
+    /// The bytes that the publisher signs.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        SectionWriter::default().with(DEPLOYMENT, self).into_bytes()
+    }
+
+    /// Reads and checks a deployment.
+    ///
+    /// # Errors
+    /// When the bytes are too long or malformed, or the name is no valid one.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        const L: usize = DEPLOYMENT_BYTES_MAX;
+        if bytes.len() > L {
+            return Err(DecodeError::TooLong { got: bytes.len(), limit: L });
+        }
+        let deployment = SectionReader::new(bytes)?.required::<Self, L>(DEPLOYMENT)?;
+        if is_valid_name(&deployment.name) { Ok(deployment) } else { Err(DecodeError::Malformed) }
+    }
+}
+
+/// What a signed message speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Topic {
+    /// A [`NodeRecord`].
+    Node,
+    /// A [`Deployment`].
+    Deployment,
+}
+
+/// A record with its author's signature; relays pass it on byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// What it is about.
+    pub topic: Topic,
+    /// Whose key signed it.
+    pub author: NodeId,
+    /// Ed25519 over [`Signed::covered`], 64 bytes.
+    pub signature: Vec<u8>,
+    /// The record as its author encoded it.
+    pub body: Vec<u8>,
+}
+
+impl Signed {
+    /// The bytes a signature covers: topic and mesh too, so that none is valid elsewhere.
+    pub fn covered(topic: Topic, mesh: MeshId, body: &[u8]) -> Vec<u8> {
+        let context: &[u8] = match topic {
+            Topic::Node => b"stormo 1 node record\0",
+            Topic::Deployment => b"stormo 1 deployment\0",
+        };
+        [context, &mesh.0, body].concat()
+    }
+
+    /// As gossiped.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads a signed message; the signature is not checked here.
+    ///
+    /// # Errors
+    /// When too long or malformed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode::<Self, GOSSIP_BYTES_MAX>(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ObjectId;
+    use proptest::prelude::*;
+
+    fn record() -> NodeRecord {
+        NodeRecord {
+            node: NodeId([1; 32]),
+            stamp: Stamp { generation: 2, sequence: 3 },
+            machine: Machine {
+                label: "camera".into(),
+                class: Class::Device,
+                addresses: vec!["/ip4/127.0.0.1/tcp/4001".into()],
+                cores: 4,
+                mflops: 5000.0,
+                memory_budget_bytes: 1 << 30,
+            },
+            load: Load { memory_used_bytes: 5, utilisation_permille: 250, leaving: false },
+            hosted: vec![Hosted {
+                deployment: DeploymentId([3; 16]),
+                first: 0,
+                end: 4,
+                time_us: 1500,
+                queue_wait_us: 0,
+            }],
+            links: vec![LinkEstimate {
+                peer: NodeId([2; 32]),
+                round_trip_us: 300,
+                bytes_per_second: 1 << 27,
+            }],
+        }
+    }
+
+    #[test]
+    fn records_round_trip_and_stay_small() {
+        let bytes = record().to_bytes();
+        assert!(bytes.len() <= 1024, "{} bytes", bytes.len());
+        assert_eq!(NodeRecord::from_bytes(&bytes), Ok(record()));
+    }
+
+    #[test]
+    fn the_largest_record_fits_its_limit() {
+        let mut largest = record();
+        largest.machine.addresses = vec!["/ip6/2001:db8:1111:2222:3333:4444:5555:6666/tcp/40001".into(); 8];
+        largest.hosted = vec![Hosted { time_us: u64::MAX, queue_wait_us: u64::MAX, ..largest.hosted[0] }; 64];
+        largest.links = vec![LinkEstimate { bytes_per_second: u64::MAX, ..largest.links[0] }; 32];
+        assert_eq!(NodeRecord::from_bytes(&largest.to_bytes()), Ok(largest));
+    }
+
+    #[test]
+    fn numbers_that_break_arithmetic_are_clamped_and_excess_is_refused() {
+        let mut odd = record();
+        odd.machine.mflops = f64::NAN;
+        assert_eq!(NodeRecord::from_bytes(&odd.to_bytes()).unwrap().machine.mflops, 1.0);
+        let mut many = record();
+        many.links = vec![many.links[0]; 33];
+        assert_eq!(NodeRecord::from_bytes(&many.to_bytes()), Err(DecodeError::Malformed));
+    }
+
+    #[test]
+    fn deployments_round_trip_and_versions_differ() {
+        let deployment = Deployment {
+            name: "digits".into(),
+            version: 1,
+            publisher: NodeId([1; 32]),
+            manifest: ObjectRef { id: ObjectId([4; 32]), bytes: 100 },
+            removed: false,
+        };
+        assert_eq!(Deployment::from_bytes(&deployment.to_bytes()), Ok(deployment.clone()));
+        assert_ne!(deployment.id(), Deployment { version: 2, ..deployment.clone() }.id());
+        let bad = Deployment { name: "../x".into(), ..deployment };
+        assert!(Deployment::from_bytes(&bad.to_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = NodeRecord::from_bytes(&bytes);
+            let _ = Deployment::from_bytes(&bytes);
+            let _ = Signed::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Tensors: their description, and their bytes in memory that a session can read in place.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{RANK_MAX, TENSOR_NAME_BYTES_MAX};
+
+/// Element type of a tensor that may cross between nodes. A closed list; values are on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum DType {
+    /// IEEE 754 single precision.
+    F32 = 1,
+    /// Unsigned 8-bit integer.
+    U8 = 2,
+    /// Signed 8-bit integer.
+    I8 = 3,
+    /// Unsigned 16-bit integer.
+    U16 = 4,
+    /// Signed 16-bit integer.
+    I16 = 5,
+    /// Signed 32-bit integer.
+    I32 = 6,
+    /// Signed 64-bit integer.
+    I64 = 7,
+    /// One byte, 0 or 1.
+    Bool = 9,
+    /// IEEE 754 half precision.
+    F16 = 10,
+    /// IEEE 754 double precision.
+    F64 = 11,
+    /// Unsigned 32-bit integer.
+    U32 = 12,
+    /// Unsigned 64-bit integer.
+    U64 = 13,
+    /// Brain floating point, 16 bits.
+    BF16 = 16,
+}
+
+impl DType {
+    /// Every element type.
+    pub const ALL: [Self; 13] = [
+        Self::F32,
+        Self::U8,
+        Self::I8,
+        Self::U16,
+        Self::I16,
+        Self::I32,
+        Self::I64,
+        Self::Bool,
+        Self::F16,
+        Self::F64,
+        Self::U32,
+        Self::U64,
+        Self::BF16,
+    ];
+
+    /// From the number on the wire, which is also ONNX's `TensorProto.DataType`.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| *dtype as u8 == number)
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::U8 | Self::I8 | Self::Bool => 1,
+            Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+        }
+    }
+
+    /// The Open Inference Protocol's name of this type.
+    pub fn oip_name(self) -> &'static str {
+        match self {
+            Self::F32 => "FP32",
+            Self::U8 => "UINT8",
+            Self::I8 => "INT8",
+            Self::U16 => "UINT16",
+            Self::I16 => "INT16",
+            Self::I32 => "INT32",
+            Self::I64 => "INT64",
+            Self::Bool => "BOOL",
+            Self::F16 => "FP16",
+            Self::F64 => "FP64",
+            Self::U32 => "UINT32",
+            Self::U64 => "UINT64",
+            Self::BF16 => "BF16",
+        }
+    }
+
+    /// From the Open Inference Protocol's name.
+    pub fn from_oip_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.oip_name() == name)
+    }
+}
+
+/// What is wrong with a tensor's description.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadTensor {
+    /// More dimensions than allowed.
+    #[error("rank {0} is above the limit of {RANK_MAX}")]
+    Rank(usize),
+    /// The product of shape and element size does not fit 64 bits.
+    #[error("shape {0:?} describes more bytes than any machine holds")]
+    Overflow(Vec<u64>),
+    /// The name is longer than allowed.
+    #[error("a tensor name of {0} bytes is above the limit of {TENSOR_NAME_BYTES_MAX}")]
+    Name(usize),
+    /// The data does not have the length that the description says.
+    #[error("{got} bytes of data where the description says {expected}")]
+    Length {
+        /// Bytes that dtype and shape ask for.
+        expected: u64,
+        /// Bytes that came.
+        got: u64,
+    },
+}
+
+/// Name, element type and shape of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TensorSpec {
+    /// Name in the model's graph.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first; empty for a scalar.
+    pub shape: Vec<u64>,
+}
+
+impl TensorSpec {
+    /// Bytes of the raw data (row major, no padding).
+    ///
+    /// # Errors
+    /// When name or rank exceed [`limits`](crate::limits), or the product overflows.
+    pub fn byte_length(&self) -> Result<u64, BadTensor> {
+        if self.name.len() > TENSOR_NAME_BYTES_MAX {
+            return Err(BadTensor::Name(self.name.len()));
+        }
+        if self.shape.len() > RANK_MAX {
+            return Err(BadTensor::Rank(self.shape.len()));
+        }
+        self.shape
+            .iter()
+            .try_fold(self.dtype.bytes(), |bytes, dim| bytes.checked_mul(*dim))
+            .ok_or_else(|| BadTensor::Overflow(self.shape.clone()))
+    }
+}
+
+/// Bytes being filled, aligned to 8 so that every element type can be read in place.
+#[derive(Debug)]
+pub struct TensorBuffer {
+    words: Vec<u64>,
+    bytes: usize,
+}
+
+impl TensorBuffer {
+    /// A zeroed buffer of this many bytes.
+    pub fn zeroed(bytes: usize) -> Self {
+        Self { words: vec![0; bytes.div_ceil(8)], bytes }
+    }
+
+    /// The bytes, to fill.
+    pub fn as_mut_bytes(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
+    }
+
+    /// Ends the filling; the data can then be shared and no longer changed.
+    pub fn freeze(self) -> TensorData {
+        TensorData { words: Arc::new(self.words), bytes: self.bytes }
+    }
+}
+
+/// Raw data of a tensor: immutable, shared by reference, aligned to 8 bytes.
+#[derive(Clone)]
+pub struct TensorData {
+    words: Arc<Vec<u64>>,
+    bytes: usize,
+}
+
+impl TensorData {
+    /// A copy of these bytes.
+    pub fn copied_from(bytes: &[u8]) -> Self {
+        let mut buffer = TensorBuffer::zeroed(bytes.len());
+        buffer.as_mut_bytes().copy_from_slice(bytes);
+        buffer.freeze()
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.bytes]
+    }
+
+    /// The elements, read in place; `None` when the length is no multiple of the element's.
+    pub fn as_slice_of<T: bytemuck::Pod>(&self) -> Option<&[T]> {
+        bytemuck::try_cast_slice(self.as_bytes()).ok()
+    }
+}
+
+impl PartialEq for TensorData {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for TensorData {}
+
+impl std::fmt::Debug for TensorData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TensorData({} bytes)", self.bytes)
+    }
+}
+
+/// A tensor: description and data that agree in length. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    spec: TensorSpec,
+    data: TensorData,
+}
+
+impl Tensor {
+    /// Joins description and data.
+    ///
+    /// # Errors
+    /// When the description is out of bounds or the data has another length.
+    pub fn new(spec: TensorSpec, data: TensorData) -> Result<Self, BadTensor> {
+        let (expected, got) = (spec.byte_length()?, data.bytes as u64);
+        if expected != got {
+            return Err(BadTensor::Length { expected, got });
+        }
+        Ok(Self { spec, data })
+    }
+
+    /// Name, element type and shape.
+    pub fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    /// The raw data, row major.
+    pub fn data(&self) -> &TensorData {
+        &self.data
+    }
+}
+
+/// Bytes of all these tensors together.
+pub fn total_bytes(tensors: &[Tensor]) -> u64 {
+    tensors.iter().map(|tensor| tensor.data.bytes as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(shape: &[u64]) -> TensorSpec {
+        TensorSpec { name: "x".into(), dtype: DType::F32, shape: shape.to_vec() }
+    }
+
+    #[test]
+    fn length_is_shape_times_element() {
+        assert_eq!(spec(&[2, 3]).byte_length(), Ok(24));
+        assert_eq!(spec(&[]).byte_length(), Ok(4));
+        assert_eq!(spec(&[0, 9]).byte_length(), Ok(0));
+    }
+
+    #[test]
+    fn absurd_shapes_are_refused() {
+        assert!(matches!(spec(&[u64::MAX, 2]).byte_length(), Err(BadTensor::Overflow(_))));
+        assert_eq!(spec(&[1; 9]).byte_length(), Err(BadTensor::Rank(9)));
+    }
+
+    #[test]
+    fn data_must_have_the_described_length() {
+        let data = TensorData::copied_from(&[0; 23]);
+        assert_eq!(Tensor::new(spec(&[2, 3]), data), Err(BadTensor::Length { expected: 24, got: 23 }));
+    }
+
+    #[test]
+    fn data_is_read_in_place_as_numbers() {
+        let data = TensorData::copied_from(bytemuck::cast_slice(&[1.5f32, -2.0, 3.0]));
+        assert_eq!(data.as_slice_of::<f32>(), Some(&[1.5, -2.0, 3.0][..]));
+        assert_eq!(data.as_slice_of::<f64>(), None);
+    }
+}

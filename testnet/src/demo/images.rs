@@ -1,0 +1,86 @@
+//! The committed images of handwritten digits, their truth, and how they look as text.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use stormo_testnet::binary::workspace_root;
+
+/// From paper to ink; each pixel is drawn twice, since characters are about twice as high as wide.
+const SHADES: [char; 5] = [' ', '░', '▒', '▓', '█'];
+
+/// An image of one digit.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    /// File name.
+    pub(super) name: String,
+    /// The digit that it is.
+    pub(super) truth: u8,
+    /// Pixels of a row.
+    pub(super) width: usize,
+    /// Row by row, 0 (paper) to 1 (ink).
+    pub(super) pixels: Vec<f32>,
+}
+
+/// The trained network.
+pub(super) fn model() -> PathBuf {
+    workspace_root().join("testnet/models/digits.onnx")
+}
+
+/// All images, by name.
+pub(super) fn load() -> Result<Vec<Image>> {
+    let folder = workspace_root().join("testnet/models/digits");
+    let truth = folder.join("truth.json");
+    let text = fs::read_to_string(&truth).with_context(|| truth.display().to_string())?;
+    let truth: BTreeMap<String, u8> =
+        serde_json::from_str(&text).with_context(|| truth.display().to_string())?;
+    ensure!(!truth.is_empty(), "no images in {}", folder.display());
+    let images = truth.into_iter().map(|(name, truth)| {
+        let path = folder.join(&name);
+        let image = image::open(&path).with_context(|| path.display().to_string())?.into_luma8();
+        let pixels = image.pixels().map(|pixel| f32::from(pixel.0[0]) / 255.0).collect();
+        Ok(Image { name, truth, width: image.width() as usize, pixels })
+    });
+    images.collect()
+}
+
+/// Images beside each other, as lines of text.
+pub(super) fn draw(images: &[&Image]) -> Vec<String> {
+    let rows = images.iter().map(|image| image.pixels.len() / image.width).max().unwrap_or(0);
+    let line = |row: usize| images.iter().map(|image| draw_row(image, row)).collect::<Vec<_>>().join("    ");
+    (0..rows).map(line).collect()
+}
+
+fn draw_row(image: &Image, row: usize) -> String {
+    let pixels = image.pixels.iter().skip(row * image.width).take(image.width);
+    pixels.flat_map(|pixel| [shade(*pixel); 2]).collect()
+}
+
+fn shade(pixel: f32) -> char {
+    let last = SHADES.len() - 1;
+    // Between 0 and 1 by construction, and a cast from float saturates.
+    SHADES[((pixel * last as f32).round() as usize).min(last)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_images_are_digits() {
+        let images = load().unwrap();
+        assert!(images.len() >= 10);
+        for image in &images {
+            assert!(image.truth <= 9);
+            assert_eq!((image.width, image.pixels.len()), (8, 64), "{}", image.name);
+            assert!(image.pixels.iter().any(|pixel| *pixel > 0.5), "{} is blank", image.name);
+        }
+    }
+
+    #[test]
+    fn draws_ink_dark() {
+        let image = Image { name: String::new(), truth: 1, width: 2, pixels: vec![0.0, 1.0, 0.5, 0.0] };
+        assert_eq!(draw(&[&image, &image]), ["  ██      ██", "▒▒      ▒▒  "]);
+    }
+}

@@ -1,0 +1,60 @@
+//! The commands of `cargo mesh`.
+
+mod demo;
+mod narrator;
+mod table;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use stormo_testnet::interrupt;
+
+/// What shells report for a command that Ctrl-C ended: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Local meshes of real stormo nodes, each a process of its own.
+#[derive(Debug, Parser)]
+#[command(name = "cargo mesh", bin_name = "cargo mesh")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Five nodes, a real network divided over them, real images sent through; ends by itself
+    Demo {
+        /// Print one JSON document at the end; what happens is told on standard error
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start the nodes of a topology and keep them until Ctrl-C
+    Up {
+        /// A file, or the name of one in `topologies/` (`loopback`)
+        topology: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done =
+        interrupt::note_instead_of_ending().map_err(anyhow::Error::from).and_then(|()| {
+            match arguments.command {
+                Command::Demo { json } => demo::run(json),
+                Command::Up { topology } => up::run(&topology),
+            }
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::is_noted() => {
+            eprintln!("interrupted; all nodes are ended and their files removed");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

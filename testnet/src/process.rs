@@ -1,0 +1,294 @@
+//! One node as a process of its own: started, waited for, frozen, killed, ended.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use stormo::serve::json::as_text;
+use stormo_protocol::ids::NodeId;
+use stormo_protocol::state::Class;
+
+use crate::client::Client;
+use crate::memory::{self, Memory};
+use crate::signals::{self, Signal};
+use crate::topology::NodeSpec;
+use crate::wait::{self, WaitError};
+
+/// Lines of a node's log that an error repeats.
+const LOG_LINES_TOLD: usize = 12;
+/// A start that takes longer than this is shown to the user: it obtains ONNX Runtime.
+const QUIET_START: Duration = Duration::from_secs(2);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its files or its process could not be made.
+    #[error("node {label}: {cause}")]
+    NotRun {
+        /// The node.
+        label: String,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// It ended, or was not ready in time.
+    #[error("node {label}: {cause}\nend of its log:\n{log}")]
+    NotReady {
+        /// The node.
+        label: String,
+        /// What was waited for.
+        cause: WaitError,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// It ended before it was ready.
+    #[error("node {label} ended ({status}) before it was ready\nend of its log:\n{log}")]
+    Ended {
+        /// The node.
+        label: String,
+        /// How.
+        status: ExitStatus,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// What it printed is not the line promised.
+    #[error("node {label} printed unexpected JSON: {cause}")]
+    Unexpected {
+        /// The node.
+        label: String,
+        /// What does not fit.
+        cause: serde_json::Error,
+    },
+}
+
+/// What a node prints once it is ready.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ready {
+    /// Peer id.
+    #[serde(with = "as_text")]
+    pub id: NodeId,
+    /// Where its API is.
+    pub api: String,
+    /// Where it listens, peer id included.
+    pub addresses: Vec<String>,
+    /// Mesh id.
+    pub mesh: String,
+}
+
+/// A child that does not outlive its owner.
+#[derive(Debug)]
+struct OwnChild(Child);
+
+impl Drop for OwnChild {
+    fn drop(&mut self) {
+        // No effect on one that was waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A node that was started and is not known to be ready.
+#[derive(Debug)]
+pub(crate) struct StartingNode {
+    spec: NodeSpec,
+    child: OwnChild,
+    folder: PathBuf,
+}
+
+/// Starts a node; its data and logs go to `folder`. To be called by a thread that lives as long as
+/// the node shall: the kernel ends the node when that thread ends.
+pub(crate) fn start(
+    binary: &Path,
+    spec: &NodeSpec,
+    folder: PathBuf,
+    mesh_key: &Path,
+    join: &[String],
+) -> Result<StartingNode, StartError> {
+    let not_run = |cause| StartError::NotRun { label: spec.label.clone(), cause };
+    fs::create_dir_all(&folder).map_err(not_run)?;
+    let mut command = Command::new(binary);
+    command.args(["node", "--json", "--die-with-parent", "--api", "127.0.0.1:0"]);
+    command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--label", &spec.label]);
+    command.args(["--class", class_name(spec.class)]);
+    command.args(["--memory-budget", &spec.memory_budget_bytes.to_string()]);
+    command.arg("--mesh-key").arg(mesh_key).arg("--data").arg(folder.join("data"));
+    join.iter().for_each(|address| {
+        command.args(["--join", address]);
+    });
+    command.stdin(Stdio::null());
+    command.stdout(File::create(ready_file(&folder)).map_err(not_run)?);
+    // A node started again in the same folder writes on, so that its first life can be read too.
+    command.stderr(File::options().append(true).create(true).open(log_file(&folder)).map_err(not_run)?);
+    // A group of its own: the terminal's Ctrl-C is for the owner, who then ends the nodes in order.
+    let child = command.process_group(0).spawn().map_err(not_run)?;
+    Ok(StartingNode { spec: spec.clone(), child: OwnChild(child), folder })
+}
+
+impl StartingNode {
+    /// Waits until it is ready. `show` gets its log when that takes long.
+    pub(crate) fn wait(mut self, within: Duration, show: &mut dyn FnMut(&str)) -> Result<Node, StartError> {
+        let since = Instant::now();
+        let mut shown_bytes = 0;
+        let looked = wait::until("it to be ready", within, || {
+            if since.elapsed() > QUIET_START {
+                shown_bytes += show_log(&log_file(&self.folder), shown_bytes, show);
+            }
+            let printed = fs::read_to_string(ready_file(&self.folder)).unwrap_or_default();
+            if let Some((line, _)) = printed.split_once('\n') {
+                return Ok(Ok(line.to_owned()));
+            }
+            match self.child.0.try_wait() {
+                Ok(Some(status)) => Ok(Err(status)),
+                _ => Err("it runs and has printed nothing".to_owned()),
+            }
+        });
+        let label = || self.spec.label.clone();
+        let log = || log_end(&log_file(&self.folder));
+        let line = looked
+            .map_err(|cause| StartError::NotReady { label: label(), cause, log: log() })?
+            .map_err(|status| StartError::Ended { label: label(), status, log: log() })?;
+        let ready: Ready =
+            serde_json::from_str(&line).map_err(|cause| StartError::Unexpected { label: label(), cause })?;
+        let client = Client::new(&ready.api);
+        let Self { spec, child, folder } = self;
+        Ok(Node { spec, ready, client, child, folder, ended: None })
+    }
+}
+
+/// A node that was ready.
+#[derive(Debug)]
+pub struct Node {
+    /// As it was asked for.
+    pub spec: NodeSpec,
+    /// As it is.
+    pub ready: Ready,
+    /// Its API.
+    pub client: Client,
+    child: OwnChild,
+    folder: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+impl Node {
+    /// Its label.
+    pub fn label(&self) -> &str {
+        &self.spec.label
+    }
+
+    /// Its peer id.
+    pub fn id(&self) -> NodeId {
+        self.ready.id
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Its log.
+    pub fn log(&self) -> PathBuf {
+        log_file(&self.folder)
+    }
+
+    /// The last lines of its log.
+    pub fn log_end(&self) -> String {
+        log_end(&self.log())
+    }
+
+    /// Whether it was killed, or ended by itself, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.0.try_wait().ok().flatten();
+        }
+        self.ended
+    }
+
+    /// Its memory.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn memory(&self) -> io::Result<Memory> {
+        memory::of_process(self.child.0.id())
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn kill(&mut self) -> io::Result<()> {
+        if self.ended().is_none() {
+            self.child.0.kill()?;
+            self.ended = Some(self.child.0.wait()?);
+        }
+        Ok(())
+    }
+
+    /// Lets it stand still (SIGSTOP): its connections stay open, and it says nothing.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze(&mut self) -> io::Result<()> {
+        self.signal(Signal::Freeze)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn thaw(&mut self) -> io::Result<()> {
+        self.signal(Signal::Thaw)
+    }
+
+    /// Asks it to leave the mesh and end; a frozen one is thawed, since it could not hear.
+    pub(crate) fn ask_to_end(&mut self) {
+        let _ = self.signal(Signal::End);
+        let _ = self.signal(Signal::Thaw);
+    }
+
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        match self.ended() {
+            Some(status) => Err(io::Error::other(format!("node {} has ended ({status})", self.label()))),
+            None => signals::send(self.child.0.id(), signal),
+        }
+    }
+}
+
+/// The command line's word for a class.
+pub fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Device => "device",
+        Class::Edge => "edge",
+        Class::Cloud => "cloud",
+    }
+}
+
+fn ready_file(folder: &Path) -> PathBuf {
+    folder.join("ready.json")
+}
+
+fn log_file(folder: &Path) -> PathBuf {
+    folder.join("log.txt")
+}
+
+/// Shows what came to a log after `from_bytes`; says how much that was.
+fn show_log(log: &Path, from_bytes: u64, show: &mut dyn FnMut(&str)) -> u64 {
+    let mut text = Vec::new();
+    let read = File::open(log).and_then(|mut file| {
+        file.seek(SeekFrom::Start(from_bytes))?;
+        file.read_to_end(&mut text)
+    });
+    if read.is_ok() && !text.is_empty() {
+        show(&String::from_utf8_lossy(&text));
+    }
+    text.len() as u64
+}
+
+fn log_end(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES_TOLD)..].join("\n")
+}
