@@ -15,7 +15,7 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::refusal::Refusal;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::{Interval, interval_at, timeout};
 
 use super::{Net, NetEvent, Offer, Received, Verdict, frames, identity, swarm::NetError};
 
@@ -138,6 +138,11 @@ async fn send_sign(writer: &mut WriteHalf<Stream>, sign: Sign) -> io::Result<()>
     timeout(SMALL_TIMEOUT, frames::write_sign(writer, sign)).await?
 }
 
+/// The first tick is one interval away: even an immediate one costs a millisecond of timer.
+fn sign_ticks() -> Interval {
+    interval_at(tokio::time::Instant::now() + SIGN_INTERVAL, SIGN_INTERVAL)
+}
+
 /// Awaits something, showing life meanwhile.
 async fn while_showing_life<T>(
     work: impl Future<Output = T>,
@@ -145,8 +150,7 @@ async fn while_showing_life<T>(
     life: impl Fn() -> Sign,
 ) -> io::Result<T> {
     let mut work = std::pin::pin!(work);
-    let mut ticks = interval(SIGN_INTERVAL);
-    ticks.tick().await;
+    let mut ticks = sign_ticks();
     loop {
         tokio::select! {
             done = &mut work => return Ok(done),
@@ -157,8 +161,7 @@ async fn while_showing_life<T>(
 
 /// Repeats the stage's newest sign until the last one. A stage that vanishes without one failed.
 async fn repeat_until_last(signs: &mut SignReader, writer: &mut WriteHalf<Stream>) -> io::Result<()> {
-    let mut ticks = interval(SIGN_INTERVAL);
-    ticks.tick().await;
+    let mut ticks = sign_ticks();
     loop {
         let sign = *signs.borrow_and_update();
         send_sign(writer, sign).await?;
