@@ -37,6 +37,13 @@ pub struct Utilisation {
 }
 
 impl Utilisation {
+    /// Counts from this moment on.
+    pub fn since_now() -> Self {
+        let mut utilisation = Self::default();
+        utilisation.permille();
+        utilisation
+    }
+
     /// Share since the last call, in thousandths; 0 where the system does not say.
     pub fn permille(&mut self) -> u16 {
         let Some((busy, total)) = fs::read_to_string("/proc/stat").ok().and_then(|text| cpu_times(&text))

@@ -105,6 +105,8 @@ pub enum Call {
     },
     /// Deploy what was uploaded.
     Deploy(DeployBody, Reply<DeploymentView>),
+    /// Take a deployment back.
+    Undeploy(String, Reply<DeploymentView>),
     /// One model.
     Model(String, Reply<ModelView>),
     /// All models.

@@ -29,6 +29,8 @@ pub enum Command {
     Node(NodeArgs),
     /// Divide a model and bring it into the mesh.
     Deploy(DeployArgs),
+    /// Take a deployed model back, everywhere.
+    Undeploy(UndeployArgs),
     /// Ask a model.
     Infer(InferArgs),
     /// Show how a request would be run.
@@ -199,6 +201,16 @@ pub struct DeployArgs {
     /// How much ONNX Runtime may rewrite the graph.
     #[arg(long, value_enum, default_value = "all")]
     pub ort_level: LevelArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub api: ApiArgs,
+}
+
+/// `stormo undeploy`.
+#[derive(Debug, Args)]
+pub struct UndeployArgs {
+    /// The model.
+    pub name: String,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: ApiArgs,

@@ -96,6 +96,15 @@ impl Client {
         self.value(request.send_json(body))
     }
 
+    /// Deletes something and reads what it was.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
+        let request = self.agent.delete(self.url(path)).header("authorization", self.bearer());
+        self.value(request.call())
+    }
+
     /// Whether an object is in the node's pool.
     ///
     /// # Errors

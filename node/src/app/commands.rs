@@ -23,6 +23,7 @@ pub fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Invite(args) => mesh::invite(&args),
         Command::Node(args) => node::run(args),
         Command::Deploy(args) => deploy::run(args),
+        Command::Undeploy(args) => deploy::take_back(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Status(args) => status::run(&args),

@@ -125,7 +125,7 @@ impl Driver {
             sequence: 0,
             started: Instant::now(),
             events,
-            utilisation: Utilisation::default(),
+            utilisation: Utilisation::since_now(),
             utilisation_permille: 0,
             leaving: false,
             deployments: Deployments::default(),
@@ -224,6 +224,9 @@ impl Driver {
             }
             Call::Deploy(body, reply) => {
                 let _ = reply.send(self.on_deploy(body));
+            }
+            Call::Undeploy(name, reply) => {
+                let _ = reply.send(self.on_undeploy(&name));
             }
             Call::Model(name, reply) => {
                 let _ = reply.send(self.model_view(&name));

@@ -5,8 +5,10 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
-/// Tries at one request. A fixed plan gets one.
+/// Tries at one request whose plan is free.
 const ATTEMPTS_MAX: u16 = 3;
+/// Tries at a fixed plan: one more, where the loss may have been a moment's.
+const ATTEMPTS_FIXED_MAX: u16 = 2;
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,13 +197,19 @@ impl Origin {
             attempts: self.attempt,
         };
         self.suspects.push(failing.node);
+        let plan = plan.clone();
         let mut actions = self.cancel(true);
         self.current = None;
-        if self.fixed || self.attempt >= ATTEMPTS_MAX || !reason.may_succeed_elsewhere() {
+        let attempts_max = if self.fixed { ATTEMPTS_FIXED_MAX } else { ATTEMPTS_MAX };
+        let may_help = if self.fixed { is_momentary(reason) } else { reason.may_succeed_elsewhere() };
+        if self.attempt >= attempts_max || !may_help {
             actions.extend(self.end(OriginAction::Fail(failure)));
         } else {
             self.last_failure = Some(failure);
-            actions.push(OriginAction::Plan { without: self.suspects.clone() });
+            actions.extend(match self.fixed {
+                true => self.begin(plan),
+                false => vec![OriginAction::Plan { without: self.suspects.clone() }],
+            });
         }
         actions
     }
@@ -219,6 +227,11 @@ impl Origin {
         self.ended = true;
         vec![action]
     }
+}
+
+/// Whether the same plan may well succeed at once: a busy host fell silent, a message was late.
+fn is_momentary(reason: Refusal) -> bool {
+    matches!(reason, Refusal::SuccessorLost | Refusal::UnknownPlan)
 }
 
 #[cfg(test)]
@@ -274,6 +287,16 @@ mod tests {
             panic!("{actions:?}")
         };
         assert_eq!(*node, NODES[2]);
+    }
+
+    #[test]
+    fn a_fixed_plan_is_tried_once_more_after_a_momentary_loss() {
+        let mut origin = Origin::new(true);
+        origin.handle(OriginEvent::Planned(plan(&NODES)));
+        let lost = |attempt| OriginEvent::Failed { attempt, stage: 1, reason: Refusal::SuccessorLost };
+        let again = OriginAction::Begin { attempt: 2, plan: plan(&NODES) };
+        assert_eq!(origin.handle(lost(1)).last(), Some(&again));
+        assert!(matches!(origin.handle(lost(2)).last(), Some(OriginAction::Fail(Failure::Stage { .. }))));
     }
 
     #[test]

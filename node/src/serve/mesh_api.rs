@@ -3,7 +3,7 @@
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use futures::StreamExt;
 use serde::Deserialize;
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Shared> {
             "/v1/deployments",
             get(|State(shared): State<Shared>| answer(shared, Call::Deployments)).post(deploy),
         )
+        .route("/v1/deployments/{name}", delete(undeploy))
         .route("/v1/plans", get(plans))
         .route("/v1/requests/{id}", get(request))
         .route(
@@ -61,6 +62,10 @@ async fn deploy(State(shared): State<Shared>, request: Request) -> Response {
         }
         Err(error) => refusal(StatusCode::BAD_REQUEST, format!("the body is no deployment: {error}")),
     }
+}
+
+async fn undeploy(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    answer(shared, |reply| Call::Undeploy(name, reply)).await
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! `stormo deploy`: divides a model here, uploads its objects, waits until it is warm.
+//! `stormo deploy` and `undeploy`: divides a model here, uploads its objects, waits until it is warm.
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
@@ -10,7 +10,7 @@ use stormo_protocol::model::is_valid_name;
 
 use super::table::{bytes, ms, table};
 use super::{here, say, say_json};
-use crate::app::cli::DeployArgs;
+use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError};
 use crate::app::config::library_search;
 use crate::deploy::{Prepared, Source, prepare};
@@ -86,6 +86,15 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
         DeploymentState::Failed => Err(CommandError::Refused(failures(&view))),
         DeploymentState::Ready | DeploymentState::Loading => Ok(()),
     }
+}
+
+pub(super) fn take_back(args: &UndeployArgs) -> Result<(), CommandError> {
+    let view: DeploymentView = Client::new(&args.api)?.delete(&format!("/v1/deployments/{}", args.name))?;
+    if args.api.json {
+        return say_json(&view);
+    }
+    say(format!("`{}` version {} is taken back; its hosts free its memory.", view.name, view.version));
+    Ok(())
 }
 
 fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {

@@ -184,6 +184,12 @@ fn read_image(path: &Path, input: &TensorView) -> Result<Tensor, CommandError> {
     let image = reader
         .decode()
         .map_err(|error| told(&format!("is neither a JPEG, a PNG, a .npy nor a .npz file: {error}")))?;
+    eprintln!(
+        "note: `{}` is resized to {width}x{height} and its pixels go from 0 to 1; a model that was trained \
+         on other numbers needs {}=FILE.npy",
+        path.display(),
+        input.name
+    );
     let (width, height) = (width as u32, height as u32);
     let same_size = (image.width(), image.height()) == (width, height);
     let image = if same_size { image } else { image.resize_exact(width, height, FilterType::Triangle) };

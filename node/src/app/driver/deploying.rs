@@ -6,9 +6,9 @@ use std::time::Duration;
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::ids::{DeploymentId, NodeId};
 use stormo_protocol::limits::BLOCKS_MAX;
-use stormo_protocol::model::{Manifest, is_valid_name};
+use stormo_protocol::model::{Manifest, ObjectRef, is_valid_name};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Class, Deployment, Topic};
+use stormo_protocol::state::{Class, Deployment, Signed, Topic};
 use tokio::sync::oneshot;
 
 use super::hosting::{PartitionKey, read_manifest};
@@ -72,16 +72,8 @@ impl Driver {
             removed: false,
         };
         let (wishes, note) = self.place(&body, &manifest, deployment.id())?;
-        let signed = self
-            .parts
-            .identity
-            .sign(Topic::Deployment, self.parts.mesh, deployment.to_bytes())
-            .ok_or_else(|| CallError::Failed("this node's key cannot sign".into()))?;
         self.manifests.insert(deployment.id(), std::sync::Arc::new(manifest));
-        self.on_records(vec![signed.clone()]);
-        let net = self.parts.net.clone();
-        let gossiped = signed.clone();
-        tokio::spawn(async move { net.publish(&gossiped).await });
+        let signed = self.publish_deployment(&deployment)?;
         let placed = wishes
             .iter()
             .map(|wish| Placed { wish: *wish, state: DeploymentState::Loading, time_us: 0, refused: None })
@@ -92,6 +84,37 @@ impl Driver {
             self.ask_to_host(&deployment, &signed, index, wish);
         }
         self.deployment_view(&body.name)
+    }
+
+    /// Signs a deployment of this node's and tells the mesh.
+    fn publish_deployment(&mut self, deployment: &Deployment) -> Result<Signed, CallError> {
+        let signed = self
+            .parts
+            .identity
+            .sign(Topic::Deployment, self.parts.mesh, deployment.to_bytes())
+            .ok_or_else(|| CallError::Failed("this node's key cannot sign".into()))?;
+        self.on_records(vec![signed.clone()]);
+        let (net, gossiped) = (self.parts.net.clone(), signed.clone());
+        tokio::spawn(async move { net.publish(&gossiped).await });
+        Ok(signed)
+    }
+
+    /// Takes a deployment back, everywhere; gives it as it was.
+    pub(super) fn on_undeploy(&mut self, name: &str) -> Result<DeploymentView, CallError> {
+        let view = self.deployment_view(name)?;
+        let known = self.deployments.by_name(name).cloned();
+        match known.filter(|deployment| deployment.publisher == self.own()) {
+            Some(deployment) => {
+                self.publish_deployment(&Deployment { removed: true, ..deployment })?;
+                self.placements.remove(name);
+                Ok(view)
+            }
+            None => Err(CallError::Conflict(format!(
+                "`{name}` was published by `{}` ({}); take it back there",
+                self.label_of(view.publisher),
+                view.publisher
+            ))),
+        }
     }
 
     fn next_version(&self, name: &str) -> Result<u64, CallError> {
@@ -107,10 +130,7 @@ impl Driver {
     }
 
     /// The manifest of a call, if it and all its objects were uploaded.
-    fn uploaded_manifest(
-        &self,
-        body: &DeployBody,
-    ) -> Result<(Manifest, stormo_protocol::model::ObjectRef), CallError> {
+    fn uploaded_manifest(&self, body: &DeployBody) -> Result<(Manifest, ObjectRef), CallError> {
         let bad = |what: String| CallError::BadRequest(what);
         let bytes = self.parts.pool.read(body.manifest).map_err(|_| {
             bad(format!("the manifest {} was not uploaded; PUT it to /v1/objects first", body.manifest))
@@ -126,8 +146,7 @@ impl Driver {
                 Err(bad(format!("the manifest is of `{}`, not of `{}`", manifest.model, body.name)))
             }
             None => {
-                let object =
-                    stormo_protocol::model::ObjectRef { id: body.manifest, bytes: bytes.len() as u64 };
+                let object = ObjectRef { id: body.manifest, bytes: bytes.len() as u64 };
                 Ok((manifest, object))
             }
         }
@@ -273,13 +292,7 @@ impl Driver {
         format!("{}\nGive a node more (--memory-budget), or add nodes.", lines.join("\n"))
     }
 
-    fn ask_to_host(
-        &mut self,
-        deployment: &Deployment,
-        signed: &stormo_protocol::state::Signed,
-        index: usize,
-        wish: Wish,
-    ) {
+    fn ask_to_host(&mut self, deployment: &Deployment, signed: &Signed, index: usize, wish: Wish) {
         let (name, id) = (deployment.name.clone(), deployment.id());
         let answered = move |result| Event::Hosted(HostAnswer { name, deployment: id, index, result });
         let Wish { node, first, end } = wish;

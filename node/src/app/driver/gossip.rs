@@ -22,6 +22,8 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 const REDIAL_MS: (u64, u64) = (500, 30_000);
 /// Records in one answer: at most some 2 MiB of the 4 that an answer may have.
 const NEWS_MAX: usize = 128;
+/// Addresses whose last dial is remembered; forgetting them only means dialling sooner.
+const REMEMBERED_MAX: usize = 4096;
 /// Nodes that are connected to; beyond, gossip goes over others.
 const CONNECTIONS_WANTED_MAX: usize = 64;
 
@@ -42,6 +44,9 @@ impl Contacts {
         let (due_ms, wait_ms) = self.next.get(address).copied().unwrap_or((now_ms, REDIAL_MS.0));
         if now_ms < due_ms {
             return false;
+        }
+        if self.next.len() >= REMEMBERED_MAX {
+            self.next.clear();
         }
         let later = (now_ms + wait_ms, (wait_ms * 2).min(REDIAL_MS.1));
         self.next.insert(address.to_owned(), later);
@@ -98,6 +103,7 @@ impl Driver {
                 Topic::Deployment => {
                     if self.deployments.apply(signed) == Applied::News {
                         self.want_manifests();
+                        self.drop_unwanted();
                     }
                 }
             }
@@ -117,6 +123,7 @@ impl Driver {
             self.announce();
             self.dial_who_is_missing();
             self.want_manifests();
+            self.drop_unwanted();
         }
         if self.ticks.is_multiple_of(SYNC_TICKS) {
             for gone in self.view.forget_silent(self.now_ms()) {
@@ -133,7 +140,7 @@ impl Driver {
         if let Some(node) = self.connected.iter().nth(turn).copied() {
             self.sync_with(node);
         }
-        // Only the lesser of two asks, so that a link is not measured twice at once.
+        // One at a time, so that two measurements do not share this node's uplink.
         let unmeasured = self.connected.iter().find(|node| !self.links.has_rate(**node)).copied();
         if let Some(node) = unmeasured {
             let net = self.parts.net.clone();

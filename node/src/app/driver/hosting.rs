@@ -1,6 +1,6 @@
 //! Partitions that this node has loaded or is loading, within its memory budget.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +125,21 @@ impl Hosting {
 }
 
 impl Driver {
+    /// Frees what belongs to deployments that were replaced or taken back, once no request uses it.
+    pub(super) fn drop_unwanted(&mut self) {
+        let live: BTreeSet<DeploymentId> =
+            self.deployments.live().map(|deployment| deployment.id()).collect();
+        let in_use: BTreeSet<PartitionKey> = self.partitions_in_use();
+        self.hosting.slots.retain(|key, slot| {
+            live.contains(&key.deployment)
+                || in_use.contains(key)
+                || matches!(slot, Slot::Loading { begun: true, .. })
+        });
+        let hosting = &self.hosting;
+        self.manifests
+            .retain(|id, _| live.contains(id) || hosting.slots.keys().any(|key| key.deployment == *id));
+    }
+
     /// A steward, or the publisher, wishes that blocks be kept warm here.
     pub(super) fn on_host_wish(
         &mut self,

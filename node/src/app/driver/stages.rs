@@ -1,5 +1,6 @@
 //! Stages that this node hosts: frames in, runs, frames out, as `flow` decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -267,6 +268,10 @@ impl Driver {
         let waiting: Vec<StageKey> =
             self.stages.iter().filter(|(_, hosted)| hosted.key == partition).map(|(key, _)| *key).collect();
         waiting.into_iter().for_each(|key| self.on_stage(key, event));
+    }
+
+    pub(super) fn partitions_in_use(&self) -> BTreeSet<PartitionKey> {
+        self.stages.values().map(|hosted| hosted.key).collect()
     }
 
     pub(super) fn on_cancel(&mut self, from: NodeId, request: RequestId, attempt: u16) -> Response {
