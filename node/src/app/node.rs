@@ -47,8 +47,8 @@ pub enum NodeError {
     /// The API.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// A task of the start broke down.
-    #[error("the start broke down: {0}")]
+    /// A task that the node cannot be without broke down: a defect of this program.
+    #[error("the node broke down, please report it: {0}")]
     Broken(#[from] tokio::task::JoinError),
 }
 
@@ -111,18 +111,21 @@ pub async fn run(
         engine,
     };
     let driver = Driver::new(parts, events.clone());
-    let driving = tokio::spawn(driver.run(net_events, own_events));
+    let mut driving = tokio::spawn(driver.run(net_events, own_events));
     let front = Front { events: events.clone(), pool, token: config.api_token.clone() };
     let (bound, serving) = serve::start(config.api, front).await?;
     ready(&ready_line(node, &config, bound, &addresses));
-    ended.await;
+    tokio::select! {
+        () = ended => {}
+        // The loop ends by itself only if it broke down; a node without it would be a ghost.
+        broken = &mut driving => return broken.map_err(NodeError::Broken),
+    }
     let (done, left) = oneshot::channel();
     if events.send(Event::Leave(done)).await.is_ok() {
         // The record that says goodbye is on its way; the loop ends in any case.
         let _ = left.await;
     }
     serving.abort();
-    driving.abort();
     Ok(())
 }
 
