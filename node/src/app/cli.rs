@@ -35,6 +35,8 @@ pub enum Command {
     Infer(InferArgs),
     /// Show how a request would be run.
     Plan(PlanArgs),
+    /// Show what is deployed, or how one model is divided.
+    Models(ModelsArgs),
     /// Show who is there and what they host.
     Status(StatusArgs),
 }
@@ -263,6 +265,22 @@ pub struct PlanArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub api: ApiArgs,
+}
+
+/// `stormo models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// One model, block by block; all models if absent.
+    pub name: Option<String>,
+    /// Print its block graph for Graphviz.
+    #[arg(long, requires = "name", conflicts_with = "svg")]
+    pub dot: bool,
+    /// Print a picture of its blocks and cuts.
+    #[arg(long, requires = "name")]
+    pub svg: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: ApiArgs,

@@ -1,9 +1,11 @@
 //! What each command does. Results go to stdout, progress and errors to stderr.
 
 mod deploy;
+mod drawing;
 mod infer;
 mod inputs;
 mod mesh;
+mod models;
 mod node;
 mod plan;
 mod status;
@@ -26,6 +28,7 @@ pub fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Undeploy(args) => deploy::take_back(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Status(args) => status::run(&args),
     }
 }

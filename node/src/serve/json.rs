@@ -150,6 +150,19 @@ pub struct CutView {
     pub tensors: Vec<String>,
 }
 
+/// A block: the finest piece of a divided model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BlockView {
+    /// Its share of the whole model's time on the node that divided it.
+    pub time_ms: f64,
+    /// Floating-point operations, millions.
+    pub mflop: f64,
+    /// Weights that it reads.
+    pub weights_bytes: u64,
+    /// Largest sum of live activations while it runs.
+    pub peak_activation_bytes: u64,
+}
+
 /// A deployed model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelView {
@@ -163,8 +176,8 @@ pub struct ModelView {
     pub ort_level: String,
     /// Bytes of weights.
     pub weights_bytes: u64,
-    /// Time of each block on the node that divided the model.
-    pub block_ms: Vec<f64>,
+    /// Blocks in order of execution.
+    pub blocks: Vec<BlockView>,
     /// `cuts[i]` lies before block `i`.
     pub cuts: Vec<CutView>,
     /// Inputs.

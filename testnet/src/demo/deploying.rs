@@ -29,7 +29,7 @@ pub(super) fn tell(demo: &mut Demo) -> Result<(DeploymentView, TensorView)> {
         deployment.state == DeploymentState::Ready,
         &format!(
             "the network is divided into {} blocks, and what was asked for is loaded",
-            model.block_ms.len()
+            model.blocks.len()
         ),
     );
     let input = model.inputs.into_iter().next().context("the network has no input")?;
@@ -38,11 +38,11 @@ pub(super) fn tell(demo: &mut Demo) -> Result<(DeploymentView, TensorView)> {
 
 fn show(demo: &Demo, model: &ModelView, deployment: &DeploymentView) {
     let cuts = model.cuts.iter().map(|cut| cut.bytes);
-    let blocks_ms: f64 = model.block_ms.iter().sum();
+    let blocks_ms: f64 = model.blocks.iter().map(|block| block.time_ms).sum();
     demo.narrator.say(&format!(
         "{} kB of weights, {} blocks of together {blocks_ms:.2} ms, {} to {} bytes at a cut.",
         model.weights_bytes / 1000,
-        model.block_ms.len(),
+        model.blocks.len(),
         cuts.clone().min().unwrap_or(0),
         cuts.max().unwrap_or(0),
     ));

@@ -1,7 +1,7 @@
 //! What this node knows, as the mesh API shows it.
 
 use stormo_protocol::ids::{NodeId, RequestId};
-use stormo_protocol::model::Manifest;
+use stormo_protocol::model::{Block, Manifest};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::state::{Hosted, NodeRecord};
 use stormo_protocol::tensor::TensorSpec;
@@ -10,8 +10,8 @@ use super::Driver;
 use crate::app::calls::CallError;
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    CutView, DeploymentsView, EdgeView, HostedView, LinkView, ModelView, ModelsView, NodeView, NodesView,
-    PlanView, RequestView, StageInputView, StageView, TensorView, TrafficView,
+    BlockView, CutView, DeploymentsView, EdgeView, HostedView, LinkView, ModelView, ModelsView, NodeView,
+    NodesView, PlanView, RequestView, StageInputView, StageView, TensorView, TrafficView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -180,6 +180,16 @@ fn tensor_view(spec: &TensorSpec) -> TensorView {
     }
 }
 
+fn block_view(manifest: &Manifest, block: &Block) -> BlockView {
+    let weights = block.weights.iter().map(|index| manifest.weights[*index as usize].bytes);
+    BlockView {
+        time_ms: micros_to_ms(block.time_us),
+        mflop: block.flops as f64 / 1e6,
+        weights_bytes: weights.sum::<u64>() + block.inline_bytes,
+        peak_activation_bytes: block.peak_activation_bytes,
+    }
+}
+
 fn model_view(version: u64, manifest: &Manifest) -> ModelView {
     let cuts = (0..=manifest.block_count()).map(|cut| CutView {
         bytes: manifest.cut_bytes(cut),
@@ -191,7 +201,7 @@ fn model_view(version: u64, manifest: &Manifest) -> ModelView {
         variant: manifest.variant.clone(),
         ort_level: format!("{:?}", manifest.ort_level).to_lowercase(),
         weights_bytes: manifest.weights.iter().map(|weight| weight.bytes).sum(),
-        block_ms: manifest.blocks.iter().map(|block| micros_to_ms(block.time_us)).collect(),
+        blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
         inputs: manifest.input_specs().map(tensor_view).collect(),
         outputs: manifest.output_specs().map(tensor_view).collect(),
