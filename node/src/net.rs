@@ -40,6 +40,10 @@ const COMMANDS_WAITING_MAX: usize = 256;
 /// A stream that does not open within this time is as good as refused: the peer is connected, or
 /// dialling it takes a few round trips.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Tries at an exchange whose stream is dropped before the peer serves it.
+const TRIES_MAX: u32 = 4;
+/// Before the second try; a little longer before each further one, so that a crowd disperses.
+const TRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a node needs to take part in a mesh.
 pub struct NetConfig {
@@ -236,5 +240,28 @@ impl Net {
             Ok(Err(error)) => Err(io::Error::new(io::ErrorKind::NotConnected, error.to_string())),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+}
+
+/// Tries at an exchange that broke before it began. `libp2p-stream` drops an inbound stream that its
+/// one-place channel cannot take, as happens when several peers turn to a node at once.
+#[derive(Default)]
+struct Tries {
+    made: u32,
+}
+
+impl Tries {
+    /// Whether to try again, after a short pause.
+    async fn another(&mut self) -> bool {
+        self.made += 1;
+        if self.made < TRIES_MAX {
+            tokio::time::sleep(TRY_PAUSE * self.made).await;
+        }
+        self.made < TRIES_MAX
+    }
+
+    /// The same, unless the peer fell silent or sent nonsense: that is no dropped stream.
+    async fn another_after(&mut self, error: &io::Error) -> bool {
+        !matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::InvalidData) && self.another().await
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Net, NetEvent, identity, swarm::NetError};
+use super::{Net, NetEvent, Tries, identity, swarm::NetError};
 
 /// Questions of peers under way at once.
 const QUESTIONS_MAX: usize = 256;
@@ -44,12 +44,17 @@ impl Net {
     /// # Errors
     /// When the node is unreachable, answers nonsense, or refuses.
     pub async fn ask(&self, to: NodeId, request: &Request, within: Duration) -> Result<Response, AskError> {
+        let question = request.to_bytes();
         let exchange = async {
-            let mut stream = self.open(to, &self.protocols.ask).await?;
-            write_message(&mut stream, &request.to_bytes()).await?;
-            let answer = read_message(&mut stream).await?;
-            let _ = stream.close().await;
-            Ok::<_, io::Error>(answer)
+            let mut tries = Tries::default();
+            loop {
+                let stream = self.open(to, &self.protocols.ask).await?;
+                match put(stream, &question).await {
+                    // Every question may be put twice: it says what shall be so, not what to add.
+                    Err(error) if tries.another_after(&error).await => {}
+                    answered => return answered,
+                }
+            }
         };
         let answer = timeout(within, exchange).await.map_err(io::Error::from)??;
         match Response::from_bytes(&answer)? {
@@ -57,6 +62,13 @@ impl Net {
             response => Ok(response),
         }
     }
+}
+
+async fn put(mut stream: Stream, question: &[u8]) -> io::Result<Vec<u8>> {
+    write_message(&mut stream, question).await?;
+    let answer = read_message(&mut stream).await?;
+    let _ = stream.close().await;
+    Ok(answer)
 }
 
 async fn write_message(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {

@@ -13,7 +13,7 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
 use tokio::time::timeout;
 
-use super::{Net, NetEvent, Progress, frames};
+use super::{Net, NetEvent, Progress, Tries, frames};
 
 /// Streams kept open to one peer for the next frames; opening one costs a round trip.
 const IDLE_STREAMS_PER_PEER_MAX: usize = 8;
@@ -63,7 +63,8 @@ pub struct OutgoingFrame {
 
 /// How an exchange ended before its last sign.
 enum Broken {
-    /// No sign came: the kept stream may have been closed long ago, so a new one may do.
+    /// No sign came: a kept stream may have been closed long ago, or a new one been dropped before
+    /// it was served, so that another one may do.
     BeforeAnySign,
     /// After some sign: the receiver is lost.
     Midway,
@@ -99,8 +100,15 @@ impl Net {
                 Err(Broken::BeforeAnySign) => {}
             }
         }
-        let Ok(stream) = self.open(to, &self.protocols.frames).await else { return Progress::Lost };
-        self.exchange(to, stream, frame, patience).await.unwrap_or(Progress::Lost)
+        let mut tries = Tries::default();
+        loop {
+            let Ok(stream) = self.open(to, &self.protocols.frames).await else { return Progress::Lost };
+            match self.exchange(to, stream, frame, patience).await {
+                Ok(progress) => return progress,
+                Err(Broken::BeforeAnySign) if tries.another().await => {}
+                Err(_) => return Progress::Lost,
+            }
+        }
     }
 
     async fn exchange(

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Net, identity, swarm::NetError};
+use super::{Net, Tries, identity, swarm::NetError};
 
 /// Objects sent at once.
 const SENDING_MAX: usize = 32;
@@ -84,16 +84,15 @@ impl Net {
     /// # Errors
     /// When the peer does not have it, has it in another length, or is unreachable.
     pub async fn fetch(&self, from: NodeId, id: ObjectId, bytes: u64) -> Result<ObjectStream, FetchError> {
-        let mut stream = self.open(from, &self.protocols.objects).await?;
-        let mut length = [0; 8];
-        timeout(SILENCE_MAX, async {
-            stream.write_all(&id.0).await?;
-            stream.flush().await?;
-            stream.read_exact(&mut length).await
-        })
-        .await
-        .map_err(io::Error::from)??;
-        match u64::from_le_bytes(length) {
+        let mut tries = Tries::default();
+        let (stream, length) = loop {
+            let stream = self.open(from, &self.protocols.objects).await?;
+            match timeout(SILENCE_MAX, ask_for(id, stream)).await.map_err(io::Error::from)? {
+                Err(error) if tries.another_after(&error).await => {}
+                answered => break answered?,
+            }
+        };
+        match length {
             NOT_HERE => Err(FetchError::NotThere),
             got if got != bytes => Err(FetchError::Length { expected: bytes, got }),
             _ => Ok(ObjectStream { stream, left: bytes }),
@@ -111,6 +110,14 @@ impl Net {
         while incoming.read(&mut buffer).await? > 0 {}
         Ok((PROBE_BYTES_MAX as f64 / started.elapsed().as_secs_f64().max(1e-6)) as u64)
     }
+}
+
+async fn ask_for(id: ObjectId, mut stream: Stream) -> io::Result<(Stream, u64)> {
+    let mut length = [0; 8];
+    stream.write_all(&id.0).await?;
+    stream.flush().await?;
+    stream.read_exact(&mut length).await?;
+    Ok((stream, u64::from_le_bytes(length)))
 }
 
 pub(super) fn serve(net: &Net, source: Arc<dyn ObjectSource>) -> Result<(), NetError> {
