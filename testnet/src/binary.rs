@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 /// Why there is no node binary.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,15 @@ pub fn build() -> Result<PathBuf, BuildError> {
         return Err(BuildError::Failed(status));
     }
     named.ok_or(BuildError::NotNamed)
+}
+
+/// As [`build`], once per process: what all its tests share.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_once() -> Result<&'static Path, &'static BuildError> {
+    static BUILT: OnceLock<Result<PathBuf, BuildError>> = OnceLock::new();
+    BUILT.get_or_init(build).as_ref().map(PathBuf::as_path)
 }
 
 fn is_about_own_package(variable: &str) -> bool {

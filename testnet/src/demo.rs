@@ -5,7 +5,6 @@ mod deploying;
 mod divided;
 mod elsewhere;
 mod free;
-mod images;
 mod measured;
 mod meeting;
 mod reading;
@@ -16,15 +15,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use stormo::serve::json::TensorView;
 use stormo_protocol::ids::NodeId;
+use stormo_testnet::digits::{self, Image};
 use stormo_testnet::mesh::Mesh;
-use stormo_testnet::oip::InferRequest;
 use stormo_testnet::topology::Topology;
 use stormo_testnet::{binary, interrupt};
 
 use crate::narrator::Narrator;
-use images::Image;
 use report::Report;
 
 /// Name that the network gets in the mesh.
@@ -51,13 +48,6 @@ impl Demo<'_> {
     }
 }
 
-impl Image {
-    /// The request that asks for its digit.
-    fn request(&self, input: &TensorView) -> InferRequest {
-        InferRequest::new(&input.name, &input.shape, self.pixels.clone())
-    }
-}
-
 /// Runs it all.
 pub(crate) fn run(is_json: bool) -> Result<()> {
     let mut narrator = Narrator::new(is_json);
@@ -66,7 +56,7 @@ pub(crate) fn run(is_json: bool) -> Result<()> {
          divided over them; images go in at one peer, and every answer is checked. Nothing is slowed\n\
          down or staged. First the node is built, if it is not yet.",
     );
-    let images = images::load()?;
+    let images = digits::load()?;
     let topology = Topology::load(Path::new("demo"))?;
     let binary = binary::build()?;
     let since = Instant::now();

@@ -1,16 +1,22 @@
 //! Local meshes of real stormo nodes, each a process of its own: what the commands of `cargo mesh`
 //! and the tests of several processes stand on. Nothing here prints.
 
+pub mod arrays;
 pub mod binary;
 pub mod client;
 pub mod commands;
+pub mod digits;
 pub mod folder;
 pub mod interrupt;
+pub mod load;
 pub mod memory;
 pub mod mesh;
 pub mod oip;
 pub mod process;
+pub mod raw_http;
+pub mod reference;
 pub mod topology;
+pub mod trial;
 pub mod wait;
 
 mod signals;

@@ -1,5 +1,6 @@
 //! A mesh of node processes on this machine, from its key to its end.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -9,7 +10,7 @@ use stormo::serve::json::NodeView;
 
 use crate::commands::{CommandError, Stormo};
 use crate::folder::RunFolder;
-use crate::process::{self, Node, StartError, StartingNode};
+use crate::process::{self, Admission, Node, StartError, StartingNode};
 use crate::topology::{NodeSpec, Topology};
 use crate::wait::{self, WaitError};
 
@@ -86,18 +87,51 @@ impl Mesh {
     /// # Errors
     /// When it does not start.
     pub fn add(&mut self, spec: &NodeSpec) -> Result<&mut Node, StartError> {
-        let node = self.begin(spec)?.wait(START_MAX, &mut |_| {})?;
-        self.nodes.retain(|other| other.label() != spec.label);
+        let admission = self.admission();
+        self.add_by(spec, &admission)
+    }
+
+    /// Starts one more node, let in some other way; for the rest as [`Mesh::add`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn add_by(&mut self, spec: &NodeSpec, admission: &Admission) -> Result<&mut Node, StartError> {
+        let starting = process::start(&self.stormo.binary, spec, self.folder_of(spec), admission)?;
+        self.added(starting)
+    }
+
+    /// Starts one more node by exactly these arguments (and `--json`, `--data`): its label and the
+    /// rest of `spec` must be among them. For the rest as [`Mesh::add`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn add_with(&mut self, spec: &NodeSpec, arguments: &[OsString]) -> Result<&mut Node, StartError> {
+        let starting = process::start_with(&self.stormo.binary, spec, self.folder_of(spec), arguments)?;
+        self.added(starting)
+    }
+
+    fn added(&mut self, starting: StartingNode) -> Result<&mut Node, StartError> {
+        let node = starting.wait(START_MAX, &mut |_| {})?;
+        self.nodes.retain(|other| other.label() != node.label());
         self.nodes.push(node);
         let last = self.nodes.len() - 1;
         Ok(&mut self.nodes[last])
     }
 
     fn begin(&mut self, spec: &NodeSpec) -> Result<StartingNode, StartError> {
+        let admission = self.admission();
+        process::start(&self.stormo.binary, spec, self.folder_of(spec), &admission)
+    }
+
+    /// By the key, at the first node that runs.
+    pub fn admission(&mut self) -> Admission {
         let mut running = self.nodes.iter_mut().filter_map(|node| node.ended().is_none().then_some(node));
         let join = running.next().map(|node| node.ready.addresses.clone()).unwrap_or_default();
-        let folder = self.folder.path().join(&spec.label);
-        process::start(&self.stormo.binary, spec, folder, &self.mesh_key, &join)
+        Admission::Key { file: self.mesh_key.clone(), join }
+    }
+
+    fn folder_of(&self, spec: &NodeSpec) -> PathBuf {
+        self.folder.path().join(&spec.label)
     }
 
     /// All nodes, ended ones too, in the order of their start.

@@ -1,5 +1,6 @@
 //! One node as a process of its own: started, waited for, frozen, killed, ended.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
@@ -98,26 +99,55 @@ pub(crate) struct StartingNode {
     folder: PathBuf,
 }
 
+/// How a node gets into a mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It has the key of the mesh, and joins at these addresses.
+    Key {
+        /// The file with the key.
+        file: PathBuf,
+        /// Addresses of nodes.
+        join: Vec<String>,
+    },
+    /// All it has is a ticket.
+    Ticket(String),
+}
+
 /// Starts a node; its data and logs go to `folder`. To be called by a thread that lives as long as
 /// the node shall: the kernel ends the node when that thread ends.
 pub(crate) fn start(
     binary: &Path,
     spec: &NodeSpec,
     folder: PathBuf,
-    mesh_key: &Path,
-    join: &[String],
+    admission: &Admission,
+) -> Result<StartingNode, StartError> {
+    let budget = spec.memory_budget_bytes.to_string();
+    let mut arguments: Vec<OsString> = ["--api", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]
+        .into_iter()
+        .chain(["--label", &spec.label, "--class", class_name(spec.class), "--memory-budget", &budget])
+        .map(OsString::from)
+        .collect();
+    match admission {
+        Admission::Key { file, join } => {
+            arguments.extend(["--mesh-key".into(), file.into()]);
+            join.iter().for_each(|address| arguments.extend(["--join".into(), address.into()]));
+        }
+        Admission::Ticket(ticket) => arguments.extend(["--join".into(), ticket.into()]),
+    }
+    start_with(binary, spec, folder, &arguments)
+}
+
+/// Starts a node with these arguments and no others than those that let it be owned.
+pub(crate) fn start_with(
+    binary: &Path,
+    spec: &NodeSpec,
+    folder: PathBuf,
+    arguments: &[OsString],
 ) -> Result<StartingNode, StartError> {
     let not_run = |cause| StartError::NotRun { label: spec.label.clone(), cause };
     fs::create_dir_all(&folder).map_err(not_run)?;
     let mut command = Command::new(binary);
-    command.args(["node", "--json", "--die-with-parent", "--api", "127.0.0.1:0"]);
-    command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--label", &spec.label]);
-    command.args(["--class", class_name(spec.class)]);
-    command.args(["--memory-budget", &spec.memory_budget_bytes.to_string()]);
-    command.arg("--mesh-key").arg(mesh_key).arg("--data").arg(folder.join("data"));
-    join.iter().for_each(|address| {
-        command.args(["--join", address]);
-    });
+    command.args(["node", "--json", "--die-with-parent", "--data"]).arg(folder.join("data")).args(arguments);
     command.stdin(Stdio::null());
     command.stdout(File::create(ready_file(&folder)).map_err(not_run)?);
     // A node started again in the same folder writes on, so that its first life can be read too.
@@ -193,6 +223,11 @@ impl Node {
         log_file(&self.folder)
     }
 
+    /// All that it has logged so far.
+    pub fn logged(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
         log_end(&self.log())
@@ -243,7 +278,7 @@ impl Node {
     }
 
     /// Asks it to leave the mesh and end; a frozen one is thawed, since it could not hear.
-    pub(crate) fn ask_to_end(&mut self) {
+    pub fn ask_to_end(&mut self) {
         let _ = self.signal(Signal::End);
         let _ = self.signal(Signal::Thaw);
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use stormo::serve::json::{DeploymentState, DeploymentView, ModelView, TensorView};
 use stormo_testnet::commands::Progress;
+use stormo_testnet::digits;
 
-use super::{Demo, MODEL, ORIGIN, images};
+use super::{Demo, MODEL, ORIGIN};
 use crate::table::{Align, Table};
 
 /// The network is small: dividing, measuring and loading it takes seconds.
@@ -17,7 +18,7 @@ const DEPLOYED_MAX: Duration = Duration::from_secs(120);
 pub(super) fn tell(demo: &mut Demo) -> Result<(DeploymentView, TensorView)> {
     demo.narrator.title("the network");
     let client = demo.mesh.node(ORIGIN).client.clone();
-    let model = images::model();
+    let model = digits::model();
     demo.narrator.say(&format!("At {ORIGIN}: stormo deploy {MODEL} {} --replicas 2", model.display()));
     let mut arguments: Vec<OsString> = vec!["deploy".into(), MODEL.into(), model.into()];
     arguments.extend(["--replicas", "2", "--api", client.base()].map(OsString::from));

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use stormo::serve::json::{PlanView, TensorView};
+use stormo_testnet::digits::{self, Image};
 use stormo_testnet::oip::InferAnswer;
 
 use super::report::{Free, PlanUse, Reading};
-use super::{Demo, MODEL, ORIGIN, images, measured, reading};
+use super::{Demo, MODEL, ORIGIN, measured, reading};
 use crate::table::{Align, Table};
 
 /// Below this share of right readings something is wrong: the network reads 99 % of unseen images.
@@ -114,14 +115,14 @@ fn show_drawings(demo: &Demo, readings: &[Reading]) {
     let shown: Vec<usize> = [Some(3), misread, Some(5), Some(9)].into_iter().flatten().take(4).collect();
     let shown: Vec<_> =
         shown.iter().filter_map(|index| demo.images.get(*index).zip(readings.get(*index))).collect();
-    let drawn: Vec<&images::Image> = shown.iter().map(|(image, _)| *image).collect();
+    let drawn: Vec<&Image> = shown.iter().map(|(image, _)| *image).collect();
     let captions = shown.iter().map(|(image, reading)| {
         let caption = format!("{} is read as {}", reading.truth, reading.digit);
         format!("{caption:<width$}", width = 2 * image.width)
     });
     let captions: Vec<String> = captions.collect();
     demo.narrator.gap();
-    demo.narrator.say(&images::draw(&drawn).join("\n"));
+    demo.narrator.say(&digits::draw(&drawn).join("\n"));
     demo.narrator.say(&captions.join("    "));
     demo.narrator.gap();
 }

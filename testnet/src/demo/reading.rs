@@ -4,10 +4,10 @@ use anyhow::{Context, Result, bail};
 use stormo::serve::json::TensorView;
 use stormo_protocol::ids::{NodeId, PlanId};
 use stormo_testnet::client::Client;
+use stormo_testnet::digits::Image;
 use stormo_testnet::interrupt;
 use stormo_testnet::oip::{Difference, InferAnswer};
 
-use super::images::Image;
 use super::report::Reading;
 use super::{DIFFERENCE_MAX, Demo, MODEL, ORIGIN};
 

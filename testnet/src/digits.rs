@@ -1,52 +1,85 @@
-//! The committed images of handwritten digits, their truth, and how they look as text.
+//! The committed network that reads handwritten digits, images of them with their truth, and how
+//! they look as text.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use stormo_testnet::binary::workspace_root;
+use stormo::serve::json::TensorView;
+
+use crate::binary::workspace_root;
+use crate::oip::InferRequest;
 
 /// From paper to ink; each pixel is drawn twice, since characters are about twice as high as wide.
 const SHADES: [char; 5] = [' ', '░', '▒', '▓', '█'];
 
+/// A committed file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct BadFile {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+}
+
 /// An image of one digit.
 #[derive(Debug, Clone)]
-pub(super) struct Image {
+pub struct Image {
     /// File name.
-    pub(super) name: String,
+    pub name: String,
     /// The digit that it is.
-    pub(super) truth: u8,
+    pub truth: u8,
     /// Pixels of a row.
-    pub(super) width: usize,
+    pub width: usize,
     /// Row by row, 0 (paper) to 1 (ink).
-    pub(super) pixels: Vec<f32>,
+    pub pixels: Vec<f32>,
 }
 
 /// The trained network.
-pub(super) fn model() -> PathBuf {
+pub fn model() -> PathBuf {
     workspace_root().join("testnet/models/digits.onnx")
 }
 
+/// The folder of the images.
+pub fn folder() -> PathBuf {
+    workspace_root().join("testnet/models/digits")
+}
+
 /// All images, by name.
-pub(super) fn load() -> Result<Vec<Image>> {
-    let folder = workspace_root().join("testnet/models/digits");
+///
+/// # Errors
+/// When one is missing or damaged.
+pub fn load() -> Result<Vec<Image>, BadFile> {
+    fn bad(path: PathBuf, what: impl ToString) -> BadFile {
+        BadFile { path, what: what.to_string() }
+    }
+    let folder = folder();
     let truth = folder.join("truth.json");
-    let text = fs::read_to_string(&truth).with_context(|| truth.display().to_string())?;
-    let truth: BTreeMap<String, u8> =
-        serde_json::from_str(&text).with_context(|| truth.display().to_string())?;
-    ensure!(!truth.is_empty(), "no images in {}", folder.display());
-    let images = truth.into_iter().map(|(name, truth)| {
+    let text = fs::read_to_string(&truth).map_err(|error| bad(truth.clone(), error))?;
+    let known: BTreeMap<String, u8> =
+        serde_json::from_str(&text).map_err(|error| bad(truth.clone(), error))?;
+    if known.is_empty() {
+        return Err(bad(truth, "names no images"));
+    }
+    let images = known.into_iter().map(|(name, truth)| {
         let path = folder.join(&name);
-        let image = image::open(&path).with_context(|| path.display().to_string())?.into_luma8();
+        let image = image::open(&path).map_err(|error| bad(path, error))?.into_luma8();
         let pixels = image.pixels().map(|pixel| f32::from(pixel.0[0]) / 255.0).collect();
         Ok(Image { name, truth, width: image.width() as usize, pixels })
     });
     images.collect()
 }
 
+impl Image {
+    /// The request that asks for its digit.
+    pub fn request(&self, input: &TensorView) -> InferRequest {
+        InferRequest::new(&input.name, &input.shape, self.pixels.clone())
+    }
+}
+
 /// Images beside each other, as lines of text.
-pub(super) fn draw(images: &[&Image]) -> Vec<String> {
+pub fn draw(images: &[&Image]) -> Vec<String> {
     let rows = images.iter().map(|image| image.pixels.len() / image.width).max().unwrap_or(0);
     let line = |row: usize| images.iter().map(|image| draw_row(image, row)).collect::<Vec<_>>().join("    ");
     (0..rows).map(line).collect()

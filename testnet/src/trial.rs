@@ -1,0 +1,120 @@
+//! A mesh for one test: the binary built once, few meshes at a time on this machine, the logs told
+//! when it fails. Errors are `anyhow`'s: whoever calls is a test, which can only report them.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use stormo::serve::json::{DeploymentState, DeploymentView, PlanView};
+use stormo_protocol::state::Class;
+
+use crate::binary;
+use crate::client::Client;
+use crate::commands::{Progress, Stormo};
+use crate::mesh::Mesh;
+use crate::topology::{NodeSpec, Topology};
+use crate::wait;
+
+/// Meshes at once on this machine, whichever process runs them: two cores carry no more without
+/// nodes taking each other for dead.
+const MESHES_MAX: usize = 2;
+/// Until one of them ends: tests of several runs may queue up.
+const TURN_MAX: Duration = Duration::from_secs(30 * 60);
+/// For what takes some exchanges of a second each; much more than that on a quiet machine.
+pub const SOON: Duration = Duration::from_secs(60);
+/// For a command: dividing and measuring a network on a busy machine.
+pub const COMMAND_MAX: Duration = Duration::from_secs(300);
+
+/// A node of an ordinary kind.
+pub fn edge(label: &str) -> NodeSpec {
+    NodeSpec { label: label.to_owned(), class: Class::Edge, memory_budget_bytes: 1 << 30 }
+}
+
+/// A node that has no memory for any part of a model: it only asks.
+pub fn asker(label: &str) -> NodeSpec {
+    NodeSpec { label: label.to_owned(), class: Class::Device, memory_budget_bytes: 1000 }
+}
+
+/// The commands of the node that this workspace builds.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn stormo() -> Result<Stormo> {
+    let binary = binary::build_once().map_err(|error| anyhow!("{error}"))?;
+    Ok(Stormo { binary: binary.to_owned() })
+}
+
+/// Starts a mesh, waits until its nodes know each other, runs the test, and ends the mesh: every
+/// node that still runs then has to leave by itself.
+///
+/// # Errors
+/// What the test says, with the end of every node's log.
+pub fn run(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
+    let binary = stormo()?.binary;
+    let _turn = turn()?;
+    let topology = Topology { about: "a test".to_owned(), nodes: nodes.to_vec() };
+    let mut mesh = Mesh::start(&binary, &topology, &mut |_| {})?;
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        mesh.wait_for_nodes(nodes.len(), SOON)?;
+        test(&mut mesh)
+    }));
+    let ran = ran.unwrap_or_else(|_| Err(anyhow!("the test panicked, as told above")));
+    let bad = mesh.end();
+    let ended = if bad.is_empty() { Ok(()) } else { Err(anyhow!("did not leave by themselves: {bad:?}")) };
+    ran.and(ended).with_context(|| logs(&mesh))
+}
+
+/// Waits for a place among the meshes of this machine; it is free again when the file is closed.
+pub(crate) fn turn() -> Result<File> {
+    let folder = std::env::temp_dir().join("stormo-testnet-turns");
+    fs::create_dir_all(&folder)?;
+    let open = |place: usize| File::create(folder.join(place.to_string()));
+    let places = (0..MESHES_MAX).map(open).collect::<Result<Vec<File>, _>>()?;
+    let free = wait::until("a place for a mesh", TURN_MAX, || {
+        let free = places.iter().position(|place| place.try_lock().is_ok());
+        free.ok_or_else(|| format!("{MESHES_MAX} meshes run on this machine"))
+    })?;
+    places.into_iter().nth(free).context("the place is there")
+}
+
+fn logs(mesh: &Mesh) -> String {
+    let told = mesh.nodes().iter().map(|node| format!("log of {}:\n{}\n", node.label(), node.log_end()));
+    told.collect()
+}
+
+/// Arguments as a command line has them.
+pub fn arguments(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+/// Deploys a model at a node by the command; it is then warm.
+///
+/// # Errors
+/// When the command fails, or says that not all is warm.
+pub fn deploy(mesh: &Mesh, at: &str, name: &str, model: &Path, options: &[&str]) -> Result<DeploymentView> {
+    let mut command: Vec<OsString> = vec!["deploy".into(), name.into(), model.into()];
+    command.extend(arguments(&["--api", mesh.node(at).client.base()]));
+    command.extend(arguments(options));
+    let view: DeploymentView = mesh.stormo().json(&command, Progress::Kept, COMMAND_MAX)?;
+    ensure!(view.state == DeploymentState::Ready, "`{name}` is not warm: {view:?}");
+    Ok(view)
+}
+
+/// Waits until a node lists a plan of this kind (`chain-3`) on loaded parts only.
+///
+/// # Errors
+/// When it does not in time.
+pub fn loaded_plan(client: &Client, model: &str, kind: &str) -> Result<PlanView> {
+    let what = format!("a {kind} plan for `{model}` on loaded parts");
+    let found = wait::until(&what, SOON, || {
+        let plans = client.plans(model).map_err(|error| error.to_string())?.plans;
+        let seen: Vec<String> =
+            plans.iter().map(|plan| format!("{} ({} ms cold)", plan.kind, plan.cold_ms)).collect();
+        let fit = plans.into_iter().find(|plan| plan.kind == kind && plan.cold_ms == 0.0);
+        fit.ok_or_else(|| seen.join(", "))
+    })?;
+    Ok(found)
+}
