@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use stormo::serve::json::TensorView;
 
 use crate::binary::workspace_root;
-use crate::oip::InferRequest;
+use crate::oip::{FloatTensor, InferRequest};
 
 /// From paper to ink; each pixel is drawn twice, since characters are about twice as high as wide.
 const SHADES: [char; 5] = [' ', '░', '▒', '▓', '█'];
@@ -76,6 +76,13 @@ impl Image {
     pub fn request(&self, input: &TensorView) -> InferRequest {
         InferRequest::new(&input.name, &input.shape, self.pixels.clone())
     }
+}
+
+/// The digit of an answer: the likeliest class.
+pub fn read(outputs: &[FloatTensor]) -> Option<u8> {
+    let probabilities = &outputs.first()?.data;
+    let likeliest = probabilities.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    likeliest.and_then(|(digit, _)| u8::try_from(digit).ok())
 }
 
 /// Images beside each other, as lines of text.

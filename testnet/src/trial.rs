@@ -8,15 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use stormo::serve::json::{DeploymentState, DeploymentView, PlanView};
+use stormo::serve::json::{DeploymentState, DeploymentView, PlanView, TensorView};
 use stormo_protocol::state::Class;
 
-use crate::binary;
 use crate::client::Client;
 use crate::commands::{Progress, Stormo};
 use crate::mesh::Mesh;
 use crate::topology::{NodeSpec, Topology};
 use crate::wait;
+use crate::{binary, digits};
 
 /// Meshes at once on this machine, whichever process runs them: two cores carry no more without
 /// nodes taking each other for dead.
@@ -53,8 +53,16 @@ pub fn stormo() -> Result<Stormo> {
 /// # Errors
 /// What the test says, with the end of every node's log.
 pub fn run(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
-    let binary = stormo()?.binary;
     let _turn = turn()?;
+    run_beside(nodes, test)
+}
+
+/// The same within a test that runs a mesh already and so has a place among the meshes.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_beside(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
+    let binary = stormo()?.binary;
     let topology = Topology { about: "a test".to_owned(), nodes: nodes.to_vec() };
     let mut mesh = Mesh::start(&binary, &topology, &mut |_| {})?;
     let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -68,7 +76,7 @@ pub fn run(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Re
 }
 
 /// Waits for a place among the meshes of this machine; it is free again when the file is closed.
-pub(crate) fn turn() -> Result<File> {
+fn turn() -> Result<File> {
     let folder = std::env::temp_dir().join("stormo-testnet-turns");
     fs::create_dir_all(&folder)?;
     let open = |place: usize| File::create(folder.join(place.to_string()));
@@ -101,6 +109,31 @@ pub fn deploy(mesh: &Mesh, at: &str, name: &str, model: &Path, options: &[&str])
     let view: DeploymentView = mesh.stormo().json(&command, Progress::Kept, COMMAND_MAX)?;
     ensure!(view.state == DeploymentState::Ready, "`{name}` is not warm: {view:?}");
     Ok(view)
+}
+
+/// The network `digits` as it is known at a node; waits until it is.
+///
+/// # Errors
+/// When it is not in time.
+pub fn digits_input(client: &Client) -> Result<TensorView> {
+    let model = wait::until("the network to be known", SOON, || {
+        let models = client.models().map_err(|error| error.to_string())?.models;
+        models.into_iter().find(|model| model.name == "digits").ok_or_else(|| "it is not".to_owned())
+    })?;
+    model.inputs.into_iter().next().context("it has an input")
+}
+
+/// Lets a node read an image by the network `digits`, however it likes.
+///
+/// # Errors
+/// When the answer is missing or wrong.
+pub fn check_reads(client: &Client) -> Result<()> {
+    let input = digits_input(client)?;
+    let image = digits::load()?.swap_remove(3);
+    let answer = client.infer("digits", &image.request(&input))?;
+    let read = digits::read(&answer.outputs).context("no digit in the answer")?;
+    ensure!(read == image.truth, "a {} was read as {read} at {}", image.truth, client.base());
+    Ok(())
 }
 
 /// Waits until a node lists a plan of this kind (`chain-3`) on loaded parts only.

@@ -1,0 +1,162 @@
+//! Who belongs to a mesh: joining, staying apart, coming back, leaving.
+
+use anyhow::{Context, Result, ensure};
+use stormo::serve::json::NodeView;
+use stormo_testnet::client::Client;
+use stormo_testnet::commands::{Progress, Stormo};
+use stormo_testnet::process::Admission;
+use stormo_testnet::trial::{self, COMMAND_MAX, SOON, arguments, edge};
+use stormo_testnet::{digits, wait};
+
+#[derive(serde::Deserialize)]
+struct Invitation {
+    ticket: String,
+}
+
+#[test]
+fn joins_by_ticket_with_a_fresh_data_directory_and_by_address_with_the_key() -> Result<()> {
+    trial::run(&[edge("one")], |mesh| {
+        let api = mesh.node("one").client.base().to_owned();
+        let mut invite = arguments(&["invite", "--api", &api, "--data"]);
+        invite.push(mesh.key_folder().into());
+        let Invitation { ticket } = mesh.stormo().json(&invite, Progress::Kept, COMMAND_MAX)?;
+        mesh.add_by(&edge("by-ticket"), &Admission::Ticket(ticket))?;
+        // A mesh adds nodes by the key's file and an address.
+        mesh.add(&edge("by-address"))?;
+        mesh.wait_for_nodes(3, SOON)?;
+        // The ticket's key is kept: started again, the node needs neither ticket nor key.
+        let before = mesh.node("by-ticket").id();
+        mesh.node_mut("by-ticket").kill()?;
+        let alone =
+            arguments(&["--api", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0", "--label", "by-ticket"]);
+        let one = mesh.node("one").ready.addresses.clone();
+        let join = one.iter().flat_map(|address| arguments(&["--join", address]));
+        let again = [alone, join.collect()].concat();
+        let after = mesh.add_with(&edge("by-ticket"), &again)?.id();
+        ensure!(before == after, "its peer id changed from {before} to {after}");
+        Ok(mesh.wait_for_nodes(3, SOON)?)
+    })
+}
+
+#[test]
+fn two_meshes_never_merge() -> Result<()> {
+    trial::run(&[edge("ours")], |ours| {
+        trial::run_beside(&[edge("theirs")], |theirs| {
+            let address = theirs.node("theirs").ready.addresses[0].clone();
+            let Admission::Key { file, mut join } = ours.admission() else {
+                unreachable!("a mesh adds by key")
+            };
+            join.push(address);
+            ours.add_by(&edge("astray"), &Admission::Key { file, join })?;
+            ours.wait_for_nodes(2, SOON)?;
+            // Another one that has no way to its own mesh: it dials the other mesh only.
+            let Admission::Key { file, .. } = ours.admission() else { unreachable!("a mesh adds by key") };
+            let join = theirs.node("theirs").ready.addresses.clone();
+            let lost = ours.add_by(&edge("lost"), &Admission::Key { file, join })?;
+            wait::until("a warning that says what to check", SOON, || {
+                let log = lost.logged();
+                let told = log.lines().any(|line| {
+                    line.contains("WARN")
+                        && line.contains("cannot join there")
+                        && line.contains("key of its mesh")
+                });
+                if told { Ok(()) } else { Err(log) }
+            })?;
+            for node in ours.nodes().iter().chain(theirs.nodes()) {
+                let seen: Vec<String> = labels(&node.client)?;
+                let is_ours = ours.nodes().iter().any(|own| own.id() == node.id());
+                ensure!(is_ours != seen.contains(&"theirs".to_owned()), "{} knows {seen:?}", node.label());
+            }
+            let seen = labels(&theirs.node("theirs").client)?;
+            ensure!(seen == ["theirs"], "the other mesh knows {seen:?}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn a_node_started_again_is_the_same_and_usable() -> Result<()> {
+    trial::run(&[edge("one"), edge("two")], |mesh| {
+        trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "2"])?;
+        let before = mesh.node("two").id();
+        mesh.node_mut("two").kill()?;
+        wait_until_left_out(&mesh.node("one").client, "two")?;
+        let after = mesh.add(&edge("two"))?.id();
+        ensure!(before == after, "its peer id changed from {before} to {after}");
+        mesh.wait_for_nodes(2, SOON)?;
+        // Usable again: it answers itself, and the other one plans with it.
+        trial::check_reads(&mesh.node("two").client)?;
+        let client = &mesh.node("one").client;
+        wait::until("a plan that runs on it", SOON, || {
+            let plans = client.plans("digits").map_err(|error| error.to_string())?.plans;
+            let uses = plans.iter().find(|plan| plan.stages.iter().all(|stage| stage.label == "two"));
+            uses.map(|plan| plan.id).ok_or_else(|| format!("{} plans without it", plans.len()))
+        })?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_killed_node_leaves_the_plans_and_the_status_says_so() -> Result<()> {
+    trial::run(&[edge("one"), edge("two"), edge("three")], |mesh| {
+        trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "3"])?;
+        trial::loaded_plan(&mesh.node("one").client, "digits", "remote")?;
+        mesh.node_mut("two").kill()?;
+        let client = &mesh.node("one").client;
+        wait_until_left_out(client, "two")?;
+        for plan in client.plans("digits")?.plans {
+            let on: Vec<&str> = plan.stages.iter().map(|stage| stage.label.as_str()).collect();
+            ensure!(!on.contains(&"two"), "a plan still runs on {on:?}");
+        }
+        let status = run(mesh.stormo(), &["status", "--api", client.base()])?;
+        let line = status.lines().find(|line| line.starts_with("two ")).context("it is listed")?;
+        ensure!(line.contains("left out"), "the status says: {line}");
+        trial::check_reads(&mesh.node("one").client)
+    })
+}
+
+#[test]
+fn a_node_asked_to_end_says_that_it_leaves_and_exits_with_0() -> Result<()> {
+    trial::run(&[edge("one"), edge("two"), edge("three")], |mesh| {
+        mesh.node_mut("two").ask_to_end();
+        let node = mesh.node_mut("two");
+        let status = wait::until("its end", SOON, || node.ended().ok_or_else(|| "it runs".to_owned()))?;
+        ensure!(status.success(), "it ended with {status}");
+        for label in ["one", "three"] {
+            wait_until_left_out(&mesh.node(label).client, "two")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn init_does_not_overwrite_a_key() -> Result<()> {
+    let stormo = trial::stormo()?;
+    let folder = tempfile::tempdir()?;
+    let key = stormo.init(folder.path())?;
+    let before = std::fs::read(&key)?;
+    let refused = stormo.init(folder.path()).err().context("a second key was made")?.to_string();
+    ensure!(refused.contains("already holds the key"), "{refused}");
+    ensure!(std::fs::read(&key)? == before, "the key changed");
+    Ok(())
+}
+
+fn run(stormo: &Stormo, words: &[&str]) -> Result<String> {
+    let ran = stormo.run(&arguments(words), Progress::Kept, COMMAND_MAX)?;
+    ensure!(ran.status.success(), "{words:?}: {}", ran.stderr);
+    Ok(ran.stdout)
+}
+
+fn labels(client: &Client) -> Result<Vec<String>> {
+    Ok(client.nodes()?.into_iter().map(|node| node.label).collect())
+}
+
+fn wait_until_left_out(client: &Client, label: &str) -> Result<()> {
+    let is_out = |node: &NodeView| node.label == label && !node.usable;
+    wait::until(&format!("`{label}` to be left out"), SOON, || {
+        let nodes = client.nodes().map_err(|error| error.to_string())?;
+        let seen: Vec<(&str, bool)> = nodes.iter().map(|node| (node.label.as_str(), node.usable)).collect();
+        if nodes.iter().any(is_out) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })?;
+    Ok(())
+}
