@@ -132,7 +132,7 @@ impl Client {
     pub fn infer(&self, model: &str, header_length: usize, body: &[u8]) -> Result<Answered, CommandError> {
         let request = self
             .agent
-            .post(self.url(&format!("/v2/models/{model}/infer")))
+            .post(self.url(&format!("/v2/models/{}/infer", encoded(model))))
             .header("authorization", self.bearer())
             .header("inference-header-content-length", header_length)
             .header("content-type", "application/octet-stream");
@@ -162,6 +162,16 @@ impl Client {
             response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
         Ok(Answered { status: response.status().as_u16(), header_length, body })
     }
+}
+
+/// For a path or a query: everything but letters, digits and a few signs by its number.
+pub fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
 }
 
 fn good(answered: Answered) -> Result<Answered, CommandError> {

@@ -11,7 +11,7 @@ use stormo_protocol::model::is_valid_name;
 use super::table::{bytes, ms, table};
 use super::{here, say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
-use crate::app::client::{Client, CommandError};
+use crate::app::client::{Client, CommandError, encoded};
 use crate::app::config::library_search;
 use crate::deploy::{Prepared, Source, prepare};
 use crate::engine::{Engine, EngineConfig, runtime_library};
@@ -89,7 +89,8 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
 }
 
 pub(super) fn take_back(args: &UndeployArgs) -> Result<(), CommandError> {
-    let view: DeploymentView = Client::new(&args.api)?.delete(&format!("/v1/deployments/{}", args.name))?;
+    let view: DeploymentView =
+        Client::new(&args.api)?.delete(&format!("/v1/deployments/{}", encoded(&args.name)))?;
     if args.api.json {
         return say_json(&view);
     }

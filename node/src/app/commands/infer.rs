@@ -7,7 +7,7 @@ use super::inputs::read_inputs;
 use super::table::ms;
 use super::{here, say, say_json};
 use crate::app::cli::InferArgs;
-use crate::app::client::{Answered, Client, CommandError};
+use crate::app::client::{Answered, Client, CommandError, encoded};
 use crate::serve::json::ModelView;
 
 /// Values of an output that are shown to people.
@@ -15,7 +15,7 @@ const SHOWN_MAX: usize = 5;
 
 pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
-    let model: ModelView = client.get(&format!("/v1/models/{}", args.name))?;
+    let model: ModelView = client.get(&format!("/v1/models/{}", encoded(&args.name)))?;
     let inputs = read_inputs(&args.inputs, &model.inputs)?;
     let (header_length, body) = request(args, &inputs)?;
     let answered = client.infer(&args.name, header_length, &body)?;

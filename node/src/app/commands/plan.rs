@@ -3,7 +3,7 @@
 use super::table::{bytes, ms, table};
 use super::{say, say_json};
 use crate::app::cli::PlanArgs;
-use crate::app::client::{Client, CommandError};
+use crate::app::client::{Client, CommandError, encoded};
 use crate::serve::json::{PlanView, PlansView};
 
 pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
@@ -39,14 +39,4 @@ fn row(plan: &PlanView) -> Vec<String> {
         bytes(plan.bytes),
         stages.join(" > "),
     ]
-}
-
-/// For a query: everything but letters, digits and a few signs by its number.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
