@@ -139,6 +139,12 @@ impl Shared {
         let Ok(_permit) = self.bodies.try_acquire() else {
             return Err(refusal(StatusCode::TOO_MANY_REQUESTS, "too many bodies at once; try again shortly"));
         };
+        let declared = request.headers().get(header::CONTENT_LENGTH);
+        let declared: Option<u64> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        if let Some(bytes) = declared.filter(|bytes| *bytes > BODY_BYTES_MAX as u64) {
+            let text = format!("a body has at most {BODY_BYTES_MAX} bytes; {bytes} were announced");
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
         let limited = axum::RequestExt::with_limited_body(request);
         let read = axum::body::to_bytes(limited.into_body(), BODY_BYTES_MAX);
         match tokio::time::timeout(BODY_TIMEOUT, read).await {
