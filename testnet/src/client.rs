@@ -155,6 +155,24 @@ impl Client {
         raw(&url, sent)
     }
 
+    /// Puts a body as it is.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn put_raw(&self, path: &str, body: &[u8]) -> Result<RawAnswer, ApiError> {
+        let url = self.url(path);
+        raw(&url, self.agent.put(&url).send(body))
+    }
+
+    /// Asks for a path, for answers that are not to be typed.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn get_raw(&self, path: &str) -> Result<RawAnswer, ApiError> {
+        let url = self.url(path);
+        raw(&url, self.agent.get(&url).call())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }

@@ -11,17 +11,24 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// Sends these bytes to the node at `base`, says that no more will come, and reads its answer.
+/// Sends these bytes to the node at `base` and reads its answer.
 ///
 /// # Errors
 /// When it cannot be reached, stays silent, or answers no HTTP.
 pub fn exchange(base: &str, bytes: &[u8]) -> io::Result<RawAnswer> {
-    let mut stream = send(base, bytes)?;
-    stream.shutdown(Shutdown::Write)?;
-    let mut answer = Vec::new();
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
-    Read::by_ref(&mut stream).take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    let answer = read(send(base, bytes)?)?;
     parse(&answer).ok_or_else(|| io::Error::other(format!("no HTTP: {}", String::from_utf8_lossy(&answer))))
+}
+
+/// Sends these bytes, says that no more will come, and waits until the node closes the connection;
+/// gives its answer if there was one.
+///
+/// # Errors
+/// When it cannot be reached, or keeps the connection and stays silent.
+pub fn break_off(base: &str, bytes: &[u8]) -> io::Result<Option<RawAnswer>> {
+    let stream = send(base, bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    Ok(parse(&read(stream)?))
 }
 
 /// Sends these bytes and closes the connection at once.
@@ -30,6 +37,13 @@ pub fn exchange(base: &str, bytes: &[u8]) -> io::Result<RawAnswer> {
 /// When the node cannot be reached.
 pub fn hang_up(base: &str, bytes: &[u8]) -> io::Result<()> {
     send(base, bytes).map(drop)
+}
+
+fn read(mut stream: TcpStream) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    Read::by_ref(&mut stream).take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
 }
 
 fn send(base: &str, bytes: &[u8]) -> io::Result<TcpStream> {
