@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use stormo::serve::json::{DeploymentState, DeploymentView, PlanView, TensorView};
+use stormo::serve::json::{DeploymentState, DeploymentView, NodeView, PlanView, TensorView};
 use stormo_protocol::state::Class;
 
 use crate::client::Client;
@@ -150,4 +150,18 @@ pub fn loaded_plan(client: &Client, model: &str, kind: &str) -> Result<PlanView>
         fit.ok_or_else(|| seen.join(", "))
     })?;
     Ok(found)
+}
+
+/// Waits until a node's plans leave another one out.
+///
+/// # Errors
+/// When they do not in time.
+pub fn wait_until_left_out(client: &Client, label: &str) -> Result<()> {
+    let is_out = |node: &NodeView| node.label == label && !node.usable;
+    wait::until(&format!("`{label}` to be left out"), SOON, || {
+        let nodes = client.nodes().map_err(|error| error.to_string())?;
+        let seen: Vec<(&str, bool)> = nodes.iter().map(|node| (node.label.as_str(), node.usable)).collect();
+        if nodes.iter().any(is_out) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })?;
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! Who belongs to a mesh: joining, staying apart, coming back, leaving.
 
 use anyhow::{Context, Result, ensure};
-use stormo::serve::json::NodeView;
 use stormo_testnet::client::Client;
 use stormo_testnet::commands::{Progress, Stormo};
 use stormo_testnet::process::Admission;
@@ -80,7 +79,7 @@ fn a_node_started_again_is_the_same_and_usable() -> Result<()> {
         trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "2"])?;
         let before = mesh.node("two").id();
         mesh.node_mut("two").kill()?;
-        wait_until_left_out(&mesh.node("one").client, "two")?;
+        trial::wait_until_left_out(&mesh.node("one").client, "two")?;
         let after = mesh.add(&edge("two"))?.id();
         ensure!(before == after, "its peer id changed from {before} to {after}");
         mesh.wait_for_nodes(2, SOON)?;
@@ -103,7 +102,7 @@ fn a_killed_node_leaves_the_plans_and_the_status_says_so() -> Result<()> {
         trial::loaded_plan(&mesh.node("one").client, "digits", "remote")?;
         mesh.node_mut("two").kill()?;
         let client = &mesh.node("one").client;
-        wait_until_left_out(client, "two")?;
+        trial::wait_until_left_out(client, "two")?;
         for plan in client.plans("digits")?.plans {
             let on: Vec<&str> = plan.stages.iter().map(|stage| stage.label.as_str()).collect();
             ensure!(!on.contains(&"two"), "a plan still runs on {on:?}");
@@ -123,7 +122,7 @@ fn a_node_asked_to_end_says_that_it_leaves_and_exits_with_0() -> Result<()> {
         let status = wait::until("its end", SOON, || node.ended().ok_or_else(|| "it runs".to_owned()))?;
         ensure!(status.success(), "it ended with {status}");
         for label in ["one", "three"] {
-            wait_until_left_out(&mesh.node(label).client, "two")?;
+            trial::wait_until_left_out(&mesh.node(label).client, "two")?;
         }
         Ok(())
     })
@@ -149,14 +148,4 @@ fn run(stormo: &Stormo, words: &[&str]) -> Result<String> {
 
 fn labels(client: &Client) -> Result<Vec<String>> {
     Ok(client.nodes()?.into_iter().map(|node| node.label).collect())
-}
-
-fn wait_until_left_out(client: &Client, label: &str) -> Result<()> {
-    let is_out = |node: &NodeView| node.label == label && !node.usable;
-    wait::until(&format!("`{label}` to be left out"), SOON, || {
-        let nodes = client.nodes().map_err(|error| error.to_string())?;
-        let seen: Vec<(&str, bool)> = nodes.iter().map(|node| (node.label.as_str(), node.usable)).collect();
-        if nodes.iter().any(is_out) { Ok(()) } else { Err(format!("{seen:?}")) }
-    })?;
-    Ok(())
 }
