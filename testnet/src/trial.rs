@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
@@ -73,6 +74,12 @@ pub fn run_beside(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>
     let bad = mesh.end();
     let ended = if bad.is_empty() { Ok(()) } else { Err(anyhow!("did not leave by themselves: {bad:?}")) };
     ran.and(ended).with_context(|| logs(&mesh))
+}
+
+/// Says that a test is left out, and how to enable it; the test runner would keep a `print` to itself.
+pub fn skipped(why: &str) {
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 /// Waits for a place among the meshes of this machine; it is free again when the file is closed.

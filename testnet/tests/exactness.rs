@@ -49,9 +49,9 @@ fn fastestdet_through_two_three_and_five_processes() -> Result<()> {
 
 fn through_two_three_and_five(name: &'static str) -> Result<()> {
     let Some(folder) = shared_models() else {
-        eprintln!(
-            "SKIPPED: no shared models. Set STORMO_SHARED to the folder that holds `models/{name}.onnx`."
-        );
+        trial::skipped(&format!(
+            "no shared models. Set STORMO_SHARED to the folder that holds `models/{name}.onnx`."
+        ));
         return Ok(());
     };
     let golden = arrays::read_golden(&folder.join("golden").join(format!("{name}.npz")))?;

@@ -30,7 +30,7 @@ fn the_origin_moves_only_input_and_result() -> Result<()> {
 fn block_count(mesh: &Mesh) -> Result<usize> {
     trial::deploy(mesh, "origin", "digits", &digits::model(), &["--replicas", "1"])?;
     let models = mesh.node("origin").client.models()?.models;
-    Ok(models.first().context("it is listed")?.block_ms.len())
+    Ok(models.first().context("it is listed")?.blocks.len())
 }
 
 fn thirds(blocks: usize) -> String {
