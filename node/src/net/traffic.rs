@@ -8,7 +8,7 @@ use stormo_protocol::ids::NodeId;
 /// Peers that are counted one by one; what others move is not counted.
 const PEERS_MAX: usize = 1024;
 
-/// Bytes of frames (headers included) exchanged with one peer.
+/// Bytes of tensors (payloads of frames, headers not counted) exchanged with one peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeerTraffic {
     /// Sent to it.

@@ -98,7 +98,7 @@ fn show(demo: &Demo, hops: &[Hop]) {
         ("from", Align::Left),
         ("to", Align::Left),
         ("tensors, by plan", Align::Right),
-        ("sent, frames included", Align::Right),
+        ("tensors, as counted", Align::Right),
     ]);
     for hop in hops {
         table.row([
