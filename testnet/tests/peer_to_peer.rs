@@ -73,16 +73,16 @@ fn check(mesh: &Mesh) -> Result<()> {
     Ok(())
 }
 
-/// Counters once two looks at them agree: a sender counts a moment after the answer is there.
+/// Counters once each node has sent what the others received from it: a sender counts a moment after
+/// the receiver, and so perhaps after the answer is there.
 fn settled(mesh: &Mesh, labels: &[&str]) -> Result<Vec<Moved>> {
-    let mut last = None;
-    let settled = wait::until("counters to stand still", SOON, || {
+    let ids: Vec<NodeId> = labels.iter().map(|label| mesh.node(label).id()).collect();
+    let settled = wait::until("senders to have counted what receivers have", SOON, || {
         let now = moved(mesh, labels).map_err(|error| error.to_string())?;
-        if last.as_ref() == Some(&now) {
-            return Ok(now);
-        }
-        last = Some(now);
-        Err("they move".to_owned())
+        let with = |at: usize, peer: usize| now[at].get(&ids[peer]).copied().unwrap_or_default();
+        let agree = |from: usize, to: usize| with(from, to).0 == with(to, from).1;
+        let all = (0..ids.len()).all(|from| (0..ids.len()).all(|to| agree(from, to)));
+        if all { Ok(now) } else { Err(format!("{now:?}")) }
     })?;
     Ok(settled)
 }
