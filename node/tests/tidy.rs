@@ -91,21 +91,12 @@ const DOORS: [Door; 6] = [
         remedy: "give `net` the function that is missing",
     },
     Door {
-        words: &[
-            "env::var",
-            "env::var_os",
-            "env::vars",
-            "env::vars_os",
-            "env::set_var",
-            "env::remove_var",
-            "env::temp_dir",
-        ],
+        words: &["env::var", "env::var_os", "env::vars", "env::vars_os", "env::set_var", "env::remove_var"],
         rooms: &CRATES,
         open: &[
             ("node/src/app/config.rs", "the reader of the environment"),
             ("node/src/engine/telemetry.rs", "ONNX Runtime heeds nothing but a variable"),
             ("testnet/src/binary.rs", "builds the node with the cargo that runs this"),
-            ("testnet/src/folder.rs", "a mesh lives in the temporary folder"),
         ],
         binds_tests: false,
         rule: "the environment is read in `node/src/app/config.rs`",
