@@ -91,6 +91,9 @@ pub struct NodeView {
     pub is_self: bool,
     /// Whether plans may use it: heard of lately, and not leaving.
     pub usable: bool,
+    /// Whether it said that it is going away.
+    #[serde(default)]
+    pub leaving: bool,
     /// Since its record was last heard of.
     pub age_ms: u64,
     /// Where it listens.
@@ -253,6 +256,7 @@ pub struct DeploymentsView {
 
 /// One line of a placement: these blocks on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlacementEntry {
     /// Peer id or label.
     pub node: String,

@@ -48,6 +48,7 @@ fn node_row(node: &NodeView, own: Option<&NodeView>) -> Vec<String> {
     let heard = match (node.is_self, node.usable) {
         (true, _) => "itself".to_owned(),
         (false, true) => format!("{:.1} s ago", node.age_ms as f64 / 1000.0),
+        (false, false) if node.leaving => "left".to_owned(),
         (false, false) => format!("{:.0} s ago, left out", node.age_ms as f64 / 1000.0),
     };
     let hosted: Vec<String> = node

@@ -52,6 +52,7 @@ impl Driver {
             class: machine.class,
             is_self,
             usable,
+            leaving: record.load.leaving,
             age_ms,
             addresses: machine.addresses.iter().map(|address| with_peer(address, record.node)).collect(),
             cores: machine.cores,
