@@ -178,6 +178,7 @@ pub struct Net {
     protocols: Arc<Protocols>,
     events: mpsc::Sender<NetEvent>,
     idle: Arc<deliver::IdleStreams>,
+    lanes: Arc<deliver::Lanes>,
     traffic: Arc<Traffic>,
 }
 
@@ -197,6 +198,7 @@ impl Net {
             protocols,
             events: events.clone(),
             idle: Arc::default(),
+            lanes: Arc::default(),
             traffic: Arc::default(),
         };
         receive::serve(&net)?;

@@ -1,6 +1,7 @@
 //! The HTTP front of a node: Open Inference Protocol and mesh API. It reads and answers calls; what
 //! they do is decided by the driver.
 
+mod connections;
 pub mod json;
 mod mesh_api;
 mod oip;
@@ -15,7 +16,6 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -71,10 +71,6 @@ pub async fn start(address: SocketAddr, front: Front) -> Result<(SocketAddr, Joi
     let failed = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let listener = listener.tap_io(|stream| {
-        // Without it, small answers may wait 40 ms for an acknowledgement; with an error they do.
-        let _ = stream.set_nodelay(true);
-    });
     let shared = Shared { front, bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
     let router = Router::new()
         .merge(oip::routes())
@@ -82,15 +78,13 @@ pub async fn start(address: SocketAddr, front: Front) -> Result<(SocketAddr, Joi
         .fallback(|| async {
             refusal(StatusCode::NOT_FOUND, "there is nothing here; the API is under /v2 and /v1")
         })
+        .method_not_allowed_fallback(|| async {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(shared.clone(), authorised))
         .with_state(shared);
-    let task = tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the API ended");
-        }
-    });
-    Ok((bound, task))
+    Ok((bound, tokio::spawn(connections::serve(listener, router))))
 }
 
 /// Lets a call in if it brings the token, where one is wanted.

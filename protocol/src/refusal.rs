@@ -49,8 +49,8 @@ refusals! {
     RunFailed = 10, "its runtime failed on the partition (its log says why)";
     /// The deadline passed.
     DeadlinePassed = 11, "the deadline passed";
-    /// The next stage could not be reached or fell silent.
-    SuccessorLost = 12, "the next stage was lost";
+    /// The stage's host could not be reached, or fell silent.
+    SuccessorLost = 12, "it could not be reached, or fell silent";
     /// The request was cancelled.
     Cancelled = 13, "the request was cancelled";
     /// The node is shutting down.

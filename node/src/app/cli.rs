@@ -188,13 +188,13 @@ pub struct DeployArgs {
     pub name: String,
     /// The ONNX file.
     pub model: PathBuf,
-    /// Nodes that host each part.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub replicas: u16,
+    /// Nodes that host each part [default: 2, or 1 with --parts]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub replicas: Option<u16>,
     /// Shape of an input whose axes the model leaves open.
     #[arg(long, value_name = "INPUT=1x3x224x224", value_parser = parse_shape)]
     pub sample_shape: Vec<(String, Vec<u64>)>,
-    /// Divide into this many parts of about equal time, on as many nodes.
+    /// Divide into this many parts of about equal time, each on a node of its own.
     #[arg(long, conflicts_with = "placement", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub parts: Option<u16>,
     /// Or place as a TOML file says: `[[place]] node = "LABEL" blocks = [0, 5]`.

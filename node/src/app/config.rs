@@ -28,6 +28,9 @@ pub enum ConfigError {
          --join TICKET (from `stormo invite` on a node that is in it)", data = .0.parent().unwrap_or(.0).display()
     )]
     NoMeshKey(PathBuf),
+    /// Another node runs with it.
+    #[error("`{0}` is in use by another node; end that one, or give this one a --data of its own")]
+    InUse(PathBuf),
     /// A mesh key file holds something else.
     #[error("`{0}` does not hold a mesh key")]
     BadMeshKey(PathBuf),
@@ -156,6 +159,22 @@ impl NodeConfig {
             class: args.class.into(),
             memory_budget_bytes: args.memory_budget.unwrap_or_else(monitor::memory_budget_bytes),
         })
+    }
+
+    /// Takes the data directory for this process: two nodes of one identity would silence each other.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be used.
+    pub fn lock(&self) -> Result<fs::File, ConfigError> {
+        let path = self.data.join("lock");
+        let failed = |source| ConfigError::File { path: path.clone(), source };
+        fs::create_dir_all(&self.data).map_err(failed)?;
+        let file = fs::File::create(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(ConfigError::InUse(self.data.clone())),
+            Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+        }
     }
 
     /// Counts the starts of this data directory.

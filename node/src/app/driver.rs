@@ -109,6 +109,7 @@ pub struct Driver {
     stages: BTreeMap<StageKey, HostedStage>,
     early_offers: Vec<EarlyOffer>,
     origins: BTreeMap<RequestId, Pending>,
+    parked: Vec<origins::Parked>,
     finished: VecDeque<RequestView>,
     plans: KnownPlans,
     placements: BTreeMap<String, Placement>,
@@ -137,6 +138,7 @@ impl Driver {
             stages: BTreeMap::new(),
             early_offers: Vec::new(),
             origins: BTreeMap::new(),
+            parked: Vec::new(),
             finished: VecDeque::new(),
             plans: KnownPlans::default(),
             placements: BTreeMap::new(),
@@ -217,7 +219,7 @@ impl Driver {
     fn on_call(&mut self, call: Call) {
         match call {
             Call::Infer { model, version, inputs, options, reply } => {
-                self.on_infer(&model, version, inputs, options, reply);
+                self.on_infer(origins::Asked { model, version, inputs, options, reply });
             }
             Call::Plans { model, all, force_first, force_last, reply } => {
                 self.on_plans(&model, all, force_first, force_last, reply);
@@ -254,6 +256,7 @@ impl Driver {
         self.expire_stages();
         self.expire_offers();
         self.expire_origins();
+        self.try_parked();
         self.gossip_tick();
     }
 

@@ -76,6 +76,8 @@ pub async fn run(
     ready: impl FnOnce(&Ready),
     ended: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    // Held until this function ends.
+    let _lock = config.lock()?;
     let identity = Identity::load_or_create(&config.data.join("node.key"))?;
     let pool = Arc::new(Pool::open(&config.data.join("objects"))?);
     let engine = open_engine(&config).await?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::AsyncReadExt;
@@ -11,6 +11,7 @@ use libp2p::Stream;
 use stormo_protocol::frame::{Header, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{Net, NetEvent, Progress, Tries, frames};
@@ -21,6 +22,24 @@ const IDLE_STREAMS_PER_PEER_MAX: usize = 8;
 const IDLE_PEERS_MAX: usize = 256;
 /// A kept stream is used again only within this time; the receiver closes it a little later.
 const IDLE_REUSE_MAX: Duration = Duration::from_secs(50);
+
+/// Deliveries to one peer at once; more wait here. With the kept streams they stay below what the peer
+/// takes (`STREAMS_PER_PEER_MAX`), which would drop the rest.
+const DELIVERIES_PER_PEER_MAX: usize = 48;
+
+/// Who may send to whom now: one permit for each delivery under way.
+#[derive(Default)]
+pub(super) struct Lanes {
+    by_peer: Mutex<HashMap<NodeId, Arc<Semaphore>>>,
+}
+
+impl Lanes {
+    fn of(&self, peer: NodeId) -> Arc<Semaphore> {
+        let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        by_peer.retain(|_, lane| Arc::strong_count(lane) > 1);
+        by_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(DELIVERIES_PER_PEER_MAX))).clone()
+    }
+}
 
 /// Streams whose last exchange ended well.
 #[derive(Default)]
@@ -82,6 +101,9 @@ impl Net {
         let net = self.clone();
         tokio::spawn(async move {
             let key = frame.header.key;
+            let lane = net.lanes.of(to);
+            // Never closed; without a permit the delivery would only be less orderly.
+            let _permit = lane.acquire().await.ok();
             let last = net.deliver_until_last_sign(to, &frame, patience).await;
             let _ = net.events.send(NetEvent::Delivery { key, to, progress: last }).await;
         })

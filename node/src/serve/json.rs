@@ -41,7 +41,7 @@ pub struct ErrorView {
 /// A range of blocks that a node has loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostedView {
-    /// Name of the model; empty while its deployment is not known here.
+    /// Name of the model; `(removed)` when its deployment is not known here, or not any more.
     pub model: String,
     /// Version of the deployment; 0 while it is not known here.
     pub version: u64,

@@ -1,5 +1,6 @@
 //! The mesh API under `/v1`: nodes, models, deployments, plans, requests, and uploads to the pool.
 
+use axum::body::HttpBody;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -116,6 +117,10 @@ async fn upload(State(shared): State<Shared>, Path(id): Path<String>, request: R
         Ok(id) => id,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),
     };
+    if request.body().size_hint().lower() > OBJECT_BYTES_MAX {
+        let text = format!("an object has at most {OBJECT_BYTES_MAX} bytes");
+        return refusal(StatusCode::PAYLOAD_TOO_LARGE, text);
+    }
     let Ok(_permit) = shared.bodies.try_acquire() else {
         return refusal(StatusCode::TOO_MANY_REQUESTS, "too many uploads at once; try again shortly");
     };

@@ -70,7 +70,7 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
     let body = DeployBody {
         name: args.name.clone(),
         manifest: prepared.manifest_object.id,
-        replicas: args.replicas,
+        replicas: args.replicas.unwrap_or(if args.parts.is_some() { 1 } else { 2 }),
         parts: args.parts,
         placement,
     };

@@ -248,10 +248,13 @@ impl Driver {
                 let need_bytes = manifest.range_memory_bytes(first..end);
                 let position = nodes.iter().position(|(_, free_bytes)| *free_bytes >= need_bytes);
                 let Some(position) = position else {
+                    let copies = replicas.max(1);
                     return Err(CallError::Conflict(format!(
-                        "no free node for blocks {first} to {} ({need_bytes} bytes); {wanted} different nodes \
-                         with memory are needed\n{}",
+                        "no free node for blocks {first} to {} ({need_bytes} bytes): {} parts in {copies} \
+                         cop{} (--replicas {copies}) take {wanted} different nodes with memory for them\n{}",
                         end - 1,
+                        ranges.len(),
+                        if copies == 1 { "y" } else { "ies" },
                         self.memory_table()
                     )));
                 };
@@ -289,7 +292,7 @@ impl Driver {
             format!("  `{}` has {:.2} MiB free", self.label_of(node), mebibytes(free_bytes))
         };
         let lines: Vec<String> = self.nodes_by_class().into_iter().map(line).collect();
-        format!("{}\nGive a node more (--memory-budget), or add nodes.", lines.join("\n"))
+        format!("{}\nGive a node more (--memory-budget), add nodes, or ask for less.", lines.join("\n"))
     }
 
     fn ask_to_host(&mut self, deployment: &Deployment, signed: &Signed, index: usize, wish: Wish) {

@@ -97,6 +97,7 @@ impl Driver {
         let now_ms = self.now_ms();
         for signed in records {
             match signed.topic {
+                Topic::Node if signed.author == self.own() => self.on_own_record(&signed),
                 Topic::Node => {
                     self.view.apply(now_ms, signed);
                 }
@@ -107,6 +108,18 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// What others hold of this node. Something newer than it ever said comes from a copy of its data
+    /// folder, or from a folder that was put back from a backup: it must speak louder to be heard.
+    fn on_own_record(&mut self, signed: &Signed) {
+        let Ok(record) = NodeRecord::from_bytes(&signed.body) else { return };
+        let said = Stamp { generation: self.parts.generation, sequence: self.sequence };
+        if record.stamp > said {
+            tracing::warn!("the mesh knows a newer start of this node; does a copy of its data folder run?");
+            self.parts.generation = record.stamp.generation + 1;
+            self.announce();
         }
     }
 

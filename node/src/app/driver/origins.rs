@@ -27,6 +27,26 @@ const TIMEOUT_MS_DEFAULT: u32 = 30_000;
 /// Announcing a plan takes one round trip.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Requests that wait for a model's description.
+const PARKED_MAX: usize = 64;
+/// They wait so long; fetching a description takes a round trip or two.
+const PARKED_MS_MAX: u64 = 5_000;
+
+/// A request as the front hands it over.
+pub(super) struct Asked {
+    pub model: String,
+    pub version: Option<u64>,
+    pub inputs: Vec<Tensor>,
+    pub options: InferOptions,
+    pub reply: Reply<Answer>,
+}
+
+/// A request whose model's description is on its way.
+pub(super) struct Parked {
+    asked: Asked,
+    until_ms: u64,
+}
+
 /// A request that entered here and is not answered yet.
 pub(super) struct Pending {
     machine: Origin,
@@ -63,15 +83,34 @@ impl Pending {
 }
 
 impl Driver {
-    pub(super) fn on_infer(
-        &mut self,
-        model: &str,
-        version: Option<u64>,
-        inputs: Vec<Tensor>,
-        options: InferOptions,
-        reply: Reply<Answer>,
-    ) {
-        let found = self.find_model(model, version).and_then(|found| {
+    pub(super) fn on_infer(&mut self, asked: Asked) {
+        // A new version's description follows its announcement by moments.
+        if self.is_description_on_its_way(&asked.model) && self.parked.len() < PARKED_MAX {
+            self.parked.push(Parked { asked, until_ms: self.now_ms() + PARKED_MS_MAX });
+            return;
+        }
+        self.begin_request(asked);
+    }
+
+    fn is_description_on_its_way(&self, model: &str) -> bool {
+        self.deployments.by_name(model).is_some_and(|known| !self.manifests.contains_key(&known.id()))
+    }
+
+    /// Requests that wait for a description: begun once it is here, refused when it does not come.
+    pub(super) fn try_parked(&mut self) {
+        let now_ms = self.now_ms();
+        for Parked { asked, until_ms } in std::mem::take(&mut self.parked) {
+            if until_ms > now_ms && self.is_description_on_its_way(&asked.model) {
+                self.parked.push(Parked { asked, until_ms });
+            } else {
+                self.begin_request(asked);
+            }
+        }
+    }
+
+    fn begin_request(&mut self, asked: Asked) {
+        let Asked { model, version, inputs, options, reply } = asked;
+        let found = self.find_model(&model, version).and_then(|found| {
             let inputs = in_model_order(&found.2, inputs)?;
             let fixed = options.plan.map(|id| self.fixed_plan(id, found.0)).transpose()?;
             if self.origins.len() >= REQUESTS_MAX {
@@ -100,7 +139,7 @@ impl Driver {
             .then(|| self.pose(deployment, &manifest, &[], options.force_first, options.force_last));
         let pending = Pending {
             machine: Origin::new(fixed.is_some()),
-            model: model.to_owned(),
+            model,
             version,
             deployment,
             manifest,
@@ -351,6 +390,12 @@ impl Driver {
             return pending.fail(CallError::Failed("the result was lost inside this node".into()));
         };
         let latency_ms = pending.started.elapsed().as_secs_f64() * 1000.0;
+        // Between two looks at the deadlines; the caller was promised an end.
+        if self.now_ms() > pending.deadline_ms {
+            let failure = Failure::Deadline { attempts: pending.machine.attempts() };
+            let error = self.explain(&pending, failure);
+            return pending.fail(error);
+        }
         let view = RequestView {
             id: request.to_string(),
             model: pending.model.clone(),
@@ -449,6 +494,9 @@ fn in_model_order(manifest: &Manifest, mut given: Vec<Tensor>) -> Result<Vec<Ten
     }
     match given.first() {
         None => Ok(ordered),
+        Some(extra) if manifest.input_specs().any(|spec| spec.name == extra.spec().name) => {
+            Err(CallError::BadRequest(format!("input `{}` is given twice", extra.spec().name)))
+        }
         Some(extra) => {
             let names: Vec<&str> = manifest.input_specs().map(|spec| spec.name.as_str()).collect();
             Err(CallError::BadRequest(format!(

@@ -80,7 +80,7 @@ impl Driver {
     fn hosted_view(&self, hosted: &Hosted) -> HostedView {
         let deployment = self.deployments.by_id(hosted.deployment);
         HostedView {
-            model: deployment.map(|deployment| deployment.name.clone()).unwrap_or_default(),
+            model: deployment.map_or_else(|| "(removed)".to_owned(), |deployment| deployment.name.clone()),
             version: deployment.map_or(0, |deployment| deployment.version),
             blocks: [hosted.first, hosted.end],
             time_ms: micros_to_ms(hosted.time_us),
