@@ -78,7 +78,7 @@ fn deployments_that_cannot_be() -> Result<()> {
             ("[[place]]\nnode = \"one\"\nblocks = [0, 999]\n", "not within the model's 0 to"),
             ("[[place]]\nnode = \"one\"\nblocks = [3, 3]\n", "not within the model's 0 to"),
             ("[[place]]\nnode = \"one\"\nblocks = [0, -1]\n", "placement.toml"),
-            ("[[place]]\nnode = \"one\"\nblock = [0, 1]\n", "missing field `blocks`"),
+            ("[[place]]\nnode = \"one\"\nblock = [0, 1]\n", "unknown field `block`"),
             ("[[place\n", "placement.toml"),
             ("", "placement.toml"),
         ];
