@@ -150,6 +150,7 @@ impl Driver {
     pub async fn run(mut self, mut net: mpsc::Receiver<NetEvent>, mut own: mpsc::Receiver<Event>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.dial_who_is_missing();
         loop {
             let event = tokio::select! {
                 Some(event) = net.recv() => Event::Net(event),

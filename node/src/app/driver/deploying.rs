@@ -22,6 +22,10 @@ use crate::serve::json::{DeployBody, DeploymentState, DeploymentView, HostView, 
 /// A host may load for so long: a large model over a slow link.
 const HOST_TIMEOUT: Duration = Duration::from_secs(3_000);
 
+/// Times that a host is asked while it cannot be reached, and the pause between: 5 s in all.
+const HOST_TRIES_MAX: u32 = 20;
+const HOST_TRY_PAUSE: Duration = Duration::from_millis(250);
+
 /// One wish: these blocks on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Wish {
@@ -314,7 +318,18 @@ impl Driver {
         let net = self.parts.net.clone();
         let request = Request::Host { deployment: signed.clone(), first, end };
         self.beside(async move {
-            answered(match net.ask(node, &request, HOST_TIMEOUT).await {
+            let mut tries = 1;
+            let answer = loop {
+                match net.ask(node, &request, HOST_TIMEOUT).await {
+                    // A node that has just joined is known before it is connected.
+                    Err(AskError::Unreachable(_)) if tries < HOST_TRIES_MAX => {
+                        tries += 1;
+                        tokio::time::sleep(HOST_TRY_PAUSE).await;
+                    }
+                    answer => break answer,
+                }
+            };
+            answered(match answer {
                 Ok(Response::Hosting { time_us }) => Ok(time_us),
                 Ok(_) => Err("it answered something else than was asked".into()),
                 Err(AskError::Refused(reason)) => Err(reason.to_string()),

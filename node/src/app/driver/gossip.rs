@@ -95,11 +95,14 @@ impl Driver {
     /// Takes in records that came by gossip (checked there) or by an exchange.
     pub(super) fn on_records(&mut self, records: Vec<Signed>) {
         let now_ms = self.now_ms();
+        let mut strangers = false;
         for signed in records {
             match signed.topic {
                 Topic::Node if signed.author == self.own() => self.on_own_record(&signed),
                 Topic::Node => {
-                    self.view.apply(now_ms, signed);
+                    let author = signed.author;
+                    let applied = self.view.apply(now_ms, signed);
+                    strangers |= applied == Applied::News && !self.connected.contains(&author);
                 }
                 Topic::Deployment => {
                     if self.deployments.apply(signed) == Applied::News {
@@ -108,6 +111,10 @@ impl Driver {
                     }
                 }
             }
+        }
+        // At once: a node that was just heard of may be asked to host in the next moment.
+        if strangers {
+            self.dial_who_is_missing();
         }
     }
 
@@ -228,7 +235,7 @@ impl Driver {
         }
     }
 
-    fn dial_who_is_missing(&mut self) {
+    pub(super) fn dial_who_is_missing(&mut self) {
         let now_ms = self.now_ms();
         let mut due: Vec<String> = Vec::new();
         if self.connected.len() < CONNECTIONS_WANTED_MAX {
