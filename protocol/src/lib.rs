@@ -7,6 +7,7 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod model;
+pub mod object;
 pub mod plan;
 pub mod refusal;
 pub mod state;

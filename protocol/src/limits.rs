@@ -36,6 +36,11 @@ pub const FRAME_DESCRIPTORS_BYTES_MAX: usize = 64 << 10;
 pub const OBJECT_BYTES_MAX: u64 = 2 << 30;
 /// Largest encoded manifest, bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of a group: the unit in which objects travel and are verified. A power of two of at least
+/// BLAKE3's chunk, so that groups are whole subtrees of its hash.
+pub const OBJECT_GROUP_BYTES: u64 = 1 << 20;
+/// Groups that one request for a part of an object may ask for.
+pub const OBJECT_RUN_GROUPS_MAX: u32 = 64;
 /// Bytes of one bandwidth probe.
 pub const PROBE_BYTES_MAX: u64 = 256 << 10;
 
