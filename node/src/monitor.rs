@@ -1,6 +1,8 @@
 //! What this machine has and how busy it is, read from Linux. Power and batteries come later.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 
 /// Used where the system does not say: a small board.
 const MEMORY_FALLBACK_BYTES: u64 = 512 << 20;
@@ -22,6 +24,15 @@ pub fn memory_budget_bytes() -> u64 {
         .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
         .min();
     available.min(limit.unwrap_or(u64::MAX)) / 2
+}
+
+/// Bytes that are free for this user on the disk of a folder.
+///
+/// # Errors
+/// What the system says.
+pub fn disk_free_bytes(folder: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn meminfo_bytes(text: &str, key: &str) -> Option<u64> {
@@ -84,6 +95,7 @@ mod tests {
     fn this_machine_has_cores_and_memory() {
         assert!(cores() >= 1);
         assert!(memory_budget_bytes() > 0);
+        assert!(disk_free_bytes(Path::new("/")).is_ok());
         let mut utilisation = Utilisation::default();
         assert!(utilisation.permille() <= 1000);
     }

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use ask::AskError;
 pub use deliver::OutgoingFrame;
 pub use identity::{Identity, IdentityError};
-pub use objects::{FetchError, ObjectSource, ObjectStream};
+pub use objects::{FetchError, ObjectPeers, ObjectSource, ObjectStream};
 pub use receive::{SignReader, SignWriter, signs};
 pub use swarm::NetError;
 pub use ticket::{BadTicket, Ticket};

@@ -1,18 +1,38 @@
-//! Objects on disk, each under the BLAKE3 of its bytes: there whole, or not there.
+//! Objects on disk, each under the BLAKE3 of its bytes: there whole, or not there. Pulled from peers in
+//! groups that are verified as they come, within a budget of disk.
 
+mod avoid;
+mod fetch;
+mod incoming;
+mod index;
+mod partial;
+mod pull;
+mod survey;
+
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use stormo_protocol::ids::{NodeId, ObjectId};
 use stormo_protocol::model::ObjectRef;
+use stormo_protocol::object::{Outline, group_count};
 
-use crate::net::{FetchError, Net, ObjectSource};
+use crate::monitor;
+use crate::net::ObjectSource;
+use avoid::Avoided;
+pub use fetch::Progress;
+pub use incoming::Incoming;
+use index::{Full, Index, Victim};
+pub use survey::Checked;
+use survey::hash_file;
 
-/// Bytes read from the network or the disk at once.
-const CHUNK_BYTES: usize = 256 << 10;
+/// Ending of a file with the outline of the object beside it.
+const OUTLINE_ENDING: &str = "groups";
 
 /// Why an object could not be stored or had.
 #[derive(Debug, thiserror::Error)]
@@ -25,59 +45,111 @@ pub enum PoolError {
         /// What the system said.
         source: io::Error,
     },
+    /// The budget does not allow it, even without everything that nothing needs.
+    #[error(
+        "{wanted_bytes} bytes do not fit the pool's budget of {budget_bytes}: {free_bytes} are free or can be \
+         freed; give it more (--disk-budget) or take deployments back"
+    )]
+    Full {
+        /// What was to be stored.
+        wanted_bytes: u64,
+        /// The budget.
+        budget_bytes: u64,
+        /// What is left of it, without what nothing needs.
+        free_bytes: u64,
+    },
     /// What was given is not what its name says.
     #[error("the bytes do not belong to object {0}: damaged on the way, or not what was asked for")]
     Damaged(ObjectId),
+    /// It is not in the pool.
+    #[error("object {0} is not here")]
+    Missing(ObjectId),
     /// Nobody who was asked could give it.
-    #[error("object {id} could not be had from any of {asked} peers; the last one said: {last}")]
+    #[error("object {id} ({bytes} bytes) could not be had: {tried}")]
     Nowhere {
         /// Which.
         id: ObjectId,
-        /// Peers asked.
-        asked: usize,
-        /// The last one's answer.
-        last: String,
+        /// Its length.
+        bytes: u64,
+        /// Who was asked, and what came of it.
+        tried: String,
     },
+    /// A task of the pool broke down: a defect of this program.
+    #[error("the pool's work broke down: {0}")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+/// How much of the disk the pool may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskBudget {
+    /// So many bytes.
+    Bytes(u64),
+    /// Four fifths of what is free at the start, what the pool holds counted as free: a guess that
+    /// leaves the machine's other programs their room.
+    MostOfFree,
 }
 
 /// The pool of one node.
 #[derive(Debug)]
 pub struct Pool {
     folder: PathBuf,
-    partials: AtomicU64,
+    numbers: AtomicU64,
+    started: Instant,
+    index: Mutex<Index>,
+    avoided: Mutex<Avoided>,
 }
 
 impl ObjectSource for Pool {
-    fn path(&self, id: ObjectId) -> Option<PathBuf> {
-        let path = self.path_of(id);
-        path.is_file().then_some(path)
+    fn open(&self, id: ObjectId) -> Option<(File, u64)> {
+        let bytes = self.index().use_object(id)?;
+        Some((File::open(self.path_of(id)).ok()?, bytes))
+    }
+
+    fn outline(&self, id: ObjectId) -> Option<(u64, Vec<u8>)> {
+        let bytes = self.index().use_object(id)?;
+        let outline = self.outline_of(ObjectRef { id, bytes })?;
+        Some((bytes, outline.to_bytes()))
     }
 }
 
-/// An object that is being written, gone if it is not finished.
-pub struct Incoming<'a> {
-    pool: &'a Pool,
-    id: ObjectId,
-    path: PathBuf,
-    file: File,
-    hasher: blake3::Hasher,
-    finished: bool,
-}
-
 impl Pool {
-    /// The pool in a folder; what an earlier run left unfinished is removed.
+    /// The pool in a folder. What an earlier run left unfinished stays where a later pull can go on
+    /// with it, and is removed elsewhere.
     ///
     /// # Errors
     /// When the folder cannot be used.
-    pub fn open(folder: &Path) -> Result<Self, PoolError> {
-        let pool = Self { folder: folder.to_owned(), partials: AtomicU64::new(0) };
-        let partial = pool.partial_folder();
-        let cleaned = match fs::remove_dir_all(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => fs::create_dir_all(&partial),
+    pub fn open(folder: &Path, budget: DiskBudget) -> Result<Self, PoolError> {
+        let pool = Self {
+            folder: folder.to_owned(),
+            numbers: AtomicU64::new(0),
+            started: Instant::now(),
+            index: Mutex::new(Index::new(0)),
+            avoided: Mutex::default(),
         };
-        cleaned.map_err(|source| pool.disk(source))?;
+        let found = fs::create_dir_all(pool.partial_folder()).and_then(|()| pool.find_all());
+        found.map_err(|source| pool.disk(source))?;
+        let budget_bytes = match budget {
+            DiskBudget::Bytes(bytes) => bytes,
+            DiskBudget::MostOfFree => {
+                let free_bytes = monitor::disk_free_bytes(folder).map_err(|source| pool.disk(source))?;
+                (free_bytes + pool.index().used_bytes()) / 5 * 4
+            }
+        };
+        pool.index().set_budget(budget_bytes);
         Ok(pool)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // Held for lookups and deletions only, never while waiting for a peer.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn avoided(&self) -> MutexGuard<'_, Avoided> {
+        self.avoided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     fn disk(&self, source: io::Error) -> PoolError {
@@ -93,26 +165,42 @@ impl Pool {
         self.folder.join(&name[..2]).join(name)
     }
 
-    /// Whether an object is here in its full length.
-    pub fn has(&self, object: ObjectRef) -> bool {
-        fs::metadata(self.path_of(object.id)).is_ok_and(|file| file.len() == object.bytes)
+    /// A name that nothing else has, for something that only this run goes on with.
+    fn temporary_path(&self, id: ObjectId) -> PathBuf {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.partial_folder().join(format!("{id}.{number}"))
     }
 
-    /// Begins to write an object.
+    /// Whether an object is here in its full length.
+    pub fn has(&self, object: ObjectRef) -> bool {
+        self.index().use_object(object.id) == Some(object.bytes)
+    }
+
+    /// Whether an object need not be uploaded; if so, it is kept as if it just had been.
+    pub fn has_for_upload(&self, id: ObjectId) -> bool {
+        let now_ms = self.now_ms();
+        let mut index = self.index();
+        index.offered(id, now_ms);
+        index.use_object(id).is_some()
+    }
+
+    /// What partitions and deployments need: never evicted. Everything else may go when room is wanted.
+    pub fn set_needed(&self, needed: HashSet<ObjectId>) {
+        self.index().set_needed(needed);
+    }
+
+    /// Begins to write an object that comes in order.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn begin(&self, id: ObjectId) -> Result<Incoming<'_>, PoolError> {
-        let number = self.partials.fetch_add(1, Ordering::Relaxed);
-        let path = self.partial_folder().join(format!("{id}.{number}"));
-        let file = File::create_new(&path).map_err(|source| self.disk(source))?;
-        Ok(Incoming { pool: self, id, path, file, hasher: blake3::Hasher::new(), finished: false })
+        Incoming::begin(self, id)
     }
 
     /// Stores bytes and names them.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk or the budget refuses.
     pub fn put(&self, bytes: &[u8]) -> Result<ObjectRef, PoolError> {
         let object = ObjectRef { id: ObjectId::of(bytes), bytes: bytes.len() as u64 };
         if !self.has(object) {
@@ -130,134 +218,133 @@ impl Pool {
     /// When it is not here, or no longer what its name says.
     pub fn read(&self, id: ObjectId) -> Result<Arc<[u8]>, PoolError> {
         let path = self.path_of(id);
-        let bytes: Arc<[u8]> = fs::read(&path).map_err(|source| self.disk(source))?.into();
-        if ObjectId::of(&bytes) == id {
-            return Ok(bytes);
-        }
-        fs::remove_file(&path).map_err(|source| self.disk(source))?;
-        Err(PoolError::Damaged(id))
-    }
-
-    /// Gets an object from the first peer that has it, unless it is here.
-    ///
-    /// # Errors
-    /// When nobody has it, or the disk refuses.
-    pub async fn ensure(&self, net: &Net, object: ObjectRef, peers: &[NodeId]) -> Result<(), PoolError> {
-        if self.has(object) {
-            return Ok(());
-        }
-        let mut last = "there is no other node".to_owned();
-        for peer in peers {
-            match self.fetch(net, object, *peer).await {
-                Ok(()) => return Ok(()),
-                Err(Fetch::Pool(error @ PoolError::Disk { .. })) => return Err(error),
-                Err(Fetch::Pool(error)) => last = error.to_string(),
-                Err(Fetch::Net(error)) => last = error.to_string(),
+        let bytes: Arc<[u8]> = match fs::read(&path) {
+            Ok(bytes) => bytes.into(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.index().removed(id);
+                return Err(PoolError::Missing(id));
             }
-            tracing::debug!(object = %object.id, peer = %peer.short(), %last, "not from this peer");
+            Err(source) => return Err(self.disk(source)),
+        };
+        if ObjectId::of(&bytes) != id {
+            self.remove_damaged(id);
+            return Err(PoolError::Damaged(id));
         }
-        Err(PoolError::Nowhere { id: object.id, asked: peers.len(), last })
+        self.index().use_object(id);
+        // The order of uses outlives this run by the files' times; a run without them only evicts less well.
+        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        Ok(bytes)
     }
 
-    async fn fetch(&self, net: &Net, object: ObjectRef, peer: NodeId) -> Result<(), Fetch> {
-        let mut stream = net.fetch(peer, object.id, object.bytes).await.map_err(Fetch::Net)?;
-        let mut incoming = self.begin(object.id).map_err(Fetch::Pool)?;
-        let mut buffer = vec![0; CHUNK_BYTES];
+    /// Deletes what the index has forgotten. The index is held meanwhile, so that nothing is found there
+    /// that is about to go.
+    fn delete(&self, victims: &[Victim]) {
+        for victim in victims {
+            let path = match victim {
+                Victim::Object(id) => self.path_of(*id),
+                Victim::Partial(id) => self.partial_folder().join(id.to_string()),
+            };
+            for file in [path.with_extension(OUTLINE_ENDING), path] {
+                if let Err(error) = fs::remove_file(&file)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    tracing::warn!(file = %file.display(), %error, "cannot be removed");
+                }
+            }
+        }
+    }
+
+    /// The outline of an object that is here: from the file beside it, or from the object itself.
+    fn outline_of(&self, object: ObjectRef) -> Option<Outline> {
+        let path = self.path_of(object.id);
+        let beside = path.with_extension(OUTLINE_ENDING);
+        let kept =
+            Outline::of_single(object).or_else(|| Outline::from_bytes(object, &fs::read(&beside).ok()?));
+        if kept.is_some() {
+            return kept;
+        }
+        let (found, outline, _) = hash_file(&path).ok()?;
+        if found != object.id {
+            self.remove_damaged(object.id);
+            return None;
+        }
+        keep_outline(&beside, &outline);
+        Some(outline)
+    }
+
+    /// Sets bytes of the budget aside, evicting what nothing needs.
+    fn reserve(&self, bytes: u64) -> Result<(), PoolError> {
+        let now_ms = self.now_ms();
+        let mut index = self.index();
+        match index.reserve(bytes, now_ms) {
+            Ok(victims) => {
+                self.delete(&victims);
+                Ok(())
+            }
+            Err(Full { free_bytes }) => {
+                Err(PoolError::Full { wanted_bytes: bytes, budget_bytes: index.budget_bytes(), free_bytes })
+            }
+        }
+    }
+
+    /// Writes bytes at their place; when the disk is full, evicts what nothing needs and tries again.
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> Result<(), PoolError> {
         loop {
-            let read = stream.read(&mut buffer).await.map_err(|error| Fetch::Net(error.into()))?;
-            if read == 0 {
-                return incoming.finish().map_err(Fetch::Pool);
+            let source = match file.write_all_at(bytes, offset) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let now_ms = self.now_ms();
+            let mut index = self.index();
+            let victims = if full { index.evict(bytes.len() as u64, now_ms) } else { Vec::new() };
+            if victims.is_empty() {
+                return Err(self.disk(source));
             }
-            incoming.write(&buffer[..read]).map_err(Fetch::Pool)?;
+            tracing::info!(evicted = victims.len(), "the disk is full; what nothing needs is removed");
+            self.delete(&victims);
         }
     }
-}
 
-enum Fetch {
-    Net(FetchError),
-    Pool(PoolError),
-}
-
-impl Incoming<'_> {
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), PoolError> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(|source| self.pool.disk(source))
-    }
-
-    /// Checks what came and gives it its name.
-    ///
-    /// # Errors
-    /// When it is not what its name says, or the disk refuses.
-    pub fn finish(mut self) -> Result<(), PoolError> {
-        if self.hasher.finalize().as_bytes() != &self.id.0 {
-            return Err(PoolError::Damaged(self.id));
-        }
-        let target = self.pool.path_of(self.id);
-        let stored = self.file.sync_all().and_then(|()| {
-            if let Some(folder) = target.parent() {
-                fs::create_dir_all(folder)?;
+    /// Gives a finished file its final name.
+    fn store(
+        &self,
+        from: &Path,
+        object: ObjectRef,
+        outline: &Outline,
+        uploaded_ms: Option<u64>,
+    ) -> Result<(), PoolError> {
+        let target = self.path_of(object.id);
+        let stored = target.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
+            if group_count(object.bytes) > 1 {
+                keep_outline(&target.with_extension(OUTLINE_ENDING), outline);
             }
-            fs::rename(&self.path, &target)
+            fs::rename(from, &target)
         });
-        stored.map_err(|source| self.pool.disk(source))?;
-        self.finished = true;
+        stored.map_err(|source| self.disk(source))?;
+        self.index().stored(object.id, object.bytes, uploaded_ms);
         Ok(())
     }
+
+    fn is_avoided(&self, peer: NodeId) -> bool {
+        let now_ms = self.now_ms();
+        self.avoided().contains(peer, now_ms)
+    }
+
+    fn avoid(&self, peer: NodeId, object: ObjectId) {
+        let now_ms = self.now_ms();
+        if self.avoided().add(peer, now_ms) {
+            tracing::warn!(peer = %peer.short(), %object, "a peer sent wrong bytes; it is avoided for a while");
+        }
+    }
 }
 
-impl Drop for Incoming<'_> {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Whatever stays is removed at the next start.
-            let _ = fs::remove_file(&self.path);
-        }
+/// Outlines can be had again from their object, and are checked when read: losing one costs time only.
+fn keep_outline(path: &Path, outline: &Outline) {
+    if let Err(error) = fs::write(path, outline.to_bytes()) {
+        tracing::debug!(file = %path.display(), %error, "an outline was not kept");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn files(folder: &Path) -> usize {
-        fs::read_dir(folder).map_or(0, Iterator::count)
-    }
-
-    #[test]
-    fn objects_come_back_and_wrong_ones_leave_no_trace() {
-        let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::open(folder.path()).unwrap();
-        let object = pool.put(b"weights").unwrap();
-        assert!(pool.has(object));
-        assert_eq!(&*pool.read(object.id).unwrap(), b"weights");
-        let mut wrong = pool.begin(ObjectId::of(b"other")).unwrap();
-        wrong.write(b"not it").unwrap();
-        assert!(matches!(wrong.finish(), Err(PoolError::Damaged(_))));
-        drop(pool.begin(ObjectId::of(b"broken off")).unwrap());
-        assert_eq!(files(&folder.path().join("partial")), 0);
-    }
-
-    #[test]
-    fn damage_on_disk_is_noticed_and_the_object_can_come_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::open(folder.path()).unwrap();
-        let object = pool.put(b"weights").unwrap();
-        fs::write(pool.path_of(object.id), b"wEights").unwrap();
-        assert!(matches!(pool.read(object.id), Err(PoolError::Damaged(_))));
-        assert!(!pool.has(object));
-        pool.put(b"weights").unwrap();
-        assert!(pool.has(object));
-    }
-
-    #[test]
-    fn what_an_earlier_run_left_unfinished_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("partial")).unwrap();
-        fs::write(folder.path().join("partial/left.1"), b"half").unwrap();
-        Pool::open(folder.path()).unwrap();
-        assert_eq!(files(&folder.path().join("partial")), 0);
-    }
-}
+mod tests;

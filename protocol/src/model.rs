@@ -202,6 +202,12 @@ impl Manifest {
         weights
     }
 
+    /// Objects that a range needs: the skeleton, and the weights that its blocks read.
+    pub fn range_objects(&self, blocks: Range<u16>) -> Vec<ObjectRef> {
+        let weights = self.range_weights(blocks).into_iter().map(|index| self.weights[index as usize]);
+        std::iter::once(self.skeleton).chain(weights).collect()
+    }
+
     /// Memory that a range needs while it runs: its weights and its largest activations, bytes.
     pub fn range_memory_bytes(&self, blocks: Range<u16>) -> u64 {
         let weights =

@@ -149,6 +149,10 @@ pub struct NodeArgs {
     /// Memory that partitions may take [default: half of what is available]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_budget: Option<u64>,
+    /// Disk that objects may take; what nothing needs goes when room is wanted [default: four fifths of
+    /// what is free]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub disk_budget: Option<u64>,
     /// Print one line of JSON when ready.
     #[arg(long)]
     pub json: bool,

@@ -13,6 +13,7 @@ use crate::engine::runtime_library::{self, LibrarySearch};
 use crate::files;
 use crate::monitor;
 use crate::net::Ticket;
+use crate::pool::DiskBudget;
 
 /// Name of the file that holds the mesh key, in a data directory.
 pub const MESH_KEY_FILE: &str = "mesh.key";
@@ -116,6 +117,8 @@ pub struct NodeConfig {
     pub class: Class,
     /// Memory for partitions.
     pub memory_budget_bytes: u64,
+    /// Disk for objects.
+    pub disk_budget: DiskBudget,
     /// Where ONNX Runtime may be.
     pub library: LibrarySearch,
 }
@@ -158,6 +161,7 @@ impl NodeConfig {
             label,
             class: args.class.into(),
             memory_budget_bytes: args.memory_budget.unwrap_or_else(monitor::memory_budget_bytes),
+            disk_budget: args.disk_budget.map_or(DiskBudget::MostOfFree, DiskBudget::Bytes),
         })
     }
 

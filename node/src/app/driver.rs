@@ -4,6 +4,7 @@
 mod deploying;
 mod gossip;
 mod hosting;
+mod loading;
 mod origins;
 mod plans;
 mod stages;
@@ -106,6 +107,7 @@ pub struct Driver {
     manifests: BTreeMap<DeploymentId, Arc<Manifest>>,
     manifests_wanted: BTreeSet<DeploymentId>,
     hosting: Hosting,
+    kept: loading::Kept,
     stages: BTreeMap<StageKey, HostedStage>,
     early_offers: Vec<EarlyOffer>,
     origins: BTreeMap<RequestId, Pending>,
@@ -135,6 +137,7 @@ impl Driver {
             manifests: BTreeMap::new(),
             manifests_wanted: BTreeSet::new(),
             hosting: Hosting::default(),
+            kept: loading::Kept::default(),
             stages: BTreeMap::new(),
             early_offers: Vec::new(),
             origins: BTreeMap::new(),

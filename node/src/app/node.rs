@@ -79,7 +79,7 @@ pub async fn run(
     // Held until this function ends.
     let _lock = config.lock()?;
     let identity = Identity::load_or_create(&config.data.join("node.key"))?;
-    let pool = Arc::new(Pool::open(&config.data.join("objects"))?);
+    let pool = Arc::new(Pool::open(&config.data.join("objects"), config.disk_budget)?);
     let engine = open_engine(&config).await?;
     let mflops = engine::calibrate(&engine).await?;
     let (net, mut net_events) = Net::start(NetConfig {

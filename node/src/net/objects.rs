@@ -1,45 +1,72 @@
-//! Objects of the pool on their way from peer to peer. Whether the bytes are the right ones is for
-//! the pool to check; here they are only moved, within the announced length.
+//! Objects of the pool on their way from peer to peer: a stream carries questions for parts of
+//! objects, one after the other, and their answers. Whether the bytes are the right ones is for the
+//! pool to check; here they are only moved, within the announced length.
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::Stream;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use stormo_protocol::ids::{NodeId, ObjectId};
 use stormo_protocol::limits::PROBE_BYTES_MAX;
-use tokio::io::AsyncReadExt as _;
+use stormo_protocol::object::{AnswerHead, ObjectRequest, Part};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-use super::{Net, Tries, identity, swarm::NetError};
+use super::{Net, identity, swarm::NetError};
 
-/// Objects sent at once.
+/// Streams on which peers may ask for objects at once.
+const STREAMS_MAX: usize = 128;
+/// Parts of objects sent at once; others wait.
 const SENDING_MAX: usize = 32;
+/// A question that waits for longer is told that this node is busy: less than [`SILENCE_MAX`].
+const BUSY_AFTER: Duration = Duration::from_secs(3);
 /// A peer that sends or takes nothing for this long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// One piece that is read whole (a group, an outline) comes within this time, or not at all: 1 MiB at
+/// 17 kB/s, an eighth of a link of 1 Mbit/s.
+const PIECE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Bytes moved between two looks at the clock.
-const CHUNK_BYTES: usize = 256 << 10;
-/// Announced instead of a length when the object is not there.
-const NOT_HERE: u64 = u64::MAX;
+const CHUNK_BYTES: usize = 128 << 10;
 /// Asks for zeros, to measure the rate of a link. No object hashes to this.
 const PROBE: ObjectId = ObjectId([0; 32]);
 
-/// Where objects lie on this node.
+/// Where objects lie on this node. Its methods may wait for the disk.
 pub trait ObjectSource: Send + Sync + 'static {
-    /// The file of an object, if it is here whole.
-    fn path(&self, id: ObjectId) -> Option<PathBuf>;
+    /// An object that is here whole, and its length.
+    fn open(&self, id: ObjectId) -> Option<(File, u64)>;
+    /// The length of an object that is here whole, and its outline as sent.
+    fn outline(&self, id: ObjectId) -> Option<(u64, Vec<u8>)>;
 }
 
-/// Why an object did not come.
+/// Peers that can be asked for objects.
+pub trait ObjectPeers: Clone + Send + Sync + 'static {
+    /// What questions and answers travel on.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Opens a stream to a peer.
+    fn open_objects(&self, peer: NodeId) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl ObjectPeers for Net {
+    type Stream = libp2p::Stream;
+
+    async fn open_objects(&self, peer: NodeId) -> io::Result<Self::Stream> {
+        self.open(peer, &self.protocols.objects).await
+    }
+}
+
+/// Why a part of an object did not come.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The peer does not have it.
     #[error("the peer does not have the object")]
     NotThere,
+    /// The peer sends too much already.
+    #[error("the peer is busy sending to others")]
+    Busy,
     /// The peer's object has another length than the manifest says.
     #[error("the peer offers {got} bytes where {expected} were expected")]
     Length {
@@ -53,87 +80,105 @@ pub enum FetchError {
     Broken(#[from] io::Error),
 }
 
-/// An object that is coming in.
-pub struct ObjectStream {
-    stream: Stream,
+/// A stream on which a peer is asked for parts of objects.
+#[derive(Debug)]
+pub struct ObjectStream<S> {
+    stream: S,
     left: u64,
 }
 
-impl ObjectStream {
-    /// The next bytes, at most as many as fit; 0 at the end.
+impl<S: AsyncRead + AsyncWrite + Unpin> ObjectStream<S> {
+    /// Wraps a stream on which nothing was said yet.
+    pub fn new(stream: S) -> Self {
+        Self { stream, left: 0 }
+    }
+
+    /// Whether the last answer was read to its end, so that the next question can be put.
+    pub fn is_idle(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Asks for a part of an object of known length; its bytes can be read after that.
     ///
     /// # Errors
-    /// When the peer falls silent or the stream ends early.
-    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        if wanted == 0 {
-            return Ok(0);
+    /// When the peer does not have it, has it in another length, is busy, or falls silent.
+    pub async fn ask(&mut self, request: ObjectRequest, object_bytes: u64) -> Result<(), FetchError> {
+        let answer_bytes =
+            request.part.answer_bytes(object_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut head = [0; 8];
+        timeout(SILENCE_MAX, async {
+            self.stream.write_all(&request.to_bytes()).await?;
+            self.stream.flush().await?;
+            self.stream.read_exact(&mut head).await
+        })
+        .await
+        .map_err(io::Error::from)??;
+        match AnswerHead::from_bytes(head) {
+            AnswerHead::NotHere => Err(FetchError::NotThere),
+            AnswerHead::Busy => Err(FetchError::Busy),
+            AnswerHead::Here(got) if got != object_bytes => {
+                Err(FetchError::Length { expected: object_bytes, got })
+            }
+            AnswerHead::Here(_) => {
+                self.left = answer_bytes;
+                Ok(())
+            }
         }
-        let read = timeout(SILENCE_MAX, self.stream.read(&mut buffer[..wanted])).await??;
-        if read == 0 {
+    }
+
+    /// Fills a buffer with the next bytes of the answer.
+    ///
+    /// # Errors
+    /// When the answer is shorter, the peer falls silent, or it is too slow.
+    pub async fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        if buffer.len() as u64 > self.left {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.left -= read as u64;
-        Ok(read)
+        timeout(PIECE_TIME_MAX, async {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match timeout(SILENCE_MAX, self.stream.read(&mut buffer[filled..])).await?? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    read => filled += read,
+                }
+            }
+            self.left -= buffer.len() as u64;
+            Ok(())
+        })
+        .await?
     }
 }
 
 impl Net {
-    /// Asks a peer for an object of known length.
-    ///
-    /// # Errors
-    /// When the peer does not have it, has it in another length, or is unreachable.
-    pub async fn fetch(&self, from: NodeId, id: ObjectId, bytes: u64) -> Result<ObjectStream, FetchError> {
-        let mut tries = Tries::default();
-        let (stream, length) = loop {
-            let stream = self.open(from, &self.protocols.objects).await?;
-            match timeout(SILENCE_MAX, ask_for(id, stream)).await.map_err(io::Error::from)? {
-                Err(error) if tries.another_after(&error).await => {}
-                answered => break answered?,
-            }
-        };
-        match length {
-            NOT_HERE => Err(FetchError::NotThere),
-            got if got != bytes => Err(FetchError::Length { expected: bytes, got }),
-            _ => Ok(ObjectStream { stream, left: bytes }),
-        }
-    }
-
     /// Measures the rate from a peer to here with one short transfer, bytes a second.
     ///
     /// # Errors
     /// When the peer is unreachable.
     pub async fn probe(&self, from: NodeId) -> Result<u64, FetchError> {
-        let mut incoming = self.fetch(from, PROBE, PROBE_BYTES_MAX).await?;
+        let mut incoming = ObjectStream::new(self.open_objects(from).await?);
+        let part = Part::Groups { first: 0, count: 1 };
+        incoming.ask(ObjectRequest { id: PROBE, part }, PROBE_BYTES_MAX).await?;
         let started = Instant::now();
-        let mut buffer = vec![0; CHUNK_BYTES];
-        while incoming.read(&mut buffer).await? > 0 {}
+        incoming.fill(&mut vec![0; PROBE_BYTES_MAX as usize]).await?;
         Ok((PROBE_BYTES_MAX as f64 / started.elapsed().as_secs_f64().max(1e-6)) as u64)
     }
-}
-
-async fn ask_for(id: ObjectId, mut stream: Stream) -> io::Result<(Stream, u64)> {
-    let mut length = [0; 8];
-    stream.write_all(&id.0).await?;
-    stream.flush().await?;
-    stream.read_exact(&mut length).await?;
-    Ok((stream, u64::from_le_bytes(length)))
 }
 
 pub(super) fn serve(net: &Net, source: Arc<dyn ObjectSource>) -> Result<(), NetError> {
     let mut streams = net.streams.clone();
     let mut incoming = streams.accept(net.protocols.objects.clone()).map_err(|_| NetError::AlreadyServing)?;
     tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(SENDING_MAX));
+        let permits = Arc::new(Semaphore::new(STREAMS_MAX));
+        let sending = Arc::new(Semaphore::new(SENDING_MAX));
         let mut tasks = JoinSet::new();
         while let Some((peer, stream)) = incoming.next().await {
             while tasks.try_join_next().is_some() {}
             let Some(to) = identity::node_id(&peer) else { continue };
             let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
-            let source = source.clone();
+            let (source, sending) = (source.clone(), sending.clone());
             tasks.spawn(async move {
-                if let Err(error) = send(source.as_ref(), stream).await {
-                    tracing::debug!(peer = %to.short(), %error, "an object was not sent whole");
+                if let Err(error) = answer_all(&source, &sending, stream).await {
+                    tracing::debug!(peer = %to.short(), %error, "questions for objects ended early");
                 }
                 drop(permit);
             });
@@ -142,31 +187,85 @@ pub(super) fn serve(net: &Net, source: Arc<dyn ObjectSource>) -> Result<(), NetE
     Ok(())
 }
 
-async fn send(source: &dyn ObjectSource, mut stream: Stream) -> io::Result<()> {
-    let mut id = [0; 32];
-    timeout(SILENCE_MAX, stream.read_exact(&mut id)).await??;
-    let id = ObjectId(id);
-    if id == PROBE {
-        let mut message = PROBE_BYTES_MAX.to_le_bytes().to_vec();
-        message.resize(8 + PROBE_BYTES_MAX as usize, 0);
-        timeout(SILENCE_MAX, stream.write_all(&message)).await??;
-        return stream.close().await;
-    }
-    let file = match source.path(id) {
-        Some(path) => tokio::fs::File::open(path).await.ok(),
-        None => None,
-    };
-    let Some(mut file) = file else {
-        stream.write_all(&NOT_HERE.to_le_bytes()).await?;
-        return stream.close().await;
-    };
-    stream.write_all(&file.metadata().await?.len().to_le_bytes()).await?;
-    let mut buffer = vec![0; CHUNK_BYTES];
+/// Answers the questions of one stream until the peer closes it or falls silent.
+pub(crate) async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
+    source: &Arc<dyn ObjectSource>,
+    sending: &Semaphore,
+    mut stream: S,
+) -> io::Result<()> {
     loop {
+        let mut request = [0; ObjectRequest::BYTES];
+        match timeout(SILENCE_MAX, stream.read_exact(&mut request)).await? {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return stream.close().await,
+            Err(error) => return Err(error),
+        }
+        let request = ObjectRequest::from_bytes(&request);
+        match timeout(BUSY_AFTER, sending.acquire()).await {
+            Ok(_permit) => answer(source, request, &mut stream).await?,
+            Err(_) => send(&mut stream, &AnswerHead::Busy.to_bytes()).await?,
+        }
+        timeout(SILENCE_MAX, stream.flush()).await??;
+    }
+}
+
+async fn answer<S: AsyncWrite + Unpin>(
+    source: &Arc<dyn ObjectSource>,
+    request: ObjectRequest,
+    stream: &mut S,
+) -> io::Result<()> {
+    let ObjectRequest { id, part } = request;
+    if id == PROBE {
+        let mut message = AnswerHead::Here(PROBE_BYTES_MAX).to_bytes().to_vec();
+        message.resize(8 + PROBE_BYTES_MAX as usize, 0);
+        return send(stream, &message).await;
+    }
+    let source = source.clone();
+    match part {
+        Part::Outline => match spawn_blocking(move || source.outline(id)).await? {
+            Some((object_bytes, outline)) => {
+                send(stream, &AnswerHead::Here(object_bytes).to_bytes()).await?;
+                send(stream, &outline).await
+            }
+            None => send(stream, &AnswerHead::NotHere.to_bytes()).await,
+        },
+        Part::Groups { first, .. } => match spawn_blocking(move || source.open(id)).await? {
+            Some((file, object_bytes)) => {
+                let bytes = part.answer_bytes(object_bytes).ok_or(io::ErrorKind::InvalidInput)?;
+                send(stream, &AnswerHead::Here(object_bytes).to_bytes()).await?;
+                let start = stormo_protocol::object::group_range(object_bytes, first).start;
+                send_file(stream, file, start, bytes).await
+            }
+            None => send(stream, &AnswerHead::NotHere.to_bytes()).await,
+        },
+    }
+}
+
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+    for chunk in bytes.chunks(CHUNK_BYTES) {
+        timeout(SILENCE_MAX, stream.write_all(chunk)).await??;
+    }
+    Ok(())
+}
+
+async fn send_file<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    file: File,
+    start: u64,
+    bytes: u64,
+) -> io::Result<()> {
+    let mut file = tokio::fs::File::from_std(file);
+    file.seek(io::SeekFrom::Start(start)).await?;
+    let mut file = file.take(bytes);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut left = bytes;
+    while left > 0 {
         let read = file.read(&mut buffer).await?;
         if read == 0 {
-            return stream.close().await;
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        timeout(SILENCE_MAX, stream.write_all(&buffer[..read])).await??;
+        left -= read as u64;
+        send(stream, &buffer[..read]).await?;
     }
+    Ok(())
 }

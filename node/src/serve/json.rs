@@ -110,6 +110,9 @@ pub struct NodeView {
     pub utilisation: f64,
     /// What it has loaded.
     pub hosted: Vec<HostedView>,
+    /// What it is loading; only in `/v1/node`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loading: Vec<HostingView>,
     /// What it measured on the way to others.
     pub links: Vec<LinkView>,
     /// Bytes by peer; only in `/v1/node`.
@@ -224,6 +227,30 @@ pub struct HostView {
     pub time_ms: Option<f64>,
     /// Why it failed.
     pub message: Option<String>,
+    /// How far its objects are; only of the answering node itself, while it loads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loading: Option<LoadingView>,
+}
+
+/// How far the objects of a partition are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadingView {
+    /// Bytes that are here.
+    pub bytes_done: u64,
+    /// Bytes that are needed; 0 while that is not known.
+    pub bytes_total: u64,
+}
+
+/// A range of blocks that a node is loading.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostingView {
+    /// Name of the model; empty while its deployment is not known here.
+    pub model: String,
+    /// First block and one past the last.
+    pub blocks: [u16; 2],
+    /// How far its objects are.
+    #[serde(flatten)]
+    pub loading: LoadingView,
 }
 
 /// A deployment.

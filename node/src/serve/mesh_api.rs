@@ -15,7 +15,6 @@ use tokio::time::timeout;
 use super::json::DeployBody;
 use super::{BODY_TIMEOUT, Shared, refusal};
 use crate::app::calls::{Call, CallError, Reply};
-use crate::net::ObjectSource;
 use crate::pool::PoolError;
 
 pub(super) fn routes() -> Router<Shared> {
@@ -105,7 +104,7 @@ async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Respon
 /// Whether an object is here (GET and HEAD); its bytes are not given.
 async fn object_here(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
     match id.parse::<ObjectId>() {
-        Ok(id) if shared.front.pool.path(id).is_some() => StatusCode::NO_CONTENT.into_response(),
+        Ok(id) if shared.front.pool.has_for_upload(id) => StatusCode::NO_CONTENT.into_response(),
         Ok(_) => refusal(StatusCode::NOT_FOUND, "the object is not here"),
         Err(error) => refusal(StatusCode::BAD_REQUEST, error.to_string()),
     }
@@ -155,7 +154,9 @@ async fn store(shared: &Shared, id: ObjectId, request: Request) -> Result<(), Re
 fn pool_refusal(error: PoolError) -> Response {
     let status = match error {
         PoolError::Damaged(_) => StatusCode::BAD_REQUEST,
-        PoolError::Disk { .. } | PoolError::Nowhere { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        PoolError::Disk { .. } | PoolError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        PoolError::Missing(_) | PoolError::Nowhere { .. } => StatusCode::NOT_FOUND,
+        PoolError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     refusal(status, error.to_string())
 }

@@ -157,7 +157,19 @@ fn wait_until_warm(
         || view.hosts.iter().any(|host| host.state == DeploymentState::Loading)
     {
         let ready = view.hosts.iter().filter(|host| host.state == DeploymentState::Ready).count();
-        progress.step(&format!("{ready} of {} hosts are warm", view.hosts.len()));
+        let pulled = view.hosts.iter().find_map(|host| host.loading).filter(|pulled| pulled.bytes_total > 0);
+        let pulled = pulled.map(|pulled| {
+            format!(
+                ", {} of {} of this node's part are here",
+                bytes(pulled.bytes_done),
+                bytes(pulled.bytes_total)
+            )
+        });
+        progress.step(&format!(
+            "{ready} of {} hosts are warm{}",
+            view.hosts.len(),
+            pulled.unwrap_or_default()
+        ));
         std::thread::sleep(POLL);
         let all: DeploymentsView = client.get("/v1/deployments")?;
         let found = all.deployments.into_iter().find(|found| found.id == view.id);

@@ -11,13 +11,16 @@ use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Class, Deployment, Signed, Topic};
 use tokio::sync::oneshot;
 
-use super::hosting::{PartitionKey, read_manifest};
+use super::hosting::PartitionKey;
+use super::loading::read_manifest;
 use super::{Driver, Event};
 use crate::app::calls::CallError;
 use crate::app::planning::Posed;
 use crate::net::AskError;
 use crate::plan::{self, EXPANSIONS_DEFAULT, PlanShape, StageShape};
-use crate::serve::json::{DeployBody, DeploymentState, DeploymentView, HostView, PlacementEntry};
+use crate::serve::json::{
+    DeployBody, DeploymentState, DeploymentView, HostView, LoadingView, PlacementEntry,
+};
 
 /// A host may load for so long: a large model over a slow link.
 const HOST_TIMEOUT: Duration = Duration::from_secs(3_000);
@@ -78,6 +81,7 @@ impl Driver {
         let (wishes, note) = self.place(&body, &manifest, deployment.id())?;
         self.manifests.insert(deployment.id(), std::sync::Arc::new(manifest));
         let signed = self.publish_deployment(&deployment)?;
+        self.keep_needed();
         let placed = wishes
             .iter()
             .map(|wish| Placed { wish: *wish, state: DeploymentState::Loading, time_us: 0, refused: None })
@@ -359,7 +363,7 @@ impl Driver {
         let placement = self.placements.get(name).filter(|placement| placement.deployment == deployment.id());
         let (hosts, note) = match placement {
             Some(placement) => (
-                placement.placed.iter().map(|placed| self.placed_view(placed)).collect(),
+                placement.placed.iter().map(|placed| self.placed_view(deployment.id(), placed)).collect(),
                 placement.note.clone(),
             ),
             None => (self.hosts_seen(deployment.id()), None),
@@ -375,7 +379,7 @@ impl Driver {
         })
     }
 
-    fn placed_view(&self, placed: &Placed) -> HostView {
+    fn placed_view(&self, deployment: DeploymentId, placed: &Placed) -> HostView {
         HostView {
             node: placed.wish.node,
             label: self.label_of(placed.wish.node),
@@ -383,7 +387,16 @@ impl Driver {
             state: placed.state,
             time_ms: (placed.state == DeploymentState::Ready).then_some(placed.time_us as f64 / 1000.0),
             message: placed.refused.clone(),
+            loading: self.loading_view(deployment, placed),
         }
+    }
+
+    /// How far the objects are that this node itself is loading.
+    fn loading_view(&self, deployment: DeploymentId, placed: &Placed) -> Option<LoadingView> {
+        let Wish { node, first, end } = placed.wish;
+        let wanted = PartitionKey { deployment, first, end };
+        let (_, progress) = self.hosting.loading().find(|(key, _)| node == self.own() && *key == wanted)?;
+        Some(LoadingView { bytes_done: progress.bytes_done, bytes_total: progress.bytes_total })
     }
 
     /// What the mesh says of a deployment that was placed elsewhere.
@@ -400,6 +413,7 @@ impl Driver {
                 state: DeploymentState::Ready,
                 time_ms: Some(hosted.time_us as f64 / 1000.0),
                 message: None,
+                loading: None,
             })
             .collect()
     }

@@ -5,31 +5,22 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stormo_protocol::codec::decode;
 use stormo_protocol::control::Response;
 use stormo_protocol::ids::{DeploymentId, NodeId};
-use stormo_protocol::limits::{HOSTED_MAX, MANIFEST_BYTES_MAX};
+use stormo_protocol::limits::HOSTED_MAX;
 use stormo_protocol::model::{Manifest, ObjectRef};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Hosted, Signed};
-use stormo_protocol::tensor::Tensor;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{oneshot, watch};
 
+use super::loading::{Loader, fetch_manifest};
 use super::{Driver, Event};
-use crate::deploy::partition_source;
-use crate::engine::{self, Engine, Partition, ProfileBudget};
+use crate::engine::Partition;
 use crate::flow::StageEvent;
-use crate::model::Skeleton;
-use crate::net::Net;
-use crate::pool::{Pool, PoolError};
-use crate::sample;
+use crate::pool::Progress;
 
 /// Weight of a new run in a partition's time.
 const TIME_WEIGHT: f64 = 0.2;
-/// How a partition is measured before it takes work.
-const WARM_UP: ProfileBudget =
-    ProfileBudget { warm_up_runs: 2, runs_max: 20, time_max: Duration::from_millis(200) };
-
 /// A range of blocks of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionKey {
@@ -53,7 +44,13 @@ pub struct Loaded {
 
 enum Slot {
     /// Waits for the manifest, or loads.
-    Loading { waiting: Vec<oneshot::Sender<Response>>, begun: bool, memory_bytes: u64, keep: bool },
+    Loading {
+        waiting: Vec<oneshot::Sender<Response>>,
+        begun: bool,
+        memory_bytes: u64,
+        keep: bool,
+        progress: watch::Receiver<Progress>,
+    },
     /// Runs.
     Ready { partition: Arc<Partition>, time_us: f64, memory_bytes: u64, used_ms: u64, keep: bool },
 }
@@ -87,6 +84,19 @@ impl Hosting {
             Slot::Loading { .. } => None,
         });
         ready.take(HOSTED_MAX).collect()
+    }
+
+    /// All partitions, loaded or not yet.
+    pub(super) fn keys(&self) -> impl Iterator<Item = PartitionKey> {
+        self.slots.keys().copied()
+    }
+
+    /// How far the pulls of partitions are that are not loaded yet.
+    pub(super) fn loading(&self) -> impl Iterator<Item = (PartitionKey, Progress)> {
+        self.slots.iter().filter_map(|(key, slot)| match slot {
+            Slot::Loading { progress, .. } => Some((*key, *progress.borrow())),
+            Slot::Ready { .. } => None,
+        })
     }
 
     pub(super) fn ready(&mut self, key: PartitionKey, now_ms: u64) -> Option<Arc<Partition>> {
@@ -138,6 +148,7 @@ impl Driver {
         let hosting = &self.hosting;
         self.manifests
             .retain(|id, _| live.contains(id) || hosting.slots.keys().any(|key| key.deployment == *id));
+        self.keep_needed();
     }
 
     /// A steward, or the publisher, wishes that blocks be kept warm here.
@@ -180,7 +191,8 @@ impl Driver {
             }
             None => {
                 let waiting = answer.into_iter().collect();
-                let slot = Slot::Loading { waiting, begun: false, memory_bytes: 0, keep };
+                let (_, progress) = watch::channel(Progress::default());
+                let slot = Slot::Loading { waiting, begun: false, memory_bytes: 0, keep, progress };
                 self.hosting.slots.insert(key, slot);
                 self.want_manifests();
                 self.begin_loading(key);
@@ -203,17 +215,20 @@ impl Driver {
             );
             return self.loading_failed(key, Refusal::NoMemory);
         }
+        let (told, heard) = watch::channel(Progress::default());
         match self.hosting.slots.get_mut(&key) {
-            Some(Slot::Loading { begun, memory_bytes, .. }) if !*begun => {
-                (*begun, *memory_bytes) = (true, need_bytes);
+            Some(Slot::Loading { begun, memory_bytes, progress, .. }) if !*begun => {
+                (*begun, *memory_bytes, *progress) = (true, need_bytes, heard);
             }
             _ => return,
         }
+        self.keep_needed();
         let loader = Loader {
             net: self.parts.net.clone(),
             pool: self.parts.pool.clone(),
             engine: self.parts.engine.clone(),
             peers: self.holders(key.deployment),
+            progress: told,
         };
         self.beside(async move { Event::Loaded(key, loader.load(&manifest, key).await) });
     }
@@ -292,6 +307,7 @@ impl Driver {
         match manifest {
             Some(manifest) => {
                 self.manifests.insert(id, manifest);
+                self.keep_needed();
                 waiting.into_iter().for_each(|key| self.begin_loading(key));
             }
             None => {
@@ -302,79 +318,5 @@ impl Driver {
                 }
             }
         }
-    }
-}
-
-async fn fetch_manifest(
-    net: &Net,
-    pool: &Pool,
-    object: ObjectRef,
-    peers: &[NodeId],
-) -> Result<Arc<Manifest>, String> {
-    if object.bytes > MANIFEST_BYTES_MAX {
-        return Err("the manifest is above the size limit".into());
-    }
-    pool.ensure(net, object, peers).await.map_err(|error| error.to_string())?;
-    let bytes = pool.read(object.id).map_err(|error| error.to_string())?;
-    read_manifest(&bytes).map(Arc::new)
-}
-
-/// Decodes and checks a manifest.
-pub(super) fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    const LIMIT: usize = MANIFEST_BYTES_MAX as usize;
-    let manifest = decode::<Manifest, LIMIT>(bytes).map_err(|error| error.to_string())?;
-    manifest.check().map_err(|error| error.to_string())?;
-    Ok(manifest)
-}
-
-/// One at a time: two at once would fetch the same objects twice and share the memory for loading.
-static LOADING: Semaphore = Semaphore::const_new(1);
-
-struct Loader {
-    net: Net,
-    pool: Arc<Pool>,
-    engine: Engine,
-    peers: Vec<NodeId>,
-}
-
-impl Loader {
-    async fn load(self, manifest: &Arc<Manifest>, key: PartitionKey) -> Result<Loaded, Refusal> {
-        let Ok(_one) = LOADING.acquire().await else { return Err(Refusal::Leaving) };
-        self.fetch(manifest, key).await.map_err(|error| {
-            tracing::warn!(model = %manifest.model, %error, "cannot host");
-            match error {
-                PoolError::Disk { .. } => Refusal::Storage,
-                PoolError::Damaged(_) | PoolError::Nowhere { .. } => Refusal::MissingObject,
-            }
-        })?;
-        let (pool, described) = (self.pool.clone(), manifest.clone());
-        let extracted = tokio::task::spawn_blocking(move || {
-            let skeleton = pool.read(described.skeleton.id).map_err(|error| error.to_string())?;
-            let skeleton = Skeleton::parse(&skeleton, &described).map_err(|error| error.to_string())?;
-            partition_source(&skeleton, &described, key.blocks(), |id| pool.read(id).ok())
-                .map_err(|error| error.to_string())
-        })
-        .await;
-        let failed = |error: String| {
-            tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
-            Refusal::LoadFailed
-        };
-        let source = extracted.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-        let specs = source.inputs.clone();
-        let label = format!("{} {}-{}", manifest.model, key.first, key.end);
-        let partition = self.engine.load(label, source).await.map_err(|error| failed(error.to_string()))?;
-        let inputs: Result<Vec<Tensor>, _> = specs.into_iter().map(sample::tensor).collect();
-        let inputs = inputs.map_err(|error| failed(error.to_string()))?;
-        let profile = engine::profile(&partition, &inputs, WARM_UP).await;
-        let time_us = profile.map_err(|error| failed(error.to_string()))?.median_us;
-        Ok(Loaded { partition, time_us })
-    }
-
-    async fn fetch(&self, manifest: &Manifest, key: PartitionKey) -> Result<(), PoolError> {
-        self.pool.ensure(&self.net, manifest.skeleton, &self.peers).await?;
-        for index in manifest.range_weights(key.blocks()) {
-            self.pool.ensure(&self.net, manifest.weights[index as usize], &self.peers).await?;
-        }
-        Ok(())
     }
 }

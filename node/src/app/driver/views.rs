@@ -10,8 +10,9 @@ use super::Driver;
 use crate::app::calls::CallError;
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    BlockView, CutView, DeploymentsView, EdgeView, HostedView, LinkView, ModelView, ModelsView, NodeView,
-    NodesView, PlanView, RequestView, StageInputView, StageView, TensorView, TrafficView,
+    BlockView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView, LoadingView, ModelView,
+    ModelsView, NodeView, NodesView, PlanView, RequestView, StageInputView, StageView, TensorView,
+    TrafficView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -27,6 +28,7 @@ impl Driver {
         });
         NodeView {
             traffic: traffic.collect(),
+            loading: self.loading_views(),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             onnxruntime: self.parts.engine.version().map(|version| version.to_string()),
             mesh: Some(self.parts.mesh.to_string()),
@@ -70,11 +72,21 @@ impl Driver {
                     bytes_per_second: (link.bytes_per_second > 0).then_some(link.bytes_per_second),
                 })
                 .collect(),
+            loading: Vec::new(),
             traffic: Vec::new(),
             version: None,
             onnxruntime: None,
             mesh: None,
         }
+    }
+
+    fn loading_views(&self) -> Vec<HostingView> {
+        let loading = self.hosting.loading().map(|(key, progress)| HostingView {
+            model: self.deployments.by_id(key.deployment).map(|known| known.name.clone()).unwrap_or_default(),
+            blocks: [key.first, key.end],
+            loading: LoadingView { bytes_done: progress.bytes_done, bytes_total: progress.bytes_total },
+        });
+        loading.collect()
     }
 
     fn hosted_view(&self, hosted: &Hosted) -> HostedView {

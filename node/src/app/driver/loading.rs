@@ -1,0 +1,164 @@
+//! How a partition comes in: its objects from peers, its session from its objects; and what of the
+//! pool may not go meanwhile.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stormo_protocol::codec::decode;
+use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId};
+use stormo_protocol::limits::MANIFEST_BYTES_MAX;
+use stormo_protocol::model::{Manifest, ObjectRef};
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::tensor::Tensor;
+use tokio::sync::{Semaphore, watch};
+
+use super::Driver;
+use super::hosting::{Loaded, PartitionKey};
+use crate::deploy::partition_source;
+use crate::engine::{self, Engine, PartitionSource, ProfileBudget};
+use crate::model::Skeleton;
+use crate::net::Net;
+use crate::pool::{Pool, PoolError, Progress};
+use crate::sample;
+
+/// How a partition is measured before it takes work.
+const WARM_UP: ProfileBudget =
+    ProfileBudget { warm_up_runs: 2, runs_max: 20, time_max: Duration::from_millis(200) };
+/// Extractions tried: an object that turns out damaged on disk is fetched once more.
+const EXTRACTIONS_MAX: u32 = 2;
+
+/// What the pool was last told to keep.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    partitions: BTreeSet<PartitionKey>,
+    manifests: BTreeSet<ObjectId>,
+    published: BTreeSet<DeploymentId>,
+}
+
+impl Driver {
+    /// Tells the pool what may not be evicted: manifests of live deployments, everything of those
+    /// published here (others fetch it from here), and what partitions here are made of.
+    pub(super) fn keep_needed(&mut self) {
+        let own = self.own();
+        let known = |id: &DeploymentId| self.manifests.contains_key(id);
+        let live = || self.deployments.live();
+        let kept = Kept {
+            partitions: self.hosting.keys().filter(|key| known(&key.deployment)).collect(),
+            manifests: live().map(|deployment| deployment.manifest.id).collect(),
+            published: live()
+                .filter(|deployment| deployment.publisher == own)
+                .map(|deployment| deployment.id())
+                .filter(known)
+                .collect(),
+        };
+        if kept == self.kept {
+            return;
+        }
+        let mut needed: HashSet<ObjectId> = kept.manifests.iter().copied().collect();
+        let published = kept.published.iter().map(|id| (*id, None));
+        let hosted = kept.partitions.iter().map(|key| (key.deployment, Some(key.blocks())));
+        for (id, blocks) in published.chain(hosted) {
+            let Some(manifest) = self.manifests.get(&id) else { continue };
+            let blocks = blocks.unwrap_or(0..manifest.block_count());
+            if blocks.start < blocks.end && blocks.end <= manifest.block_count() {
+                needed.extend(manifest.range_objects(blocks).into_iter().map(|object| object.id));
+            }
+        }
+        self.parts.pool.set_needed(needed);
+        self.kept = kept;
+    }
+}
+
+/// A manifest from the pool or a peer.
+pub(super) async fn fetch_manifest(
+    net: &Net,
+    pool: &Arc<Pool>,
+    object: ObjectRef,
+    peers: &[NodeId],
+) -> Result<Arc<Manifest>, String> {
+    if object.bytes > MANIFEST_BYTES_MAX {
+        return Err("the manifest is above the size limit".into());
+    }
+    let (progress, _) = watch::channel(Progress::default());
+    pool.pull(net, &[object], peers, &progress).await.map_err(|error| error.to_string())?;
+    let bytes = pool.read(object.id).map_err(|error| error.to_string())?;
+    read_manifest(&bytes).map(Arc::new)
+}
+
+/// Decodes and checks a manifest.
+pub(super) fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
+    const LIMIT: usize = MANIFEST_BYTES_MAX as usize;
+    let manifest = decode::<Manifest, LIMIT>(bytes).map_err(|error| error.to_string())?;
+    manifest.check().map_err(|error| error.to_string())?;
+    Ok(manifest)
+}
+
+/// One at a time: two at once would fetch the same objects twice and share the memory for loading.
+static LOADING: Semaphore = Semaphore::const_new(1);
+
+pub(super) struct Loader {
+    pub(super) net: Net,
+    pub(super) pool: Arc<Pool>,
+    pub(super) engine: Engine,
+    pub(super) peers: Vec<NodeId>,
+    pub(super) progress: watch::Sender<Progress>,
+}
+
+impl Loader {
+    pub(super) async fn load(self, manifest: &Arc<Manifest>, key: PartitionKey) -> Result<Loaded, Refusal> {
+        let Ok(_one) = LOADING.acquire().await else { return Err(Refusal::Leaving) };
+        let source = self.source(manifest, key).await?;
+        let failed = |error: String| {
+            tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
+            Refusal::LoadFailed
+        };
+        let specs = source.inputs.clone();
+        let label = format!("{} {}-{}", manifest.model, key.first, key.end);
+        let partition = self.engine.load(label, source).await.map_err(|error| failed(error.to_string()))?;
+        let inputs: Result<Vec<Tensor>, _> = specs.into_iter().map(sample::tensor).collect();
+        let inputs = inputs.map_err(|error| failed(error.to_string()))?;
+        let profile = engine::profile(&partition, &inputs, WARM_UP).await;
+        let time_us = profile.map_err(|error| failed(error.to_string()))?.median_us;
+        Ok(Loaded { partition, time_us })
+    }
+
+    /// What the session is made of. An object that was damaged on disk is gone once that was seen, so a
+    /// second round fetches it.
+    async fn source(&self, manifest: &Arc<Manifest>, key: PartitionKey) -> Result<PartitionSource, Refusal> {
+        let objects = manifest.range_objects(key.blocks());
+        for _ in 0..EXTRACTIONS_MAX {
+            self.pool.pull(&self.net, &objects, &self.peers, &self.progress).await.map_err(|error| {
+                tracing::warn!(model = %manifest.model, %error, "cannot host");
+                refusal_of(&error)
+            })?;
+            let (pool, described) = (self.pool.clone(), manifest.clone());
+            let extracted = tokio::task::spawn_blocking(move || extract(&pool, &described, key)).await;
+            match extracted.map_err(|error| error.to_string()).flatten() {
+                Ok(source) => return Ok(source),
+                Err(error) => {
+                    tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
+                }
+            }
+            if objects.iter().all(|object| self.pool.has(*object)) {
+                break;
+            }
+        }
+        Err(Refusal::LoadFailed)
+    }
+}
+
+fn refusal_of(error: &PoolError) -> Refusal {
+    match error {
+        PoolError::Disk { .. } | PoolError::Full { .. } => Refusal::Storage,
+        PoolError::Damaged(_) | PoolError::Missing(_) | PoolError::Nowhere { .. } => Refusal::MissingObject,
+        PoolError::Broken(_) => Refusal::LoadFailed,
+    }
+}
+
+fn extract(pool: &Pool, manifest: &Manifest, key: PartitionKey) -> Result<PartitionSource, String> {
+    let skeleton = pool.read(manifest.skeleton.id).map_err(|error| error.to_string())?;
+    let skeleton = Skeleton::parse(&skeleton, manifest).map_err(|error| error.to_string())?;
+    partition_source(&skeleton, manifest, key.blocks(), |id| pool.read(id).ok())
+        .map_err(|error| error.to_string())
+}

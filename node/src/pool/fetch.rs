@@ -1,0 +1,384 @@
+//! A pull: the planner's questions put to peers, their answers verified and written. What is asked of
+//! whom is decided in `pull`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stormo_protocol::ids::NodeId;
+use stormo_protocol::limits::{OBJECT_BYTES_MAX, OBJECT_GROUP_BYTES};
+use stormo_protocol::model::ObjectRef;
+use stormo_protocol::object::{ObjectRequest, Part, group_range, outline_bytes};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::partial::Partial;
+use super::pull::{End, Fate, LANES_MAX, Next, Order, Pull};
+use super::{Pool, PoolError};
+use crate::net::{FetchError, ObjectPeers, ObjectStream};
+
+/// Objects that are being brought to the disk and named at once; more wait.
+const FINISHING_MAX: usize = 8;
+
+/// How far a pull is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are here, those included that were here before.
+    pub bytes_done: u64,
+    /// Bytes of all objects.
+    pub bytes_total: u64,
+}
+
+impl Pool {
+    /// Gets objects from peers, those that are not here: from several at once, each group verified as
+    /// it comes. Objects that were pulled so far stay, also after an error.
+    ///
+    /// # Errors
+    /// When an object is to be had from none of the peers, or the disk or its budget refuses.
+    pub async fn pull<P: ObjectPeers>(
+        self: &Arc<Self>,
+        door: &P,
+        objects: &[ObjectRef],
+        peers: &[NodeId],
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), PoolError> {
+        let mut seen = BTreeSet::new();
+        let objects: Vec<ObjectRef> =
+            objects.iter().filter(|object| seen.insert(object.id)).copied().collect();
+        let _pins = Pins::new(self, &objects);
+        let bytes =
+            |objects: &[ObjectRef]| objects.iter().map(|object| object.bytes).fold(0, u64::saturating_add);
+        let missing: Vec<ObjectRef> = objects.iter().filter(|object| !self.has(**object)).copied().collect();
+        let (bytes_total, missing_bytes) = (bytes(&objects), bytes(&missing));
+        progress.send_replace(Progress { bytes_done: bytes_total - missing_bytes, bytes_total });
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if let Some(object) = missing.iter().find(|object| object.bytes > OBJECT_BYTES_MAX) {
+            let tried = format!("no object has more than {OBJECT_BYTES_MAX} bytes");
+            return Err(PoolError::Nowhere { id: object.id, bytes: object.bytes, tried });
+        }
+        let (good, avoided): (Vec<NodeId>, Vec<NodeId>) =
+            peers.iter().copied().partition(|peer| !self.is_avoided(*peer));
+        let mut pulling = Pulling {
+            pool: self,
+            door,
+            plan: Pull::new(&missing, &good),
+            missing: &missing,
+            partials: BTreeMap::new(),
+            idle: Vec::new(),
+            said: BTreeMap::new(),
+            progress,
+            reservation: Reservation { pool: self.clone(), bytes: 0 },
+            avoided,
+        };
+        self.reserve(missing_bytes)?;
+        pulling.reservation.bytes = missing_bytes;
+        pulling.run().await
+    }
+}
+
+/// Keeps objects from eviction while they are pulled.
+struct Pins {
+    pool: Arc<Pool>,
+    objects: Vec<ObjectRef>,
+}
+
+impl Pins {
+    fn new(pool: &Arc<Pool>, objects: &[ObjectRef]) -> Self {
+        pool.index().pin(objects.iter().map(|object| object.id));
+        Self { pool: pool.clone(), objects: objects.to_vec() }
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        self.pool.index().unpin(self.objects.iter().map(|object| object.id));
+    }
+}
+
+/// Bytes of the budget that are set aside.
+struct Reservation {
+    pool: Arc<Pool>,
+    bytes: u64,
+}
+
+impl Reservation {
+    fn settle(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.pool.index().release(bytes);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.pool.index().release(self.bytes);
+    }
+}
+
+struct Pulling<'a, P: ObjectPeers> {
+    pool: &'a Arc<Pool>,
+    door: &'a P,
+    plan: Pull,
+    missing: &'a [ObjectRef],
+    /// Objects under way, by their place in `missing`.
+    partials: BTreeMap<usize, Arc<Partial>>,
+    /// Streams that wait for a question; never more than lanes.
+    idle: Vec<(NodeId, ObjectStream<P::Stream>)>,
+    /// What went wrong last, by peer.
+    said: BTreeMap<NodeId, String>,
+    progress: &'a watch::Sender<Progress>,
+    reservation: Reservation,
+    avoided: Vec<NodeId>,
+}
+
+impl<P: ObjectPeers> Pulling<'_, P> {
+    async fn run(&mut self) -> Result<(), PoolError> {
+        let mut lanes: JoinSet<Step<P::Stream>> = JoinSet::new();
+        let mut finishing: JoinSet<Result<u64, PoolError>> = JoinSet::new();
+        loop {
+            match self.plan.next(self.pool.now_ms()) {
+                Next::Ask(order) => {
+                    if let Some(lane) = self.lane(order, &mut finishing).await? {
+                        lanes.spawn(lane.open_and_step(self.door.clone()));
+                    }
+                }
+                Next::Wait(wake_ms) => {
+                    let wait = wake_ms.map(|wake_ms| wake_ms.saturating_sub(self.pool.now_ms()));
+                    // Without a time, an answer is under way, and its lane has limits of its own.
+                    let wait = Duration::from_millis(wait.unwrap_or(u64::from(u32::MAX)));
+                    if lanes.is_empty() {
+                        tokio::time::sleep(wait).await;
+                    } else if let Ok(Some(step)) = tokio::time::timeout(wait, lanes.join_next()).await
+                        && let Some(lane) = self.note(step?, &mut finishing).await?
+                    {
+                        lanes.spawn(lane.step());
+                    }
+                }
+                Next::Done => break,
+                Next::Failed(goal) => return Err(self.nowhere(goal)),
+            }
+        }
+        drop(lanes);
+        while let Some(finished) = finishing.join_next().await {
+            self.reservation.settle(finished??);
+        }
+        Ok(())
+    }
+
+    /// A lane for a question; none when what an earlier run left already answers it.
+    async fn lane(
+        &mut self,
+        order: Order,
+        finishing: &mut JoinSet<Result<u64, PoolError>>,
+    ) -> Result<Option<Lane<P::Stream>>, PoolError> {
+        let partial = match self.partials.get(&order.goal) {
+            Some(partial) => partial.clone(),
+            None => {
+                let (pool, object) = (self.pool.clone(), self.missing[order.goal]);
+                let (partial, groups) = spawn_blocking(move || Partial::open(&pool, object)).await??;
+                let partial = Arc::new(partial);
+                self.partials.insert(order.goal, partial.clone());
+                if !groups.is_empty() || (order.part == Part::Outline && partial.has_outline()) {
+                    self.plan.ended(order.ticket, End::NotAsked, self.pool.now_ms());
+                    let found = groups.iter().map(|group| group_range(object.bytes, *group));
+                    self.advance(found.map(|range| range.end - range.start).sum());
+                    if self.plan.found(order.goal, &groups) {
+                        self.finish(order.goal, finishing).await?;
+                    }
+                    return Ok(None);
+                }
+                partial
+            }
+        };
+        let kept = self.idle.iter().position(|(peer, _)| *peer == order.peer);
+        let stream = kept.map(|at| self.idle.swap_remove(at).1);
+        Ok(Some(Lane { order, partial, stream, asked: false, done: 0, buffer: Vec::new() }))
+    }
+
+    /// Tells the planner of a step; gives the lane back if it goes on.
+    async fn note(
+        &mut self,
+        (lane, stepped): Step<P::Stream>,
+        finishing: &mut JoinSet<Result<u64, PoolError>>,
+    ) -> Result<Option<Lane<P::Stream>>, PoolError> {
+        let Order { ticket, peer, goal, part } = lane.order;
+        let now_ms = self.pool.now_ms();
+        let end = match stepped? {
+            Stepped::Group(group) => {
+                let noted = self.plan.got(ticket, group, now_ms);
+                if noted.fresh {
+                    let range = group_range(self.missing[goal].bytes, group);
+                    self.advance(range.end - range.start);
+                }
+                if noted.complete {
+                    self.finish(goal, finishing).await?;
+                }
+                match part {
+                    Part::Groups { count, .. } if lane.done < count => return Ok(Some(lane)),
+                    _ => End::Finished,
+                }
+            }
+            Stepped::Outline => {
+                self.plan.outlined(ticket, now_ms);
+                End::Finished
+            }
+            Stepped::Wrong => {
+                self.pool.avoid(peer, self.missing[goal].id);
+                self.idle.retain(|(from, _)| *from != peer);
+                End::Wrong
+            }
+            Stepped::Failed(error) => {
+                let end = match error {
+                    FetchError::NotThere => End::NotThere,
+                    FetchError::Busy => End::Busy,
+                    FetchError::Length { .. } => {
+                        self.pool.avoid(peer, self.missing[goal].id);
+                        End::Wrong
+                    }
+                    FetchError::Broken(_) => End::Broken,
+                };
+                tracing::debug!(peer = %peer.short(), object = %self.missing[goal].id, %error, "not from this peer");
+                self.said.insert(peer, error.to_string());
+                end
+            }
+        };
+        self.plan.ended(ticket, end, now_ms);
+        if let Some(stream) = lane.stream
+            && stream.is_idle()
+            && matches!(end, End::Finished | End::NotThere | End::Busy)
+            && self.idle.len() < LANES_MAX
+        {
+            self.idle.push((peer, stream));
+        }
+        Ok(None)
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.send_modify(|progress| progress.bytes_done += bytes);
+    }
+
+    /// Names a complete object, beside what goes on.
+    async fn finish(
+        &mut self,
+        goal: usize,
+        finishing: &mut JoinSet<Result<u64, PoolError>>,
+    ) -> Result<(), PoolError> {
+        while finishing.len() >= FINISHING_MAX {
+            if let Some(finished) = finishing.join_next().await {
+                self.reservation.settle(finished??);
+            }
+        }
+        if let Some(partial) = self.partials.remove(&goal) {
+            finishing.spawn_blocking(move || partial.finish().map(|()| partial.object().bytes));
+        }
+        Ok(())
+    }
+
+    fn nowhere(&self, goal: usize) -> PoolError {
+        let said = |peer: &NodeId| match self.said.get(peer) {
+            Some(said) => format!(" ({said})"),
+            None => String::new(),
+        };
+        let tried = self.plan.fates(goal).into_iter().map(|(peer, fate)| {
+            let what = match fate {
+                Fate::Lacks => "does not have it".to_owned(),
+                Fate::Lied => "sent wrong bytes".to_owned(),
+                Fate::Broke => format!("broke off too often{}", said(&peer)),
+                Fate::Busy => "was busy all the time".to_owned(),
+                Fate::Fine => format!("could not be asked{}", said(&peer)),
+            };
+            format!("`{}` {what}", peer.short())
+        });
+        let avoided =
+            self.avoided.iter().map(|peer| format!("`{}` is avoided for wrong bytes it sent", peer.short()));
+        let tried: Vec<String> = tried.chain(avoided).collect();
+        let tried = if tried.is_empty() { "there is no other node".to_owned() } else { tried.join("; ") };
+        let ObjectRef { id, bytes } = self.missing[goal];
+        PoolError::Nowhere { id, bytes, tried }
+    }
+}
+
+/// A question on its way, and its answer.
+struct Lane<S> {
+    order: Order,
+    partial: Arc<Partial>,
+    stream: Option<ObjectStream<S>>,
+    asked: bool,
+    /// Groups that came.
+    done: u32,
+    buffer: Vec<u8>,
+}
+
+/// What one step of a lane brought.
+enum Stepped {
+    Outline,
+    Group(u32),
+    Wrong,
+    Failed(FetchError),
+}
+
+type Step<S> = (Lane<S>, Result<Stepped, PoolError>);
+
+impl<S: futures::AsyncRead + futures::AsyncWrite + Unpin + Send> Lane<S> {
+    async fn open_and_step<P: ObjectPeers<Stream = S>>(mut self, door: P) -> Step<S> {
+        if self.stream.is_none() {
+            match door.open_objects(self.order.peer).await {
+                Ok(stream) => self.stream = Some(ObjectStream::new(stream)),
+                Err(error) => return (self, Ok(Stepped::Failed(error.into()))),
+            }
+        }
+        self.step().await
+    }
+
+    /// Reads, verifies and writes the next piece.
+    async fn step(mut self) -> Step<S> {
+        if let Err(error) = self.read_piece().await {
+            return (self, Ok(Stepped::Failed(error)));
+        }
+        let (partial, part, done) = (self.partial.clone(), self.order.part, self.done);
+        let buffer = std::mem::take(&mut self.buffer);
+        let taken = spawn_blocking(move || {
+            let stepped = match part {
+                Part::Outline if partial.take_outline(&buffer) => Ok(Stepped::Outline),
+                Part::Outline => Ok(Stepped::Wrong),
+                Part::Groups { first, .. } => match partial.take_group(first + done, &buffer) {
+                    Ok(true) => Ok(Stepped::Group(first + done)),
+                    Ok(false) => Ok(Stepped::Wrong),
+                    Err(error) => Err(error),
+                },
+            };
+            (buffer, stepped)
+        });
+        match taken.await {
+            Ok((buffer, stepped)) => {
+                self.buffer = buffer;
+                self.done += 1;
+                (self, stepped)
+            }
+            Err(error) => (self, Err(error.into())),
+        }
+    }
+
+    async fn read_piece(&mut self) -> Result<(), FetchError> {
+        let ObjectRef { id, bytes } = self.partial.object();
+        let Some(stream) = &mut self.stream else {
+            return Err(io::Error::from(io::ErrorKind::NotConnected).into());
+        };
+        if !self.asked {
+            stream.ask(ObjectRequest { id, part: self.order.part }, bytes).await?;
+            self.asked = true;
+        }
+        let piece_bytes = match self.order.part {
+            Part::Outline => outline_bytes(bytes),
+            Part::Groups { first, .. } => {
+                let range = group_range(bytes, first + self.done);
+                range.end - range.start
+            }
+        };
+        debug_assert!(piece_bytes <= OBJECT_GROUP_BYTES);
+        self.buffer.resize(piece_bytes as usize, 0);
+        Ok(stream.fill(&mut self.buffer).await?)
+    }
+}

@@ -1,0 +1,99 @@
+//! Objects that are written and read here, and what the budget does with them.
+
+use std::collections::HashSet;
+use std::fs;
+
+use super::*;
+use crate::net::ObjectSource;
+use crate::pool::PoolError;
+
+#[test]
+fn objects_come_back_and_wrong_ones_leave_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path());
+    for bytes in [content(7, 1), content(3 * GROUP + 5, 2), Vec::new()] {
+        let object = pool.put(&bytes).unwrap();
+        assert!(pool.has(object));
+        assert_eq!(*pool.read(object.id).unwrap(), *bytes);
+    }
+    let mut wrong = pool.begin(ObjectId::of(b"other")).unwrap();
+    wrong.write(b"not it").unwrap();
+    assert!(matches!(wrong.finish(), Err(PoolError::Damaged(_))));
+    drop(pool.begin(ObjectId::of(b"broken off")).unwrap());
+    assert_eq!(files_below(&folder.path().join("partial")).len(), 0);
+    assert!(matches!(pool.read(ObjectId::of(b"other")), Err(PoolError::Missing(_))));
+}
+
+#[test]
+fn damage_on_disk_is_noticed_and_the_object_can_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path());
+    let object = pool.put(b"weights").unwrap();
+    fs::write(pool.path_of(object.id), b"wEights").unwrap();
+    assert!(matches!(pool.read(object.id), Err(PoolError::Damaged(_))));
+    assert!(!pool.has(object));
+    pool.put(b"weights").unwrap();
+    fs::write(pool.path_of(object.id), b"wEights").unwrap();
+    assert_eq!(pool.check().unwrap().damaged, [object.id]);
+    assert!(!pool.has(object));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_failing_disk_is_told_and_nothing_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path());
+    let [object, other] = [b"weights", b"more we"].map(|bytes| pool.put(bytes).unwrap());
+    // Reading this file from its start is an input/output error, by the kernel's own word.
+    fs::remove_file(pool.path_of(object.id)).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", pool.path_of(object.id)).unwrap();
+    let error = pool.read(object.id).unwrap_err();
+    assert!(matches!(error, PoolError::Disk { .. }) && error.to_string().contains("Input/output"), "{error}");
+    assert!(pool.has(object) && pool.read(other.id).is_ok());
+}
+
+#[test]
+fn a_new_run_finds_what_is_whole_and_removes_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let object = open(folder.path()).put(&content(2 * GROUP, 3)).unwrap();
+    let partial = folder.path().join("partial");
+    for left in ["left.1".to_owned(), format!("{}.7", object.id), format!("{}.groups", ObjectId([9; 32]))] {
+        fs::write(partial.join(left), b"half").unwrap();
+    }
+    let pool = open(folder.path());
+    assert_eq!(files_below(&partial).len(), 0);
+    assert!(pool.has(object));
+}
+
+#[test]
+fn a_lost_or_damaged_outline_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path());
+    let object = pool.put(&content(3 * GROUP, 4)).unwrap();
+    let (bytes, outline) = pool.outline(object.id).unwrap();
+    assert_eq!((bytes, outline.len()), (object.bytes, 96));
+    let beside = pool.path_of(object.id).with_extension("groups");
+    fs::write(&beside, vec![1; 96]).unwrap();
+    assert_eq!(pool.outline(object.id), Some((bytes, outline.clone())));
+    fs::remove_file(&beside).unwrap();
+    assert_eq!(pool.outline(object.id), Some((bytes, outline.clone())));
+    assert_eq!(fs::read(&beside).unwrap(), outline);
+}
+
+#[test]
+fn the_budget_evicts_what_nothing_needs_and_says_when_that_is_not_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = [5, 6].map(|seed| open(folder.path()).put(&content(GROUP, seed)).unwrap());
+    // A new run: the uploads are no longer fresh.
+    let pool = Arc::new(Pool::open(folder.path(), DiskBudget::Bytes(3 * GROUP as u64)).unwrap());
+    pool.set_needed(HashSet::from([first.id]));
+    pool.put(&content(2 * GROUP, 7)).unwrap();
+    assert!(pool.has(first), "needed");
+    assert!(!pool.has(second) && !pool.path_of(second.id).exists(), "evicted");
+    let error = pool.put(&content(GROUP, 8)).unwrap_err();
+    let told = error.to_string();
+    assert!(matches!(error, PoolError::Full { free_bytes: 0, .. }), "{told}");
+    assert!(told.contains("--disk-budget"), "{told}");
+    assert!(pool.has(first));
+    assert_eq!(files_below(&folder.path().join("partial")).len(), 0);
+}
