@@ -290,6 +290,7 @@ impl Pool {
     /// Writes bytes at their place; when the disk is full, evicts what nothing needs and tries again.
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> Result<(), PoolError> {
         loop {
+            let evictions_before = self.index().evictions();
             let source = match file.write_all_at(bytes, offset) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
@@ -298,11 +299,13 @@ impl Pool {
             let now_ms = self.now_ms();
             let mut index = self.index();
             let victims = if full { index.evict(bytes.len() as u64, now_ms) } else { Vec::new() };
-            if victims.is_empty() {
+            if !victims.is_empty() {
+                tracing::info!(evicted = victims.len(), "the disk is full; what nothing needs is removed");
+                self.delete(&victims);
+            } else if !full || index.evictions() == evictions_before {
                 return Err(self.disk(source));
             }
-            tracing::info!(evicted = victims.len(), "the disk is full; what nothing needs is removed");
-            self.delete(&victims);
+            // Or another write that met the full disk has made room for this one too.
         }
     }
 

@@ -2,6 +2,7 @@
 //! objects, one after the other, and their answers. Whether the bytes are the right ones is for the
 //! pool to check; here they are only moved, within the announced length.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-use super::{Net, identity, swarm::NetError};
+use super::{Net, Tries, identity, swarm::NetError};
 
 /// Streams on which peers may ask for objects at once.
 const STREAMS_MAX: usize = 128;
+/// Of them from one peer: two pulls at once. A slow or hostile peer leaves room for others.
+const STREAMS_PER_PEER_MAX: usize = 8;
 /// Parts of objects sent at once; others wait.
 const SENDING_MAX: usize = 32;
 /// A question that waits for longer is told that this node is busy: less than [`SILENCE_MAX`].
@@ -88,9 +91,29 @@ pub struct ObjectStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ObjectStream<S> {
-    /// Wraps a stream on which nothing was said yet.
-    pub fn new(stream: S) -> Self {
-        Self { stream, left: 0 }
+    /// Asks a peer on the stream that is kept, or on a new one that is kept then.
+    ///
+    /// # Errors
+    /// As those of [`ObjectStream::ask`], and when the peer is unreachable.
+    pub async fn ask_peer<P: ObjectPeers<Stream = S>>(
+        kept: &mut Option<Self>,
+        door: &P,
+        peer: NodeId,
+        request: ObjectRequest,
+        object_bytes: u64,
+    ) -> Result<(), FetchError> {
+        let mut tries = Tries::default();
+        loop {
+            let stream = match kept {
+                Some(stream) => stream,
+                None => kept.insert(Self { stream: door.open_objects(peer).await?, left: 0 }),
+            };
+            match stream.ask(request, object_bytes).await {
+                // A stream that was dropped before it was served, or is no longer: another is.
+                Err(FetchError::Broken(error)) if tries.another_after(&error).await => *kept = None,
+                answered => return answered,
+            }
+        }
     }
 
     /// Whether the last answer was read to its end, so that the next question can be put.
@@ -102,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ObjectStream<S> {
     ///
     /// # Errors
     /// When the peer does not have it, has it in another length, is busy, or falls silent.
-    pub async fn ask(&mut self, request: ObjectRequest, object_bytes: u64) -> Result<(), FetchError> {
+    async fn ask(&mut self, request: ObjectRequest, object_bytes: u64) -> Result<(), FetchError> {
         let answer_bytes =
             request.part.answer_bytes(object_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut head = [0; 8];
@@ -155,9 +178,12 @@ impl Net {
     /// # Errors
     /// When the peer is unreachable.
     pub async fn probe(&self, from: NodeId) -> Result<u64, FetchError> {
-        let mut incoming = ObjectStream::new(self.open_objects(from).await?);
-        let part = Part::Groups { first: 0, count: 1 };
-        incoming.ask(ObjectRequest { id: PROBE, part }, PROBE_BYTES_MAX).await?;
+        let mut stream = None;
+        let request = ObjectRequest { id: PROBE, part: Part::Groups { first: 0, count: 1 } };
+        ObjectStream::ask_peer(&mut stream, self, from, request, PROBE_BYTES_MAX).await?;
+        let Some(mut incoming) = stream else {
+            return Err(io::Error::from(io::ErrorKind::NotConnected).into());
+        };
         let started = Instant::now();
         incoming.fill(&mut vec![0; PROBE_BYTES_MAX as usize]).await?;
         Ok((PROBE_BYTES_MAX as f64 / started.elapsed().as_secs_f64().max(1e-6)) as u64)
@@ -171,16 +197,20 @@ pub(super) fn serve(net: &Net, source: Arc<dyn ObjectSource>) -> Result<(), NetE
         let permits = Arc::new(Semaphore::new(STREAMS_MAX));
         let sending = Arc::new(Semaphore::new(SENDING_MAX));
         let mut tasks = JoinSet::new();
+        let mut by_peer: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
         while let Some((peer, stream)) = incoming.next().await {
             while tasks.try_join_next().is_some() {}
             let Some(to) = identity::node_id(&peer) else { continue };
+            by_peer.retain(|_, own| own.available_permits() < STREAMS_PER_PEER_MAX);
+            let own = by_peer.entry(to).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX)));
+            let Ok(own_permit) = own.clone().try_acquire_owned() else { continue };
             let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
             let (source, sending) = (source.clone(), sending.clone());
             tasks.spawn(async move {
                 if let Err(error) = answer_all(&source, &sending, stream).await {
                     tracing::debug!(peer = %to.short(), %error, "questions for objects ended early");
                 }
-                drop(permit);
+                drop((permit, own_permit));
             });
         }
     });
@@ -188,7 +218,7 @@ pub(super) fn serve(net: &Net, source: Arc<dyn ObjectSource>) -> Result<(), NetE
 }
 
 /// Answers the questions of one stream until the peer closes it or falls silent.
-pub(crate) async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
+async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
     source: &Arc<dyn ObjectSource>,
     sending: &Semaphore,
     mut stream: S,

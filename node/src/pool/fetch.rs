@@ -141,7 +141,7 @@ impl<P: ObjectPeers> Pulling<'_, P> {
             match self.plan.next(self.pool.now_ms()) {
                 Next::Ask(order) => {
                     if let Some(lane) = self.lane(order, &mut finishing).await? {
-                        lanes.spawn(lane.open_and_step(self.door.clone()));
+                        lanes.spawn(lane.ask_and_step(self.door.clone()));
                     }
                 }
                 Next::Wait(wake_ms) => {
@@ -194,7 +194,7 @@ impl<P: ObjectPeers> Pulling<'_, P> {
         };
         let kept = self.idle.iter().position(|(peer, _)| *peer == order.peer);
         let stream = kept.map(|at| self.idle.swap_remove(at).1);
-        Ok(Some(Lane { order, partial, stream, asked: false, done: 0, buffer: Vec::new() }))
+        Ok(Some(Lane { order, partial, stream, done: 0, buffer: Vec::new() }))
     }
 
     /// Tells the planner of a step; gives the lane back if it goes on.
@@ -305,7 +305,6 @@ struct Lane<S> {
     order: Order,
     partial: Arc<Partial>,
     stream: Option<ObjectStream<S>>,
-    asked: bool,
     /// Groups that came.
     done: u32,
     buffer: Vec<u8>,
@@ -322,14 +321,13 @@ enum Stepped {
 type Step<S> = (Lane<S>, Result<Stepped, PoolError>);
 
 impl<S: futures::AsyncRead + futures::AsyncWrite + Unpin + Send> Lane<S> {
-    async fn open_and_step<P: ObjectPeers<Stream = S>>(mut self, door: P) -> Step<S> {
-        if self.stream.is_none() {
-            match door.open_objects(self.order.peer).await {
-                Ok(stream) => self.stream = Some(ObjectStream::new(stream)),
-                Err(error) => return (self, Ok(Stepped::Failed(error.into()))),
-            }
+    async fn ask_and_step<P: ObjectPeers<Stream = S>>(mut self, door: P) -> Step<S> {
+        let ObjectRef { id, bytes } = self.partial.object();
+        let request = ObjectRequest { id, part: self.order.part };
+        match ObjectStream::ask_peer(&mut self.stream, &door, self.order.peer, request, bytes).await {
+            Ok(()) => self.step().await,
+            Err(error) => (self, Ok(Stepped::Failed(error))),
         }
-        self.step().await
     }
 
     /// Reads, verifies and writes the next piece.
@@ -362,14 +360,10 @@ impl<S: futures::AsyncRead + futures::AsyncWrite + Unpin + Send> Lane<S> {
     }
 
     async fn read_piece(&mut self) -> Result<(), FetchError> {
-        let ObjectRef { id, bytes } = self.partial.object();
+        let bytes = self.partial.object().bytes;
         let Some(stream) = &mut self.stream else {
             return Err(io::Error::from(io::ErrorKind::NotConnected).into());
         };
-        if !self.asked {
-            stream.ask(ObjectRequest { id, part: self.order.part }, bytes).await?;
-            self.asked = true;
-        }
         let piece_bytes = match self.order.part {
             Part::Outline => outline_bytes(bytes),
             Part::Groups { first, .. } => {

@@ -38,6 +38,7 @@ pub(super) struct Index {
     budget_bytes: u64,
     /// Counts uses: the larger, the later. No clock, so that a jump of it does not matter.
     uses: u64,
+    evictions: u64,
     entries: HashMap<ObjectId, Entry>,
     stored_bytes: u64,
     reserved_bytes: u64,
@@ -52,6 +53,7 @@ impl Index {
         Self {
             budget_bytes,
             uses: 0,
+            evictions: 0,
             entries: HashMap::new(),
             stored_bytes: 0,
             reserved_bytes: 0,
@@ -182,7 +184,13 @@ impl Index {
     pub(super) fn evict(&mut self, bytes: u64, now_ms: u64) -> Vec<Victim> {
         let (victims, _) = self.oldest(bytes, now_ms);
         self.forget(&victims);
+        self.evictions += u64::from(!victims.is_empty());
         victims
+    }
+
+    /// How often [`Index::evict`] found something.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     /// What nothing needs, longest unused first, until it makes up so many bytes.
