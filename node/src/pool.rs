@@ -5,6 +5,7 @@ mod avoid;
 mod fetch;
 mod incoming;
 mod index;
+mod lane;
 mod partial;
 mod pull;
 mod survey;

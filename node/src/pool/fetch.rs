@@ -2,17 +2,17 @@
 //! whom is decided in `pull`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::limits::{OBJECT_BYTES_MAX, OBJECT_GROUP_BYTES};
+use stormo_protocol::limits::OBJECT_BYTES_MAX;
 use stormo_protocol::model::ObjectRef;
-use stormo_protocol::object::{ObjectRequest, Part, group_range, outline_bytes};
-use tokio::sync::watch;
+use stormo_protocol::object::{Part, group_range};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::lane::{Lane, Step, Stepped};
 use super::partial::Partial;
 use super::pull::{End, Fate, LANES_MAX, Next, Order, Pull};
 use super::{Pool, PoolError};
@@ -61,6 +61,7 @@ impl Pool {
         }
         let (good, avoided): (Vec<NodeId>, Vec<NodeId>) =
             peers.iter().copied().partition(|peer| !self.is_avoided(*peer));
+        let (writing, written) = mpsc::channel(1);
         let mut pulling = Pulling {
             pool: self,
             door,
@@ -72,10 +73,11 @@ impl Pool {
             progress,
             reservation: Reservation { pool: self.clone(), bytes: 0 },
             avoided,
+            writing,
         };
         self.reserve(missing_bytes)?;
         pulling.reservation.bytes = missing_bytes;
-        pulling.run().await
+        pulling.run(written).await
     }
 }
 
@@ -131,16 +133,39 @@ struct Pulling<'a, P: ObjectPeers> {
     progress: &'a watch::Sender<Progress>,
     reservation: Reservation,
     avoided: Vec<NodeId>,
+    /// Held by everything that writes.
+    writing: mpsc::Sender<()>,
 }
 
 impl<P: ObjectPeers> Pulling<'_, P> {
-    async fn run(&mut self) -> Result<(), PoolError> {
+    /// Works until all is here or nothing more can come; then nothing of it touches the disk any more,
+    /// so that the next pull finds what this one leaves.
+    async fn run(mut self, mut written: mpsc::Receiver<()>) -> Result<(), PoolError> {
         let mut lanes: JoinSet<Step<P::Stream>> = JoinSet::new();
         let mut finishing: JoinSet<Result<u64, PoolError>> = JoinSet::new();
+        let mut pulled = self.work(&mut lanes, &mut finishing).await;
+        lanes.shutdown().await;
+        while let Some(finished) = finishing.join_next().await {
+            match finished.map_err(PoolError::from).flatten() {
+                Ok(bytes) => self.reservation.settle(bytes),
+                Err(error) => pulled = pulled.and(Err(error)),
+            }
+        }
+        drop((self.partials, self.writing));
+        // Nothing is ever sent: it ends when the last one that writes has let go.
+        let _ = written.recv().await;
+        pulled
+    }
+
+    async fn work(
+        &mut self,
+        lanes: &mut JoinSet<Step<P::Stream>>,
+        finishing: &mut JoinSet<Result<u64, PoolError>>,
+    ) -> Result<(), PoolError> {
         loop {
             match self.plan.next(self.pool.now_ms()) {
                 Next::Ask(order) => {
-                    if let Some(lane) = self.lane(order, &mut finishing).await? {
+                    if let Some(lane) = self.lane(order, finishing).await? {
                         lanes.spawn(lane.ask_and_step(self.door.clone()));
                     }
                 }
@@ -151,20 +176,15 @@ impl<P: ObjectPeers> Pulling<'_, P> {
                     if lanes.is_empty() {
                         tokio::time::sleep(wait).await;
                     } else if let Ok(Some(step)) = tokio::time::timeout(wait, lanes.join_next()).await
-                        && let Some(lane) = self.note(step?, &mut finishing).await?
+                        && let Some(lane) = self.note(step?, finishing).await?
                     {
                         lanes.spawn(lane.step());
                     }
                 }
-                Next::Done => break,
+                Next::Done => return Ok(()),
                 Next::Failed(goal) => return Err(self.nowhere(goal)),
             }
         }
-        drop(lanes);
-        while let Some(finished) = finishing.join_next().await {
-            self.reservation.settle(finished??);
-        }
-        Ok(())
     }
 
     /// A lane for a question; none when what an earlier run left already answers it.
@@ -194,7 +214,7 @@ impl<P: ObjectPeers> Pulling<'_, P> {
         };
         let kept = self.idle.iter().position(|(peer, _)| *peer == order.peer);
         let stream = kept.map(|at| self.idle.swap_remove(at).1);
-        Ok(Some(Lane { order, partial, stream, done: 0, buffer: Vec::new() }))
+        Ok(Some(Lane { order, partial, stream, writing: self.writing.clone(), done: 0, buffer: Vec::new() }))
     }
 
     /// Tells the planner of a step; gives the lane back if it goes on.
@@ -297,82 +317,5 @@ impl<P: ObjectPeers> Pulling<'_, P> {
         let tried = if tried.is_empty() { "there is no other node".to_owned() } else { tried.join("; ") };
         let ObjectRef { id, bytes } = self.missing[goal];
         PoolError::Nowhere { id, bytes, tried }
-    }
-}
-
-/// A question on its way, and its answer.
-struct Lane<S> {
-    order: Order,
-    partial: Arc<Partial>,
-    stream: Option<ObjectStream<S>>,
-    /// Groups that came.
-    done: u32,
-    buffer: Vec<u8>,
-}
-
-/// What one step of a lane brought.
-enum Stepped {
-    Outline,
-    Group(u32),
-    Wrong,
-    Failed(FetchError),
-}
-
-type Step<S> = (Lane<S>, Result<Stepped, PoolError>);
-
-impl<S: futures::AsyncRead + futures::AsyncWrite + Unpin + Send> Lane<S> {
-    async fn ask_and_step<P: ObjectPeers<Stream = S>>(mut self, door: P) -> Step<S> {
-        let ObjectRef { id, bytes } = self.partial.object();
-        let request = ObjectRequest { id, part: self.order.part };
-        match ObjectStream::ask_peer(&mut self.stream, &door, self.order.peer, request, bytes).await {
-            Ok(()) => self.step().await,
-            Err(error) => (self, Ok(Stepped::Failed(error))),
-        }
-    }
-
-    /// Reads, verifies and writes the next piece.
-    async fn step(mut self) -> Step<S> {
-        if let Err(error) = self.read_piece().await {
-            return (self, Ok(Stepped::Failed(error)));
-        }
-        let (partial, part, done) = (self.partial.clone(), self.order.part, self.done);
-        let buffer = std::mem::take(&mut self.buffer);
-        let taken = spawn_blocking(move || {
-            let stepped = match part {
-                Part::Outline if partial.take_outline(&buffer) => Ok(Stepped::Outline),
-                Part::Outline => Ok(Stepped::Wrong),
-                Part::Groups { first, .. } => match partial.take_group(first + done, &buffer) {
-                    Ok(true) => Ok(Stepped::Group(first + done)),
-                    Ok(false) => Ok(Stepped::Wrong),
-                    Err(error) => Err(error),
-                },
-            };
-            (buffer, stepped)
-        });
-        match taken.await {
-            Ok((buffer, stepped)) => {
-                self.buffer = buffer;
-                self.done += 1;
-                (self, stepped)
-            }
-            Err(error) => (self, Err(error.into())),
-        }
-    }
-
-    async fn read_piece(&mut self) -> Result<(), FetchError> {
-        let bytes = self.partial.object().bytes;
-        let Some(stream) = &mut self.stream else {
-            return Err(io::Error::from(io::ErrorKind::NotConnected).into());
-        };
-        let piece_bytes = match self.order.part {
-            Part::Outline => outline_bytes(bytes),
-            Part::Groups { first, .. } => {
-                let range = group_range(bytes, first + self.done);
-                range.end - range.start
-            }
-        };
-        debug_assert!(piece_bytes <= OBJECT_GROUP_BYTES);
-        self.buffer.resize(piece_bytes as usize, 0);
-        Ok(stream.fill(&mut self.buffer).await?)
     }
 }
