@@ -21,6 +21,8 @@ struct Node {
     net: Net,
     pool: Arc<Pool>,
     address: String,
+    /// Peers that it is connected to.
+    peers: watch::Receiver<i32>,
     _folder: tempfile::TempDir,
 }
 
@@ -40,8 +42,13 @@ async fn node() -> Node {
             break format!("{address}/p2p/{}", identity.node());
         }
     };
-    tokio::spawn(async move { while events.recv().await.is_some() {} });
-    Node { id: identity.node(), net, pool, address, _folder: folder }
+    let (connected, peers) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            connected.send_modify(|peers| *peers += i32::from(matches!(event, NetEvent::Connected(_))));
+        }
+    });
+    Node { id: identity.node(), net, pool, address, peers, _folder: folder }
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {
@@ -86,13 +93,14 @@ fn copied(bytes: &[u8]) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a benchmark"]
 async fn a_pull_beside_a_bare_stream_and_a_copy() {
-    let (asker, one, other) = (node().await, node().await, node().await);
+    let (mut asker, one, other) = (node().await, node().await, node().await);
     let bytes = content(OBJECT_BYTES, 1);
     let object = one.pool.put(&bytes).unwrap();
     other.pool.put(&bytes).unwrap();
     for peer in [&one, &other] {
         asker.net.dial(&peer.address).await.unwrap();
     }
+    asker.peers.wait_for(|peers| *peers == 2).await.unwrap();
     let (mut streams, mut from_one, mut from_two, mut copies) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         streams.push(bare(&asker, one.id, object).await);
