@@ -201,7 +201,7 @@ pub struct DeployArgs {
     /// Divide into this many parts of about equal time, each on a node of its own.
     #[arg(long, conflicts_with = "placement", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub parts: Option<u16>,
-    /// Or place as a TOML file says: `[[place]] node = "LABEL" blocks = [0, 5]`.
+    /// Or place as a TOML file says: `[[place]]`, `node = "LABEL"`, `blocks = [0, 5]` (5 not included).
     #[arg(long, value_name = "FILE")]
     pub placement: Option<PathBuf>,
     /// How much ONNX Runtime may rewrite the graph.

@@ -41,7 +41,10 @@ pub enum ConfigError {
     )]
     OtherMesh(PathBuf),
     /// Neither a ticket nor an address.
-    #[error("--join `{0}` is neither a ticket nor a multiaddress such as /ip4/192.0.2.7/tcp/4001")]
+    #[error(
+        "--join `{0}` is neither a whole ticket (copy all that `stormo invite` printed) nor a multiaddress such as \
+         /ip4/192.0.2.7/tcp/4001"
+    )]
     BadJoin(String),
     /// An API that others could reach, without a token.
     #[error(

@@ -1,11 +1,14 @@
 //! The libp2p swarm: transport, behaviours and the task that runs them. Knows nothing of requests.
 
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageAuthenticity, ValidationMode};
 use libp2p::identity::{Keypair, PublicKey};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
 use stormo_protocol::codec::DecodeError;
@@ -91,11 +94,26 @@ pub(super) fn build(config: &NetConfig, protocols: &Protocols) -> Result<Swarm<B
     swarm.behaviour_mut().gossip.subscribe(&topic(protocols.mesh)).map_err(|error| library(&error))?;
     for address in &config.listen {
         let parsed: Multiaddr = address.parse().map_err(|_| NetError::Address(address.clone()))?;
-        swarm
-            .listen_on(parsed)
-            .map_err(|error| NetError::Listen { address: address.clone(), reason: error.to_string() })?;
+        let refused = |reason: String| NetError::Listen { address: address.clone(), reason };
+        refuse_taken(&parsed).map_err(|error| refused(error.to_string()))?;
+        swarm.listen_on(parsed).map_err(|error| refused(error.to_string()))?;
     }
     Ok(swarm)
+}
+
+/// libp2p shares ports between sockets, so two nodes could listen on one and each miss half its calls.
+/// A plain bind tells whether the port is taken.
+fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => std::net::TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    }
 }
 
 fn behaviour(keypair: &Keypair, mesh: MeshId) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {

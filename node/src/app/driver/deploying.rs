@@ -190,7 +190,36 @@ impl Driver {
             Ok(Wish { node, first, end })
         };
         let wishes: BTreeSet<Wish> = entries.iter().map(wish).collect::<Result<_, _>>()?;
+        let nowhere = (0..manifest.block_count())
+            .find(|block| !wishes.iter().any(|wish| (wish.first..wish.end).contains(block)));
+        if let Some(block) = nowhere {
+            return Err(CallError::BadRequest(format!(
+                "the placement hosts block {block} nowhere; `blocks = [A, B]` means A up to, not including, B"
+            )));
+        }
+        self.refuse_what_does_not_fit(&wishes, manifest)?;
         Ok(wishes.into_iter().collect())
+    }
+
+    fn refuse_what_does_not_fit(
+        &self,
+        wishes: &BTreeSet<Wish>,
+        manifest: &Manifest,
+    ) -> Result<(), CallError> {
+        for (node, free_bytes) in self.nodes_by_class() {
+            let ranges = wishes.iter().filter(|wish| wish.node == node);
+            let need_bytes = ranges
+                .map(|wish| manifest.range_memory_bytes(wish.first..wish.end))
+                .fold(0, u64::saturating_add);
+            if need_bytes > free_bytes {
+                return Err(CallError::Conflict(format!(
+                    "the placement asks `{}` for {need_bytes} bytes\n{}",
+                    self.label_of(node),
+                    self.memory_table()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn node_named(&self, name: &str) -> Result<NodeId, CallError> {
