@@ -155,8 +155,8 @@ fn nodes_that_cannot_start() -> Result<()> {
     node(&fresh("good"), &["--api", &taken], 1, &format!("cannot listen on {taken}"))?;
     node(&fresh("good"), &["--api", "0.0.0.0:0"], 1, "--api-token")?;
     node(&fresh("good"), &["--api", "here"], 2, "--api")?;
-    node(&fresh("good"), &["--join", "stormo1abc"], 1, "neither a ticket nor a multiaddress")?;
-    node(&fresh("none"), &["--join", "somewhere"], 1, "neither a ticket nor a multiaddress")?;
+    node(&fresh("good"), &["--join", "stormo1abc"], 1, "neither a whole ticket")?;
+    node(&fresh("none"), &["--join", "somewhere"], 1, "neither a whole ticket")?;
     node(&fresh("good"), &["--memory-budget", "much"], 2, "--memory-budget")?;
     node(&fresh("good"), &["--class", "mainframe"], 2, "--class")?;
     node(&fresh("good"), &["--label", ""], 1, "--label")?;
