@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stormo_protocol::codec::encode;
 use stormo_protocol::ids::ObjectId;
+use stormo_protocol::limits::BLOCKS_MAX;
 use stormo_protocol::model::{BadManifest, Manifest, ObjectRef, OrtLevel};
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 
+use crate::card::{Card, CardError, ReadError};
+use crate::ends::{EndTimes, EndsError, add_ends};
 use crate::engine::{
     self, Engine, LoadError, MeasureError, PartitionSource, ProbeError, Probed, ProfileBudget, RunError,
     Weight,
@@ -19,6 +22,8 @@ use crate::sample;
 
 /// Longest measuring of one part. Short parts get many runs, long ones a few.
 const PART_TIME_MAX: Duration = Duration::from_millis(250);
+/// Runs of the card's work that are timed.
+const END_RUNS: usize = 5;
 /// Longest measuring of the whole model.
 const WHOLE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -34,6 +39,16 @@ pub struct Source {
     pub level: OrtLevel,
     /// Shapes of inputs whose axes the model leaves open, by name.
     pub shapes: HashMap<String, Vec<u64>>,
+    /// The model's card (TOML, labels in it), and an encoded image to measure it on.
+    pub card: Option<SourceCard>,
+}
+
+/// A card as the user gives it.
+pub struct SourceCard {
+    /// TOML.
+    pub text: String,
+    /// A JPEG or PNG; a made-up one is used if absent.
+    pub sample: Option<Vec<u8>>,
 }
 
 /// A model ready for the mesh.
@@ -77,6 +92,12 @@ pub enum PrepareError {
     /// ONNX Runtime does not take it.
     #[error("ONNX Runtime cannot run this model: {0}")]
     Runtime(String),
+    /// The card.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// The card does not go with the model.
+    #[error(transparent)]
+    Ends(#[from] EndsError),
     /// What came out breaks the rules of manifests.
     #[error("the model cannot be described: {0}")]
     Manifest(#[from] BadManifest),
@@ -116,26 +137,68 @@ pub async fn prepare(
     progress: &dyn Fn(&str),
 ) -> Result<Prepared, PrepareError> {
     let graph = Graph::parse(&source.bytes)?;
+    let card = source.card.as_ref().map(|card| Card::parse(&card.text)).transpose()?;
     let inputs = sample_inputs(&graph, &source.shapes)?;
     progress(&format!("read {} nodes; running once on a sample", graph.node_count()));
     let specs = probe(engine, &graph, &inputs, source.level).await?;
-    let mut division = divide(&graph, &specs, &DivideOptions::default())?;
-    let whole_us = measure_whole(engine, &graph, &division, &inputs, source.level).await?;
+    // The ends take two of the blocks that a variant may have.
+    let ends = if card.is_some() { 2 } else { 0 };
+    let mut division = divide(&graph, &specs, &DivideOptions { blocks_max: BLOCKS_MAX - ends })?;
+    let (whole_us, outputs) = measure_whole(engine, &graph, &division, &inputs, source.level).await?;
     let mflops = engine::calibrate(engine).await?;
     let draft = division.manifest(&source.name, &source.variant, source.level, mflops);
     draft.check()?;
     let block_us = measure_blocks(engine, &division, &draft, &inputs, progress).await?;
     division.set_times(&block_us, whole_us as f64);
-    let manifest = division.manifest(&source.name, &source.variant, source.level, mflops);
-    Ok(with_objects(manifest, division, whole_us))
+    let mut manifest = division.manifest(&source.name, &source.variant, source.level, mflops);
+    let mut objects = vec![object(division.skeleton.into())];
+    objects.extend(division.weights.into_iter().map(|(object, bytes)| (object, bytes.into())));
+    if let (Some(card), Some(given)) = (card, source.card) {
+        progress("measuring the card's work on an image");
+        let sample = given.sample.map_or_else(sample::photo, Ok).map_err(EndsError::from)?;
+        let times = measure_ends(&card, &manifest, &sample, &outputs)?;
+        let text = object(given.text.into_bytes().into());
+        add_ends(&mut manifest, text.0, card.gives_meaning(), times)?;
+        objects.push(text);
+    }
+    manifest.check()?;
+    let described = object(encode(&manifest).into());
+    let manifest_object = described.0;
+    objects.insert(0, described);
+    Ok(Prepared { manifest, manifest_object, objects, whole_us })
 }
 
-fn with_objects(manifest: Manifest, division: Division, whole_us: u64) -> Prepared {
-    let encoded: Arc<[u8]> = encode(&manifest).into();
-    let manifest_object = ObjectRef { id: ObjectId::of(&encoded), bytes: encoded.len() as u64 };
-    let mut objects = vec![(manifest_object, encoded), (manifest.skeleton, division.skeleton.into())];
-    objects.extend(division.weights.into_iter().map(|(object, bytes)| (object, bytes.into())));
-    Prepared { manifest, manifest_object, objects, whole_us }
+fn object(bytes: Arc<[u8]>) -> (ObjectRef, Arc<[u8]>) {
+    (ObjectRef { id: ObjectId::of(&bytes), bytes: bytes.len() as u64 }, bytes)
+}
+
+/// Runs the card's work a few times; that it runs at all shows that card and model fit together.
+fn measure_ends(
+    card: &Card,
+    manifest: &Manifest,
+    sample: &[u8],
+    outputs: &[Tensor],
+) -> Result<EndTimes, EndsError> {
+    let specs: Vec<TensorSpec> = manifest.input_specs().cloned().collect();
+    let (_, frame) = card.prepare(sample, &specs)?;
+    let decode_us = shortest_us(|| card.prepare(sample, &specs).is_ok());
+    // On made-up inputs a detector finds what it finds: the outputs' shapes are what is checked.
+    match card.read(outputs, &frame) {
+        Ok(_) | Err(ReadError::NotFinite(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let read_us = shortest_us(|| card.read(outputs, &frame).is_ok());
+    Ok(EndTimes { encoded_bytes: sample.len() as u64, decode_us, read_us })
+}
+
+/// The shortest of a few runs: what interrupts a run only makes it longer.
+fn shortest_us(mut work: impl FnMut() -> bool) -> u64 {
+    let times = (0..END_RUNS).map(|_| {
+        let started = Instant::now();
+        std::hint::black_box(work());
+        started.elapsed().as_micros() as u64
+    });
+    times.min().unwrap_or(0)
 }
 
 fn declared(input: &InputDecl) -> String {
@@ -209,7 +272,7 @@ async fn measure_whole(
     division: &Division,
     inputs: &[Tensor],
     level: OrtLevel,
-) -> Result<u64, PrepareError> {
+) -> Result<(u64, Vec<Tensor>), PrepareError> {
     let outputs = division.outputs.iter().map(|index| division.tensors[*index as usize].clone()).collect();
     let source = PartitionSource {
         model: graph.whole_model()?,
@@ -220,7 +283,8 @@ async fn measure_whole(
     };
     let whole = engine.load("whole".into(), source).await?;
     let budget = ProfileBudget { warm_up_runs: 2, runs_max: 50, time_max: WHOLE_TIME_MAX };
-    Ok(engine::profile(&whole, inputs, budget).await?.median_us)
+    let outputs = whole.run(inputs.to_vec()).await?.outputs;
+    Ok((engine::profile(&whole, inputs, budget).await?.median_us, outputs))
 }
 
 /// Each block by itself on what the blocks before it gave.

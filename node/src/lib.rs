@@ -1,7 +1,9 @@
 //! stormo: one neural network across the machines that are there. The rooms of one node.
 
 pub mod app;
+pub mod card;
 pub mod deploy;
+pub mod ends;
 pub mod engine;
 pub mod files;
 pub mod flow;

@@ -1,6 +1,7 @@
 //! Made-up inputs for running a model once and for measuring it: noise for numbers, zeros for
 //! indices. The same bytes each time, so that two measurements do the same work.
 
+use crate::card::PrepareError;
 use stormo_protocol::tensor::{BadTensor, DType, Tensor, TensorBuffer, TensorSpec};
 
 /// Largest sample, bytes; above this a shape is a mistake.
@@ -42,6 +43,25 @@ fn fill(dtype: DType, bytes: &mut [u8]) {
             .for_each(|to| to.copy_from_slice(&half::bf16::from_f32(next()).to_le_bytes())),
         _ => {}
     }
+}
+
+/// Sides of the made-up photo, pixels: what a small camera gives.
+const PHOTO_PX: (u32, u32) = (640, 480);
+
+/// A JPEG of gradients and some noise, which codes to about as many bytes as a photo of its size.
+///
+/// # Errors
+/// When the encoder refuses, which it has no reason to.
+pub fn photo() -> Result<Vec<u8>, PrepareError> {
+    let mut state = 0x9e37_79b9_u32;
+    let picture = image::RgbImage::from_fn(PHOTO_PX.0, PHOTO_PX.1, |x, y| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let noise = (state >> 28) as u8;
+        image::Rgb([(x * 200 / PHOTO_PX.0) as u8 + noise, (y * 200 / PHOTO_PX.1) as u8 + noise, 90 + noise])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Jpeg)?;
+    Ok(bytes.into_inner())
 }
 
 #[cfg(test)]

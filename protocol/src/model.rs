@@ -41,9 +41,31 @@ pub struct Cut {
     pub tensors: Vec<u32>,
 }
 
-/// The finest piece of a divided variant: a range of the skeleton's nodes.
+/// The tensor that an encoded image travels as: its bytes, as many as it has.
+pub const ENCODED_IMAGE: &str = "encoded_image";
+/// The tensor that says how the image was laid into the model's input; it goes along to the end.
+pub const IMAGE_FRAME: &str = "image_frame";
+/// The tensor that the answer's meaning travels as: JSON.
+pub const MEANING: &str = "meaning";
+
+/// What a block does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockKind {
+    /// Turns an encoded image into the model's inputs, as the card says. Only the first block may.
+    Decode,
+    /// Runs nodes of the graph.
+    Graph,
+    /// Turns the model's outputs into their meaning, as the card says. Only the last block may.
+    Read,
+}
+
+/// The finest piece of a divided variant: a range of the skeleton's nodes, or one of the ends that the
+/// model's card describes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Block {
+    /// What it does. An end has no nodes.
+    pub kind: BlockKind,
     /// First node in the skeleton's order.
     pub first_node: u32,
     /// One past the last node.
@@ -61,6 +83,16 @@ pub struct Block {
     pub time_us: u64,
 }
 
+/// A tensor of rank 1 whose length differs from request to request; its description in the manifest
+/// has the length of a typical one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VariableTensor {
+    /// Index into [`Manifest::tensors`].
+    pub tensor: u32,
+    /// Longest that is accepted.
+    pub length_max: u64,
+}
+
 /// What describes a divided variant. Small: tensors' names, shapes and numbers, no data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -74,6 +106,10 @@ pub struct Manifest {
     pub skeleton: ObjectRef,
     /// The large weights, one object each.
     pub weights: Vec<ObjectRef>,
+    /// The model's card (TOML), if it has one.
+    pub card: Option<ObjectRef>,
+    /// Tensors without a fixed length.
+    pub variable: Vec<VariableTensor>,
     /// Every tensor that is an input, an output or crosses a cut.
     pub tensors: Vec<TensorSpec>,
     /// The model's inputs, as indices into `tensors`, in the model's order.
@@ -82,7 +118,8 @@ pub struct Manifest {
     pub outputs: Vec<u32>,
     /// Blocks in order of execution; at least one.
     pub blocks: Vec<Block>,
-    /// `cuts[i]` lies before block `i`; the first holds the inputs, the last the outputs.
+    /// `cuts[i]` lies before block `i`; the first holds the inputs (or the encoded image), the last the
+    /// outputs (or their meaning).
     pub cuts: Vec<Cut>,
     /// Speed of the node that measured `time_us`, in millions of floating-point operations a second.
     pub reference_mflops: f64,
@@ -163,7 +200,73 @@ impl Manifest {
         if next_node as usize > GRAPH_NODES_MAX {
             return Err(BadManifest::Count("too many nodes"));
         }
-        Ok(())
+        self.check_ends()
+    }
+
+    /// Ends are at the ends, and come with a card.
+    fn check_ends(&self) -> Result<(), BadManifest> {
+        let last = self.blocks.len() - 1;
+        let mut graph_blocks = 0;
+        for (index, block) in self.blocks.iter().enumerate() {
+            match block.kind {
+                BlockKind::Graph => graph_blocks += 1,
+                BlockKind::Decode if index == 0 => {}
+                BlockKind::Read if index == last => {}
+                BlockKind::Decode | BlockKind::Read => {
+                    return Err(BadManifest::Count("an end of the model lies in its middle"));
+                }
+            }
+            if block.kind != BlockKind::Graph && (self.card.is_none() || block.first_node != block.end_node) {
+                return Err(BadManifest::Count("an end of the model has no card, or has nodes"));
+            }
+        }
+        if graph_blocks == 0 {
+            return Err(BadManifest::Count("a variant has at least one block of its graph"));
+        }
+        let is_sound = |variable: &VariableTensor| {
+            self.tensors.get(variable.tensor as usize).is_some_and(|spec| spec.shape.len() == 1)
+                && variable.length_max <= OBJECT_BYTES_MAX
+        };
+        if self.variable.iter().all(is_sound) { Ok(()) } else { Err(BadManifest::Index("variable tensors")) }
+    }
+
+    /// The blocks that are parts of the graph: all but the ends.
+    pub fn graph_blocks(&self) -> Range<u16> {
+        let is_end = |block: Option<&Block>| block.is_some_and(|block| block.kind != BlockKind::Graph);
+        u16::from(is_end(self.blocks.first()))..self.block_count() - u16::from(is_end(self.blocks.last()))
+    }
+
+    /// Of a range of blocks, those that are parts of the graph; empty if none is.
+    pub fn graph_part(&self, blocks: Range<u16>) -> Range<u16> {
+        let graph = self.graph_blocks();
+        let first = blocks.start.clamp(graph.start, graph.end);
+        first..blocks.end.clamp(first, graph.end)
+    }
+
+    /// Whether a request may enter at the first and leave behind the last of these blocks.
+    pub fn is_whole(&self, blocks: &Range<u16>) -> bool {
+        let graph = self.graph_blocks();
+        (blocks.start == 0 || blocks.start == graph.start)
+            && (blocks.end == self.block_count() || blocks.end == graph.end)
+    }
+
+    /// Whether tensors of these descriptions, in this order, are those of a cut.
+    pub fn are_the_cut(&self, cut: u16, specs: &[TensorSpec]) -> bool {
+        let tensors = self.cuts.get(usize::from(cut)).map(|cut| cut.tensors.as_slice()).unwrap_or_default();
+        tensors.len() == specs.len()
+            && tensors.iter().zip(specs).all(|(index, spec)| self.is_of(*index, spec))
+    }
+
+    /// Whether a description is that of a tensor of this manifest; only a variable one's length differs.
+    pub fn is_of(&self, tensor: u32, spec: &TensorSpec) -> bool {
+        let Some(expected) = self.tensors.get(tensor as usize) else { return false };
+        match self.variable.iter().find(|variable| variable.tensor == tensor) {
+            None => expected == spec,
+            Some(VariableTensor { length_max, .. }) => {
+                (&expected.name, expected.dtype) == (&spec.name, spec.dtype)
+                    && matches!(spec.shape[..], [length] if length <= *length_max)
+            }
+        }
     }
 
     /// Number of blocks.
@@ -227,6 +330,7 @@ mod tests {
     fn manifest() -> Manifest {
         let object = |seed: u8, bytes| ObjectRef { id: ObjectId([seed; 32]), bytes };
         let block = |first_node, weights: &[u32]| Block {
+            kind: BlockKind::Graph,
             first_node,
             end_node: first_node + 2,
             weights: weights.to_vec(),
@@ -241,6 +345,8 @@ mod tests {
             ort_level: OrtLevel::All,
             skeleton: object(1, 100),
             weights: vec![object(2, 1000), object(3, 2000)],
+            card: None,
+            variable: vec![],
             tensors: ["x", "a", "y"]
                 .map(|name| TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![1, 2] })
                 .to_vec(),
@@ -259,6 +365,55 @@ mod tests {
         assert_eq!(manifest.range_weights(0..2), vec![0, 1]);
         assert_eq!(manifest.range_memory_bytes(0..2), 3000 + 2 + 8);
         assert_eq!(manifest.cut_bytes(1), 8);
+    }
+
+    fn with_ends() -> Manifest {
+        let mut manifest = manifest();
+        let end = |kind, node| Block {
+            kind,
+            first_node: node,
+            end_node: node,
+            weights: vec![],
+            inline_bytes: 0,
+            flops: 0,
+            peak_activation_bytes: 0,
+            time_us: 1,
+        };
+        manifest.card = Some(manifest.skeleton);
+        manifest.blocks.insert(0, end(BlockKind::Decode, 0));
+        manifest.blocks.push(end(BlockKind::Read, 4));
+        for name in [ENCODED_IMAGE, MEANING] {
+            manifest.variable.push(VariableTensor { tensor: manifest.tensors.len() as u32, length_max: 50 });
+            manifest.tensors.push(TensorSpec { name: name.into(), dtype: DType::U8, shape: vec![10] });
+        }
+        manifest.cuts.insert(0, Cut { tensors: vec![3] });
+        manifest.cuts.push(Cut { tensors: vec![4] });
+        manifest
+    }
+
+    #[test]
+    fn ends_are_blocks_that_are_no_part_of_the_graph() {
+        let manifest = with_ends();
+        assert_eq!(manifest.check(), Ok(()));
+        assert_eq!(manifest.graph_blocks(), 1..3);
+        assert_eq!(manifest.graph_part(0..1), 1..1);
+        assert_eq!(manifest.graph_part(0..2), 1..2);
+        assert_eq!(manifest.graph_part(3..4), 3..3);
+        assert!(manifest.is_whole(&(0..4)) && manifest.is_whole(&(1..3)) && !manifest.is_whole(&(2..3)));
+        let mut no_card = manifest;
+        no_card.card = None;
+        assert!(no_card.check().is_err());
+    }
+
+    #[test]
+    fn a_variable_tensor_may_have_any_length_up_to_its_limit() {
+        let manifest = with_ends();
+        let encoded =
+            |length| TensorSpec { name: ENCODED_IMAGE.into(), dtype: DType::U8, shape: vec![length] };
+        assert!(manifest.are_the_cut(0, &[encoded(50)]));
+        assert!(!manifest.are_the_cut(0, &[encoded(51)]));
+        assert!(!manifest.are_the_cut(1, &[encoded(50)]));
+        assert!(!manifest.are_the_cut(0, &[]));
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub enum BadPlan {
     /// No stage, or more than allowed.
     #[error("a plan has 1 to {STAGES_MAX} stages")]
     StageCount,
-    /// The stages leave blocks out, overlap, or run past the last block.
-    #[error("the stages do not cover the model's blocks one after the other")]
+    /// The stages leave blocks out, overlap, or are empty.
+    #[error("the stages do not follow one another")]
     Coverage,
     /// More successors than allowed.
     #[error("a stage has at most {BACKUPS_MAX} backups")]
@@ -53,15 +53,15 @@ pub enum BadPlan {
 }
 
 impl Plan {
-    /// Checks that the stages cover `block_count` blocks in order.
+    /// Checks that the stages follow one another, and gives the blocks that they cover.
     ///
     /// # Errors
     /// The first thing found wrong.
-    pub fn check(&self, block_count: u16) -> Result<(), BadPlan> {
-        if self.stages.is_empty() || self.stages.len() > STAGES_MAX {
+    pub fn check(&self) -> Result<Range<u16>, BadPlan> {
+        let Some(first) = self.stages.first().filter(|_| self.stages.len() <= STAGES_MAX) else {
             return Err(BadPlan::StageCount);
-        }
-        let mut next = 0;
+        };
+        let mut next = first.first;
         for stage in &self.stages {
             if stage.first != next || stage.end <= stage.first {
                 return Err(BadPlan::Coverage);
@@ -71,7 +71,7 @@ impl Plan {
             }
             next = stage.end;
         }
-        if next == block_count { Ok(()) } else { Err(BadPlan::Coverage) }
+        Ok(first.first..next)
     }
 
     /// The plan's name: the same at every node and as long as the deployment's version lives.
@@ -104,12 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_coverage_in_order_passes() {
-        assert_eq!(plan(&[(0, 2), (2, 5)]).check(5), Ok(()));
-        for gaps in [&[(0, 2), (3, 5)][..], &[(0, 5), (5, 5)], &[(0, 4)], &[(0, 6)], &[(1, 5)]] {
-            assert_eq!(plan(gaps).check(5), Err(BadPlan::Coverage), "{gaps:?}");
+    fn stages_follow_one_another() {
+        assert_eq!(plan(&[(0, 2), (2, 5)]).check(), Ok(0..5));
+        assert_eq!(plan(&[(1, 5)]).check(), Ok(1..5));
+        for gaps in [&[(0, 2), (3, 5)][..], &[(0, 5), (5, 5)], &[(2, 4), (0, 2)]] {
+            assert_eq!(plan(gaps).check(), Err(BadPlan::Coverage), "{gaps:?}");
         }
-        assert_eq!(plan(&[]).check(0), Err(BadPlan::StageCount));
+        assert_eq!(plan(&[]).check(), Err(BadPlan::StageCount));
     }
 
     #[test]

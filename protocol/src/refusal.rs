@@ -63,6 +63,8 @@ refusals! {
     Duplicate = 17, "it has these tensors already";
     /// The disk does not take the objects.
     Storage = 18, "its disk does not take the model (full, or failing)";
+    /// The encoded image of a request cannot be decoded.
+    BadImage = 19, "the image cannot be read: no JPEG or PNG, damaged, or too large";
 }
 
 impl Refusal {
@@ -73,7 +75,10 @@ impl Refusal {
 
     /// Whether the same request may succeed elsewhere or later; otherwise every host says the same.
     pub fn may_succeed_elsewhere(self) -> bool {
-        !matches!(self, Self::BadFrame | Self::WrongTensors | Self::DeadlinePassed | Self::Cancelled)
+        !matches!(
+            self,
+            Self::BadFrame | Self::WrongTensors | Self::BadImage | Self::DeadlinePassed | Self::Cancelled
+        )
     }
 }
 

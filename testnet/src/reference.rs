@@ -43,6 +43,7 @@ impl Reference {
             variant: "base".to_owned(),
             level,
             shapes: HashMap::new(),
+            card: None,
         };
         let prepared = runtime.block_on(deploy::prepare(&engine, source, &|_| {}))?;
         Ok(Self { runtime, engine, file, prepared })

@@ -37,7 +37,7 @@ pub struct Answer {
     pub plan: PlanId,
     /// Peer ids of the stages' hosts.
     pub nodes: Vec<String>,
-    /// The model's outputs, in its order.
+    /// The model's outputs, in its order; or their meaning alone, by its own name.
     pub outputs: Vec<Tensor>,
     /// From the request's arrival to its result.
     pub latency_ms: f64,
@@ -83,7 +83,7 @@ pub enum Call {
         model: String,
         /// Version of the deployment, if a certain one is wanted.
         version: Option<u64>,
-        /// One tensor per input, in any order.
+        /// One tensor per input, in any order; or the encoded image alone, by its own name.
         inputs: Vec<Tensor>,
         /// Limits and wishes.
         options: InferOptions,
@@ -96,6 +96,8 @@ pub enum Call {
         model: String,
         /// All kinds, or the best only.
         all: bool,
+        /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
+        image: Option<bool>,
         /// As in [`InferOptions`].
         force_first: bool,
         /// As in [`InferOptions`].

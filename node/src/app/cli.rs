@@ -192,6 +192,12 @@ pub struct DeployArgs {
     pub name: String,
     /// The ONNX file.
     pub model: PathBuf,
+    /// The model's card (TOML): how an image becomes its input, and what its output means.
+    #[arg(long, value_name = "FILE")]
+    pub card: Option<PathBuf>,
+    /// An image to measure the card's work on [default: a made-up one of 640x480]
+    #[arg(long, value_name = "FILE", requires = "card")]
+    pub sample_image: Option<PathBuf>,
     /// Nodes that host each part [default: 2, or 1 with --parts]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub replicas: Option<u16>,
@@ -266,6 +272,9 @@ pub struct PlanArgs {
     /// All kinds of plans, not only the best.
     #[arg(long)]
     pub all: bool,
+    /// Plans for tensors, of a model whose card takes images.
+    #[arg(long)]
+    pub tensors: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: LimitArgs,

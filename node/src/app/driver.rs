@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use stormo_protocol::control::Request;
 use stormo_protocol::control::Response;
 use stormo_protocol::ids::{DeploymentId, NodeId, RequestId};
-use stormo_protocol::model::Manifest;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Machine, Signed};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::calls::{Call, CallError};
-use crate::engine::{Engine, Ran, RunError};
+use crate::ends::{Described, WorkError};
+use crate::engine::{Engine, Ran};
 use crate::mesh::{Deployments, Links, View};
 use crate::monitor::Utilisation;
 use crate::net::{Identity, Net, NetEvent};
@@ -49,11 +49,11 @@ pub enum Event {
     /// From the front.
     Call(Call),
     /// A manifest was fetched, or not.
-    Manifest(DeploymentId, Option<Arc<Manifest>>),
+    Manifest(DeploymentId, Option<Arc<Described>>),
     /// A partition was loaded, or not.
     Loaded(PartitionKey, Result<Loaded, Refusal>),
     /// A partition ran for a stage.
-    Ran(StageKey, Result<Ran, RunError>),
+    Ran(StageKey, Result<Ran, WorkError>),
     /// A plan for a request.
     Planned(Planned),
     /// A list of plans.
@@ -104,7 +104,7 @@ pub struct Driver {
     links: Links,
     connected: BTreeSet<NodeId>,
     contacts: gossip::Contacts,
-    manifests: BTreeMap<DeploymentId, Arc<Manifest>>,
+    manifests: BTreeMap<DeploymentId, Arc<Described>>,
     manifests_wanted: BTreeSet<DeploymentId>,
     hosting: Hosting,
     kept: loading::Kept,
@@ -225,8 +225,8 @@ impl Driver {
             Call::Infer { model, version, inputs, options, reply } => {
                 self.on_infer(origins::Asked { model, version, inputs, options, reply });
             }
-            Call::Plans { model, all, force_first, force_last, reply } => {
-                self.on_plans(&model, all, force_first, force_last, reply);
+            Call::Plans { model, all, image, force_first, force_last, reply } => {
+                self.on_plans(&model, all, image, (force_first, force_last), reply);
             }
             Call::Deploy(body, reply) => {
                 let _ = reply.send(self.on_deploy(body));

@@ -1,11 +1,12 @@
 //! From what a node believes about the mesh to a planner's problem, and from its answer to a plan.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use stormo_protocol::ids::{DeploymentId, NodeId};
-use stormo_protocol::model::Manifest;
+use stormo_protocol::model::{Block, Manifest};
 use stormo_protocol::plan::{Plan, Stage};
-use stormo_protocol::state::NodeRecord;
+use stormo_protocol::state::{Hosted, NodeRecord};
 
 use crate::mesh::LinkQuality;
 use crate::plan::{Link, Links, LoadedRange, Node, PlanShape, Problem};
@@ -31,12 +32,16 @@ pub(super) struct Posed {
     pub problem: Problem,
     pub nodes: Vec<NodeId>,
     pub deployment: DeploymentId,
+    /// The manifest's block that is the problem's first.
+    pub first: u16,
 }
 
 /// What a planner is asked.
 pub(super) struct Question<'a> {
     pub manifest: &'a Manifest,
     pub deployment: DeploymentId,
+    /// The blocks to run: all, or without the ends.
+    pub blocks: Range<u16>,
     /// This node first.
     pub candidates: Vec<Candidate<'a>>,
     pub force_first: bool,
@@ -45,13 +50,12 @@ pub(super) struct Question<'a> {
 
 impl Question<'_> {
     pub(super) fn pose(&self) -> Posed {
-        let manifest = self.manifest;
-        let blocks = manifest.block_count();
+        let Range { start, end } = self.blocks;
         Posed {
             problem: Problem {
-                cut_bytes: (0..=blocks).map(|cut| manifest.cut_bytes(cut)).collect(),
-                block_weights_bytes: block_weights_bytes(manifest),
-                block_peak_bytes: manifest.blocks.iter().map(|block| block.peak_activation_bytes).collect(),
+                cut_bytes: (start..=end).map(|cut| self.manifest.cut_bytes(cut)).collect(),
+                block_weights_bytes: self.blocks().map(|block| self.weights_bytes(block)).collect(),
+                block_peak_bytes: self.blocks().map(|block| block.peak_activation_bytes).collect(),
                 nodes: self.candidates.iter().map(|candidate| self.node(candidate)).collect(),
                 links: self.links(),
                 force_first: self.force_first,
@@ -59,39 +63,75 @@ impl Question<'_> {
             },
             nodes: self.candidates.iter().map(|candidate| candidate.record.node).collect(),
             deployment: self.deployment,
+            first: start,
         }
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.manifest.blocks[usize::from(self.blocks.start)..usize::from(self.blocks.end)].iter()
+    }
+
+    /// Bytes that a block adds. A weight that several blocks read counts at each: an upper bound.
+    fn weights_bytes(&self, block: &Block) -> u64 {
+        let weights = block.weights.iter().map(|index| self.manifest.weights[*index as usize].bytes);
+        weights.fold(block.inline_bytes, u64::saturating_add).min(1 << 47)
+    }
+
+    fn block_ms(&self, block: &Block, speed_factor: f64) -> f64 {
+        (micros_to_ms(block.time_us) * speed_factor).min(1e9)
+    }
+
+    /// Ranges that are ready on a node, in the problem's blocks. A session holds a part of the graph; the
+    /// ends need none, so a session with or without an end beside it is ready, and so is an end alone.
+    fn loaded(&self, hosted: &[Hosted], speed_factor: f64) -> Vec<LoadedRange> {
+        let graph = self.manifest.graph_blocks();
+        let end_ms = |from: u16, to: u16| -> f64 {
+            let blocks = &self.manifest.blocks[usize::from(from)..usize::from(to)];
+            blocks.iter().map(|block| self.block_ms(block, speed_factor)).sum()
+        };
+        let before_ms = end_ms(self.blocks.start, graph.start.max(self.blocks.start));
+        let behind_ms = end_ms(graph.end.min(self.blocks.end), self.blocks.end);
+        let mut loaded: BTreeMap<(u16, u16), f64> = BTreeMap::new();
+        for hosted in hosted.iter().filter(|hosted| hosted.deployment == self.deployment) {
+            let (first, end) = (hosted.first, hosted.end);
+            if first < graph.start || end > graph.end || first >= end {
+                continue;
+            }
+            let time_ms = RUN_OVERHEAD_MS + micros_to_ms(hosted.time_us);
+            let firsts = [(first, 0.0), (self.blocks.start, before_ms)];
+            let ends = [(end, 0.0), (self.blocks.end, behind_ms)];
+            for (first, before_ms) in &firsts[..if first == graph.start { 2 } else { 1 }] {
+                for (end, behind_ms) in &ends[..if end == graph.end { 2 } else { 1 }] {
+                    loaded.insert((*first, *end), time_ms + before_ms + behind_ms);
+                }
+            }
+        }
+        for (first, end) in [(self.blocks.start, graph.start), (graph.end, self.blocks.end)] {
+            if first < end {
+                loaded.insert((first, end), RUN_OVERHEAD_MS + end_ms(first, end));
+            }
+        }
+        let offset = self.blocks.start;
+        let ranges = loaded.into_iter().map(|((first, end), time_ms)| LoadedRange {
+            first: first - offset,
+            end: end - offset,
+            time_ms: Some(time_ms.min(1e9)),
+        });
+        ranges.collect()
     }
 
     fn node(&self, candidate: &Candidate<'_>) -> Node {
         let record = candidate.record;
         let speed_factor = self.manifest.reference_mflops / record.machine.mflops;
-        let mut loaded: BTreeMap<(u16, u16), LoadedRange> = BTreeMap::new();
-        let mut queue_wait_us = 0;
-        for hosted in &record.hosted {
-            queue_wait_us = queue_wait_us.max(hosted.queue_wait_us);
-            let fits = hosted.first < hosted.end && hosted.end <= self.manifest.block_count();
-            if hosted.deployment == self.deployment && fits {
-                let range = LoadedRange {
-                    first: hosted.first,
-                    end: hosted.end,
-                    time_ms: Some(RUN_OVERHEAD_MS + micros_to_ms(hosted.time_us)),
-                };
-                loaded.insert((hosted.first, hosted.end), range);
-            }
-        }
+        let queue_wait_us = record.hosted.iter().map(|hosted| hosted.queue_wait_us).max().unwrap_or(0);
         let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
         Node {
             can_compute: candidate.takes_work,
             queue_wait_ms: micros_to_ms(queue_wait_us),
             memory_free_bytes: free.min(1 << 47),
             overhead_ms: RUN_OVERHEAD_MS,
-            block_ms: self
-                .manifest
-                .blocks
-                .iter()
-                .map(|block| (micros_to_ms(block.time_us) * speed_factor).min(1e9))
-                .collect(),
-            loaded: loaded.into_values().collect(),
+            block_ms: self.blocks().map(|block| self.block_ms(block, speed_factor)).collect(),
+            loaded: self.loaded(&record.hosted, speed_factor),
             cold_fixed_ms: COLD_FIXED_MS,
             cold_ms_per_byte: COLD_MS_PER_BYTE,
         }
@@ -116,18 +156,6 @@ fn micros_to_ms(micros: u64) -> f64 {
     (micros as f64 / 1000.0).min(1e9)
 }
 
-/// Bytes that each block adds. A weight that several blocks read counts at each: an upper bound.
-fn block_weights_bytes(manifest: &Manifest) -> Vec<u64> {
-    manifest
-        .blocks
-        .iter()
-        .map(|block| {
-            let weights = block.weights.iter().map(|index| manifest.weights[*index as usize].bytes);
-            weights.fold(block.inline_bytes, u64::saturating_add).min(1 << 47)
-        })
-        .collect()
-}
-
 impl Posed {
     /// A shape in terms of nodes.
     pub(super) fn plan(&self, shape: &PlanShape) -> Plan {
@@ -136,8 +164,8 @@ impl Posed {
             .iter()
             .map(|stage| Stage {
                 node: self.nodes[stage.node],
-                first: stage.first,
-                end: stage.end,
+                first: stage.first + self.first,
+                end: stage.end + self.first,
                 backups: Vec::new(),
             })
             .collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::limits::BLOCKS_MAX;
-use stormo_protocol::model::{Block, Cut, Manifest, ObjectRef, OrtLevel};
+use stormo_protocol::model::{Block, BlockKind, Cut, Manifest, ObjectRef, OrtLevel};
 use stormo_protocol::tensor::TensorSpec;
 
 use super::choose::choose_cuts;
@@ -184,6 +184,7 @@ fn blocks(
             frontier.run(*node);
         }
         blocks.push(Block {
+            kind: BlockKind::Graph,
             first_node: if *first == 0 { 0 } else { (free + first) as u32 },
             end_node: (free + end) as u32,
             weights,
@@ -241,6 +242,8 @@ impl Division {
             outputs: self.outputs.clone(),
             blocks: self.blocks.clone(),
             cuts: self.cuts.clone(),
+            card: None,
+            variable: Vec::new(),
             reference_mflops,
         }
     }

@@ -52,7 +52,7 @@ pub fn extract(
     blocks: Range<u16>,
 ) -> Result<Partition, ModelError> {
     let range = usize::from(blocks.start)..usize::from(blocks.end);
-    let is_last = range.end == manifest.blocks.len();
+    let is_last = blocks.end == manifest.graph_blocks().end;
     let found = manifest.blocks.get(range.clone()).filter(|blocks| !blocks.is_empty());
     let (Some([first, .., last] | [first @ last]), Some(cut_before), Some(cut_behind)) =
         (found, manifest.cuts.get(range.start), manifest.cuts.get(range.end))

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId, PlanId};
+use stormo_protocol::model::BlockKind;
 use stormo_protocol::state::Class;
 
 /// Ids appear as text.
@@ -159,6 +160,8 @@ pub struct CutView {
 /// A block: the finest piece of a divided model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BlockView {
+    /// `decode`, `graph` or `read`: ends of the model by its card, or parts of its graph.
+    pub kind: BlockKind,
     /// Its share of the whole model's time on the node that divided it.
     pub time_ms: f64,
     /// Floating-point operations, millions.
@@ -180,6 +183,9 @@ pub struct ModelView {
     pub variant: String,
     /// ONNX Runtime's optimisation level.
     pub ort_level: String,
+    /// Whether it has a card, and so takes encoded images.
+    #[serde(default)]
+    pub card: bool,
     /// Bytes of weights.
     pub weights_bytes: u64,
     /// Blocks in order of execution.

@@ -73,6 +73,7 @@ struct PlansQuery {
     model: String,
     #[serde(default)]
     all: bool,
+    image: Option<bool>,
     #[serde(default)]
     force_first: bool,
     #[serde(default)]
@@ -90,8 +91,8 @@ async fn plans(
             return refusal(StatusCode::BAD_REQUEST, text);
         }
     };
-    let PlansQuery { model, all, force_first, force_last } = query;
-    answer(shared, |reply| Call::Plans { model, all, force_first, force_last, reply }).await
+    let PlansQuery { model, all, image, force_first, force_last } = query;
+    answer(shared, |reply| Call::Plans { model, all, image, force_first, force_last, reply }).await
 }
 
 async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Response {

@@ -8,12 +8,17 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use stormo_protocol::model::{ENCODED_IMAGE, MEANING};
 use stormo_protocol::tensor::Tensor;
 
 use super::oip_data::{OutputData, read_binary, read_json};
 use super::{Shared, refusal};
 use crate::app::calls::{Answer, Call, CallError, InferOptions};
+use crate::ends::bytes_tensor;
 
+/// The protocol's type of texts and images: each element is its length (u32, little-endian) and as many
+/// bytes.
+const BYTES: &str = "BYTES";
 /// Length of the JSON before binary tensors.
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
@@ -205,6 +210,9 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Parsed, CallError> {
 fn read_input(input: InputBody, binary: &mut &[u8]) -> Result<Tensor, CallError> {
     let InputBody { name, shape, datatype, parameters, data } = input;
     match (parameters.get("binary_data_size"), data) {
+        (None, Some(_)) if datatype == BYTES => Err(bad(format!(
+            "input `{name}`: BYTES must be sent as binary data (an image does not fit into JSON text)"
+        ))),
         (Some(size), None) => {
             let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
             let size = size.ok_or_else(|| bad(format!("input `{name}`: binary_data_size is no number")))?;
@@ -215,12 +223,29 @@ fn read_input(input: InputBody, binary: &mut &[u8]) -> Result<Tensor, CallError>
                 ))
             })?;
             *binary = rest;
+            if datatype == BYTES {
+                return read_image(&name, &shape, own);
+            }
             read_binary(name, &datatype, shape, own)
         }
         (None, Some(data)) => read_json(name, &datatype, shape, &data),
         (Some(_), Some(_)) => Err(bad(format!("input `{name}` has both `data` and binary data"))),
         (None, None) => Err(bad(format!("input `{name}` has no `data`"))),
     }
+}
+
+/// An encoded image: one element of BYTES, whatever the input is called.
+fn read_image(name: &str, shape: &[u64], own: &[u8]) -> Result<Tensor, CallError> {
+    let element = own.split_first_chunk::<4>().filter(|(length, image)| {
+        u32::from_le_bytes(**length) as usize == image.len()
+            && shape.iter().try_fold(1u64, |count, dim| count.checked_mul(*dim)) == Some(1)
+    });
+    let (_, image) = element.ok_or_else(|| {
+        bad(format!(
+            "input `{name}`: one image is wanted, as one element of BYTES: its length (4 bytes), then it"
+        ))
+    })?;
+    bytes_tensor(ENCODED_IMAGE, image).ok_or_else(|| bad(format!("input `{name}` is too long")))
 }
 
 fn flag(parameters: &Map<String, Value>, name: &str) -> Result<Option<bool>, CallError> {
@@ -285,12 +310,19 @@ struct InferAnswer<'a> {
 #[derive(Serialize)]
 struct OutputBody<'a> {
     name: &'a str,
-    shape: &'a [u64],
+    shape: Vec<u64>,
     datatype: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<OutputData<'a>>,
+    data: Option<OutputValues<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OutputValues<'a> {
+    Numbers(OutputData<'a>),
+    Text([String; 1]),
 }
 
 fn respond(
@@ -306,16 +338,20 @@ fn respond(
         Ok(chosen) => chosen,
         Err(error) => return error.into_response(),
     } {
+        if tensor.spec().name == MEANING {
+            outputs.push(meaning(tensor, as_binary, &mut binary));
+            continue;
+        }
         let bytes = tensor.data().as_bytes();
         if as_binary {
             binary.extend_from_slice(bytes);
         }
         outputs.push(OutputBody {
             name: &tensor.spec().name,
-            shape: &tensor.spec().shape,
+            shape: tensor.spec().shape.clone(),
             datatype: tensor.spec().dtype.oip_name(),
             parameters: as_binary.then(|| json!({ "binary_data_size": bytes.len() })),
-            data: (!as_binary).then_some(OutputData(tensor)),
+            data: (!as_binary).then_some(OutputValues::Numbers(OutputData(tensor))),
         });
     }
     let parameters = json!({
@@ -342,6 +378,22 @@ fn respond(
     ];
     bytes.append(&mut binary);
     (headers, bytes).into_response()
+}
+
+/// What the answer means, as one element of text.
+fn meaning<'a>(tensor: &'a Tensor, as_binary: bool, binary: &mut Vec<u8>) -> OutputBody<'a> {
+    let bytes = tensor.data().as_bytes();
+    if as_binary {
+        binary.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        binary.extend_from_slice(bytes);
+    }
+    OutputBody {
+        name: &tensor.spec().name,
+        shape: vec![1],
+        datatype: BYTES,
+        parameters: as_binary.then(|| json!({ "binary_data_size": bytes.len() + 4 })),
+        data: (!as_binary).then(|| OutputValues::Text([String::from_utf8_lossy(bytes).into_owned()])),
+    }
 }
 
 /// The outputs that were asked for, all if none was, and whether each is wanted as bytes.

@@ -13,7 +13,8 @@ use super::{here, say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError, encoded};
 use crate::app::config::library_search;
-use crate::deploy::{Prepared, Source, prepare};
+use crate::card::{Card, embed_labels};
+use crate::deploy::{Prepared, Source, SourceCard, prepare};
 use crate::engine::{Engine, EngineConfig, runtime_library};
 use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry,
@@ -108,6 +109,22 @@ fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {
     Ok(file.place)
 }
 
+/// Reads a card, with the labels that it names (beside the model) put into it.
+fn read_card(path: &Path, args: &DeployArgs) -> Result<SourceCard, CommandError> {
+    let told = |path: &Path, error: &dyn std::fmt::Display| {
+        CommandError::Here(format!("`{}`: {error}", path.display()))
+    };
+    let read = |path: &Path| std::fs::read(path).map_err(|error| told(path, &error));
+    let as_text = |path: &Path| String::from_utf8(read(path)?).map_err(|error| told(path, &error));
+    let mut text = as_text(path)?;
+    let card = Card::parse(&text).map_err(|error| told(path, &error))?;
+    if let Some(labels) = card.labels_file() {
+        let beside = args.model.parent().unwrap_or(Path::new(".")).join(labels);
+        text = embed_labels(&text, &as_text(&beside)?).map_err(|error| told(path, &error))?;
+    }
+    Ok(SourceCard { text, sample: args.sample_image.as_deref().map(read).transpose()? })
+}
+
 fn read_model(path: &Path) -> Result<Vec<u8>, CommandError> {
     let told = |error: &dyn std::fmt::Display| CommandError::Here(format!("`{}`: {error}", path.display()));
     let length = std::fs::metadata(path).map_err(|error| told(&error))?.len();
@@ -124,6 +141,7 @@ fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandErr
         variant: "base".to_owned(),
         level: args.ort_level.into(),
         shapes: args.sample_shape.iter().cloned().collect(),
+        card: args.card.as_deref().map(|path| read_card(path, args)).transpose()?,
     };
     let library =
         runtime_library::find_or_obtain(&library_search(None), &|step| progress.step(step)).map_err(here)?;

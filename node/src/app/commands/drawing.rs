@@ -95,15 +95,23 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::serve::json::{BlockView, CutView};
+    use stormo_protocol::model::BlockKind;
 
     fn model() -> ModelView {
-        let block = |time_ms| BlockView { time_ms, mflop: 1.0, weights_bytes: 10, peak_activation_bytes: 20 };
+        let block = |time_ms| BlockView {
+            kind: BlockKind::Graph,
+            time_ms,
+            mflop: 1.0,
+            weights_bytes: 10,
+            peak_activation_bytes: 20,
+        };
         let cut = |bytes, name: &str| CutView { bytes, tensors: vec![name.to_owned()] };
         ModelView {
             name: "m".into(),
             version: 1,
             variant: "base".into(),
             ort_level: "all".into(),
+            card: false,
             weights_bytes: 20,
             blocks: vec![block(1.0), block(3.0)],
             cuts: vec![cut(100, "x"), cut(50, "<a>"), cut(400, "y")],

@@ -1,6 +1,7 @@
 //! `stormo infer`: asks a model and shows what it answers.
 
 use serde_json::{Value, json};
+use stormo_protocol::model::{ENCODED_IMAGE, MEANING};
 use stormo_protocol::tensor::{DType, Tensor};
 
 use super::inputs::read_inputs;
@@ -8,6 +9,7 @@ use super::table::ms;
 use super::{here, say, say_json};
 use crate::app::cli::InferArgs;
 use crate::app::client::{Answered, Client, CommandError, encoded};
+use crate::card::Meaning;
 use crate::serve::json::ModelView;
 
 /// Values of an output that are shown to people.
@@ -16,7 +18,7 @@ const SHOWN_MAX: usize = 5;
 pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
     let model: ModelView = client.get(&format!("/v1/models/{}", encoded(&args.name)))?;
-    let inputs = read_inputs(&args.inputs, &model.inputs)?;
+    let inputs = read_inputs(&args.inputs, &model)?;
     let (header_length, body) = request(args, &inputs)?;
     let answered = client.infer(&args.name, header_length, &body)?;
     let answer: Value = serde_json::from_slice(head(&answered)?).map_err(|error| answer_error(&error))?;
@@ -41,6 +43,15 @@ fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), Comm
     let described: Vec<Value> = inputs
         .iter()
         .map(|tensor| {
+            if tensor.spec().name == ENCODED_IMAGE {
+                let size = 4 + tensor.data().as_bytes().len();
+                return json!({
+                    "name": "image",
+                    "shape": [1],
+                    "datatype": "BYTES",
+                    "parameters": { "binary_data_size": size },
+                });
+            }
             json!({
                 "name": tensor.spec().name,
                 "shape": tensor.spec().shape,
@@ -64,6 +75,9 @@ fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), Comm
         serde_json::to_vec(&json!({ "inputs": described, "parameters": parameters })).map_err(here)?;
     let header_length = body.len();
     for tensor in inputs {
+        if tensor.spec().name == ENCODED_IMAGE {
+            body.extend_from_slice(&(tensor.data().as_bytes().len() as u32).to_le_bytes());
+        }
         body.extend_from_slice(tensor.data().as_bytes());
     }
     Ok((header_length, body))
@@ -71,6 +85,10 @@ fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), Comm
 
 fn show(answer: &Value) {
     for output in answer["outputs"].as_array().into_iter().flatten() {
+        if output["name"] == MEANING {
+            show_meaning(output);
+            continue;
+        }
         let shape: Vec<String> =
             output["shape"].as_array().into_iter().flatten().map(ToString::to_string).collect();
         say(format!(
@@ -91,6 +109,30 @@ fn show(answer: &Value) {
         parameters["plan_id"].as_str().unwrap_or("?"),
         parameters["request_id"].as_str().unwrap_or("?"),
     ));
+}
+
+fn show_meaning(output: &Value) {
+    let meaning = output["data"][0].as_str().map(serde_json::from_str::<Meaning>);
+    match meaning {
+        Some(Ok(Meaning::Classes(classes))) => {
+            for class in classes {
+                say(format!("{:>6.1} %  {}", 100.0 * class.score, class.label));
+            }
+        }
+        Some(Ok(Meaning::Detections(found))) => {
+            say(format!("{} found", found.len()));
+            for detection in found {
+                let [left, top, right, bottom] = detection.box_px.map(|edge| edge.round());
+                say(format!(
+                    "{:>6.1} %  {}  from ({left}, {top}) to ({right}, {bottom})",
+                    100.0 * detection.score,
+                    detection.label
+                ));
+            }
+        }
+        Some(Ok(Meaning::Raw)) => say("the card gives the outputs no meaning"),
+        Some(Err(_)) | None => say("the answer's meaning is not understood by this version"),
+    }
 }
 
 /// The largest values with their places: for a classifier, the answer.

@@ -10,7 +10,9 @@ use npyz::{DType as NpyType, NpyFile, TypeChar};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
 use crate::app::client::CommandError;
-use crate::serve::json::TensorView;
+use crate::ends::{ENCODED_BYTES_MAX, bytes_tensor};
+use crate::serve::json::{ModelView, TensorView};
+use stormo_protocol::model::ENCODED_IMAGE;
 
 /// Largest array that is read, bytes.
 const ARRAY_BYTES_MAX: u64 = 256 << 20;
@@ -24,7 +26,8 @@ fn wrong(what: impl Into<String>) -> CommandError {
 }
 
 /// Reads all inputs as given on the command line.
-pub(super) fn read_inputs(given: &[String], inputs: &[TensorView]) -> Result<Vec<Tensor>, CommandError> {
+pub(super) fn read_inputs(given: &[String], model: &ModelView) -> Result<Vec<Tensor>, CommandError> {
+    let inputs = &model.inputs;
     let mut tensors = Vec::new();
     for argument in given {
         let (name, path) = split(argument, inputs);
@@ -32,6 +35,7 @@ pub(super) fn read_inputs(given: &[String], inputs: &[TensorView]) -> Result<Vec
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npz") => read_npz(path, inputs, &mut tensors)?,
             Some("npy") => tensors.push(read_npy_file(path, &only_name(name, inputs)?)?),
+            _ if model.card => tensors.push(read_encoded(path)?),
             _ => tensors.push(read_image(path, &input_of(&only_name(name, inputs)?, inputs)?)?),
         }
     }
@@ -159,6 +163,17 @@ fn raw_bytes(file: NpyFile<impl Read>, dtype: DType) -> std::io::Result<Vec<u8>>
             values.into_iter().map(u8::from).collect()
         }
     })
+}
+
+/// An image as it is, for a model whose card says what to do with it.
+fn read_encoded(path: &Path) -> Result<Tensor, CommandError> {
+    let told = |error: &dyn std::fmt::Display| wrong(format!("`{}`: {error}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| told(&error))?.len();
+    if length > ENCODED_BYTES_MAX {
+        return Err(told(&format!("has {length} bytes; an image has at most {ENCODED_BYTES_MAX}")));
+    }
+    let bytes = std::fs::read(path).map_err(|error| told(&error))?;
+    bytes_tensor(ENCODED_IMAGE, &bytes).ok_or_else(|| told(&"is too long"))
 }
 
 /// An image for a model with one NCHW float input: resized to its size, pixels from 0 to 1. Models

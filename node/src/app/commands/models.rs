@@ -6,6 +6,7 @@ use super::{say, say_json};
 use crate::app::cli::ModelsArgs;
 use crate::app::client::{Client, CommandError};
 use crate::serve::json::{ModelView, ModelsView};
+use stormo_protocol::model::BlockKind;
 
 pub(super) fn run(args: &ModelsArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
@@ -71,7 +72,11 @@ fn show(model: &ModelView) {
             let cut = model.cuts.get(index + 1);
             let crossing = cut.map_or(0, |cut| cut.bytes);
             vec![
-                index.to_string(),
+                match block.kind {
+                    BlockKind::Graph => index.to_string(),
+                    BlockKind::Decode => format!("{index} decode"),
+                    BlockKind::Read => format!("{index} read"),
+                },
                 ms(block.time_ms),
                 format!("{:.0} %", 100.0 * done / total),
                 format!("{:.1}", block.mflop),

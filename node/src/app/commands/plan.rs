@@ -8,8 +8,9 @@ use crate::serve::json::{PlanView, PlansView};
 
 pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
+    let image = if args.tensors { "&image=false" } else { "" };
     let path = format!(
-        "/v1/plans?model={}&all={}&force_first={}&force_last={}",
+        "/v1/plans?model={}&all={}&force_first={}&force_last={}{image}",
         encoded(&args.name),
         args.all,
         args.limits.force_first,

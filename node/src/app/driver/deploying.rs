@@ -1,6 +1,7 @@
 //! Deployments published here: who should host what, and how far they are.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use stormo_protocol::control::{Request, Response};
@@ -12,7 +13,7 @@ use stormo_protocol::state::{Class, Deployment, Signed, Topic};
 use tokio::sync::oneshot;
 
 use super::hosting::PartitionKey;
-use super::loading::read_manifest;
+use super::loading::{describe, read_manifest};
 use super::{Driver, Event};
 use crate::app::calls::CallError;
 use crate::app::planning::Posed;
@@ -71,6 +72,8 @@ impl Driver {
         }
         let version = self.next_version(&body.name)?;
         let (manifest, object) = self.uploaded_manifest(&body)?;
+        let manifest = describe(&self.parts.pool, manifest)
+            .map_err(|error| CallError::BadRequest(format!("the card is wrong: {error}")))?;
         let deployment = Deployment {
             name: body.name.clone(),
             version,
@@ -145,7 +148,7 @@ impl Driver {
         })?;
         let manifest =
             read_manifest(&bytes).map_err(|error| bad(format!("the manifest is wrong: {error}")))?;
-        let objects = std::iter::once(&manifest.skeleton).chain(&manifest.weights);
+        let objects = std::iter::once(&manifest.skeleton).chain(&manifest.weights).chain(&manifest.card);
         match objects.into_iter().find(|object| !self.parts.pool.has(**object)) {
             Some(missing) => {
                 Err(bad(format!("object {} was not uploaded; PUT it to /v1/objects first", missing.id)))
@@ -166,7 +169,7 @@ impl Driver {
         manifest: &Manifest,
         deployment: DeploymentId,
     ) -> Result<(Vec<Wish>, Option<String>), CallError> {
-        let posed = self.pose(deployment, manifest, &[], false, false);
+        let posed = self.pose(deployment, manifest, manifest.graph_blocks(), &[], (false, false));
         if !body.placement.is_empty() {
             return self.place_as_told(&body.placement, manifest).map(|wishes| (wishes, None));
         }
@@ -179,11 +182,11 @@ impl Driver {
     fn place_as_told(&self, entries: &[PlacementEntry], manifest: &Manifest) -> Result<Vec<Wish>, CallError> {
         let wish = |entry: &PlacementEntry| {
             let [first, end] = entry.blocks;
-            if first >= end || end > manifest.block_count() {
+            let graph = manifest.graph_blocks();
+            if first >= end || first < graph.start || end > graph.end {
                 return Err(CallError::BadRequest(format!(
-                    "placement on `{}`: blocks {first} to {end} are not within the model's 0 to {}",
-                    entry.node,
-                    manifest.block_count()
+                    "placement on `{}`: blocks {first} to {end} are not within the model's {} to {}",
+                    entry.node, graph.start, graph.end
                 )));
             }
             let node = self.node_named(&entry.node)?;
@@ -240,10 +243,10 @@ impl Driver {
         manifest: &Manifest,
         replicas: u16,
     ) -> Result<(Vec<Wish>, Option<String>), CallError> {
-        let end = manifest.block_count();
+        let Range { start, end } = manifest.graph_blocks();
         let mut whole: Vec<(f64, NodeId)> = (0..posed.nodes.len())
             .filter_map(|node| {
-                let shape = PlanShape { stages: vec![StageShape { node, first: 0, end }] };
+                let shape = PlanShape { stages: vec![StageShape { node, first: 0, end: end - start }] };
                 let priced = posed.problem.price(&shape).ok()?;
                 Some((priced.latency_ms - priced.cold_ms, posed.nodes[node]))
             })
@@ -255,7 +258,7 @@ impl Driver {
             let note = short.then(|| {
                 format!("{replicas} replicas were wished; the whole model fits on {} nodes", whole.len())
             });
-            return Ok((whole.into_iter().map(|(_, node)| Wish { node, first: 0, end }).collect(), note));
+            return Ok((whole.into_iter().map(|(_, node)| Wish { node, first: start, end }).collect(), note));
         }
         let best = plan::best(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| {
             CallError::Conflict(format!(
@@ -461,14 +464,18 @@ fn state_of(hosts: &[HostView]) -> DeploymentState {
 
 /// Contiguous ranges whose times are as equal as the blocks allow; none is empty.
 fn equal_parts(manifest: &Manifest, parts: u16) -> Result<Vec<(u16, u16)>, CallError> {
-    let blocks = manifest.block_count();
+    let graph = manifest.graph_blocks();
+    let blocks = graph.end - graph.start;
     if parts == 0 || parts > blocks {
         return Err(CallError::BadRequest(format!(
             "the model has {blocks} blocks, so it can be divided into 1 to {blocks} parts, not {parts} \
              (at most {BLOCKS_MAX} for any model)"
         )));
     }
-    let times: Vec<u64> = manifest.blocks.iter().map(|block| block.time_us.max(1)).collect();
+    let times: Vec<u64> = manifest.blocks[usize::from(graph.start)..usize::from(graph.end)]
+        .iter()
+        .map(|block| block.time_us.max(1))
+        .collect();
     let total: u64 = times.iter().sum();
     let (mut ranges, mut first, mut done) = (Vec::new(), 0, 0);
     for part in 1..=parts {
@@ -480,7 +487,7 @@ fn equal_parts(manifest: &Manifest, parts: u16) -> Result<Vec<(u16, u16)>, CallE
             done += times[usize::from(end)];
             end += 1;
         }
-        ranges.push((first, end));
+        ranges.push((first + graph.start, end + graph.start));
         first = end;
     }
     Ok(ranges)

@@ -8,13 +8,14 @@ use std::time::Duration;
 use stormo_protocol::control::Response;
 use stormo_protocol::ids::{DeploymentId, NodeId};
 use stormo_protocol::limits::HOSTED_MAX;
-use stormo_protocol::model::{Manifest, ObjectRef};
+use stormo_protocol::model::ObjectRef;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Hosted, Signed};
 use tokio::sync::{oneshot, watch};
 
 use super::loading::{Loader, fetch_manifest};
 use super::{Driver, Event};
+use crate::ends::Described;
 use crate::engine::Partition;
 use crate::flow::StageEvent;
 use crate::pool::Progress;
@@ -203,7 +204,7 @@ impl Driver {
     /// Goes on once the manifest is here.
     fn begin_loading(&mut self, key: PartitionKey) {
         let Some(manifest) = self.manifests.get(&key.deployment).cloned() else { return };
-        if key.end > manifest.block_count() || key.first >= key.end {
+        if manifest.graph_part(key.blocks()) != key.blocks() || key.first >= key.end {
             return self.loading_failed(key, Refusal::NotMyStage);
         }
         let need_bytes = manifest.range_memory_bytes(key.blocks());
@@ -300,7 +301,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_manifest(&mut self, id: DeploymentId, manifest: Option<Arc<Manifest>>) {
+    pub(super) fn on_manifest(&mut self, id: DeploymentId, manifest: Option<Arc<Described>>) {
         self.manifests_wanted.remove(&id);
         let waiting: Vec<PartitionKey> =
             self.hosting.slots.keys().filter(|key| key.deployment == id).copied().collect();

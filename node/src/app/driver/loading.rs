@@ -10,12 +10,15 @@ use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId};
 use stormo_protocol::limits::MANIFEST_BYTES_MAX;
 use stormo_protocol::model::{Manifest, ObjectRef};
 use stormo_protocol::refusal::Refusal;
+use stormo_protocol::state::Deployment;
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::{Semaphore, watch};
 
 use super::Driver;
 use super::hosting::{Loaded, PartitionKey};
+use crate::card::{CARD_BYTES_MAX, Card};
 use crate::deploy::partition_source;
+use crate::ends::Described;
 use crate::engine::{self, Engine, PartitionSource, ProfileBudget};
 use crate::model::Skeleton;
 use crate::net::Net;
@@ -43,9 +46,13 @@ impl Driver {
         let own = self.own();
         let known = |id: &DeploymentId| self.manifests.contains_key(id);
         let live = || self.deployments.live();
+        let described_by = |deployment: &Deployment| {
+            let card = self.manifests.get(&deployment.id()).and_then(|described| described.manifest.card);
+            std::iter::once(deployment.manifest.id).chain(card.map(|card| card.id))
+        };
         let kept = Kept {
             partitions: self.hosting.keys().filter(|key| known(&key.deployment)).collect(),
-            manifests: live().map(|deployment| deployment.manifest.id).collect(),
+            manifests: live().flat_map(described_by).collect(),
             published: live()
                 .filter(|deployment| deployment.publisher == own)
                 .map(|deployment| deployment.id())
@@ -76,14 +83,32 @@ pub(super) async fn fetch_manifest(
     pool: &Arc<Pool>,
     object: ObjectRef,
     peers: &[NodeId],
-) -> Result<Arc<Manifest>, String> {
+) -> Result<Arc<Described>, String> {
     if object.bytes > MANIFEST_BYTES_MAX {
         return Err("the manifest is above the size limit".into());
     }
     let (progress, _) = watch::channel(Progress::default());
     pool.pull(net, &[object], peers, &progress).await.map_err(|error| error.to_string())?;
     let bytes = pool.read(object.id).map_err(|error| error.to_string())?;
-    read_manifest(&bytes).map(Arc::new)
+    let manifest = read_manifest(&bytes)?;
+    if let Some(card) = manifest.card {
+        if card.bytes > CARD_BYTES_MAX as u64 {
+            return Err("the card is above the size limit".into());
+        }
+        pool.pull(net, &[card], peers, &progress).await.map_err(|error| error.to_string())?;
+    }
+    describe(pool, manifest).map(Arc::new)
+}
+
+/// A manifest with its card, which is in the pool.
+pub(super) fn describe(pool: &Pool, manifest: Manifest) -> Result<Described, String> {
+    let read = |card: ObjectRef| {
+        let bytes = pool.read(card.id).map_err(|error| error.to_string())?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| "the card is no text".to_owned())?;
+        Card::parse(text).map_err(|error| error.to_string())
+    };
+    let card = manifest.card.map(read).transpose()?;
+    Ok(Described { manifest, card })
 }
 
 /// Decodes and checks a manifest.
@@ -106,7 +131,7 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    pub(super) async fn load(self, manifest: &Arc<Manifest>, key: PartitionKey) -> Result<Loaded, Refusal> {
+    pub(super) async fn load(self, manifest: &Arc<Described>, key: PartitionKey) -> Result<Loaded, Refusal> {
         let Ok(_one) = LOADING.acquire().await else { return Err(Refusal::Leaving) };
         let source = self.source(manifest, key).await?;
         let failed = |error: String| {
@@ -125,7 +150,7 @@ impl Loader {
 
     /// What the session is made of. An object that was damaged on disk is gone once that was seen, so a
     /// second round fetches it.
-    async fn source(&self, manifest: &Arc<Manifest>, key: PartitionKey) -> Result<PartitionSource, Refusal> {
+    async fn source(&self, manifest: &Arc<Described>, key: PartitionKey) -> Result<PartitionSource, Refusal> {
         let objects = manifest.range_objects(key.blocks());
         for _ in 0..EXTRACTIONS_MAX {
             self.pool.pull(&self.net, &objects, &self.peers, &self.progress).await.map_err(|error| {

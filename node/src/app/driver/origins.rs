@@ -1,5 +1,6 @@
 //! Requests that entered at this node: planned, sent out, tried again, answered once.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,15 +8,16 @@ use stormo_protocol::control::{Prepare, Request, Response};
 use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign, StageTrace};
 use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
-use stormo_protocol::model::Manifest;
+use stormo_protocol::model::{ENCODED_IMAGE, Manifest};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::task::AbortHandle;
 
-use super::stages::are_the_cut;
+use super::plans::blocks_of;
 use super::{Driver, Event};
 use crate::app::calls::{Answer, CallError, InferOptions, Reply};
+use crate::ends::{Described, no_frame};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{OutgoingFrame, Progress, SignReader, SignWriter, signs};
 use crate::serve::json::{RequestView, StageTraceView};
@@ -53,7 +55,9 @@ pub(super) struct Pending {
     model: String,
     version: u64,
     deployment: DeploymentId,
-    manifest: Arc<Manifest>,
+    manifest: Arc<Described>,
+    /// What it runs: all blocks, or without the ends.
+    blocks: Range<u16>,
     options: InferOptions,
     inputs: Vec<Tensor>,
     started: Instant,
@@ -111,16 +115,16 @@ impl Driver {
     fn begin_request(&mut self, asked: Asked) {
         let Asked { model, version, inputs, options, reply } = asked;
         let found = self.find_model(&model, version).and_then(|found| {
-            let inputs = in_model_order(&found.2, inputs)?;
-            let fixed = options.plan.map(|id| self.fixed_plan(id, found.0)).transpose()?;
+            let (blocks, inputs) = what_to_run(&found.2, inputs)?;
+            let fixed = options.plan.map(|id| self.fixed_plan(id, found.0, &blocks)).transpose()?;
             if self.origins.len() >= REQUESTS_MAX {
                 return Err(CallError::Overloaded(format!(
                     "{REQUESTS_MAX} requests are under way at this node; try again shortly, or another node"
                 )));
             }
-            Ok((found, inputs, fixed))
+            Ok((found, blocks, inputs, fixed))
         });
-        let ((deployment, version, manifest), inputs, fixed) = match found {
+        let ((deployment, version, manifest), blocks, inputs, fixed) = match found {
             Ok(found) => found,
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -134,15 +138,17 @@ impl Driver {
         }
         let request = RequestId(id);
         let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT).clamp(1, DEADLINE_MS_MAX);
-        let posed = fixed
-            .is_none()
-            .then(|| self.pose(deployment, &manifest, &[], options.force_first, options.force_last));
+        let posed = fixed.is_none().then(|| {
+            let forced = (options.force_first, options.force_last);
+            self.pose(deployment, &manifest, blocks.clone(), &[], forced)
+        });
         let pending = Pending {
             machine: Origin::new(fixed.is_some()),
             model,
             version,
             deployment,
             manifest,
+            blocks,
             options,
             inputs,
             started: Instant::now(),
@@ -162,12 +168,23 @@ impl Driver {
     }
 
     /// A plan asked for by its id, if all its hosts are there.
-    fn fixed_plan(&self, id: PlanId, deployment: DeploymentId) -> Result<Plan, CallError> {
+    fn fixed_plan(
+        &self,
+        id: PlanId,
+        deployment: DeploymentId,
+        blocks: &Range<u16>,
+    ) -> Result<Plan, CallError> {
         let plan = self.plans.get(id).filter(|plan| plan.deployment == deployment).ok_or_else(|| {
             CallError::NotFound(format!(
                 "plan {id} is not known here; list the plans of this node with `stormo plan NAME --all`"
             ))
         })?;
+        if plan.check().as_ref() != Ok(blocks) {
+            return Err(CallError::BadRequest(format!(
+                "plan {id} is not for this kind of input; `stormo plan NAME --all` lists those for images of \
+                 a model with a card, with --tensors those for tensors"
+            )));
+        }
         let now_ms = self.now_ms();
         let dead = plan
             .stages
@@ -202,9 +219,9 @@ impl Driver {
                     let posed = self.pose(
                         pending.deployment,
                         &pending.manifest,
+                        pending.blocks.clone(),
                         &without,
-                        options.force_first,
-                        options.force_last,
+                        (options.force_first, options.force_last),
                     );
                     self.plan_request(request, posed);
                 }
@@ -358,7 +375,7 @@ impl Driver {
         if last.node != from || header.key.edge != edge || header.plan != plan.id() {
             return Err(Refusal::NotMyStage);
         }
-        if !are_the_cut(specs, &pending.manifest, pending.manifest.block_count()) {
+        if !pending.manifest.are_the_cut(pending.blocks.end, specs) {
             return Err(Refusal::WrongTensors);
         }
         let (writer, reader) = signs();
@@ -405,15 +422,7 @@ impl Driver {
             result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
             stages: stage_traces(&plan, &result.traces),
         };
-        let last_cut = pending.manifest.cuts.last().map(|cut| cut.tensors.as_slice()).unwrap_or_default();
-        let outputs = pending
-            .manifest
-            .outputs
-            .iter()
-            .filter_map(|index| {
-                result.tensors.get(last_cut.iter().position(|tensor| tensor == index)?).cloned()
-            })
-            .collect();
+        let outputs = outputs_of(&pending.manifest, &pending.blocks, &result.tensors);
         let answer = Answer {
             request,
             version: pending.version,
@@ -441,6 +450,7 @@ impl Driver {
                 );
                 match reason {
                     Refusal::Overloaded => CallError::Overloaded(text),
+                    Refusal::BadImage => CallError::BadRequest(text),
                     Refusal::DeadlinePassed => CallError::Deadline(text),
                     Refusal::WrongTensors | Refusal::BadFrame | Refusal::RunFailed => CallError::Failed(text),
                     _ => CallError::Unavailable(text),
@@ -464,10 +474,42 @@ fn stage_on(plan: &Plan, node: NodeId) -> u16 {
     plan.stages.iter().position(|stage| stage.node == node).unwrap_or(0) as u16
 }
 
+/// What a request runs, and the tensors of the cut before: for an image all blocks, for tensors those of
+/// the graph.
+fn what_to_run(manifest: &Manifest, given: Vec<Tensor>) -> Result<(Range<u16>, Vec<Tensor>), CallError> {
+    if let [image] = &given[..]
+        && image.spec().name == ENCODED_IMAGE
+    {
+        let blocks = blocks_of(manifest, true)?;
+        if !manifest.are_the_cut(0, std::slice::from_ref(image.spec())) {
+            return Err(CallError::BadRequest("the encoded image is too long".into()));
+        }
+        return Ok((blocks, given));
+    }
+    let mut inputs = in_model_order(manifest, given)?;
+    // Outputs of a model with a card come with a frame, which tensors do not have.
+    if manifest.card.is_some() {
+        inputs.extend(no_frame());
+    }
+    let blocks = blocks_of(manifest, false)?;
+    let cut = manifest.cuts[usize::from(blocks.start)].tensors.iter();
+    let ordered =
+        cut.filter_map(|index| inputs.iter().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned());
+    Ok((blocks, ordered.collect()))
+}
+
+/// What a caller wants of the last cut: the model's outputs in its order, or their meaning.
+fn outputs_of(manifest: &Manifest, blocks: &Range<u16>, result: &[Tensor]) -> Vec<Tensor> {
+    let cut = &manifest.cuts[usize::from(blocks.end)].tensors;
+    let wanted = if blocks.end == manifest.graph_blocks().end { &manifest.outputs } else { cut };
+    let place = |index: &u32| cut.iter().position(|tensor| tensor == index);
+    wanted.iter().filter_map(|index| result.get(place(index)?).cloned()).collect()
+}
+
 /// One tensor per input, as the model declares them.
 fn in_model_order(manifest: &Manifest, mut given: Vec<Tensor>) -> Result<Vec<Tensor>, CallError> {
     let mut ordered = Vec::new();
-    for index in &manifest.cuts[0].tensors {
+    for index in &manifest.inputs {
         let spec = &manifest.tensors[*index as usize];
         let Some(position) = given.iter().position(|tensor| tensor.spec().name == spec.name) else {
             let names: Vec<&str> = given.iter().map(|tensor| tensor.spec().name.as_str()).collect();

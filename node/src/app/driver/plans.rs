@@ -1,6 +1,7 @@
 //! Planning, beside the loop: for one request, or a list to choose from.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
@@ -10,6 +11,7 @@ use stormo_protocol::plan::Plan;
 use super::{Driver, Event};
 use crate::app::calls::{CallError, Reply};
 use crate::app::planning::{Candidate, Posed, Question};
+use crate::ends::Described;
 use crate::flow::OriginEvent;
 use crate::plan::{self, Alternative, EXPANSIONS_DEFAULT, Kind, Priced};
 use crate::serve::json::PlansView;
@@ -79,15 +81,26 @@ fn listed(posed: &Posed, all: bool) -> Result<Vec<(Plan, Kind, Priced)>, String>
     Ok(priced.into_iter().map(|(kind, priced)| (posed.plan(&priced.shape), kind, priced)).collect())
 }
 
+/// The blocks that a request runs: all for an encoded image, without the ends for tensors.
+pub(super) fn blocks_of(manifest: &Manifest, image: bool) -> Result<Range<u16>, CallError> {
+    if image && manifest.card.is_none() {
+        return Err(CallError::BadRequest(format!(
+            "`{}` has no card, so it takes tensors; deploy it with --card FILE to send images",
+            manifest.model
+        )));
+    }
+    Ok(if image { 0..manifest.block_count() } else { manifest.graph_blocks() })
+}
+
 impl Driver {
     /// The planner's problem as this node sees it now.
     pub(super) fn pose(
         &self,
         deployment: DeploymentId,
         manifest: &Manifest,
+        blocks: Range<u16>,
         without: &[NodeId],
-        force_first: bool,
-        force_last: bool,
+        (force_first, force_last): (bool, bool),
     ) -> Posed {
         let now_ms = self.now_ms();
         let own = self.record();
@@ -100,7 +113,7 @@ impl Driver {
                 .filter(|known| self.view.is_usable(now_ms, known.record.node))
                 .map(|known| Candidate { record: &known.record, takes_work: takes_work(known.record.node) }),
         );
-        Question { manifest, deployment, candidates, force_first, force_last }.pose()
+        Question { manifest, deployment, blocks, candidates, force_first, force_last }.pose()
     }
 
     /// Plans for a request, beside the loop.
@@ -124,8 +137,8 @@ impl Driver {
         &mut self,
         model: &str,
         all: bool,
-        force_first: bool,
-        force_last: bool,
+        image: Option<bool>,
+        forced: (bool, bool),
         reply: Reply<PlansView>,
     ) {
         let (id, version, manifest) = match self.find_model(model, None) {
@@ -135,7 +148,14 @@ impl Driver {
                 return;
             }
         };
-        let posed = self.pose(id, &manifest, &[], force_first, force_last);
+        let blocks = match blocks_of(&manifest, image.unwrap_or(manifest.card.is_some())) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let posed = self.pose(id, &manifest, blocks, &[], forced);
         let (model, variant) = (model.to_owned(), manifest.variant.clone());
         self.beside(async move {
             let plans = tokio::task::spawn_blocking(move || listed(&posed, all)).await;
@@ -164,7 +184,7 @@ impl Driver {
         &self,
         name: &str,
         version: Option<u64>,
-    ) -> Result<(DeploymentId, u64, Arc<Manifest>), CallError> {
+    ) -> Result<(DeploymentId, u64, Arc<Described>), CallError> {
         let Some(deployment) = self.deployments.by_name(name) else {
             let known: Vec<&str> = self.deployments.live().map(|known| known.name.as_str()).collect();
             let known = if known.is_empty() {

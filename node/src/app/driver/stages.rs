@@ -1,6 +1,7 @@
 //! Stages that this node hosts: frames in, runs, frames out, as `flow` decides.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::task::AbortHandle;
 
 use super::hosting::PartitionKey;
 use super::{Driver, Event};
+use crate::ends::{Described, Work, WorkError};
 use crate::engine::{Ran, RunError};
 use crate::flow::{Stage, StageAction, StageEvent, patience_ms};
 use crate::net::{
@@ -48,8 +50,10 @@ pub(super) struct EarlyOffer {
 /// A stage with all that it owns.
 pub(super) struct HostedStage {
     machine: Stage,
+    index: u16,
+    /// The graph's part of its blocks; empty when it only decodes or reads.
     key: PartitionKey,
-    manifest: Arc<Manifest>,
+    manifest: Arc<Described>,
     deadline_ms: u64,
     signs: Option<SignWriter>,
     input: Vec<Tensor>,
@@ -84,7 +88,10 @@ impl Driver {
     pub(super) fn announce_stages(&mut self, prepare: &Prepare) -> Result<(), Refusal> {
         let Prepare { request, attempt, plan, remaining_ms } = prepare;
         let manifest = self.manifests.get(&plan.deployment).cloned().ok_or(Refusal::UnknownDeployment)?;
-        plan.check(manifest.block_count()).map_err(|_| Refusal::BadFrame)?;
+        let covered = plan.check().map_err(|_| Refusal::BadFrame)?;
+        if !manifest.is_whole(&covered) {
+            return Err(Refusal::BadFrame);
+        }
         let plan = Arc::new(plan.clone());
         let deadline_ms = self.now_ms() + u64::from((*remaining_ms).min(DEADLINE_MS_MAX));
         let own = self.own();
@@ -99,9 +106,11 @@ impl Driver {
                 return Err(Refusal::Overloaded);
             }
             let Some((machine, actions)) = Stage::announced(plan.clone(), index as u16) else { continue };
-            let partition = PartitionKey { deployment: plan.deployment, first: stage.first, end: stage.end };
+            let graph = manifest.graph_part(stage.blocks());
+            let partition = PartitionKey { deployment: plan.deployment, first: graph.start, end: graph.end };
             let hosted = HostedStage {
                 machine,
+                index: key.stage,
                 key: partition,
                 manifest: manifest.clone(),
                 deadline_ms,
@@ -182,7 +191,7 @@ impl Driver {
             return Err(Refusal::NotMyStage);
         }
         hosted.machine.may_arrive()?;
-        if !are_the_cut(specs, &hosted.manifest, hosted.key.first) {
+        if !hosted.manifest.are_the_cut(hosted.blocks().start, specs) {
             return Err(Refusal::WrongTensors);
         }
         let (writer, reader) = signs();
@@ -235,7 +244,7 @@ impl Driver {
         self.on_stage(stage, event);
     }
 
-    pub(super) fn on_ran(&mut self, key: StageKey, result: Result<Ran, RunError>) {
+    pub(super) fn on_ran(&mut self, key: StageKey, result: Result<Ran, WorkError>) {
         let Some(hosted) = self.stages.get_mut(&key) else { return };
         let event = match result {
             Ok(ran) => {
@@ -245,18 +254,20 @@ impl Driver {
                     trace.wait_us = ((since_ms * 1000.0) as u32).saturating_sub(trace.run_us);
                 }
                 let input = std::mem::take(&mut hosted.input);
-                hosted.output = cut_tensors(&hosted.manifest, hosted.key.end, input, ran.outputs);
-                self.hosting.ran(hosted.key, ran.ran);
+                hosted.output = cut_tensors(&hosted.manifest, hosted.blocks().end, &input, &ran.outputs);
+                // With an end beside it, the time is not the session's alone.
+                if hosted.blocks() == hosted.key.blocks() {
+                    self.hosting.ran(hosted.key, ran.ran);
+                }
                 StageEvent::Ran
             }
             Err(error) => {
                 tracing::warn!(model = %hosted.manifest.model, stage = key.stage, %error, "a run failed");
                 StageEvent::RunFailed(match error {
-                    RunError::QueueFull => Refusal::Overloaded,
-                    RunError::WrongInputs(_) => Refusal::WrongTensors,
-                    RunError::UnexpectedOutputs(_) | RunError::Failed(_) | RunError::Closed => {
-                        Refusal::RunFailed
-                    }
+                    WorkError::Image(_) => Refusal::BadImage,
+                    WorkError::Run(RunError::QueueFull) => Refusal::Overloaded,
+                    WorkError::Run(RunError::WrongInputs(_)) => Refusal::WrongTensors,
+                    WorkError::Run(_) | WorkError::Read(_) => Refusal::RunFailed,
                 })
             }
         };
@@ -307,11 +318,11 @@ impl Driver {
     fn act_on_stage(&mut self, key: StageKey, actions: Vec<StageAction>) {
         for action in actions {
             match action {
-                StageAction::Load => {
-                    if let Some(partition) = self.stages.get(&key).map(|hosted| hosted.key) {
-                        self.load(partition, false, None);
-                    }
-                }
+                StageAction::Load => match self.stages.get(&key).map(|hosted| hosted.key) {
+                    Some(partition) if partition.blocks().is_empty() => self.on_stage(key, StageEvent::Ready),
+                    Some(partition) => self.load(partition, false, None),
+                    None => {}
+                },
                 StageAction::Run => self.run_stage(key),
                 StageAction::Send { to, edge } => self.send_output(key, to, edge),
                 StageAction::Say(sign) => {
@@ -330,16 +341,18 @@ impl Driver {
     fn run_stage(&mut self, key: StageKey) {
         let now_ms = self.now_ms();
         let Some(hosted) = self.stages.get_mut(&key) else { return };
-        let Some(partition) = self.hosting.ready(hosted.key, now_ms) else {
+        let partition = self.hosting.ready(hosted.key, now_ms);
+        if partition.is_none() && !hosted.key.blocks().is_empty() {
             // Dropped for another one between its loading and this frame.
             return self.on_stage(key, StageEvent::RunFailed(Refusal::NoMemory));
+        }
+        let work = Work {
+            described: hosted.manifest.clone(),
+            blocks: hosted.blocks(),
+            partition,
+            input: hosted.input.clone(),
         };
-        let inputs: Vec<Tensor> = partition
-            .inputs()
-            .iter()
-            .filter_map(|spec| hosted.input.iter().find(|tensor| tensor.spec().name == spec.name).cloned())
-            .collect();
-        let running = self.beside(async move { Event::Ran(key, partition.run(inputs).await) });
+        let running = self.beside(async move { Event::Ran(key, work.run().await) });
         if let Some(hosted) = self.stages.get_mut(&key) {
             hosted.running = Some(running);
         }
@@ -423,6 +436,11 @@ impl Driver {
 }
 
 impl HostedStage {
+    fn blocks(&self) -> Range<u16> {
+        let stage = usize::from(self.index);
+        self.machine.plan().stages.get(stage).map_or(0..0, |stage| stage.blocks())
+    }
+
     fn say(&self, sign: Sign) {
         if let Some(signs) = &self.signs {
             signs.send_replace(sign);
@@ -442,16 +460,9 @@ fn sender_of(plan: &Plan, stage: u16) -> (NodeId, Edge) {
     }
 }
 
-/// Whether these are exactly the tensors of a cut.
-pub(super) fn are_the_cut(specs: &[TensorSpec], manifest: &Manifest, cut: u16) -> bool {
-    manifest.cut_specs(cut).count() == specs.len()
-        && manifest.cut_specs(cut).zip(specs).all(|(expected, got)| expected == got)
-}
-
 /// The tensors of a cut, in its order: what the partition made, and what passed it by.
-fn cut_tensors(manifest: &Manifest, cut: u16, input: Vec<Tensor>, made: Vec<Tensor>) -> Vec<Tensor> {
-    manifest
-        .cut_specs(cut)
-        .filter_map(|spec| made.iter().chain(&input).find(|tensor| tensor.spec() == spec).cloned())
-        .collect()
+fn cut_tensors(manifest: &Manifest, cut: u16, input: &[Tensor], made: &[Tensor]) -> Vec<Tensor> {
+    let all = || made.iter().chain(input);
+    let tensors = manifest.cuts[usize::from(cut)].tensors.iter();
+    tensors.filter_map(|index| all().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned()).collect()
 }

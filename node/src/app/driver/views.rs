@@ -196,6 +196,7 @@ fn tensor_view(spec: &TensorSpec) -> TensorView {
 fn block_view(manifest: &Manifest, block: &Block) -> BlockView {
     let weights = block.weights.iter().map(|index| manifest.weights[*index as usize].bytes);
     BlockView {
+        kind: block.kind,
         time_ms: micros_to_ms(block.time_us),
         mflop: block.flops as f64 / 1e6,
         weights_bytes: weights.sum::<u64>() + block.inline_bytes,
@@ -213,6 +214,7 @@ fn model_view(version: u64, manifest: &Manifest) -> ModelView {
         version,
         variant: manifest.variant.clone(),
         ort_level: format!("{:?}", manifest.ort_level).to_lowercase(),
+        card: manifest.card.is_some(),
         weights_bytes: manifest.weights.iter().map(|weight| weight.bytes).sum(),
         blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
