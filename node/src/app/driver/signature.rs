@@ -1,0 +1,89 @@
+//! What a request brings and what it takes away: its tensors in the model's order, or an encoded image.
+
+use std::ops::Range;
+
+use stormo_protocol::model::{ENCODED_IMAGE, Manifest};
+use stormo_protocol::tensor::Tensor;
+
+use super::plans::blocks_of;
+use crate::app::calls::CallError;
+use crate::ends::no_frame;
+
+/// What a request runs, and the tensors of the cut before: for an image all blocks, for tensors those of
+/// the graph.
+pub(super) fn what_to_run(
+    manifest: &Manifest,
+    given: Vec<Tensor>,
+) -> Result<(Range<u16>, Vec<Tensor>), CallError> {
+    if let [image] = &given[..]
+        && image.spec().name == ENCODED_IMAGE
+    {
+        let blocks = blocks_of(manifest, true)?;
+        if !manifest.are_the_cut(0, std::slice::from_ref(image.spec())) {
+            return Err(CallError::BadRequest("the encoded image is too long".into()));
+        }
+        return Ok((blocks, given));
+    }
+    let mut inputs = in_model_order(manifest, given)?;
+    // Outputs of a model with a card come with a frame, which tensors do not have.
+    if manifest.card.is_some() {
+        inputs.extend(no_frame());
+    }
+    let blocks = blocks_of(manifest, false)?;
+    let cut = manifest.cuts[usize::from(blocks.start)].tensors.iter();
+    let ordered =
+        cut.filter_map(|index| inputs.iter().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned());
+    Ok((blocks, ordered.collect()))
+}
+
+/// What a caller wants of the last cut: the model's outputs in its order, or their meaning.
+pub(super) fn outputs_of(manifest: &Manifest, blocks: &Range<u16>, result: &[Tensor]) -> Vec<Tensor> {
+    let cut = &manifest.cuts[usize::from(blocks.end)].tensors;
+    let wanted = if blocks.end == manifest.graph_blocks().end { &manifest.outputs } else { cut };
+    let place = |index: &u32| cut.iter().position(|tensor| tensor == index);
+    wanted.iter().filter_map(|index| result.get(place(index)?).cloned()).collect()
+}
+
+/// One tensor per input, as the model declares them.
+fn in_model_order(manifest: &Manifest, mut given: Vec<Tensor>) -> Result<Vec<Tensor>, CallError> {
+    let mut ordered = Vec::new();
+    for index in &manifest.inputs {
+        let spec = &manifest.tensors[*index as usize];
+        let Some(position) = given.iter().position(|tensor| tensor.spec().name == spec.name) else {
+            let names: Vec<&str> = given.iter().map(|tensor| tensor.spec().name.as_str()).collect();
+            return Err(CallError::BadRequest(format!(
+                "input `{}` ({} {:?}) is missing; got: {}",
+                spec.name,
+                spec.dtype.oip_name(),
+                spec.shape,
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            )));
+        };
+        let tensor = given.swap_remove(position);
+        if tensor.spec() != spec {
+            return Err(CallError::BadRequest(format!(
+                "input `{}` must be {} {:?}, not {} {:?}",
+                spec.name,
+                spec.dtype.oip_name(),
+                spec.shape,
+                tensor.spec().dtype.oip_name(),
+                tensor.spec().shape
+            )));
+        }
+        ordered.push(tensor);
+    }
+    match given.first() {
+        None => Ok(ordered),
+        Some(extra) if manifest.input_specs().any(|spec| spec.name == extra.spec().name) => {
+            Err(CallError::BadRequest(format!("input `{}` is given twice", extra.spec().name)))
+        }
+        Some(extra) => {
+            let names: Vec<&str> = manifest.input_specs().map(|spec| spec.name.as_str()).collect();
+            Err(CallError::BadRequest(format!(
+                "the model has no input `{}`; its inputs: {}",
+                extra.spec().name,
+                names.join(", ")
+            )))
+        }
+    }
+}
