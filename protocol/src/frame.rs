@@ -1,6 +1,6 @@
 //! Tensors on their way from one stage to the next, and the receiver's signs of life.
 //!
-//! A frame is a header of 64 bytes, then `traces` of 16 bytes each, then descriptors, then the raw
+//! A frame is a header of 64 bytes, then `traces` of 16 bytes each, then descriptors, then the coded
 //! payloads in the order of the descriptors. All numbers are little-endian; nothing is padded.
 //!
 //! | bytes | header field |
@@ -16,10 +16,12 @@
 //! | 48..50 | tensors |
 //! | 50..52 | traces |
 //! | 52..56 | bytes of descriptors |
-//! | 56..64 | bytes of payload |
+//! | 56..64 | bytes of payload, as coded |
 //!
-//! A descriptor: name length (u16), element type (u8), rank (u8), dimensions (u64 each), name.
+//! A descriptor: name length (u16), element type (u8), rank (u8), codec (u8), bytes of its payload as coded
+//! (u64), dimensions (u64 each), name.
 
+use crate::codec::payload::{Codec, CodedTensor, check_length};
 use crate::ids::{PlanId, RequestId};
 use crate::limits::{
     DEADLINE_MS_MAX, FRAME_DESCRIPTORS_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_TENSORS_MAX, RANK_MAX,
@@ -35,6 +37,8 @@ pub const TRACE_BYTES: usize = 16;
 /// Bytes of one sign of life.
 pub const SIGN_BYTES: usize = 12;
 
+/// Bytes of a descriptor without dimensions and name.
+const DESCRIPTOR_BYTES: usize = 13;
 const MAGIC: [u8; 4] = *b"STRM";
 const VERSION: u8 = 1;
 
@@ -89,8 +93,19 @@ pub struct Header {
     pub traces: u16,
     /// Bytes of descriptors.
     pub descriptors_bytes: u32,
-    /// Bytes of payload.
+    /// Bytes of payload, as coded.
     pub payload_bytes: u64,
+}
+
+/// What a frame says of one of its tensors before the payload comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// What it is once decoded.
+    pub spec: TensorSpec,
+    /// How its payload is coded.
+    pub codec: Codec,
+    /// Bytes of its payload, as coded: at most the raw ones, and possible for this codec.
+    pub coded_bytes: u64,
 }
 
 /// Why a frame is not read on.
@@ -140,7 +155,7 @@ impl<'a> Cursor<'a> {
 }
 
 impl Header {
-    /// The header of these tensors.
+    /// The header of these tensors, sent as they are.
     pub fn of(
         key: DeliveryKey,
         plan: PlanId,
@@ -157,6 +172,12 @@ impl Header {
             descriptors_bytes: tensors.iter().map(|tensor| descriptor_bytes(tensor.spec()) as u32).sum(),
             payload_bytes: crate::tensor::total_bytes(tensors),
         }
+    }
+
+    /// The same header for the same tensors, sent like this.
+    #[must_use]
+    pub fn coded(self, tensors: &[CodedTensor]) -> Self {
+        Self { payload_bytes: tensors.iter().map(|tensor| tensor.bytes().len() as u64).sum(), ..self }
     }
 
     /// As sent.
@@ -213,11 +234,11 @@ impl Header {
 }
 
 fn descriptor_bytes(spec: &TensorSpec) -> usize {
-    4 + 8 * spec.shape.len() + spec.name.len()
+    DESCRIPTOR_BYTES + 8 * spec.shape.len() + spec.name.len()
 }
 
 /// Writes traces and descriptors: all between header and payload.
-pub fn preamble(traces: &[StageTrace], tensors: &[Tensor]) -> Vec<u8> {
+pub fn preamble(traces: &[StageTrace], tensors: &[CodedTensor]) -> Vec<u8> {
     let descriptors: usize = tensors.iter().map(|tensor| descriptor_bytes(tensor.spec())).sum();
     let mut bytes = Vec::with_capacity(traces.len() * TRACE_BYTES + descriptors);
     for trace in traces {
@@ -226,10 +247,13 @@ pub fn preamble(traces: &[StageTrace], tensors: &[Tensor]) -> Vec<u8> {
         bytes.extend_from_slice(&trace.wait_us.to_le_bytes());
         bytes.extend_from_slice(&trace.run_us.to_le_bytes());
     }
-    for spec in tensors.iter().map(Tensor::spec) {
+    for tensor in tensors {
+        let spec = tensor.spec();
         bytes.extend_from_slice(&(spec.name.len() as u16).to_le_bytes());
         bytes.push(spec.dtype as u8);
         bytes.push(spec.shape.len() as u8);
+        bytes.push(tensor.codec() as u8);
+        bytes.extend_from_slice(&(tensor.bytes().len() as u64).to_le_bytes());
         for dim in &spec.shape {
             bytes.extend_from_slice(&dim.to_le_bytes());
         }
@@ -246,20 +270,25 @@ pub fn preamble_bytes(header: &Header) -> usize {
 /// Reads what [`preamble`] wrote.
 ///
 /// # Errors
-/// When malformed, or when the tensors do not add up to the header's payload.
-pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<(Vec<StageTrace>, Vec<TensorSpec>), BadFrame> {
+/// When malformed, when a payload's length is impossible for its tensor and codec, when the payloads do not
+/// add up to the header's, or when the tensors, decoded, are more than a frame may carry.
+pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<(Vec<StageTrace>, Vec<Descriptor>), BadFrame> {
     let mut cursor = Cursor(bytes);
     let traces = (0..header.traces).map(|_| read_trace(&mut cursor)).collect::<Option<Vec<_>>>();
-    let specs = (0..header.tensors).map(|_| read_descriptor(&mut cursor)).collect::<Option<Vec<_>>>();
-    let (Some(traces), Some(specs), true) = (traces, specs, cursor.0.is_empty()) else {
+    let described = (0..header.tensors).map(|_| read_descriptor(&mut cursor)).collect::<Option<Vec<_>>>();
+    let (Some(traces), Some(described), true) = (traces, described, cursor.0.is_empty()) else {
         return Err(BadFrame::Descriptors);
     };
-    let mut payload = 0u64;
-    for spec in &specs {
-        let bytes = spec.byte_length().map_err(|_| BadFrame::Descriptors)?;
-        payload = payload.checked_add(bytes).ok_or(BadFrame::Descriptors)?;
+    let (mut coded, mut raw) = (0u64, 0u64);
+    for Descriptor { spec, codec, coded_bytes } in &described {
+        // Each at most the payload of a frame, and there are few: no overflow.
+        raw += check_length(*codec, spec, *coded_bytes).map_err(|_| BadFrame::Descriptors)?;
+        coded += coded_bytes;
     }
-    if payload == header.payload_bytes { Ok((traces, specs)) } else { Err(BadFrame::Descriptors) }
+    if raw > FRAME_PAYLOAD_BYTES_MAX {
+        return Err(BadFrame::AboveLimit);
+    }
+    if coded == header.payload_bytes { Ok((traces, described)) } else { Err(BadFrame::Descriptors) }
 }
 
 fn read_trace(cursor: &mut Cursor<'_>) -> Option<StageTrace> {
@@ -271,15 +300,17 @@ fn read_trace(cursor: &mut Cursor<'_>) -> Option<StageTrace> {
     })
 }
 
-fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<TensorSpec> {
+fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Descriptor> {
     let name_bytes = usize::from(cursor.u16()?);
-    let [dtype, rank] = cursor.take()?;
+    let [dtype, rank, codec] = cursor.take()?;
+    let coded_bytes = cursor.u64()?;
     if name_bytes > TENSOR_NAME_BYTES_MAX || usize::from(rank) > RANK_MAX {
         return None;
     }
     let shape = (0..rank).map(|_| cursor.u64()).collect::<Option<Vec<_>>>()?;
     let name = std::str::from_utf8(cursor.bytes(name_bytes)?).ok()?.to_owned();
-    Some(TensorSpec { name, dtype: DType::from_number(dtype)?, shape })
+    let spec = TensorSpec { name, dtype: DType::from_number(dtype)?, shape };
+    Some(Descriptor { spec, codec: Codec::from_number(codec)?, coded_bytes })
 }
 
 /// What the receiver of a frame says while it has the work: at each change, and every 100 ms.
@@ -359,6 +390,7 @@ impl Sign {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::payload::Scratch;
     use crate::tensor::TensorData;
     use proptest::prelude::*;
 
@@ -372,6 +404,10 @@ mod tests {
             .to_vec()
     }
 
+    fn raw() -> Vec<CodedTensor> {
+        tensors().into_iter().map(CodedTensor::from).collect()
+    }
+
     fn header(traces: &[StageTrace]) -> Header {
         let edge = Edge { from: ORIGIN, to: 0 };
         let key = DeliveryKey { request: RequestId([1; 16]), attempt: 1, edge };
@@ -383,11 +419,47 @@ mod tests {
         let traces = [StageTrace { stage: 3, receive_us: 1, wait_us: 2, run_us: 3 }];
         let header = header(&traces);
         assert_eq!(Header::from_bytes(&header.to_bytes()), Ok(header));
-        let bytes = preamble(&traces, &tensors());
+        let bytes = preamble(&traces, &raw());
         assert_eq!(bytes.len(), preamble_bytes(&header));
-        let (read, specs) = read_preamble(&header, &bytes).unwrap();
+        let (read, described) = read_preamble(&header, &bytes).unwrap();
         assert_eq!(read, traces);
-        assert_eq!(specs, tensors().iter().map(|tensor| tensor.spec().clone()).collect::<Vec<_>>());
+        assert_eq!(described, raw().iter().map(described_as).collect::<Vec<_>>());
+    }
+
+    fn described_as(tensor: &CodedTensor) -> Descriptor {
+        let coded_bytes = tensor.bytes().len() as u64;
+        Descriptor { spec: tensor.spec().clone(), codec: tensor.codec(), coded_bytes }
+    }
+
+    fn f32_tensor(elements: u64) -> Tensor {
+        let spec = TensorSpec { name: "big".into(), dtype: DType::F32, shape: vec![elements] };
+        let data = TensorData::copied_from(&vec![0; 4 * elements as usize]);
+        Tensor::new(spec, data).unwrap()
+    }
+
+    #[test]
+    fn a_header_counts_coded_bytes() {
+        let mut scratch = Scratch::default();
+        for codec in Codec::ALL {
+            let raw = [f32_tensor(1000)];
+            let tensors = [CodedTensor::encode(codec, &raw[0], &mut scratch)];
+            assert_eq!(tensors[0].codec(), codec);
+            let header = Header::of(header(&[]).key, PlanId([2; 16]), 1, &[], &raw).coded(&tensors);
+            assert_eq!(header.payload_bytes, tensors[0].bytes().len() as u64);
+            let (_, described) = read_preamble(&header, &preamble(&[], &tensors)).unwrap();
+            assert_eq!(described, [described_as(&tensors[0])]);
+        }
+    }
+
+    #[test]
+    fn tensors_that_decode_to_more_than_a_frame_may_carry_are_refused() {
+        let elements = FRAME_PAYLOAD_BYTES_MAX / 4;
+        let mut scratch = Scratch::default();
+        let raw = vec![f32_tensor(elements / 64 + 1); 64];
+        let tensors = vec![CodedTensor::encode(Codec::ShuffleLz4, &raw[0], &mut scratch); 64];
+        let header = Header::of(header(&[]).key, PlanId([2; 16]), 1, &[], &raw).coded(&tensors);
+        assert!(header.payload_bytes < FRAME_PAYLOAD_BYTES_MAX);
+        assert_eq!(read_preamble(&header, &preamble(&[], &tensors)), Err(BadFrame::AboveLimit));
     }
 
     /// The bytes as version 1 defines them: a change here is a change of the protocol.
@@ -397,8 +469,13 @@ mod tests {
         expected.extend([1; 16]);
         expected.extend([2; 16]);
         expected
-            .extend([0xff, 0xff, 0, 0, 0x30, 0x75, 0, 0, 2, 0, 0, 0, 45, 0, 0, 0, 52, 0, 0, 0, 0, 0, 0, 0]);
+            .extend([0xff, 0xff, 0, 0, 0x30, 0x75, 0, 0, 2, 0, 0, 0, 63, 0, 0, 0, 52, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(header(&[]).to_bytes().to_vec(), expected);
+        let mut expected = vec![5, 0, 1, 4, 0, 48, 0, 0, 0, 0, 0, 0, 0];
+        expected.extend([1u64, 3, 2, 2].map(u64::to_le_bytes).concat());
+        expected.extend(b"image");
+        expected.extend([0, 0, 1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(preamble(&[], &raw()), expected);
         let refused = Sign::Refused { stage: 2, reason: Refusal::NoMemory };
         assert_eq!(refused.to_bytes(), [7, 0, 2, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
     }
@@ -407,7 +484,7 @@ mod tests {
     fn a_payload_that_does_not_match_the_shapes_is_refused() {
         let mut wrong = header(&[]);
         wrong.payload_bytes += 4;
-        assert_eq!(read_preamble(&wrong, &preamble(&[], &tensors())), Err(BadFrame::Descriptors));
+        assert_eq!(read_preamble(&wrong, &preamble(&[], &raw())), Err(BadFrame::Descriptors));
     }
 
     #[test]

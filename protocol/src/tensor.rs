@@ -166,6 +166,11 @@ impl TensorBuffer {
         &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
     }
 
+    /// The elements, to fill; `None` when the length is no multiple of the element's.
+    pub fn as_mut_slice_of<T: bytemuck::Pod>(&mut self) -> Option<&mut [T]> {
+        bytemuck::try_cast_slice_mut(self.as_mut_bytes()).ok()
+    }
+
     /// Ends the filling; the data can then be shared and no longer changed.
     pub fn freeze(self) -> TensorData {
         TensorData { words: Arc::new(self.words), bytes: self.bytes }
@@ -240,6 +245,11 @@ impl Tensor {
     /// The raw data, row major.
     pub fn data(&self) -> &TensorData {
         &self.data
+    }
+
+    /// Description and data.
+    pub fn into_parts(self) -> (TensorSpec, TensorData) {
+        (self.spec, self.data)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::AsyncReadExt;
 use libp2p::Stream;
+use stormo_protocol::codec::payload::CodedTensor;
 use stormo_protocol::frame::{Header, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
@@ -80,6 +81,20 @@ pub struct OutgoingFrame {
     pub tensors: Vec<Tensor>,
 }
 
+/// A frame as it goes over the wire.
+struct CodedFrame {
+    header: Header,
+    traces: Vec<StageTrace>,
+    tensors: Vec<CodedTensor>,
+}
+
+impl From<OutgoingFrame> for CodedFrame {
+    fn from(frame: OutgoingFrame) -> Self {
+        let tensors: Vec<CodedTensor> = frame.tensors.into_iter().map(CodedTensor::from).collect();
+        Self { header: frame.header.coded(&tensors), traces: frame.traces, tensors }
+    }
+}
+
 /// How an exchange ended before its last sign.
 enum Broken {
     /// No sign came: a kept stream may have been closed long ago, or a new one been dropped before
@@ -104,17 +119,12 @@ impl Net {
             let lane = net.lanes.of(to);
             // Never closed; without a permit the delivery would only be less orderly.
             let _permit = lane.acquire().await.ok();
-            let last = net.deliver_until_last_sign(to, &frame, patience).await;
+            let last = net.deliver_until_last_sign(to, &frame.into(), patience).await;
             let _ = net.events.send(NetEvent::Delivery { key, to, progress: last }).await;
         })
     }
 
-    async fn deliver_until_last_sign(
-        &self,
-        to: NodeId,
-        frame: &OutgoingFrame,
-        patience: Duration,
-    ) -> Progress {
+    async fn deliver_until_last_sign(&self, to: NodeId, frame: &CodedFrame, patience: Duration) -> Progress {
         if let Some(stream) = self.idle.take(to) {
             match self.exchange(to, stream, frame, patience).await {
                 Ok(progress) => return progress,
@@ -137,7 +147,7 @@ impl Net {
         &self,
         to: NodeId,
         stream: Stream,
-        frame: &OutgoingFrame,
+        frame: &CodedFrame,
         patience: Duration,
     ) -> Result<Progress, Broken> {
         let started = Instant::now();
@@ -165,7 +175,7 @@ impl Net {
     async fn listen(
         &self,
         to: NodeId,
-        frame: &OutgoingFrame,
+        frame: &CodedFrame,
         reader: &mut (impl futures::AsyncRead + Unpin),
         patience: Duration,
         started: Instant,

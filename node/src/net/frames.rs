@@ -4,10 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use stormo_protocol::codec::payload::{BadPayload, Codec, CodedTensor, Scratch};
 use stormo_protocol::frame::{
-    HEADER_BYTES, Header, SIGN_BYTES, Sign, StageTrace, preamble, preamble_bytes, read_preamble,
+    Descriptor, HEADER_BYTES, Header, SIGN_BYTES, Sign, StageTrace, preamble, preamble_bytes, read_preamble,
 };
-use stormo_protocol::tensor::{Tensor, TensorBuffer, TensorSpec};
+use stormo_protocol::tensor::{Tensor, TensorBuffer};
 
 /// Bytes read or written between two looks at the clock; also what makes progress visible.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -26,42 +27,52 @@ pub(super) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Re
 pub(super) async fn read_descriptions(
     stream: &mut (impl AsyncRead + Unpin),
     header: &Header,
-) -> io::Result<(Vec<StageTrace>, Vec<TensorSpec>)> {
+) -> io::Result<(Vec<StageTrace>, Vec<Descriptor>)> {
     let mut bytes = vec![0; preamble_bytes(header)];
     stream.read_exact(&mut bytes).await?;
     read_preamble(header, &bytes).map_err(malformed)
 }
 
-/// Reads the payload straight into the buffers that the session will read.
+/// Reads the payload; uncoded, straight into the buffers that the session will read.
 pub(super) async fn read_payload(
     stream: &mut (impl AsyncRead + Unpin),
-    specs: Vec<TensorSpec>,
+    described: Vec<Descriptor>,
     received: &AtomicU64,
 ) -> io::Result<Vec<Tensor>> {
-    let mut tensors = Vec::with_capacity(specs.len());
-    for spec in specs {
-        let bytes = spec.byte_length().map_err(malformed)?;
-        let mut buffer = TensorBuffer::zeroed(usize::try_from(bytes).map_err(malformed)?);
+    let mut tensors = Vec::with_capacity(described.len());
+    for Descriptor { spec, codec, coded_bytes } in described {
+        let mut buffer = TensorBuffer::zeroed(usize::try_from(coded_bytes).map_err(malformed)?);
         for chunk in buffer.as_mut_bytes().chunks_mut(CHUNK_BYTES) {
             stream.read_exact(chunk).await?;
             received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
-        tensors.push(Tensor::new(spec, buffer.freeze()).map_err(malformed)?);
+        tensors.push(CodedTensor::new(spec, codec, buffer.freeze()).map_err(malformed)?);
     }
-    Ok(tensors)
+    decoded(tensors).await
+}
+
+/// Decodes on a thread of its own: a large frame takes longer than the others can wait.
+async fn decoded(tensors: Vec<CodedTensor>) -> io::Result<Vec<Tensor>> {
+    let is_raw = tensors.iter().all(|tensor| tensor.codec() == Codec::Raw);
+    let decode = move || -> Result<Vec<Tensor>, BadPayload> {
+        let mut scratch = Scratch::default();
+        tensors.into_iter().map(|tensor| tensor.decode(&mut scratch)).collect()
+    };
+    let decoded = if is_raw { decode() } else { tokio::task::spawn_blocking(decode).await? };
+    decoded.map_err(malformed)
 }
 
 pub(super) async fn write_frame(
     stream: &mut (impl AsyncWrite + Unpin),
     header: &Header,
     traces: &[StageTrace],
-    tensors: &[Tensor],
+    tensors: &[CodedTensor],
 ) -> io::Result<()> {
     let mut head = header.to_bytes().to_vec();
     head.extend_from_slice(&preamble(traces, tensors));
     stream.write_all(&head).await?;
     for tensor in tensors {
-        for chunk in tensor.data().as_bytes().chunks(CHUNK_BYTES) {
+        for chunk in tensor.bytes().chunks(CHUNK_BYTES) {
             stream.write_all(chunk).await?;
         }
     }
@@ -77,4 +88,38 @@ pub(super) async fn read_sign(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 pub(super) async fn write_sign(stream: &mut (impl AsyncWrite + Unpin), sign: Sign) -> io::Result<()> {
     stream.write_all(&sign.to_bytes()).await?;
     stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::io::Cursor;
+    use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN};
+    use stormo_protocol::ids::{PlanId, RequestId};
+    use stormo_protocol::tensor::{DType, TensorData, TensorSpec};
+
+    #[tokio::test]
+    async fn every_codec_is_read_as_written() {
+        let spec = TensorSpec { name: "x".into(), dtype: DType::F32, shape: vec![1, 2, 64] };
+        // Small numbers whose steps of int8 are whole: no codec rounds them.
+        let numbers: Vec<f32> = (0..128).map(|index| [0.0, 1.0, 255.0, 7.0][index % 4]).collect();
+        let tensor = Tensor::new(spec, TensorData::copied_from(bytemuck::cast_slice(&numbers))).unwrap();
+        let edge = Edge { from: ORIGIN, to: 0 };
+        let key = DeliveryKey { request: RequestId([1; 16]), attempt: 1, edge };
+        let header = Header::of(key, PlanId([2; 16]), 1000, &[], std::slice::from_ref(&tensor));
+        for codec in Codec::ALL {
+            let coded = [CodedTensor::encode(codec, &tensor, &mut Scratch::default())];
+            assert_eq!(coded[0].codec(), codec);
+            let header = header.coded(&coded);
+            let mut stream = Cursor::new(Vec::new());
+            write_frame(&mut stream, &header, &[], &coded).await.unwrap();
+            stream.set_position(0);
+            assert_eq!(read_header(&mut stream).await.unwrap(), header);
+            let (_, described) = read_descriptions(&mut stream, &header).await.unwrap();
+            let received = AtomicU64::new(0);
+            let tensors = read_payload(&mut stream, described, &received).await.unwrap();
+            assert_eq!(tensors, std::slice::from_ref(&tensor), "{}", codec.name());
+            assert_eq!(received.into_inner(), header.payload_bytes);
+        }
+    }
 }

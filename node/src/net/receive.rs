@@ -92,9 +92,10 @@ async fn exchange(
     let header = timeout(IDLE_TIMEOUT, frames::read_header(reader)).await??;
     let started = Instant::now();
     let described = timeout(SMALL_TIMEOUT, frames::read_descriptions(reader, &header)).await;
-    let (traces, specs) = described??;
+    let (traces, described) = described??;
     let (verdict, decided) = oneshot::channel();
-    let offer = Offer { from, header, specs: specs.clone(), verdict };
+    let specs = described.iter().map(|descriptor| descriptor.spec.clone()).collect();
+    let offer = Offer { from, header, specs, verdict };
     if net.events.send(NetEvent::Offered(offer)).await.is_err() {
         return Ok(false);
     }
@@ -108,7 +109,7 @@ async fn exchange(
     let count = AtomicU64::new(0);
     let life = || Sign::Receiving(count.load(Ordering::Relaxed));
     let deadline = Duration::from_millis(u64::from(header.remaining_ms));
-    let read = timeout(deadline, frames::read_payload(reader, specs, &count));
+    let read = timeout(deadline, frames::read_payload(reader, described, &count));
     let tensors = match while_showing_life(read, writer, life).await {
         Ok(Ok(Ok(tensors))) => tensors,
         Ok(Err(_)) => return broken(net, header, io::ErrorKind::TimedOut.into()).await,
