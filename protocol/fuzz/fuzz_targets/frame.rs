@@ -1,0 +1,25 @@
+//! A frame up to its payload, and the signs that answer it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use stormo_protocol::frame::{HEADER_BYTES, Header, SIGN_BYTES, Sign, read_preamble};
+use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(sign) = bytes.first_chunk::<SIGN_BYTES>()
+        && let Ok(sign) = Sign::from_bytes(sign)
+    {
+        assert_eq!(Sign::from_bytes(&sign.to_bytes()), Ok(sign));
+    }
+    let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return };
+    let mut head = *head;
+    head[..6].copy_from_slice(b"STRM\x01\x00");
+    let Ok(header) = Header::from_bytes(&head) else { return };
+    assert_eq!(header.to_bytes(), head);
+    if let Ok((traces, described)) = read_preamble(&header, rest) {
+        assert_eq!(traces.len(), usize::from(header.traces));
+        assert_eq!(described.iter().map(|each| each.coded_bytes).sum::<u64>(), header.payload_bytes);
+        let raw_bytes: u64 = described.iter().map(|each| each.spec.byte_length().unwrap()).sum();
+        assert!(header.payload_bytes <= raw_bytes && raw_bytes <= FRAME_PAYLOAD_BYTES_MAX);
+    }
+});

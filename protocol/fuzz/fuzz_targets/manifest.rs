@@ -1,0 +1,21 @@
+//! Manifests: what passed the check must answer every question without a panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use stormo_protocol::codec::decode;
+use stormo_protocol::limits::MANIFEST_BYTES_MAX;
+use stormo_protocol::model::Manifest;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(manifest) = decode::<Manifest, { MANIFEST_BYTES_MAX as usize }>(bytes) else { return };
+    if manifest.check().is_err() {
+        return;
+    }
+    for cut in 0..=manifest.block_count() {
+        let _ = manifest.cut_bytes(cut);
+    }
+    for first in 0..manifest.block_count() {
+        let _ = manifest.range_memory_bytes(first..manifest.block_count());
+    }
+    let _ = manifest.input_specs().chain(manifest.output_specs()).count();
+});

@@ -1,0 +1,32 @@
+//! Coded bytes of a tensor. The first bytes say which codec, element type and shape.
+#![no_main]
+
+use std::cell::RefCell;
+
+use libfuzzer_sys::fuzz_target;
+use stormo_protocol::codec::payload::{Codec, Scratch, decode};
+use stormo_protocol::tensor::{DType, TensorSpec};
+
+/// Larger tensors only make runs slower.
+const BYTES_MAX: u64 = 256 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&[codec, dtype, rank, first, second, third], coded)) = bytes.split_first_chunk::<6>() else { return };
+    // Mostly what codecs differ on.
+    let dtype = if dtype < 128 { DType::F32 } else { DType::ALL[usize::from(dtype) % DType::ALL.len()] };
+    let codec = Codec::ALL[usize::from(codec) % Codec::ALL.len()];
+    let shape = [first, second, third].map(u64::from)[..usize::from(rank % 4)].to_vec();
+    let spec = TensorSpec { name: String::new(), dtype, shape };
+    let length = spec.byte_length().unwrap();
+    if length > BYTES_MAX {
+        return;
+    }
+    let decoded = SCRATCH.with_borrow_mut(|scratch| decode(codec, &spec, coded, scratch));
+    if let Ok(data) = decoded {
+        assert_eq!(data.as_bytes().len() as u64, length);
+    }
+});
