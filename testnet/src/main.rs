@@ -1,5 +1,6 @@
 //! The commands of `cargo mesh`.
 
+mod bench;
 mod demo;
 mod narrator;
 mod table;
@@ -30,6 +31,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure something, beside what it is to be compared with
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
     /// Start the nodes of a topology and keep them until Ctrl-C
     Up {
         /// A file, or the name of one in `topologies/` (`loopback`)
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
         interrupt::note_instead_of_ending().map_err(anyhow::Error::from).and_then(|()| {
             match arguments.command {
                 Command::Demo { json } => demo::run(json),
+                Command::Bench { what } => bench::run(&what),
                 Command::Up { topology } => up::run(&topology),
             }
         });

@@ -1,0 +1,30 @@
+//! `cargo mesh bench`: measurements, each beside what it is to be compared with, from the same run.
+
+mod codec;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Payload codecs on real activations: speed, size, and what coding a cut does to the answers
+    Codec {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        /// A folder of models (`NAME.onnx`) and inputs for them (`golden/NAME.npz`); the digits are
+        /// always measured
+        #[arg(long, value_name = "DIR")]
+        models: Option<PathBuf>,
+    },
+}
+
+/// Measures.
+pub(crate) fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
+    }
+}
