@@ -3,6 +3,7 @@
 
 mod choose;
 mod computing;
+mod constants;
 mod dag;
 mod data;
 mod divide;

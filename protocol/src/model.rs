@@ -72,7 +72,8 @@ pub struct Block {
     pub end_node: u32,
     /// Weights read, as ascending indices into [`Manifest::weights`].
     pub weights: Vec<u32>,
-    /// Bytes of small weights and constants that travel inside the skeleton.
+    /// Memory of small weights and constants that travel inside the skeleton, and of what is computed from
+    /// constants alone, bytes.
     pub inline_bytes: u64,
     /// Multiply-adds times two, for the sample input.
     pub flops: u64,

@@ -104,6 +104,18 @@ pub(super) fn stored_bytes(tensor: &TensorProto) -> u64 {
     (typed + tensor.raw_data().len()) as u64
 }
 
+/// The numbers of a tensor of 64-bit integers, as shapes are.
+pub(super) fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
+    match dtype_of(tensor.data_type())? {
+        DType::I64 if tensor.raw_data().is_empty() => Some(tensor.int64_data.clone()),
+        DType::I64 => {
+            let (numbers, _) = tensor.raw_data().as_chunks::<8>();
+            Some(numbers.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
+        }
+        _ => None,
+    }
+}
+
 /// Name, element type and shape, when the tensor can be an object of the pool.
 pub(super) fn spec_of(tensor: &TensorProto) -> Option<TensorSpec> {
     let dtype = dtype_of(tensor.data_type())?;

@@ -10,8 +10,8 @@ use stormo_protocol::tensor::TensorSpec;
 
 use super::choose::choose_cuts;
 use super::computing::Computing;
+use super::constants::constant_bytes;
 use super::dag::Frontier;
-use super::data;
 use super::error::ModelError;
 use super::graph::Graph;
 use super::order::best_order;
@@ -150,13 +150,7 @@ fn blocks(
     written: &Written,
 ) -> Vec<Block> {
     let links = &graph.links;
-    let stored: HashMap<&str, u64> = graph
-        .model
-        .graph
-        .initializer
-        .iter()
-        .map(|tensor| (tensor.name(), data::stored_bytes(tensor)))
-        .collect();
+    let bytes = constant_bytes(graph);
     let constant_outputs = || links.outputs.iter().copied().filter(|tensor| links.constant[*tensor]);
     let mut frontier = Frontier::new(&computing.dag);
     let mut blocks = Vec::with_capacity(bounds.len() - 1);
@@ -167,17 +161,15 @@ fn blocks(
         let constants = links.constants_of(nodes.iter().map(|node| computing.nodes[*node]), results);
         let mut weights: Vec<u32> = Vec::new();
         let mut inline_bytes = 0u64;
-        for name in constants.stored.iter().map(|tensor| links.names[*tensor].as_str()) {
-            match written.weight_of.get(name) {
+        let made = constants.nodes.iter().flat_map(|node| &links.writes[*node]);
+        for tensor in constants.stored.iter().chain(made) {
+            match written.weight_of.get(&links.names[*tensor]) {
                 Some(weight) => weights.push(*weight),
-                None => inline_bytes += stored.get(name).copied().unwrap_or(0),
+                None => inline_bytes = inline_bytes.saturating_add(bytes[*tensor]),
             }
         }
         weights.sort_unstable();
         weights.dedup();
-        let attributes = constants.nodes.iter().flat_map(|node| &graph.model.graph.node[*node].attribute);
-        inline_bytes +=
-            attributes.flat_map(|attribute| attribute.t.iter()).map(data::stored_bytes).sum::<u64>();
         let mut peak_activation_bytes = frontier.position().bytes;
         for node in nodes {
             peak_activation_bytes = peak_activation_bytes.max(frontier.bytes_while(*node));

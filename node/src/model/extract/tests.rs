@@ -7,6 +7,7 @@ use crate::model::messages::AttributeProto;
 use crate::model::testing::{
     Builder, Divided, chain, constant, node, run_chain, run_on_symbols, weight, with_body,
 };
+use stormo_protocol::tensor::DType;
 
 fn names(specs: &[TensorSpec]) -> Vec<&str> {
     specs.iter().map(|spec| spec.name.as_str()).collect()
@@ -122,6 +123,21 @@ fn constants_are_copied_into_each_part_and_cross_nothing() {
     assert_eq!(ops(&divided.part(1, 2)), ["Constant", "Neg", "Add"]);
     assert_eq!(ops(&divided.part(2, 3)), ["Constant", "Neg", "Mul"]);
     assert_eq!(divided.cut(2), ["a"]);
+}
+
+#[test]
+fn a_tensor_filled_by_a_node_counts_as_memory_and_is_not_stored() {
+    let mut shape = weight("shape", 0);
+    (shape.dims, shape.float_data) = (vec![2], Vec::new());
+    shape.set_data_type(DType::I64 as i32);
+    shape.int64_data = vec![4096, 25_000];
+    let mut model = chain(2);
+    model.graph().initializer.push(shape);
+    model = model.node("ConstantOfShape", &["shape"], &["w"]).node("MatMul", &["t2", "w"], &["y"]);
+    let divided = divided(&model.output("y"));
+    assert!(divided.division.skeleton.len() < 1000);
+    let memory = |block: usize| divided.manifest.blocks[block].inline_bytes;
+    assert_eq!((memory(0), memory(2)), (0, 4 * 4096 * 25_000 + 16));
 }
 
 #[test]
