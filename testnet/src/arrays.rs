@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use npyz::{NpyFile, WriterBuilder};
+use half::f16;
+use npyz::{DType, NpyFile, WriterBuilder};
 
 use crate::oip::FloatTensor;
 
@@ -20,10 +21,10 @@ pub struct Golden {
     pub outputs: Vec<FloatTensor>,
 }
 
-/// Reads an `.npz` file.
+/// Reads an `.npz` file; half-precision floats are widened.
 ///
 /// # Errors
-/// When it cannot be read, or holds something else than 32-bit floats.
+/// When it cannot be read, or holds something else than 32-bit and 16-bit floats.
 pub fn read_golden(path: &Path) -> io::Result<Golden> {
     let mut archive = zip::ZipArchive::new(File::open(path)?).map_err(io::Error::other)?;
     let mut golden = Golden { inputs: Vec::new(), outputs: Vec::new() };
@@ -38,7 +39,11 @@ pub fn read_golden(path: &Path) -> io::Result<Golden> {
             datatype: "FP32".to_owned(),
             data,
         };
-        let data = array.into_vec::<f32>()?;
+        let is_half = matches!(array.dtype(), DType::Plain(kind) if kind.num_bytes() == Some(2));
+        let data = match is_half {
+            true => array.into_vec::<f16>()?.into_iter().map(f32::from).collect(),
+            false => array.into_vec::<f32>()?,
+        };
         match name.strip_prefix(OUTPUT_PREFIX) {
             Some(output) => golden.outputs.push(tensor(output, data)),
             None => golden.inputs.push(tensor(&name, data)),

@@ -78,8 +78,13 @@ pub fn run_beside(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>
 
 /// Says that a test is left out, and how to enable it; the test runner would keep a `print` to itself.
 pub fn skipped(why: &str) {
+    told(&format!("SKIPPED: {why}"));
+}
+
+/// Says what was found, past the test runner.
+pub fn told(what: &str) {
     // Without standard error there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 /// Waits for a place among the meshes of this machine; it is free again when the file is closed.
