@@ -85,7 +85,10 @@ const DOORS: [Door; 6] = [
     Door {
         words: &["libp2p", "libp2p_stream"],
         rooms: &CRATES,
-        open: &[("node/src/net", "the door to libp2p")],
+        open: &[
+            ("node/src/net", "the door to libp2p"),
+            ("testnet/src/bench/bare.rs", "what `net` is measured against shares nothing with it"),
+        ],
         binds_tests: true,
         rule: "only `node/src/net` names libp2p",
         remedy: "give `net` the function that is missing",
@@ -97,6 +100,7 @@ const DOORS: [Door; 6] = [
             ("node/src/app/config.rs", "the reader of the environment"),
             ("node/src/engine/telemetry.rs", "ONNX Runtime heeds nothing but a variable"),
             ("testnet/src/binary.rs", "builds the node with the cargo that runs this"),
+            ("testnet/src/surroundings.rs", "what lies around a checkout is named there"),
         ],
         binds_tests: false,
         rule: "the environment is read in `node/src/app/config.rs`",

@@ -1,5 +1,7 @@
 //! `cargo mesh bench`: measurements, each beside what it is to be compared with, from the same run.
 
+pub(crate) mod bare;
+mod chain;
 mod codec;
 
 use std::path::PathBuf;
@@ -10,6 +12,15 @@ use clap::Subcommand;
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
+    /// Networks in five parts on five processes, beside the same networks in one piece and bare streams
+    Chain {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        /// Only this network; may be repeated
+        #[arg(long, value_name = "NAME")]
+        model: Vec<String>,
+    },
     /// Payload codecs on real activations: speed, size, and what coding a cut does to the answers
     Codec {
         /// Print one JSON document
@@ -25,6 +36,7 @@ pub(crate) enum Bench {
 /// Measures.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
+        Bench::Chain { json, model } => chain::run(*json, model),
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
     }
 }

@@ -15,8 +15,10 @@ pub mod oip;
 pub mod process;
 pub mod raw_http;
 pub mod reference;
+pub mod surroundings;
 pub mod topology;
 pub mod trial;
 pub mod wait;
+pub mod whole;
 
 mod signals;

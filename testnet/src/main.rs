@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod median;
 mod narrator;
 mod table;
 mod up;
@@ -41,6 +42,9 @@ enum Command {
         /// A file, or the name of one in `topologies/` (`loopback`)
         topology: PathBuf,
     },
+    /// One process of those that `bench chain` compares with
+    #[command(hide = true)]
+    BareStreams(bench::bare::BareArgs),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
             match arguments.command {
                 Command::Demo { json } => demo::run(json),
                 Command::Bench { what } => bench::run(&what),
+                Command::BareStreams(args) => bench::bare::run(&args),
                 Command::Up { topology } => up::run(&topology),
             }
         });

@@ -1,18 +1,17 @@
 //! What a network divided over processes answers, against the same parts in one process, the network
 //! in one piece, and the answers kept with the shared models.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use stormo::serve::json::PlanView;
 use stormo_protocol::model::OrtLevel;
-use stormo_testnet::binary::workspace_root;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::oip::{Difference, FloatTensor, InferRequest, RequestParameters};
 use stormo_testnet::reference::Reference;
 use stormo_testnet::topology::NodeSpec;
 use stormo_testnet::trial::{self, edge};
-use stormo_testnet::{arrays, digits};
+use stormo_testnet::{arrays, digits, surroundings};
 
 /// At its default level ONNX Runtime fuses across what a cut separates, which moves results by up to
 /// 2e-5 of their largest value.
@@ -48,9 +47,10 @@ fn fastestdet_through_two_three_and_five_processes() -> Result<()> {
 }
 
 fn through_two_three_and_five(name: &'static str) -> Result<()> {
-    let Some(folder) = shared_models() else {
+    let Some(folder) = surroundings::shared_models() else {
         trial::skipped(&format!(
-            "no shared models. Set STORMO_SHARED to the folder that holds `models/{name}.onnx`."
+            "no shared models. Set {} to the folder that holds `models/{name}.onnx`.",
+            surroundings::SHARED
         ));
         return Ok(());
     };
@@ -79,12 +79,6 @@ fn digits_case() -> Result<Case> {
         |image: &digits::Image| InferRequest::new("image", &[1, 1, 8, 8], image.pixels.clone()).inputs;
     let inputs = digits::load()?.iter().map(input).collect();
     Ok(Case { name: "digits", model: digits::model(), inputs, golden: Vec::new() })
-}
-
-fn shared_models() -> Option<PathBuf> {
-    let beside = || workspace_root().parent().unwrap_or(Path::new("..")).join("shared");
-    let shared = std::env::var_os("STORMO_SHARED").map_or_else(beside, PathBuf::from);
-    Some(shared.join("models")).filter(|models| models.is_dir())
 }
 
 /// Deploys in as many parts as there are nodes, runs all inputs through all of them, and compares.

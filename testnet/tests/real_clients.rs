@@ -1,23 +1,21 @@
 //! Programs written for other servers of the Open Inference Protocol work unchanged.
 
-use std::ffi::OsString;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use stormo_testnet::binary::workspace_root;
-use stormo_testnet::digits;
 use stormo_testnet::trial::{self, asker, edge};
-
-const VARIABLE: &str = "STORMO_TEST_PYTHON";
+use stormo_testnet::{digits, surroundings};
 
 #[test]
 fn tritonclient_over_http() -> Result<()> {
-    let Some(python) = python_with("tritonclient.http") else {
+    let Some(python) = surroundings::python_with("tritonclient.http") else {
         trial::skipped(&format!(
-            "no Python with tritonclient. `pip install 'tritonclient[http]'`, or set {VARIABLE} to \
-             the Python of an environment that has it."
+            "no Python with tritonclient. `pip install 'tritonclient[http]'`, or set {} to the \
+             Python of an environment that has it.",
+            surroundings::PYTHON
         ));
         return Ok(());
     };
@@ -38,12 +36,4 @@ fn tritonclient_over_http() -> Result<()> {
         ensure!(ran.status.success(), "the client ended with {}: {said}", ran.status);
         trial::check_reads(client)
     })
-}
-
-/// A Python that has a module; none that was named without it counts as none.
-fn python_with(module: &str) -> Option<OsString> {
-    let python = std::env::var_os(VARIABLE).unwrap_or_else(|| "python3".into());
-    let mut command = Command::new(&python);
-    command.args(["-c", &format!("import {module}")]).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().ok().filter(|status| status.success()).map(|_| python)
 }

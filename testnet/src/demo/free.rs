@@ -9,6 +9,7 @@ use stormo_testnet::oip::InferAnswer;
 
 use super::report::{Free, PlanUse, Reading};
 use super::{Demo, MODEL, ORIGIN, measured, reading};
+use crate::median::median;
 use crate::table::{Align, Table};
 
 /// Below this share of right readings something is wrong: the network reads 99 % of unseen images.
@@ -76,7 +77,7 @@ fn uses(demo: &Demo, plans: &[PlanView], answers: &[InferAnswer]) -> Result<Vec<
     let of_plan = |(id, answers): (_, Vec<&InferAnswer>)| {
         let nodes = answers.first().map_or(Ok(Vec::new()), |answer| reading::who_ran(demo, answer))?;
         let kind = plans.iter().find(|plan| plan.id == id).map(|plan| plan.kind.clone());
-        let latency_ms = measured::median(answers.iter().map(|answer| answer.parameters.latency_ms));
+        let latency_ms = median(answers.iter().map(|answer| answer.parameters.latency_ms));
         Ok(PlanUse { plan_id: id.to_string(), kind, nodes, images: answers.len(), latency_ms })
     };
     let mut uses: Vec<PlanUse> = by_plan.into_iter().map(of_plan).collect::<Result<_>>()?;

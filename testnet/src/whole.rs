@@ -1,0 +1,64 @@
+//! A model's file in one session in this process, without a node: what it takes where nothing is
+//! divided and nothing is sent.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use stormo::app::config::library_search;
+use stormo::engine::{Engine, EngineConfig, Partition, PartitionSource, runtime_library};
+use stormo::serve::json::TensorView;
+use stormo_protocol::model::OrtLevel;
+use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::oip::FloatTensor;
+
+/// The loaded session.
+pub struct Whole {
+    runtime: Runtime,
+    partition: Arc<Partition>,
+}
+
+impl Whole {
+    /// Loads a file with the inputs and outputs that a node lists for the model, at the default level.
+    ///
+    /// # Errors
+    /// When ONNX Runtime is not to be had or refuses the file.
+    pub fn load(model: &Path, inputs: &[TensorView], outputs: &[TensorView]) -> Result<Self> {
+        let library = runtime_library::find_or_obtain(&library_search(None), &|_| {})?;
+        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let source = PartitionSource {
+            model: fs::read(model).with_context(|| model.display().to_string())?,
+            weights: Vec::new(),
+            inputs: inputs.iter().map(spec).collect::<Result<_>>()?,
+            outputs: outputs.iter().map(spec).collect::<Result<_>>()?,
+            level: OrtLevel::All,
+        };
+        let partition = runtime.block_on(engine.load("whole".to_owned(), source))?;
+        Ok(Self { runtime, partition })
+    }
+
+    /// One run, and how long it took.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&self, inputs: &[FloatTensor]) -> Result<Duration> {
+        let tensors = inputs.iter().map(|input| {
+            let bytes: Vec<u8> = input.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let spec = TensorSpec { name: input.name.clone(), dtype: DType::F32, shape: input.shape.clone() };
+            Ok(Tensor::new(spec, TensorData::copied_from(&bytes))?)
+        });
+        let tensors = tensors.collect::<Result<_>>()?;
+        Ok(self.runtime.block_on(self.partition.run(tensors))?.ran)
+    }
+}
+
+fn spec(view: &TensorView) -> Result<TensorSpec> {
+    let dtype = DType::from_oip_name(&view.datatype).with_context(|| format!("type {}", view.datatype))?;
+    Ok(TensorSpec { name: view.name.clone(), dtype, shape: view.shape.clone() })
+}
