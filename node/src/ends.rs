@@ -87,6 +87,9 @@ pub fn add_ends(
     }
     manifest.cuts.insert(0, Cut { tensors: vec![encoded] });
     manifest.blocks.insert(0, end(BlockKind::Decode, 0, times.decode_us));
+    for branch in manifest.regions.iter_mut().flat_map(|region| &mut region.branches) {
+        (branch.first, branch.end) = (branch.first + 1, branch.end + 1);
+    }
     if gives_meaning {
         let meaning = add_tensor(manifest, MEANING, DType::U8, MEANING_BYTES_TYPICAL);
         manifest.variable.push(VariableTensor { tensor: meaning, length_max: MEANING_BYTES_MAX });

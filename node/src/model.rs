@@ -1,6 +1,7 @@
 //! ONNX graph -> order, cuts, blocks and weights; a range of blocks -> an ONNX model of its own; the
 //! pre-scan of models that strangers wrote. Pure: bytes in, bytes out; whoever calls runs the models.
 
+mod branches;
 mod choose;
 mod computing;
 mod constants;
@@ -15,6 +16,7 @@ mod graph;
 mod links;
 mod messages;
 mod order;
+mod parallel;
 #[cfg(test)]
 mod properties;
 mod quantised;

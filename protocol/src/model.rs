@@ -84,6 +84,27 @@ pub struct Block {
     pub time_us: u64,
 }
 
+/// Blocks that depend on nothing another branch of their region makes: a range that can run beside the
+/// others, on what was there when the region began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// First block.
+    pub first: u16,
+    /// One past the last block.
+    pub end: u16,
+    /// What it reads of the cut before the region, as ascending indices into [`Manifest::tensors`]. Empty
+    /// if it computes from constants alone.
+    pub reads: Vec<u32>,
+}
+
+/// A parallel region: two or more branches that follow each other in the order of blocks, between the cut
+/// before the first and the cut behind the last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// Its branches; each begins where the one before ends.
+    pub branches: Vec<Branch>,
+}
+
 /// A tensor of rank 1 whose length differs from request to request; its description in the manifest
 /// has the length of a typical one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +143,8 @@ pub struct Manifest {
     /// `cuts[i]` lies before block `i`; the first holds the inputs (or the encoded image), the last the
     /// outputs (or their meaning).
     pub cuts: Vec<Cut>,
+    /// Parallel regions, from the first to the last; they do not overlap.
+    pub regions: Vec<Region>,
     /// Speed of the node that measured `time_us`, in millions of floating-point operations a second.
     pub reference_mflops: f64,
 }
@@ -201,7 +224,35 @@ impl Manifest {
         if next_node as usize > GRAPH_NODES_MAX {
             return Err(BadManifest::Count("too many nodes"));
         }
-        self.check_ends()
+        self.check_ends()?;
+        self.check_regions()
+    }
+
+    /// Regions are ranges of graph blocks in their order, and branches read what is there.
+    fn check_regions(&self) -> Result<(), BadManifest> {
+        let graph = self.graph_blocks();
+        let mut next = graph.start;
+        for region in &self.regions {
+            let [first, _, ..] = region.branches.as_slice() else {
+                return Err(BadManifest::Count("a parallel region has at least two branches"));
+            };
+            let mut follows = first.first;
+            for branch in &region.branches {
+                if branch.first != follows || branch.end <= branch.first || branch.end > graph.end {
+                    return Err(BadManifest::Index("branches"));
+                }
+                follows = branch.end;
+                let there = &self.cuts[usize::from(first.first)].tensors;
+                if !branch.reads.is_sorted() || branch.reads.iter().any(|tensor| !there.contains(tensor)) {
+                    return Err(BadManifest::Index("a branch's tensors"));
+                }
+            }
+            if first.first < next {
+                return Err(BadManifest::Index("parallel regions"));
+            }
+            next = follows;
+        }
+        Ok(())
     }
 
     /// Ends are at the ends, and come with a card.
@@ -295,6 +346,14 @@ impl Manifest {
         self.outputs.iter().map(|index| &self.tensors[*index as usize])
     }
 
+    /// What a range of blocks makes for those behind it, and the model's outputs among it: the tensors of
+    /// the cut behind it that were not there before it. Ascending indices into `tensors`.
+    pub fn made_by(&self, blocks: Range<u16>) -> Vec<u32> {
+        let before = &self.cuts[usize::from(blocks.start)].tensors;
+        let behind = self.cuts[usize::from(blocks.end)].tensors.iter();
+        behind.filter(|tensor| !before.contains(tensor)).copied().collect()
+    }
+
     /// Weights that a range of blocks reads, each once, as ascending indices into `weights`.
     pub fn range_weights(&self, blocks: Range<u16>) -> Vec<u32> {
         let mut weights: Vec<u32> = self.blocks[usize::from(blocks.start)..usize::from(blocks.end)]
@@ -355,6 +414,7 @@ mod tests {
             outputs: vec![2],
             blocks: vec![block(0, &[0, 1]), block(2, &[1])],
             cuts: [0, 1, 2].map(|index| Cut { tensors: vec![index] }).to_vec(),
+            regions: Vec::new(),
             reference_mflops: 1000.0,
         }
     }
@@ -415,6 +475,32 @@ mod tests {
         assert!(!manifest.are_the_cut(0, &[encoded(51)]));
         assert!(!manifest.are_the_cut(1, &[encoded(50)]));
         assert!(!manifest.are_the_cut(0, &[]));
+    }
+
+    #[test]
+    fn branches_follow_each_other_within_the_graph_and_read_what_is_there() {
+        let branch = |first, end, reads: &[u32]| Branch { first, end, reads: reads.to_vec() };
+        let with = |branches: &[Branch]| {
+            let mut manifest = manifest();
+            manifest.regions = vec![Region { branches: branches.to_vec() }];
+            manifest.check()
+        };
+        assert_eq!(with(&[branch(0, 1, &[0]), branch(1, 2, &[])]), Ok(()));
+        assert!(matches!(with(&[branch(0, 2, &[0])]), Err(BadManifest::Count(_))));
+        for wrong in [
+            [branch(0, 1, &[1]), branch(1, 2, &[0])],
+            [branch(0, 1, &[9]), branch(1, 2, &[0])],
+            [branch(0, 1, &[0]), branch(1, 3, &[0])],
+            [branch(0, 1, &[0]), branch(1, 1, &[0])],
+            [branch(1, 2, &[]), branch(0, 1, &[])],
+            [branch(0, 9, &[]), branch(9, 1, &[])],
+        ] {
+            assert!(matches!(with(&wrong), Err(BadManifest::Index(_))), "{wrong:?}");
+        }
+        let mut twice = manifest();
+        let region = Region { branches: vec![branch(0, 1, &[0]), branch(1, 2, &[])] };
+        twice.regions = vec![region.clone(), region];
+        assert_eq!(twice.check(), Err(BadManifest::Index("parallel regions")));
     }
 
     #[test]

@@ -87,27 +87,53 @@ fn check(model: &Model, extent: Extent, mut random: Random) -> Result<()> {
     chains.extend((0..count).map(|_| random.chain(blocks)));
     for level in [OrtLevel::Off, OrtLevel::All] {
         let whole = divided.whole(level)?;
-        let mut worst = 0f64;
+        let mut worst = branches_apart(&divided, model, level, &whole).context("branch by branch")?;
         for bounds in &chains {
             let told = || format!("parts {bounds:?} at level {level:?}");
             worst = worst.max(compare(&divided, model.kind, level, bounds, &whole).with_context(told)?);
         }
         trial::told(&format!(
-            "{}: {blocks} blocks, {} chains at level {level:?}: at most {worst:.1e} of the largest value apart",
+            "{}: {blocks} blocks, {} regions, {} chains at level {level:?}: at most {worst:.1e} of the largest value apart",
             model.name,
+            divided.manifest().regions.len(),
             chains.len(),
         ));
     }
     Ok(())
 }
 
-/// Runs a chain; the largest difference of an output.
-fn compare(divided: &Divided, kind: Kind, level: OrtLevel, bounds: &[u16], whole: &Tensors) -> Result<f64> {
-    let allowed = match (kind, level) {
+fn allowed(kind: Kind, level: OrtLevel) -> f64 {
+    match (kind, level) {
         (Kind::Int8, _) | (Kind::Single, OrtLevel::Off) => 0.0,
         (Kind::Half, _) => HALF_DIFFERENCE_MAX,
         (Kind::Single, _) => FUSION_DIFFERENCE_MAX,
-    };
+    }
+}
+
+/// Runs branches apart; the largest difference of an output. Networks of fire and inception modules have
+/// branches.
+fn branches_apart(divided: &Divided, model: &Model, level: OrtLevel, whole: &Tensors) -> Result<f64> {
+    let regions = divided.manifest().regions.len();
+    let forks = ["squeezenet", "inception"].iter().any(|kind| model.name.contains(kind));
+    ensure!(!forks || regions >= 8, "{regions} parallel regions");
+    if regions == 0 {
+        return Ok(0.0);
+    }
+    let tensors = divided.branch_by_branch(level)?;
+    let mut worst = 0f64;
+    for spec in divided.manifest().output_specs() {
+        let pair = (whole.get(&spec.name), tensors.get(&spec.name));
+        let (Some(expected), Some(got)) = pair else { anyhow::bail!("no output `{}`", spec.name) };
+        let apart = relative_difference(expected, got)?;
+        ensure!(apart <= allowed(model.kind, level), "`{}` is {apart:.1e} apart", spec.name);
+        worst = worst.max(apart);
+    }
+    Ok(worst)
+}
+
+/// Runs a chain; the largest difference of an output.
+fn compare(divided: &Divided, kind: Kind, level: OrtLevel, bounds: &[u16], whole: &Tensors) -> Result<f64> {
+    let allowed = allowed(kind, level);
     let mut worst = 0f64;
     divided.chain(bounds, level, |cut, tensors| {
         // Where a half was rounded on the way says nothing; what it does to the outputs does.

@@ -28,7 +28,8 @@ pub(super) fn constant_bytes(graph: &Graph) -> Vec<u64> {
     bytes
 }
 
-fn value_of(node: &NodeProto) -> Option<&TensorProto> {
+/// What a `Constant` gives, or a `ConstantOfShape` repeats.
+pub(super) fn value_of(node: &NodeProto) -> Option<&TensorProto> {
     node.attribute.iter().find(|attribute| attribute.name() == "value")?.t.as_ref()
 }
 

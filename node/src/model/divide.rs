@@ -1,20 +1,21 @@
 //! A graph and its measured sizes -> order, cuts, blocks, skeleton and weights: all that a manifest
 //! says, and the objects that it names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::limits::BLOCKS_MAX;
-use stormo_protocol::model::{Block, BlockKind, Cut, Manifest, ObjectRef, OrtLevel};
+use stormo_protocol::model::{Block, BlockKind, Branch, Cut, Manifest, ObjectRef, OrtLevel, Region};
 use stormo_protocol::tensor::TensorSpec;
 
-use super::choose::choose_cuts;
+use super::choose::{Chosen, choose, least_share};
 use super::computing::Computing;
 use super::constants::constant_bytes;
 use super::dag::Frontier;
 use super::error::ModelError;
 use super::graph::Graph;
 use super::order::best_order;
+use super::parallel::{Parallel, arrange};
 use super::skeleton::{self, Written};
 
 /// How fine to divide.
@@ -47,6 +48,8 @@ pub struct Division {
     pub blocks: Vec<Block>,
     /// `cuts[i]` lies before block `i`.
     pub cuts: Vec<Cut>,
+    /// Stretches of blocks whose branches do not depend on each other.
+    pub regions: Vec<Region>,
 }
 
 /// Divides a graph. `sizes` holds element type and shape of the inputs and of everything that the
@@ -67,12 +70,12 @@ pub fn divide(
         }
     }
     let computing = Computing::of(graph, sizes);
-    let order = best_order(&computing.dag);
-    let input_bytes = computing.dag.inputs.iter().map(|edge| computing.dag.edges[*edge].bytes).sum();
+    let mut order = best_order(&computing.dag);
     let blocks_max = options.blocks_max.clamp(1, BLOCKS_MAX);
-    let mut bounds = vec![0];
-    bounds.extend(choose_cuts(&computing.dag, &order, input_bytes, blocks_max));
-    bounds.push(order.len());
+    let regions = arrange(&computing.dag, &mut order, least_share(blocks_max));
+    let input_bytes = computing.dag.inputs.iter().map(|edge| computing.dag.edges[*edge].bytes).sum();
+    let Chosen { cuts, regions } = choose(&computing.dag, &order, regions, input_bytes, blocks_max);
+    let bounds = [&[0], cuts.as_slice(), &[order.len()]].concat();
 
     // Constants come first, so that each part can take those that it needs and stay in order.
     let links = &graph.links;
@@ -95,9 +98,11 @@ pub fn divide(
     cuts.iter_mut().for_each(|cut| cut.sort_unstable());
     let cuts = cuts.into_iter().map(|tensors| Cut { tensors }).collect();
 
+    let regions = regions.iter().map(|region| self::region(&computing, &order, &bounds, region, &tensors));
+    let regions = regions.collect();
     let blocks = blocks(graph, &computing, &order, &bounds, free, &written);
     let Written { skeleton, weights, .. } = written;
-    Ok(Division { skeleton, weights, tensors: tensors.specs, inputs, outputs, blocks, cuts })
+    Ok(Division { skeleton, weights, tensors: tensors.specs, inputs, outputs, blocks, cuts, regions })
 }
 
 /// Numbers tensors as the manifest will list them.
@@ -138,6 +143,30 @@ fn crossing_tensors(computing: &Computing, order: &[usize], positions: &[usize])
         dag.writes[*node].iter().for_each(|edge| made[*edge] = true);
     }
     crossing
+}
+
+/// A region in terms of the blocks between these bounds of the order.
+fn region(
+    computing: &Computing,
+    order: &[usize],
+    bounds: &[usize],
+    region: &Parallel,
+    tensors: &Tensors,
+) -> Region {
+    let dag = &computing.dag;
+    let block = |position: usize| bounds.partition_point(|bound| *bound < position) as u16;
+    let branch = |first: usize, end: usize| {
+        let nodes = &order[first..end];
+        let made: HashSet<usize> = nodes.iter().flat_map(|node| &dag.writes[*node]).copied().collect();
+        let read = nodes.iter().flat_map(|node| &dag.reads[*node]).filter(|edge| !made.contains(edge));
+        let mut reads: Vec<u32> =
+            read.filter_map(|edge| tensors.index_of.get(&computing.tensors[*edge])).copied().collect();
+        reads.sort_unstable();
+        reads.dedup();
+        Branch { first: block(first), end: block(end), reads }
+    };
+    let branches = region.bounds.windows(2).map(|bounds| branch(bounds[0], bounds[1])).collect();
+    Region { branches }
 }
 
 /// The blocks between these bounds of the order, which begins behind the `free` nodes.
@@ -236,6 +265,7 @@ impl Division {
             cuts: self.cuts.clone(),
             card: None,
             variable: Vec::new(),
+            regions: self.regions.clone(),
             reference_mflops,
         }
     }

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 
 use stormo_protocol::tensor::TensorSpec;
 
+use super::constants::value_of;
+use super::data;
 use super::links::Links;
-use super::messages::{GraphProto, NodeProto};
+use super::messages::{GraphProto, NodeProto, TensorProto};
 
 /// Longest chain of copies and casts from a weight to where it is used.
 const HOPS_MAX: usize = 8;
@@ -16,7 +18,7 @@ pub(super) struct Shapes<'a> {
     graph: &'a GraphProto,
     links: &'a Links,
     sizes: &'a HashMap<String, TensorSpec>,
-    stored: HashMap<&'a str, Vec<u64>>,
+    stored: HashMap<&'a str, &'a TensorProto>,
 }
 
 impl<'a> Shapes<'a> {
@@ -25,8 +27,7 @@ impl<'a> Shapes<'a> {
         links: &'a Links,
         sizes: &'a HashMap<String, TensorSpec>,
     ) -> Self {
-        let unsigned = |dims: &[i64]| dims.iter().map(|dim| u64::try_from(*dim).unwrap_or(0)).collect();
-        let stored = graph.initializer.iter().map(|tensor| (tensor.name(), unsigned(&tensor.dims))).collect();
+        let stored = graph.initializer.iter().map(|tensor| (tensor.name(), tensor)).collect();
         Self { graph, links, sizes, stored }
     }
 
@@ -37,18 +38,18 @@ impl<'a> Shapes<'a> {
             if let Some(spec) = self.sizes.get(name) {
                 return Some(spec.shape.clone());
             }
-            if let Some(shape) = self.stored.get(name) {
-                return Some(shape.clone());
+            if let Some(tensor) = self.stored.get(name) {
+                return unsigned(&tensor.dims);
             }
             let node = &self.graph.node[self.links.maker[self.links.find(name)?]?];
-            if node.op_type() == "Constant" {
-                let value = node.attribute.iter().find(|attribute| attribute.name() == "value")?;
-                return value.t.dims.iter().map(|dim| u64::try_from(*dim).ok()).collect();
-            }
-            if !matches!(node.op_type(), "DequantizeLinear" | "QuantizeLinear" | "Identity" | "Cast") {
-                return None;
-            }
-            name = node.input.first()?;
+            name = match node.op_type() {
+                "Constant" => return unsigned(&value_of(node)?.dims),
+                "ConstantOfShape" => {
+                    return unsigned(&data::integers(self.stored.get(node.input.first()?.as_str())?)?);
+                }
+                "DequantizeLinear" | "QuantizeLinear" | "Identity" | "Cast" => node.input.first()?,
+                _ => return None,
+            };
         }
         None
     }
@@ -83,6 +84,10 @@ impl<'a> Shapes<'a> {
             _ => return None,
         })
     }
+}
+
+fn unsigned(dims: &[i64]) -> Option<Vec<u64>> {
+    dims.iter().map(|dim| u64::try_from(*dim).ok()).collect()
 }
 
 fn is_set(node: &NodeProto, name: &str) -> bool {

@@ -24,14 +24,15 @@ pub(super) fn best_order(dag: &Dag) -> Vec<usize> {
         greedy(dag),
     ];
     let refined = candidates.iter().map(|order| bisect::refine(dag, order)).collect::<Vec<_>>();
-    let judged = candidates.into_iter().chain(refined).map(|order| (judge(dag, &order), order));
+    let all = candidates.into_iter().chain(refined).map(|order| late(dag, &order));
+    let judged = all.map(|order| (judge(dag, &order), order));
     // The file's own order comes first and wins ties.
     judged.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, order)| order).unwrap_or_default()
 }
 
 /// How wide the best cuts of an order are: the mean over places along the work of the logarithm of
 /// the fewest bytes near it. The logarithm, so that halving a thin cut counts as much as a wide one.
-fn judge(dag: &Dag, order: &[usize]) -> f64 {
+pub(super) fn judge(dag: &Dag, order: &[usize]) -> f64 {
     let positions = dag.crossings(order);
     let total = dag.total_work();
     let widest = positions.iter().map(|position| position.bytes).max().unwrap_or(0);
@@ -58,6 +59,28 @@ fn heights(dag: &Dag) -> Vec<u64> {
         heights[node] = below.saturating_add(dag.work[node]);
     }
     heights
+}
+
+/// The order with every node that makes more than it reads put right before its first reader. That keeps
+/// no more alive, and `DequantizeLinear` is one of those nodes: small integers cross instead.
+fn late(dag: &Dag, order: &[usize]) -> Vec<usize> {
+    let bytes =
+        |edges: &[usize]| edges.iter().map(|edge| dag.edges[*edge].bytes).fold(0, u64::saturating_add);
+    let mut place = vec![0; dag.len()];
+    order.iter().enumerate().for_each(|(index, node)| place[*node] = index);
+    // Node -> place of the node that it comes right before, or its own.
+    let mut before = place.clone();
+    for node in order.iter().rev().copied() {
+        let first_reader = dag.after[node].iter().map(|after| before[*after]).min();
+        if let Some(first_reader) = first_reader
+            && bytes(&dag.writes[node]) > bytes(&dag.reads[node])
+        {
+            before[node] = first_reader;
+        }
+    }
+    let mut order = order.to_vec();
+    order.sort_unstable_by_key(|node| (before[*node], place[*node]));
+    order
 }
 
 /// Everything that a node needs, then the node; what it needs in the order of the key, smallest last.
@@ -157,8 +180,12 @@ mod tests {
         let reads: [&[usize]; 6] = [&[0], &[1], &[1, 2], &[2], &[0, 4], &[3, 5]];
         let dag = dag(&reads, &[9, 5, 4, 7, 2, 8, 3]);
         let height = heights(&dag);
-        let orders =
-            [greedy(&dag), depth_first(&dag, |node| height[node]), bisect::refine(&dag, &[0, 1, 2, 3, 4, 5])];
+        let orders = [
+            greedy(&dag),
+            late(&dag, &[0, 1, 2, 3, 4, 5]),
+            depth_first(&dag, |node| height[node]),
+            bisect::refine(&dag, &[0, 1, 2, 3, 4, 5]),
+        ];
         for order in orders.iter().chain([&best_order(&dag)]) {
             assert!(is_topological(&dag, order), "{order:?}");
         }

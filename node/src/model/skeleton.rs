@@ -8,6 +8,7 @@ use protobuf::MessageField;
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::model::{Manifest, ObjectRef};
 
+use super::branches;
 use super::data;
 use super::error::ModelError;
 use super::graph::{Graph, INLINE_BYTES_MAX, decode, encode};
@@ -175,6 +176,7 @@ impl Skeleton {
         if !links.order.is_sorted() {
             return Err(mismatch("the nodes are not in the order of execution".to_owned()));
         }
+        branches::check(&links, manifest)?;
         let names = graph.initializer.iter().map(|tensor| tensor.name().to_owned());
         let initializers = names.enumerate().map(|(index, name)| (name, index)).collect();
         Ok(Self { model, graph, links, initializers })

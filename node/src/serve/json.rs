@@ -172,6 +172,24 @@ pub struct BlockView {
     pub peak_activation_bytes: u64,
 }
 
+/// Blocks that can run beside the other branches of their region.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BranchView {
+    /// From the first, up to and without the last.
+    pub blocks: [u16; 2],
+    /// Tensors that it reads of the cut before the region.
+    pub reads: CutView,
+    /// Tensors that it adds to the cut behind.
+    pub makes: CutView,
+}
+
+/// A stretch of blocks between two cuts that falls into branches.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RegionView {
+    /// Its branches, in the order of blocks.
+    pub branches: Vec<BranchView>,
+}
+
 /// A deployed model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelView {
@@ -192,6 +210,9 @@ pub struct ModelView {
     pub blocks: Vec<BlockView>,
     /// `cuts[i]` lies before block `i`.
     pub cuts: Vec<CutView>,
+    /// Parallel regions.
+    #[serde(default)]
+    pub regions: Vec<RegionView>,
     /// Inputs.
     pub inputs: Vec<TensorView>,
     /// Outputs.

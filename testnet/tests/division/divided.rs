@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -96,15 +97,48 @@ impl Divided {
     ) -> Result<()> {
         let mut tensors = self.inputs.clone();
         for (first, end) in bounds.iter().zip(&bounds[1..]) {
-            let weight = |id| self.weights.get(&id).cloned();
-            let mut source = partition_source(&self.skeleton, &self.manifest, *first..*end, weight)?;
-            source.level = level;
-            self.run(source, &mut tensors)?;
+            self.run(self.part(*first..*end, level)?, &mut tensors)?;
             let crossing: Vec<&str> = self.manifest.cut_specs(*end).map(|spec| spec.name.as_str()).collect();
             tensors.retain(|name, _| crossing.contains(&name.as_str()));
             look(*end, &tensors)?;
         }
         Ok(())
+    }
+
+    /// Runs all blocks, those of parallel regions branch by branch, each on what it reads alone.
+    pub(crate) fn branch_by_branch(&self, level: OrtLevel) -> Result<Tensors> {
+        let manifest = &self.manifest;
+        let named = |tensors: &Tensors, wanted: &[u32]| -> Tensors {
+            let names = wanted.iter().map(|tensor| &manifest.tensors[*tensor as usize].name);
+            names.filter_map(|name| Some((name.clone(), tensors.get(name)?.clone()))).collect()
+        };
+        let mut tensors = self.inputs.clone();
+        let mut block = 0;
+        while block < manifest.block_count() {
+            let region = manifest.regions.iter().find(|region| region.branches[0].first == block);
+            let end = match region.and_then(|region| region.branches.last()) {
+                Some(last) => last.end,
+                None => block + 1,
+            };
+            let mut made = tensors.clone();
+            for branch in region.map(|region| region.branches.as_slice()).unwrap_or_default() {
+                let mut apart = named(&tensors, &branch.reads);
+                self.run(self.part(branch.first..branch.end, level)?, &mut apart)?;
+                made.extend(named(&apart, &manifest.made_by(branch.first..branch.end)));
+            }
+            if region.is_none() {
+                self.run(self.part(block..end, level)?, &mut made)?;
+            }
+            tensors = named(&made, &manifest.cuts[usize::from(end)].tensors);
+            block = end;
+        }
+        Ok(tensors)
+    }
+
+    fn part(&self, blocks: Range<u16>, level: OrtLevel) -> Result<PartitionSource> {
+        let weight = |id| self.weights.get(&id).cloned();
+        let source = partition_source(&self.skeleton, &self.manifest, blocks, weight)?;
+        Ok(PartitionSource { level, ..source })
     }
 
     fn run(&self, source: PartitionSource, tensors: &mut Tensors) -> Result<()> {

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::models::branch_of;
 use super::table::{bytes, ms};
-use crate::serve::json::ModelView;
+use crate::serve::json::{ModelView, RegionView};
 
 /// Pixels of the picture.
 const WIDTH: f64 = 1200.0;
@@ -12,6 +13,10 @@ const MARGIN: f64 = 40.0;
 /// Where blocks lie, and above them the cuts.
 const BLOCKS_TOP: f64 = 270.0;
 const BLOCKS_HEIGHT: f64 = 40.0;
+/// Below them, in turns, the branches of parallel regions.
+const BRANCHES_TOP: f64 = 316.0;
+const BRANCHES_HEIGHT: f64 = 10.0;
+const BRANCH_COLOURS: [&str; 3] = ["#d98c3f", "#7a5fb5", "#3f9fa8"];
 /// Narrowest block, so that each can be seen and pointed at.
 const BLOCK_WIDTH_MIN: f64 = 4.0;
 
@@ -29,14 +34,38 @@ pub(super) fn dot(model: &ModelView) -> String {
         let _ = writeln!(text, "  b{index} [label=\"{index}\\n{} ms\\n{weights}\"];", ms(block.time_ms));
     }
     text.push_str("  out [shape=plain];\n");
-    for cut in 0..=last {
-        let from = cut.checked_sub(1).map_or("in".to_owned(), |block| format!("b{block}"));
-        let to = if cut == last { "out".to_owned() } else { format!("b{cut}") };
+    let before = |cut: usize| cut.checked_sub(1).map_or("in".to_owned(), |block| format!("b{block}"));
+    let behind = |cut: usize| if cut == last { "out".to_owned() } else { format!("b{cut}") };
+    let borders: Vec<usize> = model.regions.iter().flat_map(borders).collect();
+    for cut in (0..=last).filter(|cut| !borders.contains(cut)) {
         let style = if cut > 0 && is_thin(model, cut) { ", penwidth=3, color=forestgreen" } else { "" };
-        let _ = writeln!(text, "  {from} -> {to} [label=\"{}\"{style}];", bytes(model.cuts[cut].bytes));
+        let label = bytes(model.cuts[cut].bytes);
+        let _ = writeln!(text, "  {} -> {} [label=\"{label}\"{style}];", before(cut), behind(cut));
+    }
+    for region in &model.regions {
+        let (first, end) = ends(region);
+        for branch in &region.branches {
+            let [start, stop] = branch.blocks.map(usize::from);
+            let (reads, makes) = (bytes(branch.reads.bytes), bytes(branch.makes.bytes));
+            let _ = writeln!(text, "  {} -> b{start} [label=\"{reads}\"];", before(first));
+            let _ = writeln!(text, "  b{} -> {} [label=\"{makes}\"];", stop - 1, behind(end));
+        }
     }
     text.push('}');
     text
+}
+
+/// Cuts before and behind a region.
+fn ends(region: &RegionView) -> (usize, usize) {
+    let first = region.branches.first().map_or(0, |branch| branch.blocks[0]);
+    (usize::from(first), region.branches.last().map_or(0, |branch| usize::from(branch.blocks[1])))
+}
+
+/// Cuts that its branches are drawn with instead: before, between and behind them.
+fn borders(region: &RegionView) -> Vec<usize> {
+    let (first, _) = ends(region);
+    let stops = region.branches.iter().map(|branch| usize::from(branch.blocks[1]));
+    std::iter::once(first).chain(stops).collect()
 }
 
 /// A picture: blocks as wide as their time, above each cut a bar as high as the logarithm of its bytes.
@@ -48,7 +77,7 @@ pub(super) fn svg(model: &ModelView) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
          <text x=\"{MARGIN}\" y=\"24\" font-size=\"16\">{}: {} blocks, {} ms; green cuts are thinner than the \
-         input</text>\n",
+         input, branches of parallel regions are coloured</text>\n",
         escaped(&model.name),
         model.blocks.len(),
         ms(total)
@@ -65,6 +94,14 @@ pub(super) fn svg(model: &ModelView) -> String {
             block.mflop,
             bytes(block.weights_bytes)
         );
+        if let Some((place, name)) = branch_of(model, index) {
+            let colour = BRANCH_COLOURS[place % BRANCH_COLOURS.len()];
+            let _ = writeln!(
+                text,
+                "<rect x=\"{left:.1}\" y=\"{BRANCHES_TOP}\" width=\"{width:.1}\" height=\"{BRANCHES_HEIGHT}\" \
+                 fill=\"{colour}\"><title>branch {name}</title></rect>"
+            );
+        }
         left += width;
         bar(&mut text, model, index + 1, left);
     }
@@ -94,7 +131,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::json::{BlockView, CutView};
+    use crate::serve::json::{BlockView, BranchView, CutView};
     use stormo_protocol::model::BlockKind;
 
     fn model() -> ModelView {
@@ -115,6 +152,7 @@ mod tests {
             weights_bytes: 20,
             blocks: vec![block(1.0), block(3.0)],
             cuts: vec![cut(100, "x"), cut(50, "<a>"), cut(400, "y")],
+            regions: vec![],
             inputs: vec![],
             outputs: vec![],
         }
@@ -126,5 +164,21 @@ mod tests {
         assert_eq!(dot.matches("forestgreen").count(), 1);
         assert_eq!(svg.matches("#2e8b57").count(), 1);
         assert!(svg.contains("&lt;a&gt;") && !svg.contains("<a>"));
+    }
+
+    #[test]
+    fn branches_leave_one_block_and_meet_in_another() {
+        let mut model = model();
+        let block = model.blocks[0].clone();
+        model.blocks.extend([block.clone(), block]);
+        model.cuts.extend([model.cuts[2].clone(), model.cuts[2].clone()]);
+        let view = |cut: usize| model.cuts[cut].clone();
+        let branch = |blocks| BranchView { blocks, reads: view(1), makes: view(2) };
+        model.regions = vec![RegionView { branches: vec![branch([1, 2]), branch([2, 3])] }];
+        let (dot, svg) = (dot(&model), svg(&model));
+        for edge in ["in -> b0", "b0 -> b1", "b0 -> b2", "b1 -> b3", "b2 -> b3", "b3 -> out"] {
+            assert_eq!(dot.matches(&format!("  {edge} ")).count(), 1, "{edge} in {dot}");
+        }
+        assert!(!dot.contains("b1 -> b2") && svg.contains("branch 1a") && svg.contains("branch 1b"));
     }
 }

@@ -5,7 +5,7 @@ use super::table::{bytes, ms, table};
 use super::{say, say_json};
 use crate::app::cli::ModelsArgs;
 use crate::app::client::{Client, CommandError};
-use crate::serve::json::{ModelView, ModelsView};
+use crate::serve::json::{BranchView, ModelView, ModelsView};
 use stormo_protocol::model::BlockKind;
 
 pub(super) fn run(args: &ModelsArgs) -> Result<(), CommandError> {
@@ -49,6 +49,44 @@ fn row(model: &ModelView) -> Vec<String> {
     ]
 }
 
+/// Which branch of its region a block belongs to, if any, and its name: `2b` is the second branch of the
+/// second region.
+pub(super) fn branch_of(model: &ModelView, block: usize) -> Option<(usize, String)> {
+    let lies_in = |branch: &BranchView| (branch.blocks[0]..branch.blocks[1]).contains(&(block as u16));
+    model.regions.iter().enumerate().find_map(|(region, view)| {
+        let branch = view.branches.iter().position(lies_in)?;
+        Some((branch, name(region, branch)))
+    })
+}
+
+fn name(region: usize, branch: usize) -> String {
+    let letter = ('a'..='z').nth(branch).map_or_else(|| format!(".{branch}"), String::from);
+    format!("{}{letter}", region + 1)
+}
+
+/// What each branch takes and gives.
+fn show_regions(model: &ModelView) {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (region, view) in model.regions.iter().enumerate() {
+        for (index, branch) in view.branches.iter().enumerate() {
+            let [first, end] = branch.blocks;
+            let blocks = &model.blocks[usize::from(first)..usize::from(end)];
+            rows.push(vec![
+                name(region, index),
+                if end == first + 1 { first.to_string() } else { format!("{first}-{}", end - 1) },
+                ms(blocks.iter().map(|block| block.time_ms).sum()),
+                bytes(branch.reads.bytes),
+                bytes(branch.makes.bytes),
+                branch.makes.tensors.join(" "),
+            ]);
+        }
+    }
+    if !rows.is_empty() {
+        say("\nbranches that depend on nothing in each other:");
+        say(table(&["BRANCH", "BLOCKS", "ms", "READS", "MAKES", "TENSORS"], &rows));
+    }
+}
+
 /// Block by block, with the cut behind each; `thin` marks cuts of fewer bytes than the input.
 fn show(model: &ModelView) {
     say(format!(
@@ -77,6 +115,7 @@ fn show(model: &ModelView) {
                     BlockKind::Decode => format!("{index} decode"),
                     BlockKind::Read => format!("{index} read"),
                 },
+                branch_of(model, index).map(|(_, name)| name).unwrap_or_default(),
                 ms(block.time_ms),
                 format!("{:.0} %", 100.0 * done / total),
                 format!("{:.1}", block.mflop),
@@ -87,5 +126,9 @@ fn show(model: &ModelView) {
             ]
         })
         .collect();
-    say(table(&["BLOCK", "ms", "SO FAR", "MFLOP", "WEIGHTS", "PEAK", "CUT BEHIND", "TENSORS"], &rows));
+    say(table(
+        &["BLOCK", "BRANCH", "ms", "SO FAR", "MFLOP", "WEIGHTS", "PEAK", "CUT BEHIND", "TENSORS"],
+        &rows,
+    ));
+    show_regions(model);
 }

@@ -1,7 +1,7 @@
 //! What this node knows, as the mesh API shows it.
 
 use stormo_protocol::ids::{NodeId, RequestId};
-use stormo_protocol::model::{Block, Manifest};
+use stormo_protocol::model::{Block, Branch, Manifest, Region};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::state::{Hosted, NodeRecord};
 use stormo_protocol::tensor::TensorSpec;
@@ -10,9 +10,9 @@ use super::Driver;
 use crate::app::calls::CallError;
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    BlockView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView, LoadingView, ModelView,
-    ModelsView, NodeView, NodesView, PlanView, RequestView, StageInputView, StageView, TensorView,
-    TrafficView,
+    BlockView, BranchView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
+    LoadingView, ModelView, ModelsView, NodeView, NodesView, PlanView, RegionView, RequestView,
+    StageInputView, StageView, TensorView, TrafficView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -204,11 +204,25 @@ fn block_view(manifest: &Manifest, block: &Block) -> BlockView {
     }
 }
 
+fn cut_view(manifest: &Manifest, tensors: &[u32]) -> CutView {
+    let specs = || tensors.iter().map(|index| &manifest.tensors[*index as usize]);
+    CutView {
+        bytes: specs().map(|spec| spec.byte_length().unwrap_or(u64::MAX)).fold(0, u64::saturating_add),
+        tensors: specs().map(|spec| spec.name.clone()).collect(),
+    }
+}
+
+fn region_view(manifest: &Manifest, region: &Region) -> RegionView {
+    let branch = |branch: &Branch| BranchView {
+        blocks: [branch.first, branch.end],
+        reads: cut_view(manifest, &branch.reads),
+        makes: cut_view(manifest, &manifest.made_by(branch.first..branch.end)),
+    };
+    RegionView { branches: region.branches.iter().map(branch).collect() }
+}
+
 fn model_view(version: u64, manifest: &Manifest) -> ModelView {
-    let cuts = (0..=manifest.block_count()).map(|cut| CutView {
-        bytes: manifest.cut_bytes(cut),
-        tensors: manifest.cut_specs(cut).map(|spec| spec.name.clone()).collect(),
-    });
+    let cuts = manifest.cuts.iter().map(|cut| cut_view(manifest, &cut.tensors));
     ModelView {
         name: manifest.model.clone(),
         version,
@@ -218,6 +232,7 @@ fn model_view(version: u64, manifest: &Manifest) -> ModelView {
         weights_bytes: manifest.weights.iter().map(|weight| weight.bytes).sum(),
         blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
+        regions: manifest.regions.iter().map(|region| region_view(manifest, region)).collect(),
         inputs: manifest.input_specs().map(tensor_view).collect(),
         outputs: manifest.output_specs().map(tensor_view).collect(),
     }
