@@ -2,6 +2,7 @@
 //! Bytes in, values out; no file is read here, so a card that names a labels file gets its text from
 //! the caller ([`embed_labels`]). Running the model is not said here.
 
+mod agreement;
 mod boxes;
 mod check;
 mod classes;
@@ -19,6 +20,7 @@ mod written;
 use serde::{Deserialize, Serialize};
 use stormo_protocol::tensor::Tensor;
 
+pub use agreement::Agreement;
 pub use check::embed_labels;
 pub use geometry::Frame;
 pub use outputs::ReadError;

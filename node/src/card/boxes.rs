@@ -52,7 +52,7 @@ fn area(sides: &[f32; 4]) -> f32 {
 }
 
 /// Intersection over union.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+pub(super) fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let common = area(&[a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
     let union = area(a) + area(b) - common;
     if union > 0.0 { common / union } else { 0.0 }
