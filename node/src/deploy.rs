@@ -247,7 +247,7 @@ fn sample_input(input: &InputDecl, given: Option<&Vec<u64>>) -> Result<Tensor, P
 }
 
 /// Element type and shape of every tensor, from one run with all of them as outputs.
-async fn probe(
+pub(crate) async fn probe(
     engine: &Engine,
     graph: &Graph,
     inputs: &[Tensor],

@@ -169,7 +169,12 @@ impl Work {
     /// What failed.
     pub async fn run(self) -> Result<Ran, WorkError> {
         let Self { described, blocks, partition, mut input } = self;
-        let mut ran = Ran { outputs: Vec::new(), queued: Duration::ZERO, ran: Duration::ZERO };
+        let mut ran = Ran {
+            outputs: Vec::new(),
+            queued: Duration::ZERO,
+            ran: Duration::ZERO,
+            computed: Duration::ZERO,
+        };
         let graph = described.graph_blocks();
         if blocks.start < graph.start {
             let (described, given) = (described.clone(), std::mem::take(&mut input));

@@ -17,7 +17,9 @@ mod pip;
 mod probe;
 pub mod runtime_library;
 mod session;
+mod simplify;
 mod telemetry;
+mod thread_time;
 mod tiny_onnx;
 mod values;
 
@@ -25,6 +27,7 @@ pub use measure::{MeasureError, Profile, ProfileBudget, calibrate, profile};
 pub use partition::{Partition, PartitionSource, QUEUE_JOBS_MAX, Ran, RunError};
 pub use probe::{ProbeError, Probed};
 pub use session::{LoadError, Weight};
+pub use simplify::SimplifyError;
 pub use telemetry::forbid_telemetry;
 
 use partition::caught;

@@ -13,5 +13,6 @@ pub mod monitor;
 pub mod net;
 pub mod plan;
 pub mod pool;
+pub mod quantise;
 pub mod sample;
 pub mod serve;

@@ -19,6 +19,7 @@ mod order;
 mod parallel;
 #[cfg(test)]
 mod properties;
+mod quantise;
 mod quantised;
 mod scan;
 mod skeleton;
@@ -30,4 +31,5 @@ pub use divide::{DivideOptions, Division, divide};
 pub use error::ModelError;
 pub use extract::{Partition, PartitionWeight, extract};
 pub use graph::{Graph, InputDecl, ProbeModel};
+pub use quantise::{Candidate, Observed, QuantiseError, Quantiser, RangeMethod, Watched, raise_opset};
 pub use skeleton::Skeleton;

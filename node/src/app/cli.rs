@@ -39,6 +39,8 @@ pub enum Command {
     Models(ModelsArgs),
     /// Show who is there and what they host.
     Status(StatusArgs),
+    /// Make a smaller and faster int8 model of an FP32 one, on this machine.
+    Quantize(QuantiseArgs),
 }
 
 /// Where a node keeps everything.
@@ -305,6 +307,38 @@ pub struct StatusArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: ApiArgs,
+}
+
+/// `stormo quantize`.
+#[derive(Debug, Args)]
+pub struct QuantiseArgs {
+    /// The ONNX file, FP32.
+    pub model: PathBuf,
+    /// Folder of inputs like those it will get: images (with --card), .npy or .npz files. Some 20 to 100
+    /// are enough; from 8 on, a quarter is kept from calibration and only judged by.
+    #[arg(long, value_name = "DIR")]
+    pub samples: PathBuf,
+    /// The model's card (TOML): how an image becomes its input, and what its output means.
+    #[arg(long, value_name = "FILE")]
+    pub card: Option<PathBuf>,
+    /// The file to write [default: MODEL.int8.onnx beside the model]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Leave nodes in floats whose name, or that of what they make, begins so.
+    #[arg(long, value_name = "PREFIX")]
+    pub keep_float: Vec<String>,
+    /// Shape of an input whose axes the model leaves open.
+    #[arg(long, value_name = "INPUT=1x3x224x224", value_parser = parse_shape)]
+    pub sample_shape: Vec<(String, Vec<u64>)>,
+    /// Seconds to search, by measuring on this machine, for parts that are faster in floats.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub search_s: u64,
+    /// How much ONNX Runtime may rewrite the graphs whose times are compared.
+    #[arg(long, value_enum, default_value = "all")]
+    pub ort_level: LevelArg,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Bytes: a number, with KiB, MiB, GiB, kB, MB or GB if wanted.

@@ -4,10 +4,13 @@ mod deploy;
 mod drawing;
 mod infer;
 mod inputs;
+mod local;
 mod mesh;
 mod models;
 mod node;
 mod plan;
+mod quantise;
+mod samples;
 mod status;
 mod table;
 
@@ -30,6 +33,7 @@ pub fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Quantize(args) => quantise::run(&args),
     }
 }
 

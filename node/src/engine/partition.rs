@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::permits::Permits;
 use super::session::{self, LoadError, Weight};
 use super::values::{self, ValueError, bounded};
-use super::{Shared, memory};
+use super::{Shared, memory, thread_time};
 
 /// Jobs that a partition holds, the running one included. Deeper queues only make late answers: at
 /// 50 ms a run the last of 16 waits 0.8 s already.
@@ -57,6 +57,8 @@ pub struct Ran {
     pub queued: Duration,
     /// From then until the outputs were copied out.
     pub ran: Duration,
+    /// Processor time in that: what `ran` would be on a core that nobody else uses.
+    pub computed: Duration,
 }
 
 /// Why a run gave nothing.
@@ -282,8 +284,9 @@ fn serve(
         if job.reply.is_closed() {
             continue;
         }
-        let start = Instant::now();
+        let (start, computed_before) = (Instant::now(), thread_time::used());
         let result = caught(|| run(&mut session, &job.inputs, outputs, &job.options));
+        let computed = thread_time::used().saturating_sub(computed_before);
         drop(permit);
         let broke_down = result.is_none();
         let ran = start.elapsed();
@@ -294,7 +297,7 @@ fn serve(
         let queued = start.duration_since(job.called);
         let answer = result
             .unwrap_or_else(|| Err(RunError::Failed("ONNX Runtime broke down".into())))
-            .map(|outputs| Ran { outputs, queued, ran });
+            .map(|outputs| Ran { outputs, queued, ran, computed });
         let Job { reply, _place: place, .. } = job;
         drop(place);
         // A caller that gave up meanwhile needs no answer.

@@ -62,7 +62,7 @@ pub(super) fn build(
     builder.commit_from_memory(model).map_err(|error| refused(&error))
 }
 
-fn refused(error: &ort::Error) -> LoadError {
+pub(super) fn refused(error: &ort::Error) -> LoadError {
     LoadError::Refused(bounded(error.message()))
 }
 
@@ -73,6 +73,13 @@ fn options(environment: &Environment, level: OrtLevel) -> Result<SessionBuilder,
         OrtLevel::Extended => GraphOptimizationLevel::Level2,
         OrtLevel::All => GraphOptimizationLevel::All,
     };
+    options_at(environment, level)
+}
+
+pub(super) fn options_at(
+    environment: &Environment,
+    level: GraphOptimizationLevel,
+) -> Result<SessionBuilder, ort::Error> {
     // The arena keeps a session's activations between runs (SqueezeNet: 8 MB). Without it glibc kept
     // more (15 to 22 MB), and with glibc told to keep nothing each run took 25 to 50 % longer.
     let cpu = ep::CPU::default().with_arena_allocator(true).build();

@@ -1,52 +1,23 @@
 //! `stormo deploy` and `undeploy`: divides a model here, uploads its objects, waits until it is warm.
 
-use std::io::IsTerminal;
-use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use stormo_protocol::model::is_valid_name;
 
+use super::local::{Progress, engine_here, read_card, read_file, read_model};
 use super::table::{bytes, ms, table};
-use super::{here, say, say_json};
+use super::{say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError, encoded};
-use crate::app::config::library_search;
-use crate::card::{Card, embed_labels};
 use crate::deploy::{Prepared, Source, SourceCard, prepare};
-use crate::engine::{Engine, EngineConfig, runtime_library};
 use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry,
 };
 
-/// Largest model file that is read, bytes: what one protobuf message may be.
-const MODEL_BYTES_MAX: u64 = 2 << 30;
 /// How often the deployment is looked at.
 const POLL: Duration = Duration::from_millis(100);
-
-/// Tells what is being done, on one line where there is a terminal.
-struct Progress {
-    started: Instant,
-    terminal: bool,
-}
-
-impl Progress {
-    fn step(&self, text: &str) {
-        let seconds = self.started.elapsed().as_secs_f64();
-        if self.terminal {
-            eprint!("\r\x1b[2K[{seconds:5.1} s] {text}");
-        } else {
-            eprintln!("[{seconds:5.1} s] {text}");
-        }
-    }
-
-    fn end(&self) {
-        if self.terminal {
-            eprint!("\r\x1b[2K");
-        }
-    }
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +36,7 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
     let placement = args.placement.as_deref().map(read_placement).transpose()?.unwrap_or_default();
     // A node that is not there is told before the work, not after it.
     let _: NodeView = client.get("/v1/node")?;
-    let progress = Progress { started: Instant::now(), terminal: std::io::stderr().is_terminal() };
+    let progress = Progress::begin();
     let prepared = divide(&args, &progress)?;
     upload(&client, &prepared, &progress)?;
     let body = DeployBody {
@@ -81,7 +52,7 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
     if args.api.json {
         say_json(&view)?;
     } else {
-        show(&view, &prepared, progress.started.elapsed());
+        show(&view, &prepared, progress.elapsed());
     }
     match view.state {
         DeploymentState::Failed => Err(CommandError::Refused(failures(&view))),
@@ -109,29 +80,9 @@ fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {
     Ok(file.place)
 }
 
-/// Reads a card, with the labels that it names (beside the model) put into it.
-fn read_card(path: &Path, args: &DeployArgs) -> Result<SourceCard, CommandError> {
-    let told = |path: &Path, error: &dyn std::fmt::Display| {
-        CommandError::Here(format!("`{}`: {error}", path.display()))
-    };
-    let read = |path: &Path| std::fs::read(path).map_err(|error| told(path, &error));
-    let as_text = |path: &Path| String::from_utf8(read(path)?).map_err(|error| told(path, &error));
-    let mut text = as_text(path)?;
-    let card = Card::parse(&text).map_err(|error| told(path, &error))?;
-    if let Some(labels) = card.labels_file() {
-        let beside = args.model.parent().unwrap_or(Path::new(".")).join(labels);
-        text = embed_labels(&text, &as_text(&beside)?).map_err(|error| told(path, &error))?;
-    }
-    Ok(SourceCard { text, sample: args.sample_image.as_deref().map(read).transpose()? })
-}
-
-fn read_model(path: &Path) -> Result<Vec<u8>, CommandError> {
-    let told = |error: &dyn std::fmt::Display| CommandError::Here(format!("`{}`: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(|error| told(&error))?.len();
-    if length > MODEL_BYTES_MAX {
-        return Err(told(&"the file is above 2 GiB, which no ONNX model without external data can be"));
-    }
-    std::fs::read(path).map_err(|error| told(&error))
+fn source_card(path: &Path, args: &DeployArgs) -> Result<SourceCard, CommandError> {
+    let sample = args.sample_image.as_deref().map(read_file).transpose()?;
+    Ok(SourceCard { text: read_card(path, &args.model)?, sample })
 }
 
 fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandError> {
@@ -141,12 +92,9 @@ fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandErr
         variant: "base".to_owned(),
         level: args.ort_level.into(),
         shapes: args.sample_shape.iter().cloned().collect(),
-        card: args.card.as_deref().map(|path| read_card(path, args)).transpose()?,
+        card: args.card.as_deref().map(|path| source_card(path, args)).transpose()?,
     };
-    let library =
-        runtime_library::find_or_obtain(&library_search(None), &|step| progress.step(step)).map_err(here)?;
-    let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN }).map_err(here)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(here)?;
+    let (engine, runtime) = engine_here(progress)?;
     let prepared = runtime.block_on(prepare(&engine, source, &|step| progress.step(step)));
     prepared.map_err(|error| {
         progress.end();

@@ -33,7 +33,10 @@ pub(super) fn read_inputs(given: &[String], model: &ModelView) -> Result<Vec<Ten
         let (name, path) = split(argument, inputs);
         let path = Path::new(path);
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("npz") => read_npz(path, inputs, &mut tensors)?,
+            Some("npz") => {
+                let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+                read_npz(path, &names, &mut tensors)?;
+            }
             Some("npy") => tensors.push(read_npy_file(path, &only_name(name, inputs)?)?),
             _ if model.card => tensors.push(read_encoded(path)?),
             _ => tensors.push(read_image(path, &input_of(&only_name(name, inputs)?, inputs)?)?),
@@ -76,27 +79,26 @@ fn open(path: &Path) -> Result<BufReader<File>, CommandError> {
     Ok(BufReader::new(file))
 }
 
-fn read_npy_file(path: &Path, name: &str) -> Result<Tensor, CommandError> {
+pub(super) fn read_npy_file(path: &Path, name: &str) -> Result<Tensor, CommandError> {
     read_npy(open(path)?, name).map_err(|error| wrong(format!("`{}`: {error}", path.display())))
 }
 
 /// All arrays of the archive that are inputs of the model; others (such as expected outputs) are left.
-fn read_npz(path: &Path, inputs: &[TensorView], into: &mut Vec<Tensor>) -> Result<(), CommandError> {
+pub(super) fn read_npz(path: &Path, inputs: &[&str], into: &mut Vec<Tensor>) -> Result<(), CommandError> {
     let told = |error: &dyn std::fmt::Display| wrong(format!("`{}`: {error}", path.display()));
     let mut archive = zip::ZipArchive::new(open(path)?).map_err(|error| told(&error))?;
     let before = into.len();
     for input in inputs {
-        let name = format!("{}.npy", input.name);
+        let name = format!("{input}.npy");
         if archive.index_for_name(&name).is_some() {
             let member = archive.by_name(&name).map_err(|error| told(&error))?;
-            into.push(read_npy(member.take(ARRAY_BYTES_MAX), &input.name).map_err(|error| told(&error))?);
+            into.push(read_npy(member.take(ARRAY_BYTES_MAX), input).map_err(|error| told(&error))?);
         }
     }
     if into.len() > before {
         return Ok(());
     }
-    let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
-    Err(told(&format!("holds none of the model's inputs ({})", names.join(", "))))
+    Err(told(&format!("holds none of the model's inputs ({})", inputs.join(", "))))
 }
 
 fn read_npy(reader: impl Read, name: &str) -> Result<Tensor, String> {

@@ -1,0 +1,84 @@
+//! What commands need that work on a model on this machine: its file and its card, ONNX Runtime, and a
+//! line that says how far they are. What they do with it is theirs.
+
+use std::io::IsTerminal;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::here;
+use crate::app::client::CommandError;
+use crate::app::config::library_search;
+use crate::card::{Card, embed_labels};
+use crate::engine::{Engine, EngineConfig, runtime_library};
+
+/// Largest model file that is read, bytes: what one protobuf message may be.
+const MODEL_BYTES_MAX: u64 = 2 << 30;
+
+/// Tells what is being done, on one line where there is a terminal.
+pub(super) struct Progress {
+    started: Instant,
+    terminal: bool,
+}
+
+impl Progress {
+    pub(super) fn begin() -> Self {
+        Self { started: Instant::now(), terminal: std::io::stderr().is_terminal() }
+    }
+
+    pub(super) fn step(&self, text: &str) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.terminal {
+            eprint!("\r\x1b[2K[{seconds:5.1} s] {text}");
+        } else {
+            eprintln!("[{seconds:5.1} s] {text}");
+        }
+    }
+
+    pub(super) fn end(&self) {
+        if self.terminal {
+            eprint!("\r\x1b[2K");
+        }
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// ONNX Runtime for this command alone, and what waits for it.
+pub(super) fn engine_here(progress: &Progress) -> Result<(Engine, Runtime), CommandError> {
+    let library =
+        runtime_library::find_or_obtain(&library_search(None), &|step| progress.step(step)).map_err(here)?;
+    let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN }).map_err(here)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(here)?;
+    Ok((engine, runtime))
+}
+
+fn told(path: &Path, error: &dyn std::fmt::Display) -> CommandError {
+    CommandError::Here(format!("`{}`: {error}", path.display()))
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CommandError> {
+    std::fs::read(path).map_err(|error| told(path, &error))
+}
+
+pub(super) fn read_model(path: &Path) -> Result<Vec<u8>, CommandError> {
+    let length = std::fs::metadata(path).map_err(|error| told(path, &error))?.len();
+    if length > MODEL_BYTES_MAX {
+        return Err(told(path, &"the file is above 2 GiB, which no ONNX model without external data can be"));
+    }
+    read_file(path)
+}
+
+/// A card's text, with the labels in it that it names beside the model.
+pub(super) fn read_card(path: &Path, model: &Path) -> Result<String, CommandError> {
+    let as_text = |path: &Path| String::from_utf8(read_file(path)?).map_err(|error| told(path, &error));
+    let text = as_text(path)?;
+    let card = Card::parse(&text).map_err(|error| told(path, &error))?;
+    let Some(labels) = card.labels_file() else { return Ok(text) };
+    let beside = model.parent().unwrap_or(Path::new(".")).join(labels);
+    embed_labels(&text, &as_text(&beside)?).map_err(|error| told(path, &error))
+}
