@@ -10,6 +10,7 @@ mod data;
 mod divide;
 mod envelope;
 mod error;
+mod external;
 mod extract;
 mod flops;
 mod graph;
@@ -29,6 +30,7 @@ mod varying;
 
 pub use divide::{DivideOptions, Division, divide};
 pub use error::ModelError;
+pub use external::{ExternalPart, import_external};
 pub use extract::{Partition, PartitionWeight, extract};
 pub use graph::{Graph, InputDecl, ProbeModel};
 pub use quantise::{Candidate, Observed, QuantiseError, Quantiser, RangeMethod, Watched, raise_opset};

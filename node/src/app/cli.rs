@@ -187,13 +187,26 @@ impl From<LevelArg> for OrtLevel {
     }
 }
 
+/// A model on this machine.
+#[derive(Debug, Args)]
+pub struct ModelFileArgs {
+    /// The ONNX file.
+    #[arg(value_name = "MODEL")]
+    pub path: PathBuf,
+    /// Read weights that the model keeps in files beside it (2 GiB with the model at most); nothing outside
+    /// its folder is read.
+    #[arg(long)]
+    pub external_data: bool,
+}
+
 /// `stormo deploy`.
 #[derive(Debug, Args)]
 pub struct DeployArgs {
     /// Name to ask for it by.
     pub name: String,
-    /// The ONNX file.
-    pub model: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelFileArgs,
     /// The model's card (TOML): how an image becomes its input, and what its output means.
     #[arg(long, value_name = "FILE")]
     pub card: Option<PathBuf>,
@@ -312,8 +325,9 @@ pub struct StatusArgs {
 /// `stormo quantize`.
 #[derive(Debug, Args)]
 pub struct QuantiseArgs {
-    /// The ONNX file, FP32.
-    pub model: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelFileArgs,
     /// Folder of inputs like those it will get: images (with --card), .npy or .npz files. Some 20 to 100
     /// are enough; from 8 on, a quarter is kept from calibration and only judged by.
     #[arg(long, value_name = "DIR")]

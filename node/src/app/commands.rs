@@ -2,6 +2,7 @@
 
 mod deploy;
 mod drawing;
+mod external_data;
 mod infer;
 mod inputs;
 mod local;

@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 
+use stormo_protocol::limits::OBJECT_BYTES_MAX;
 use stormo_protocol::tensor::DType;
 
 use super::data;
-use super::graph::Graph;
-use super::messages::{NodeProto, TensorProto};
+use super::error::ModelError;
+use super::links::Links;
+use super::messages::{GraphProto, NodeProto, TensorProto};
 
 /// Tensor -> bytes; 0 for what is no constant.
-pub(super) fn constant_bytes(graph: &Graph) -> Vec<u64> {
-    let (links, proto) = (&graph.links, &graph.model.graph);
+pub(super) fn constant_bytes(proto: &GraphProto, links: &Links) -> Vec<u64> {
     let sparse = proto.sparse_initializer.iter().map(|sparse| &*sparse.values);
     let stored = proto.initializer.iter().chain(sparse);
     let stored: HashMap<&str, &TensorProto> = stored.map(|tensor| (tensor.name(), tensor)).collect();
@@ -26,6 +27,20 @@ pub(super) fn constant_bytes(graph: &Graph) -> Vec<u64> {
         links.writes[node].iter().for_each(|tensor| bytes[*tensor] = made.unwrap_or(largest_read));
     }
     bytes
+}
+
+/// Refuses a constant that no machine should be asked to fill.
+///
+/// # Errors
+/// `HugeConstant`.
+pub(super) fn check(proto: &GraphProto, links: &Links) -> Result<(), ModelError> {
+    let bytes = constant_bytes(proto, links);
+    match bytes.iter().position(|bytes| *bytes > OBJECT_BYTES_MAX) {
+        Some(tensor) => {
+            Err(ModelError::HugeConstant { tensor: links.names[tensor].clone(), bytes: bytes[tensor] })
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a `Constant` gives, or a `ConstantOfShape` repeats.

@@ -45,6 +45,19 @@ fn element_bits(data_type: DataType) -> Option<u64> {
     })
 }
 
+/// Bytes that the raw data of a tensor must have, wherever it is. `owner` names it in errors.
+///
+/// # Errors
+/// `BadStored`, when shape or element type make no sense, or it has no raw form.
+pub(super) fn raw_length(tensor: &TensorProto, owner: &str) -> Result<u64, ModelError> {
+    let bad = |what: String| ModelError::BadStored { tensor: owner.to_owned(), what };
+    let bits = DataType::from_i32(tensor.data_type()).and_then(element_bits);
+    let bits = bits.ok_or_else(|| bad(format!("element type {}", tensor.data_type())))?;
+    let elements = element_count(tensor, owner)?;
+    let bits_in_all = elements.checked_mul(bits).ok_or_else(|| bad(format!("{elements} elements")))?;
+    Ok(bits_in_all.div_ceil(8))
+}
+
 /// Checks that a tensor holds the data that its shape asks for. `owner` names it in errors.
 ///
 /// # Errors

@@ -179,7 +179,7 @@ fn blocks(
     written: &Written,
 ) -> Vec<Block> {
     let links = &graph.links;
-    let bytes = constant_bytes(graph);
+    let bytes = constant_bytes(&graph.model.graph, links);
     let constant_outputs = || links.outputs.iter().copied().filter(|tensor| links.constant[*tensor]);
     let mut frontier = Frontier::new(&computing.dag);
     let mut blocks = Vec::with_capacity(bounds.len() - 1);

@@ -1,7 +1,7 @@
 //! What can be wrong with a model or with a division of it, each with what to do.
 
 use stormo_protocol::ids::ObjectId;
-use stormo_protocol::limits::{FRAME_TENSORS_MAX, GRAPH_NODES_MAX, TENSOR_NAME_BYTES_MAX};
+use stormo_protocol::limits::{FRAME_TENSORS_MAX, GRAPH_NODES_MAX, OBJECT_BYTES_MAX, TENSOR_NAME_BYTES_MAX};
 
 /// Deepest nesting of subgraphs (`If`, `Loop`, `Scan` bodies). A test walks 60 levels
 /// in an unoptimised build on a thread of 2 MiB, protobuf's own recursion included.
@@ -63,13 +63,30 @@ pub enum ModelError {
         domain: String,
     },
     /// A path inside a model could name any file of the host, so none is followed.
-    #[error(
-        "the model keeps `{tensor}` in a separate file: import it into one file first \
-         (`onnx.save(onnx.load(path), new_path, save_as_external_data=False)`)"
-    )]
+    #[error("the model keeps `{tensor}` in a separate file: read what lies beside it with --external-data")]
     ExternalData {
         /// The tensor whose data is elsewhere.
         tensor: String,
+    },
+    /// Data in a separate file that was to be read.
+    #[error("the data of `{tensor}` cannot be read from `{location}` beside the model: {what}")]
+    BadExternal {
+        /// The tensor.
+        tensor: String,
+        /// The file, as the model names it.
+        location: String,
+        /// What is wrong about it.
+        what: String,
+    },
+    /// A constant that would fill a machine's memory.
+    #[error(
+        "the constant `{tensor}` takes {bytes} bytes, above the limit of {OBJECT_BYTES_MAX}: make it smaller"
+    )]
+    HugeConstant {
+        /// Its name.
+        tensor: String,
+        /// Bytes in memory.
+        bytes: u64,
     },
     /// No node at all.
     #[error("the model has no nodes: there is nothing to run")]

@@ -7,6 +7,7 @@ use protobuf::{CodedInputStream, Message};
 use stormo_protocol::limits::{FRAME_TENSORS_MAX, GRAPH_NODES_MAX};
 use stormo_protocol::tensor::DType;
 
+use super::constants;
 use super::data;
 use super::envelope;
 use super::error::{ModelError, SUBGRAPH_DEPTH_MAX};
@@ -115,6 +116,7 @@ impl Graph {
         let links = Links::of(&model.graph, &model.functions)?;
         tidy(&mut model, &links);
         let links = Links::of(&model.graph, &model.functions)?;
+        constants::check(&model.graph, &links)?;
         Ok(Self { model, links, inputs, outputs })
     }
 

@@ -9,6 +9,7 @@ use stormo_protocol::ids::ObjectId;
 use stormo_protocol::model::{Manifest, ObjectRef};
 
 use super::branches;
+use super::constants;
 use super::data;
 use super::error::ModelError;
 use super::graph::{Graph, INLINE_BYTES_MAX, decode, encode};
@@ -177,6 +178,7 @@ impl Skeleton {
             return Err(mismatch("the nodes are not in the order of execution".to_owned()));
         }
         branches::check(&links, manifest)?;
+        constants::check(&graph, &links)?;
         let names = graph.initializer.iter().map(|tensor| tensor.name().to_owned());
         let initializers = names.enumerate().map(|(index, name)| (name, index)).collect();
         Ok(Self { model, graph, links, initializers })

@@ -82,7 +82,7 @@ fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {
 
 fn source_card(path: &Path, args: &DeployArgs) -> Result<SourceCard, CommandError> {
     let sample = args.sample_image.as_deref().map(read_file).transpose()?;
-    Ok(SourceCard { text: read_card(path, &args.model)?, sample })
+    Ok(SourceCard { text: read_card(path, &args.model.path)?, sample })
 }
 
 fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandError> {
@@ -98,7 +98,7 @@ fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandErr
     let prepared = runtime.block_on(prepare(&engine, source, &|step| progress.step(step)));
     prepared.map_err(|error| {
         progress.end();
-        CommandError::Here(format!("`{}`: {error}", args.model.display()))
+        CommandError::Here(format!("`{}`: {error}", args.model.path.display()))
     })
 }
 

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::here;
+use super::{external_data, here};
+use crate::app::cli::ModelFileArgs;
 use crate::app::client::CommandError;
 use crate::app::config::library_search;
 use crate::card::{Card, embed_labels};
 use crate::engine::{Engine, EngineConfig, runtime_library};
+use crate::model::import_external;
 
 /// Largest model file that is read, bytes: what one protobuf message may be.
 const MODEL_BYTES_MAX: u64 = 2 << 30;
@@ -65,12 +67,24 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CommandError> {
     std::fs::read(path).map_err(|error| told(path, &error))
 }
 
-pub(super) fn read_model(path: &Path) -> Result<Vec<u8>, CommandError> {
-    let length = std::fs::metadata(path).map_err(|error| told(path, &error))?.len();
-    if length > MODEL_BYTES_MAX {
+/// Reads a model, and what it keeps beside it if that is wished.
+pub(super) fn read_model(
+    ModelFileArgs { path, external_data }: &ModelFileArgs,
+) -> Result<Vec<u8>, CommandError> {
+    let metadata = std::fs::metadata(path).map_err(|error| told(path, &error))?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        let device = "this is a device or pipe, which may have no end: give the path of an `.onnx` file";
+        return Err(told(path, &device));
+    }
+    if metadata.len() > MODEL_BYTES_MAX {
         return Err(told(path, &"the file is above 2 GiB, which no ONNX model without external data can be"));
     }
-    read_file(path)
+    let bytes = read_file(path)?;
+    if !external_data {
+        return Ok(bytes);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    import_external(&bytes, |part| external_data::read(folder, part)).map_err(|error| told(path, &error))
 }
 
 /// A card's text, with the labels in it that it names beside the model.

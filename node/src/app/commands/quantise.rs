@@ -27,7 +27,7 @@ struct Answer<'a> {
 }
 
 pub(super) fn run(args: &QuantiseArgs) -> Result<(), CommandError> {
-    let output = args.output.clone().unwrap_or_else(|| beside(&args.model));
+    let output = args.output.clone().unwrap_or_else(|| beside(&args.model.path));
     let progress = Progress::begin();
     let made = made(args, &progress);
     progress.end();
@@ -43,11 +43,12 @@ pub(super) fn run(args: &QuantiseArgs) -> Result<(), CommandError> {
 }
 
 fn made(args: &QuantiseArgs, progress: &Progress) -> Result<Made, CommandError> {
-    let told =
-        |error: &dyn std::fmt::Display| CommandError::Here(format!("`{}`: {error}", args.model.display()));
+    let told = |error: &dyn std::fmt::Display| {
+        CommandError::Here(format!("`{}`: {error}", args.model.path.display()))
+    };
     let model = read_model(&args.model)?;
     let graph = Graph::parse(&model).map_err(|error| told(&error))?;
-    let card = args.card.as_deref().map(|path| read_card(path, &args.model)).transpose()?;
+    let card = args.card.as_deref().map(|path| read_card(path, &args.model.path)).transpose()?;
     let card = card.as_deref().map(Card::parse).transpose().map_err(here)?;
     let shapes = args.sample_shape.iter().cloned().collect();
     let wanted = For { inputs: graph.inputs(), shapes: &shapes, card: card.as_ref() };

@@ -134,10 +134,14 @@ fn a_tensor_filled_by_a_node_counts_as_memory_and_is_not_stored() {
     let mut model = chain(2);
     model.graph().initializer.push(shape);
     model = model.node("ConstantOfShape", &["shape"], &["w"]).node("MatMul", &["t2", "w"], &["y"]);
-    let divided = divided(&model.output("y"));
+    model = model.output("y");
+    let divided = divided(&model);
     assert!(divided.division.skeleton.len() < 1000);
     let memory = |block: usize| divided.manifest.blocks[block].inline_bytes;
     assert_eq!((memory(0), memory(2)), (0, 4 * 4096 * 25_000 + 16));
+    model.graph().initializer[0].int64_data[1] = 25_000_000;
+    let refused = crate::model::Graph::parse(&model.bytes()).expect_err("409 GB");
+    assert_eq!(refused, ModelError::HugeConstant { tensor: "w".into(), bytes: 4 * 4096 * 25_000_000 });
 }
 
 #[test]

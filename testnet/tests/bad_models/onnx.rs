@@ -1,0 +1,93 @@
+//! Small ONNX files written field by field, sound or not. Numbers are those of ONNX's `onnx.proto`.
+
+/// A message: fields one after the other.
+pub(crate) type Message = Vec<u8>;
+
+const FLOAT: u64 = 1;
+const INT64: u64 = 7;
+const GRAPH_ATTRIBUTE: u64 = 5;
+const EXTERNAL: u64 = 1;
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+fn number(field: u64, value: u64) -> Message {
+    [varint(field << 3), varint(value)].concat()
+}
+
+fn bytes(field: u64, value: &[u8]) -> Message {
+    [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
+}
+
+fn text(field: u64, value: &str) -> Message {
+    bytes(field, value.as_bytes())
+}
+
+fn texts(field: u64, values: &[&str]) -> Message {
+    values.iter().flat_map(|value| text(field, value)).collect()
+}
+
+/// A node of the default domain.
+pub(crate) fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> Message {
+    bytes(1, &node_with(op_type, inputs, outputs, &[]))
+}
+
+fn node_with(op_type: &str, inputs: &[&str], outputs: &[&str], attributes: &[u8]) -> Message {
+    [texts(1, inputs), texts(2, outputs), text(4, op_type), attributes.to_vec()].concat()
+}
+
+/// Nodes inside nodes, as deep as wished: each an `If` with the next one as its branch.
+pub(crate) fn nested(levels: usize) -> Message {
+    let mut inner = node("Identity", &["x"], &["y"]);
+    for _ in 0..levels {
+        let body = [inner, bytes(12, &text(1, "y"))].concat();
+        let attribute = [text(1, "then_branch"), bytes(6, &body), number(20, GRAPH_ATTRIBUTE)].concat();
+        inner = bytes(1, &node_with("If", &["x"], &["y"], &bytes(5, &attribute)));
+    }
+    inner
+}
+
+/// An initialiser of 32-bit floats.
+pub(crate) fn weight(name: &str, dims: &[u64], values: &[f32]) -> Message {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    bytes(5, &tensor(name, dims, FLOAT, &bytes(9, &raw)))
+}
+
+/// An initialiser of 64-bit integers.
+pub(crate) fn integers(name: &str, values: &[i64]) -> Message {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    bytes(5, &tensor(name, &[values.len() as u64], INT64, &bytes(9, &raw)))
+}
+
+/// An initialiser of 32-bit floats whose data lies in a file.
+pub(crate) fn external(name: &str, dims: &[u64], entries: &[(&str, &str)]) -> Message {
+    let entries = entries.iter().flat_map(|(key, value)| bytes(13, &texts_of(key, value)));
+    let place: Vec<u8> = entries.chain(number(14, EXTERNAL)).collect();
+    bytes(5, &tensor(name, dims, FLOAT, &place))
+}
+
+fn texts_of(key: &str, value: &str) -> Message {
+    [text(1, key), text(2, value)].concat()
+}
+
+fn tensor(name: &str, dims: &[u64], data_type: u64, data: &[u8]) -> Message {
+    let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
+    [dims, number(2, data_type), text(8, name), data.to_vec()].concat()
+}
+
+/// A model from these nodes and initialisers, with input `x` of `[1, 3]` and output `y`.
+pub(crate) fn model(contents: &[Message]) -> Message {
+    let dims: Vec<u8> = [1, 3].iter().flat_map(|dim| bytes(1, &number(1, *dim))).collect();
+    let declared = [number(1, FLOAT), bytes(2, &dims)].concat();
+    let input = [text(1, "x"), bytes(2, &bytes(1, &declared))].concat();
+    let output = [text(1, "y"), bytes(2, &bytes(1, &number(1, FLOAT)))].concat();
+    let graph = [contents.concat(), text(2, "test"), bytes(11, &input), bytes(12, &output)].concat();
+    [number(1, 8), bytes(8, &number(2, 17)), bytes(7, &graph)].concat()
+}
