@@ -17,5 +17,8 @@ fuzz_target!(|bytes: &[u8]| {
     for first in 0..manifest.block_count() {
         let _ = manifest.range_memory_bytes(first..manifest.block_count());
     }
+    for branch in manifest.regions.iter().flat_map(|region| &region.branches) {
+        let _ = manifest.made_by(branch.first..branch.end);
+    }
     let _ = manifest.input_specs().chain(manifest.output_specs()).count();
 });
