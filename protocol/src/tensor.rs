@@ -148,6 +148,9 @@ impl TensorSpec {
     }
 }
 
+/// What every element type needs at most, bytes.
+const ALIGNMENT: usize = align_of::<u64>();
+
 /// Bytes being filled, aligned to 8 so that every element type can be read in place.
 #[derive(Debug)]
 pub struct TensorBuffer {
@@ -173,28 +176,44 @@ impl TensorBuffer {
 
     /// Ends the filling; the data can then be shared and no longer changed.
     pub fn freeze(self) -> TensorData {
-        TensorData { words: Arc::new(self.words), bytes: self.bytes }
+        TensorData { memory: Arc::new(self) }
+    }
+}
+
+impl AsRef<[u8]> for TensorBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.bytes]
     }
 }
 
 /// Raw data of a tensor: immutable, shared by reference, aligned to 8 bytes.
 #[derive(Clone)]
 pub struct TensorData {
-    words: Arc<Vec<u64>>,
-    bytes: usize,
+    memory: Arc<dyn AsRef<[u8]> + Send + Sync>,
 }
 
 impl TensorData {
     /// A copy of these bytes.
     pub fn copied_from(bytes: &[u8]) -> Self {
-        let mut buffer = TensorBuffer::zeroed(bytes.len());
-        buffer.as_mut_bytes().copy_from_slice(bytes);
-        buffer.freeze()
+        let (whole, rest) = bytes.as_chunks();
+        let mut words: Vec<u64> = whole.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            words.push(u64::from_ne_bytes(word));
+        }
+        TensorBuffer { words, bytes: bytes.len() }.freeze()
+    }
+
+    /// Bytes that somebody else made and that stay as they are; copied only if they are not aligned.
+    pub fn shared(memory: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
+        let bytes = (*memory).as_ref();
+        if bytes.as_ptr().addr() % ALIGNMENT == 0 { Self { memory } } else { Self::copied_from(bytes) }
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.bytes]
+        (*self.memory).as_ref()
     }
 
     /// The elements, read in place; `None` when the length is no multiple of the element's.
@@ -213,7 +232,7 @@ impl Eq for TensorData {}
 
 impl std::fmt::Debug for TensorData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TensorData({} bytes)", self.bytes)
+        write!(f, "TensorData({} bytes)", self.as_bytes().len())
     }
 }
 
@@ -230,7 +249,7 @@ impl Tensor {
     /// # Errors
     /// When the description is out of bounds or the data has another length.
     pub fn new(spec: TensorSpec, data: TensorData) -> Result<Self, BadTensor> {
-        let (expected, got) = (spec.byte_length()?, data.bytes as u64);
+        let (expected, got) = (spec.byte_length()?, data.as_bytes().len() as u64);
         if expected != got {
             return Err(BadTensor::Length { expected, got });
         }
@@ -255,7 +274,7 @@ impl Tensor {
 
 /// Bytes of all these tensors together.
 pub fn total_bytes(tensors: &[Tensor]) -> u64 {
-    tensors.iter().map(|tensor| tensor.data.bytes as u64).sum()
+    tensors.iter().map(|tensor| tensor.data.as_bytes().len() as u64).sum()
 }
 
 #[cfg(test)]
@@ -283,6 +302,31 @@ mod tests {
     fn data_must_have_the_described_length() {
         let data = TensorData::copied_from(&[0; 23]);
         assert_eq!(Tensor::new(spec(&[2, 3]), data), Err(BadTensor::Length { expected: 24, got: 23 }));
+    }
+
+    #[test]
+    fn copies_end_where_the_bytes_end() {
+        let bytes: Vec<u8> = (1..=20).collect();
+        for length in 0..=bytes.len() {
+            assert_eq!(TensorData::copied_from(&bytes[..length]).as_bytes(), &bytes[..length]);
+        }
+    }
+
+    #[test]
+    fn shared_memory_is_used_in_place_where_it_is_aligned() {
+        struct Part(Vec<u64>, usize);
+        impl AsRef<[u8]> for Part {
+            fn as_ref(&self) -> &[u8] {
+                &bytemuck::cast_slice(&self.0)[self.1..]
+            }
+        }
+        for (from, in_place) in [(0, true), (8, true), (4, false)] {
+            let memory = Arc::new(Part(vec![1, 2, 3], from));
+            let data = TensorData::shared(memory.clone());
+            assert_eq!(data.as_bytes(), (*memory).as_ref());
+            assert_eq!(data.as_bytes().as_ptr() == (*memory).as_ref().as_ptr(), in_place);
+            assert!(data.as_slice_of::<u32>().is_some());
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct Ran {
     pub outputs: Vec<Tensor>,
     /// From the call until a permit was there.
     pub queued: Duration,
-    /// From then until the outputs were copied out.
+    /// From then until the outputs were there.
     pub ran: Duration,
     /// Processor time in that: what `ran` would be on a core that nobody else uses.
     pub computed: Duration,
@@ -334,15 +334,15 @@ fn run(
         let value = values::input_value(tensor).map_err(|error| RunError::WrongInputs(error.to_string()))?;
         values.push((tensor.spec().name.as_str(), value));
     }
-    let outputs = session
+    let mut outputs = session
         .run_with_options(values, options)
         .map_err(|error| RunError::Failed(bounded(error.message())))?;
     let unexpected = |error: ValueError| RunError::UnexpectedOutputs(error.to_string());
     declared
         .iter()
         .map(|spec| {
-            let value = outputs.get(&spec.name).ok_or(RunError::Closed)?;
-            let tensor = values::tensor_of(&spec.name, value).map_err(unexpected)?;
+            let value = outputs.remove(&spec.name).ok_or(RunError::Closed)?;
+            let tensor = values::tensor_of(&spec.name, value, inputs).map_err(unexpected)?;
             if tensor.spec() == spec {
                 return Ok(tensor);
             }

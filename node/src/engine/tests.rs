@@ -260,6 +260,40 @@ async fn dropping_the_last_handle_frees_thread_and_session() {
     sessions.wait_for(|count| *count == 0).await.unwrap();
 }
 
+/// y = x W once more, which also gives x and W themselves.
+fn product_with_what_it_is_given(location: &str) -> PartitionSource {
+    let [x, y] = ["x", "y"].map(|name| spec(name, DType::F32, &[1, 2]));
+    let matrix = spec("W", DType::F32, &[2, 2]);
+    let weights = [ExternalWeight { spec: &matrix, location }];
+    let outputs = vec![y, x.clone(), matrix.clone()];
+    let nodes = [node("MatMul", &["x", "W"], &["y"])];
+    let model = tiny_onnx::model(&nodes, &weights, std::slice::from_ref(&x), &outputs);
+    PartitionSource { outputs, model, ..product(location) }
+}
+
+#[tokio::test]
+async fn outputs_outlive_later_runs_inputs_and_the_session() {
+    let engine = engine(1);
+    let mut source = product_with_what_it_is_given("weights");
+    let bytes = bytemuck::cast_slice(&MATRIX).into();
+    source.weights.push(Weight { location: "weights".into(), bytes });
+    let partition = engine.load("product".into(), source).await.unwrap();
+    let x = spec("x", DType::F32, &[1, 2]);
+    let mut kept = Vec::new();
+    for factor in 1..=20u8 {
+        let input = tensor(&x, bytemuck::cast_slice(&[f32::from(factor), 0.0]));
+        kept.push(partition.run(vec![input]).await.unwrap().outputs);
+    }
+    drop(partition);
+    engine.sessions().wait_for(|count| *count == 0).await.unwrap();
+    for (factor, outputs) in (1..=20u8).map(f32::from).zip(&kept) {
+        let read = |index: usize| outputs[index].data().as_slice_of::<f32>().unwrap();
+        assert_eq!(read(0), [factor, 2.0 * factor]);
+        assert_eq!(read(1), [factor, 0.0]);
+        assert_eq!(read(2), MATRIX);
+    }
+}
+
 #[tokio::test]
 async fn probing_tells_every_output() {
     let x = spec("x", DType::F32, &[3]);

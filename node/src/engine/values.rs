@@ -1,8 +1,12 @@
-//! Tensors as ONNX Runtime's values and back: inputs are read in place, outputs copied once.
+//! Tensors as ONNX Runtime's values and back: both are read where they are.
+
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+use ort::value::{
+    DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, TensorValueType, ValueType,
+};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
 /// Why a value could not be handed over.
@@ -106,19 +110,42 @@ pub(super) fn spec_of(name: &str, value: &DynValue) -> Result<TensorSpec, ValueE
     }
 }
 
-/// A copy of what a session gave.
-pub(super) fn tensor_of(name: &str, value: &DynValue) -> Result<Tensor, ValueError> {
-    let spec = spec_of(name, value)?;
-    let data = with_element!(spec.dtype, copied(name, value))?;
+/// What a session gave for these inputs, in the memory that it was written to. That memory belongs to
+/// the value alone, except where a model passes an input on: then it is the caller's, and copied.
+pub(super) fn tensor_of(name: &str, value: DynValue, inputs: &[Tensor]) -> Result<Tensor, ValueError> {
+    let spec = spec_of(name, &value)?;
+    let written = with_element!(spec.dtype, written(name, value))?;
+    let is_input = inputs.iter().any(|input| overlap(input.data().as_bytes(), (*written).as_ref()));
+    let data =
+        if is_input { TensorData::copied_from((*written).as_ref()) } else { TensorData::shared(written) };
     Tensor::new(spec, data).map_err(|source| ValueError::OutOfBounds { name: name.into(), source })
 }
 
-fn copied<T>(name: &str, value: &DynValue) -> Result<TensorData, ValueError>
+fn overlap(one: &[u8], other: &[u8]) -> bool {
+    let (one, other) = (one.as_ptr_range(), other.as_ptr_range());
+    one.start < other.end && other.start < one.end
+}
+
+/// An output; its memory is freed with it, be the session there or not.
+struct Written<T>(ort::value::Tensor<T>)
 where
-    T: bytemuck::NoUninit + PrimitiveTensorElementType,
+    T: PrimitiveTensorElementType + std::fmt::Debug;
+
+impl<T> AsRef<[u8]> for Written<T>
+where
+    T: bytemuck::NoUninit + PrimitiveTensorElementType + std::fmt::Debug,
 {
-    match value.try_extract_tensor::<T>() {
-        Ok((_, elements)) => Ok(TensorData::copied_from(bytemuck::cast_slice(elements))),
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(self.0.extract_tensor().1)
+    }
+}
+
+fn written<T>(name: &str, value: DynValue) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>, ValueError>
+where
+    T: bytemuck::NoUninit + PrimitiveTensorElementType + Send + Sync + std::fmt::Debug + 'static,
+{
+    match value.downcast::<TensorValueType<T>>() {
+        Ok(value) => Ok(Arc::new(Written(value))),
         Err(error) => Err(ValueError::Refused { name: name.into(), text: bounded(error.message()) }),
     }
 }
