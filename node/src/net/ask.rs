@@ -1,4 +1,5 @@
-//! Questions and answers between nodes: one stream each, length first, then the message.
+//! Questions and answers between nodes, one after the other on kept streams: length first, then the
+//! message.
 
 use std::io;
 use std::sync::Arc;
@@ -17,8 +18,12 @@ use tokio::time::timeout;
 
 use super::{Net, NetEvent, Tries, identity, swarm::NetError};
 
+/// Streams for questions of peers at once, idle ones included.
+const STREAMS_MAX: usize = 1024;
 /// Questions of peers under way at once.
 const QUESTIONS_MAX: usize = 256;
+/// An idle stream is closed after this; askers stop using it earlier.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A question is small: it comes at once, or the stream is closed.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time an answer may take: loading a large model over a slow link.
@@ -46,11 +51,16 @@ impl Net {
     pub async fn ask(&self, to: NodeId, request: &Request, within: Duration) -> Result<Response, AskError> {
         let question = request.to_bytes();
         let exchange = async {
+            // Every question may be put twice: it says what shall be so, not what to add.
+            if let Some(stream) = self.asking.take(to)
+                && let Ok(answered) = self.put(to, stream, &question).await
+            {
+                return Ok(answered);
+            }
             let mut tries = Tries::default();
             loop {
                 let stream = self.open(to, &self.protocols.ask).await?;
-                match put(stream, &question).await {
-                    // Every question may be put twice: it says what shall be so, not what to add.
+                match self.put(to, stream, &question).await {
                     Err(error) if tries.another_after(&error).await => {}
                     answered => return answered,
                 }
@@ -62,13 +72,13 @@ impl Net {
             response => Ok(response),
         }
     }
-}
 
-async fn put(mut stream: Stream, question: &[u8]) -> io::Result<Vec<u8>> {
-    write_message(&mut stream, question).await?;
-    let answer = read_message(&mut stream).await?;
-    let _ = stream.close().await;
-    Ok(answer)
+    async fn put(&self, to: NodeId, mut stream: Stream, question: &[u8]) -> io::Result<Vec<u8>> {
+        write_message(&mut stream, question).await?;
+        let answer = read_message(&mut stream).await?;
+        self.asking.put(to, stream);
+        Ok(answer)
+    }
 }
 
 async fn write_message(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
@@ -80,15 +90,21 @@ async fn write_message(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads a message. Memory grows with what arrives, not with what the length claims.
 async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let length = read_length(stream).await?;
+    read_rest(stream, length).await
+}
+
+async fn read_length(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u32> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > CONTROL_BYTES_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
+    let length = u32::from_le_bytes(length);
+    if length as usize > CONTROL_BYTES_MAX { Err(io::ErrorKind::InvalidData.into()) } else { Ok(length) }
+}
+
+async fn read_rest(stream: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    stream.take(length as u64).read_to_end(&mut bytes).await?;
-    if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    stream.take(u64::from(length)).read_to_end(&mut bytes).await?;
+    if bytes.len() == length as usize { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 pub(super) fn serve(net: &Net) -> Result<(), NetError> {
@@ -96,16 +112,17 @@ pub(super) fn serve(net: &Net) -> Result<(), NetError> {
     let mut incoming = streams.accept(net.protocols.ask.clone()).map_err(|_| NetError::AlreadyServing)?;
     let net = net.clone();
     tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        let permits = Arc::new(Semaphore::new(STREAMS_MAX));
+        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
         let mut tasks = JoinSet::new();
         while let Some((peer, stream)) = incoming.next().await {
             while tasks.try_join_next().is_some() {}
             let Some(from) = identity::node_id(&peer) else { continue };
             let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
-            let net = net.clone();
+            let (net, questions) = (net.clone(), questions.clone());
             tasks.spawn(async move {
-                if let Err(error) = answer(&net, from, stream).await {
-                    tracing::debug!(peer = %from.short(), %error, "a question ended early");
+                if let Err(error) = answer_all(&net, from, stream, &questions).await {
+                    tracing::debug!(peer = %from.short(), %error, "a stream of questions ended");
                 }
                 drop(permit);
             });
@@ -114,19 +131,28 @@ pub(super) fn serve(net: &Net) -> Result<(), NetError> {
     Ok(())
 }
 
-async fn answer(net: &Net, from: NodeId, mut stream: Stream) -> io::Result<()> {
-    let question = timeout(QUESTION_TIMEOUT, read_message(&mut stream)).await??;
-    let response = match Request::from_bytes(&question) {
-        Err(_) => Response::Refused(Refusal::BadFrame),
-        Ok(request) => {
-            let (answer, answered) = oneshot::channel();
-            let asked = NetEvent::Asked { from, request, answer };
-            if net.events.send(asked).await.is_err() {
-                return Ok(());
-            }
-            timeout(ANSWER_TIMEOUT, answered).await?.unwrap_or(Response::Refused(Refusal::Leaving))
-        }
+/// Answers until the asker has closed the stream or let it lie idle.
+async fn answer_all(net: &Net, from: NodeId, mut stream: Stream, questions: &Semaphore) -> io::Result<()> {
+    loop {
+        let length = timeout(IDLE_TIMEOUT, read_length(&mut stream)).await??;
+        // Closing the stream is the quickest way to say that this node has too much to do.
+        let permit = questions.try_acquire().map_err(|_| io::ErrorKind::WouldBlock)?;
+        let question = timeout(QUESTION_TIMEOUT, read_rest(&mut stream, length)).await??;
+        let Some(response) = answer(net, from, &question).await? else { return Ok(()) };
+        drop(permit);
+        write_message(&mut stream, &response.to_bytes()).await?;
+    }
+}
+
+/// `None` once this node has ended.
+async fn answer(net: &Net, from: NodeId, question: &[u8]) -> io::Result<Option<Response>> {
+    let Ok(request) = Request::from_bytes(question) else {
+        return Ok(Some(Response::Refused(Refusal::BadFrame)));
     };
-    write_message(&mut stream, &response.to_bytes()).await?;
-    stream.close().await
+    let (answer, answered) = oneshot::channel();
+    if net.events.send(NetEvent::Asked { from, request, answer }).await.is_err() {
+        return Ok(None);
+    }
+    let answered = timeout(ANSWER_TIMEOUT, answered).await?;
+    Ok(Some(answered.unwrap_or(Response::Refused(Refusal::Leaving))))
 }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{Net, NetEvent, Progress, Tries, frames};
 
-/// Streams kept open to one peer for the next frames; opening one costs a round trip.
+/// Streams kept open to one peer for the next frames, or questions; opening one costs a round trip.
 const IDLE_STREAMS_PER_PEER_MAX: usize = 8;
 /// Peers with kept streams.
 const IDLE_PEERS_MAX: usize = 256;
@@ -49,13 +49,13 @@ pub(super) struct IdleStreams {
 }
 
 impl IdleStreams {
-    fn take(&self, peer: NodeId) -> Option<Stream> {
+    pub(super) fn take(&self, peer: NodeId) -> Option<Stream> {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (stream, since) = by_peer.get_mut(&peer)?.pop()?;
         (since.elapsed() < IDLE_REUSE_MAX).then_some(stream)
     }
 
-    fn put(&self, peer: NodeId, stream: Stream) {
+    pub(super) fn put(&self, peer: NodeId, stream: Stream) {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         by_peer.retain(|_, streams| {
             streams.retain(|(_, since)| since.elapsed() < IDLE_REUSE_MAX);

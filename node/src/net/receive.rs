@@ -160,20 +160,21 @@ async fn while_showing_life<T>(
     }
 }
 
-/// Repeats the stage's newest sign until the last one. A stage that vanishes without one failed.
+/// Tells the stage's newest sign at each tick, and the last one at once: what lies between is life, and no
+/// news that the sender waits for. A stage that vanishes without a last one failed.
 async fn repeat_until_last(signs: &mut SignReader, writer: &mut WriteHalf<Stream>) -> io::Result<()> {
     let mut ticks = sign_ticks();
     loop {
-        let sign = *signs.borrow_and_update();
-        send_sign(writer, sign).await?;
-        if sign.is_last() {
-            return Ok(());
-        }
         tokio::select! {
             changed = signs.changed() => if changed.is_err() && !signs.borrow().is_last() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             },
             _ = ticks.tick() => {}
+        }
+        let sign = *signs.borrow_and_update();
+        send_sign(writer, sign).await?;
+        if sign.is_last() {
+            return Ok(());
         }
     }
 }

@@ -441,9 +441,13 @@ impl HostedStage {
         self.machine.plan().stages.get(stage).map_or(0..0, |stage| stage.blocks())
     }
 
+    /// Only the last sign is news; the others are read when it is time to show life.
     fn say(&self, sign: Sign) {
         if let Some(signs) = &self.signs {
-            signs.send_replace(sign);
+            signs.send_if_modified(|newest| {
+                *newest = sign;
+                sign.is_last()
+            });
         }
     }
 }
