@@ -12,6 +12,7 @@ mod candidates;
 mod costs;
 pub mod instance;
 mod labels;
+mod parts;
 mod price;
 mod problem;
 mod ranges;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use alternatives::{Alternative, Kind, alternatives};
 pub use best::{Best, NoPlan, best};
+pub use parts::parts;
 pub use price::{Infeasible, PlanShape, Priced, PricedEdge, PricedStage, StageShape};
 pub use problem::{Codec, Link, Links, LoadedRange, Node, Problem, ProblemError};
 

@@ -462,33 +462,19 @@ fn state_of(hosts: &[HostView]) -> DeploymentState {
     }
 }
 
-/// Contiguous ranges whose times are as equal as the blocks allow; none is empty.
+/// Contiguous ranges of the graph's blocks, about equal in time and cut where little crosses.
 fn equal_parts(manifest: &Manifest, parts: u16) -> Result<Vec<(u16, u16)>, CallError> {
     let graph = manifest.graph_blocks();
-    let blocks = graph.end - graph.start;
-    if parts == 0 || parts > blocks {
-        return Err(CallError::BadRequest(format!(
+    let blocks = &manifest.blocks[usize::from(graph.start)..usize::from(graph.end)];
+    let times_us: Vec<u64> = blocks.iter().map(|block| block.time_us.max(1)).collect();
+    let cut_bytes: Vec<u64> = (graph.start..=graph.end).map(|cut| manifest.cut_bytes(cut)).collect();
+    let ranges = plan::parts(&times_us, &cut_bytes, usize::from(parts)).ok_or_else(|| {
+        let blocks = blocks.len();
+        CallError::BadRequest(format!(
             "the model has {blocks} blocks, so it can be divided into 1 to {blocks} parts, not {parts} \
              (at most {BLOCKS_MAX} for any model)"
-        )));
-    }
-    let times: Vec<u64> = manifest.blocks[usize::from(graph.start)..usize::from(graph.end)]
-        .iter()
-        .map(|block| block.time_us.max(1))
-        .collect();
-    let total: u64 = times.iter().sum();
-    let (mut ranges, mut first, mut done) = (Vec::new(), 0, 0);
-    for part in 1..=parts {
-        let goal = total * u64::from(part) / u64::from(parts);
-        let latest = blocks - (parts - part);
-        let mut end = first + 1;
-        done += times[usize::from(first)];
-        while end < latest && (part == parts || done + times[usize::from(end)] / 2 <= goal) {
-            done += times[usize::from(end)];
-            end += 1;
-        }
-        ranges.push((first + graph.start, end + graph.start));
-        first = end;
-    }
-    Ok(ranges)
+        ))
+    })?;
+    let of_model = |block: usize| graph.start + block as u16;
+    Ok(ranges.into_iter().map(|range| (of_model(range.start), of_model(range.end))).collect())
 }
