@@ -143,7 +143,11 @@ pub async fn prepare(
     let specs = probe(engine, &graph, &inputs, source.level).await?;
     // The ends take two of the blocks that a variant may have.
     let ends = if card.is_some() { 2 } else { 0 };
-    let mut division = divide(&graph, &specs, &DivideOptions { blocks_max: BLOCKS_MAX - ends })?;
+    let options = DivideOptions {
+        blocks_max: BLOCKS_MAX - ends,
+        keeps_outputs: card.as_ref().is_some_and(Card::gives_meaning),
+    };
+    let mut division = divide(&graph, &specs, &options)?;
     let (whole_us, outputs) = measure_whole(engine, &graph, &division, &inputs, source.level).await?;
     let mflops = engine::calibrate(engine).await?;
     let draft = division.manifest(&source.name, &source.variant, source.level, mflops);

@@ -85,7 +85,7 @@ pub fn add_ends(
     for cut in &mut manifest.cuts {
         cut.tensors.push(frame);
     }
-    manifest.cuts.insert(0, Cut { tensors: vec![encoded] });
+    manifest.cuts.insert(0, Cut::crossed_by(vec![encoded]));
     manifest.blocks.insert(0, end(BlockKind::Decode, 0, times.decode_us));
     for branch in manifest.regions.iter_mut().flat_map(|region| &mut region.branches) {
         (branch.first, branch.end) = (branch.first + 1, branch.end + 1);
@@ -93,7 +93,7 @@ pub fn add_ends(
     if gives_meaning {
         let meaning = add_tensor(manifest, MEANING, DType::U8, MEANING_BYTES_TYPICAL);
         manifest.variable.push(VariableTensor { tensor: meaning, length_max: MEANING_BYTES_MAX });
-        manifest.cuts.push(Cut { tensors: vec![meaning] });
+        manifest.cuts.push(Cut::crossed_by(vec![meaning]));
         let nodes = manifest.blocks.last().map_or(0, |block| block.end_node);
         manifest.blocks.push(end(BlockKind::Read, nodes, times.read_us));
     }

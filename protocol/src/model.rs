@@ -33,12 +33,27 @@ pub struct ObjectRef {
     pub bytes: u64,
 }
 
-/// The tensors that cross a frontier between blocks: all that was computed (or given) before it
-/// and is read after it, the model's outputs that are already there among them.
+/// The tensors at a frontier between blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// Indices into [`Manifest::tensors`], ascending.
+    /// What crosses: all that was computed (or given) before it and is read after it. Indices into
+    /// [`Manifest::tensors`], ascending.
     pub tensors: Vec<u32>,
+    /// Outputs of the model that are there already and that nothing reads any more: they need not cross,
+    /// but leave for the origin from the stage that made them. Likewise indices, ascending.
+    pub settled: Vec<u32>,
+}
+
+impl Cut {
+    /// A cut that all its tensors cross.
+    pub fn crossed_by(tensors: Vec<u32>) -> Self {
+        Self { tensors, settled: Vec::new() }
+    }
+
+    /// All that is there: what crosses, and what is settled.
+    pub fn there(&self) -> impl Iterator<Item = u32> {
+        self.tensors.iter().chain(&self.settled).copied()
+    }
 }
 
 /// The tensor that an encoded image travels as: its bytes, as many as it has.
@@ -211,6 +226,7 @@ impl Manifest {
                 return Err(BadManifest::Index("tensors"));
             }
         }
+        self.check_settled()?;
         let mut next_node = 0;
         for block in &self.blocks {
             if block.first_node != next_node || block.end_node < block.first_node {
@@ -226,6 +242,26 @@ impl Manifest {
         }
         self.check_ends()?;
         self.check_regions()
+    }
+
+    /// What is settled is an output, stays settled, and crosses no more before the end.
+    fn check_settled(&self) -> Result<(), BadManifest> {
+        let mut before: &[u32] = &[];
+        let (last, inner) = self.cuts.split_last().ok_or(BadManifest::Count("there is no cut"))?;
+        for cut in inner {
+            let is_sound = |tensor: &u32| self.outputs.contains(tensor) && !cut.tensors.contains(tensor);
+            let stays = before.iter().all(|tensor| cut.settled.contains(tensor));
+            if !stays || cut.settled.len() > FRAME_TENSORS_MAX || !cut.settled.iter().all(is_sound) {
+                return Err(BadManifest::Index("settled outputs"));
+            }
+            before = &cut.settled;
+        }
+        let starts_settled = self.cuts.first().is_some_and(|cut| !cut.settled.is_empty());
+        let ends_there = before.iter().all(|tensor| last.tensors.contains(tensor));
+        if starts_settled || !last.settled.is_empty() || !ends_there {
+            return Err(BadManifest::Index("settled outputs"));
+        }
+        Ok(())
     }
 
     /// Regions are ranges of graph blocks in their order, and branches read what is there.
@@ -302,9 +338,14 @@ impl Manifest {
             && (blocks.end == self.block_count() || blocks.end == graph.end)
     }
 
-    /// Whether tensors of these descriptions, in this order, are those of a cut.
+    /// Whether tensors of these descriptions, in this order, are those that cross a cut.
     pub fn are_the_cut(&self, cut: u16, specs: &[TensorSpec]) -> bool {
         let tensors = self.cuts.get(usize::from(cut)).map(|cut| cut.tensors.as_slice()).unwrap_or_default();
+        self.are(tensors, specs)
+    }
+
+    /// Whether tensors of these descriptions, in this order, are these of the manifest.
+    pub fn are(&self, tensors: &[u32], specs: &[TensorSpec]) -> bool {
         tensors.len() == specs.len()
             && tensors.iter().zip(specs).all(|(index, spec)| self.is_of(*index, spec))
     }
@@ -346,12 +387,25 @@ impl Manifest {
         self.outputs.iter().map(|index| &self.tensors[*index as usize])
     }
 
-    /// What a range of blocks makes for those behind it, and the model's outputs among it: the tensors of
+    /// What a range of blocks makes for those behind it, and the model's outputs among it: the tensors at
     /// the cut behind it that were not there before it. Ascending indices into `tensors`.
     pub fn made_by(&self, blocks: Range<u16>) -> Vec<u32> {
-        let before = &self.cuts[usize::from(blocks.start)].tensors;
-        let behind = self.cuts[usize::from(blocks.end)].tensors.iter();
-        behind.filter(|tensor| !before.contains(tensor)).copied().collect()
+        let before = &self.cuts[usize::from(blocks.start)];
+        let behind = self.cuts[usize::from(blocks.end)].there();
+        let mut made: Vec<u32> =
+            behind.filter(|tensor| before.there().all(|before| before != *tensor)).collect();
+        made.sort_unstable();
+        made
+    }
+
+    /// What a stage of a plan over `plan` sends to the origin: of the last stage all that is there and has
+    /// not left before, of the others what is settled behind them and was not before them.
+    pub fn results_of(&self, stage: &Range<u16>, plan: &Range<u16>) -> Vec<u32> {
+        let gone = &self.cuts[usize::from(stage.start)].settled;
+        let behind = &self.cuts[usize::from(stage.end)];
+        let there: Vec<u32> =
+            if stage.end == plan.end { behind.there().collect() } else { behind.settled.clone() };
+        there.into_iter().filter(|tensor| !gone.contains(tensor)).collect()
     }
 
     /// Weights that a range of blocks reads, each once, as ascending indices into `weights`.
@@ -413,7 +467,7 @@ mod tests {
             inputs: vec![0],
             outputs: vec![2],
             blocks: vec![block(0, &[0, 1]), block(2, &[1])],
-            cuts: [0, 1, 2].map(|index| Cut { tensors: vec![index] }).to_vec(),
+            cuts: [0, 1, 2].map(|index| Cut::crossed_by(vec![index])).to_vec(),
             regions: Vec::new(),
             reference_mflops: 1000.0,
         }
@@ -447,8 +501,8 @@ mod tests {
             manifest.variable.push(VariableTensor { tensor: manifest.tensors.len() as u32, length_max: 50 });
             manifest.tensors.push(TensorSpec { name: name.into(), dtype: DType::U8, shape: vec![10] });
         }
-        manifest.cuts.insert(0, Cut { tensors: vec![3] });
-        manifest.cuts.push(Cut { tensors: vec![4] });
+        manifest.cuts.insert(0, Cut::crossed_by(vec![3]));
+        manifest.cuts.push(Cut::crossed_by(vec![4]));
         manifest
     }
 
@@ -501,6 +555,49 @@ mod tests {
         let region = Region { branches: vec![branch(0, 1, &[0]), branch(1, 2, &[])] };
         twice.regions = vec![region.clone(), region];
         assert_eq!(twice.check(), Err(BadManifest::Index("parallel regions")));
+    }
+
+    /// Three blocks; the output `a` is ready behind the first and read by none of the others.
+    fn with_an_early_output() -> Manifest {
+        let mut manifest = manifest();
+        let mut third = manifest.blocks[1].clone();
+        (third.first_node, third.end_node) = (4, 6);
+        manifest.blocks.push(third);
+        manifest.tensors.push(TensorSpec { name: "b".into(), dtype: DType::F32, shape: vec![1] });
+        manifest.outputs = vec![1, 2];
+        let inner = Cut { tensors: vec![3], settled: vec![1] };
+        manifest.cuts = vec![Cut::crossed_by(vec![0]), inner.clone(), inner, Cut::crossed_by(vec![1, 2])];
+        manifest
+    }
+
+    #[test]
+    fn each_output_leaves_once_from_the_stage_that_settles_it() {
+        let manifest = with_an_early_output();
+        assert_eq!(manifest.check(), Ok(()));
+        let results = |stages: &[Range<u16>]| -> Vec<Vec<u32>> {
+            stages.iter().map(|stage| manifest.results_of(stage, &(0..3))).collect()
+        };
+        assert_eq!(manifest.results_of(&(0..3), &(0..3)), [1, 2]);
+        assert_eq!(results(&[0..1, 1..2, 2..3]), [vec![1], vec![], vec![2]]);
+        assert_eq!(results(&[0..2, 2..3]), [vec![1], vec![2]]);
+        assert_eq!(manifest.made_by(0..1), [1, 3]);
+        assert_eq!(manifest.made_by(1..3), [2]);
+    }
+
+    #[test]
+    fn what_is_settled_is_an_output_and_stays_so() {
+        let with = |change: &dyn Fn(&mut Manifest)| {
+            let mut manifest = with_an_early_output();
+            change(&mut manifest);
+            manifest.check()
+        };
+        let wrong = Err(BadManifest::Index("settled outputs"));
+        assert_eq!(with(&|manifest| manifest.cuts[2].settled.clear()), wrong, "settled no more");
+        assert_eq!(with(&|manifest| manifest.cuts[1].settled = vec![0]), wrong, "no output");
+        assert_eq!(with(&|manifest| manifest.cuts[1].tensors = vec![1, 3]), wrong, "it crosses too");
+        assert_eq!(with(&|manifest| manifest.cuts[0].settled = vec![1]), wrong, "before anything ran");
+        assert_eq!(with(&|manifest| manifest.cuts[3].settled = vec![1]), wrong, "behind the end");
+        assert_eq!(with(&|manifest| manifest.cuts[3].tensors = vec![2]), wrong, "gone at the end");
     }
 
     #[test]

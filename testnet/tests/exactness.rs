@@ -46,6 +46,12 @@ fn fastestdet_through_two_three_and_five_processes() -> Result<()> {
     through_two_three_and_five("fastestdet_352")
 }
 
+/// It has twelve outputs, most of which are ready before its last part.
+#[test]
+fn yunet_through_two_three_and_five_processes() -> Result<()> {
+    through_two_three_and_five("yunet_n_320")
+}
+
 fn through_two_three_and_five(name: &'static str) -> Result<()> {
     let Some(folder) = surroundings::shared_models() else {
         trial::skipped(&format!(

@@ -20,7 +20,7 @@ pub(crate) fn divided(bytes: &[u8]) -> Option<(Division, Manifest)> {
     };
     let names = probe.outputs.iter().chain(graph.inputs().iter().map(|input| &input.name));
     let sizes: HashMap<String, TensorSpec> = names.map(size).collect();
-    let options = DivideOptions { blocks_max: 1 + bytes.len() % 64 };
+    let options = DivideOptions { blocks_max: 1 + bytes.len() % 64, keeps_outputs: bytes.len() % 2 == 0 };
     let division = divide(&graph, &sizes, &options).ok()?;
     let manifest = division.manifest("m", "v", OrtLevel::Off, 1.0);
     manifest.check().expect("a sound manifest");

@@ -7,6 +7,7 @@ mod hosting;
 mod loading;
 mod origins;
 mod plans;
+mod result;
 mod signature;
 mod stages;
 mod views;

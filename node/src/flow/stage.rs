@@ -3,7 +3,9 @@
 //! ```text
 //! Announced -> Arriving -> Waiting -> Running -> Sending -> Kept -> (forgotten)
 //! ```
-//! The host keeps its output until the next stage's own output is safe (`Passed`).
+//! The host keeps its output until the next stage's own output is safe (`Passed`). What the model gives
+//! before its last stage goes straight to the origin, beside what goes to the next stage; the stage has
+//! passed when both are there.
 
 use std::sync::Arc;
 
@@ -25,8 +27,19 @@ enum Phase {
     Running,
     /// The output is on its way.
     Sending,
-    /// The next stage has the output but not yet passed on its own.
+    /// All who were sent some of the output have it, but not all have passed on their own.
     Kept,
+}
+
+/// How far some of the output is on its way to one receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// Not taken yet.
+    Sent,
+    /// Taken; the receiver's own output is not safe yet.
+    Taken,
+    /// Needed here no longer.
+    Passed,
 }
 
 /// What happens to a stage.
@@ -46,14 +59,14 @@ pub enum StageEvent {
     Ran,
     /// It failed to run.
     RunFailed(Refusal),
-    /// The next stage has its output.
-    Taken,
-    /// The next stage's output is safe.
-    Passed,
-    /// The next stage, or a later one, refused.
-    Refused(u16, Refusal),
-    /// The next stage is unreachable or silent.
-    Lost,
+    /// Who was sent some of the output over this edge has it.
+    Taken(Edge),
+    /// Their own output is safe.
+    Passed(Edge),
+    /// They, or a later stage, refused.
+    Refused(Edge, u16, Refusal),
+    /// They are unreachable or silent.
+    Lost(Edge),
 }
 
 /// What to do.
@@ -86,13 +99,26 @@ pub struct Stage {
     phase: Phase,
     ready: bool,
     failed: Option<Refusal>,
+    next: Delivery,
+    /// Of the model's outputs that leave here although later stages follow, if there are some.
+    early: Option<Delivery>,
 }
 
 impl Stage {
-    /// A stage as announced. `None` if the plan has no such stage.
-    pub fn announced(plan: Arc<Plan>, index: u16) -> Option<(Self, Vec<StageAction>)> {
+    /// A stage as announced; `has_early` if some of the model's outputs leave here although later stages
+    /// follow. `None` if the plan has no such stage.
+    pub fn announced(plan: Arc<Plan>, index: u16, has_early: bool) -> Option<(Self, Vec<StageAction>)> {
         plan.stages.get(usize::from(index))?;
-        let stage = Self { plan, index, phase: Phase::Announced, ready: false, failed: None };
+        let is_last = usize::from(index) + 1 == plan.stages.len();
+        let stage = Self {
+            plan,
+            index,
+            phase: Phase::Announced,
+            ready: false,
+            failed: None,
+            next: Delivery::Sent,
+            early: (has_early && !is_last).then_some(Delivery::Sent),
+        };
         Some((stage, vec![StageAction::Load]))
     }
 
@@ -122,9 +148,14 @@ impl Stage {
         }
     }
 
+    /// The edge that early outputs take.
+    fn early_edge(&self) -> Edge {
+        Edge { from: self.index, to: ORIGIN }
+    }
+
     /// Takes an event; out of place, it changes nothing.
     pub fn handle(&mut self, event: StageEvent) -> Vec<StageAction> {
-        use StageAction::{Forget, Report, Say, Send};
+        use StageAction::{Report, Say};
         match (event, self.phase) {
             (StageEvent::Ready, phase) => {
                 self.ready = true;
@@ -139,19 +170,17 @@ impl Stage {
             (StageEvent::Broken, Phase::Arriving) => self.enter(Phase::Announced, vec![]),
             (StageEvent::Received, Phase::Arriving) if self.ready => self.run(),
             (StageEvent::Received, Phase::Arriving) => self.enter(Phase::Waiting, vec![Say(Sign::Queued(0))]),
-            (StageEvent::Ran, Phase::Running) => {
-                let (to, edge) = self.next();
-                self.enter(Phase::Sending, vec![Say(Sign::Sending), Send { to, edge }])
-            }
+            (StageEvent::Ran, Phase::Running) => self.send(),
             (StageEvent::RunFailed(reason), Phase::Running) => self.refuse(reason),
-            (StageEvent::Taken, Phase::Sending) => self.enter(Phase::Kept, vec![Say(Sign::Passed)]),
-            (StageEvent::Passed, Phase::Sending) => vec![Say(Sign::Passed), Forget],
-            (StageEvent::Passed, Phase::Kept) => vec![Forget],
-            (StageEvent::Refused(stage, reason), Phase::Sending | Phase::Kept) => {
-                self.successor_failed(stage, reason)
+            (StageEvent::Taken(edge), Phase::Sending) => self.delivered(edge, Delivery::Taken),
+            (StageEvent::Passed(edge), Phase::Sending | Phase::Kept) => {
+                self.delivered(edge, Delivery::Passed)
             }
-            (StageEvent::Lost, Phase::Sending | Phase::Kept) => {
-                self.successor_failed(self.next().1.to, Refusal::SuccessorLost)
+            (StageEvent::Refused(edge, stage, reason), Phase::Sending | Phase::Kept) => {
+                self.receiver_failed(edge, stage, reason)
+            }
+            (StageEvent::Lost(edge), Phase::Sending | Phase::Kept) => {
+                self.receiver_failed(edge, edge.to, Refusal::SuccessorLost)
             }
             _ => vec![],
         }
@@ -172,10 +201,39 @@ impl Stage {
         vec![StageAction::Say(Sign::Refused { stage: self.index, reason }), StageAction::Forget]
     }
 
-    /// A later stage will not. The host of the stage just before it tells the origin, once.
-    fn successor_failed(&mut self, stage: u16, reason: Refusal) -> Vec<StageAction> {
+    fn send(&mut self) -> Vec<StageAction> {
+        let (to, edge) = self.next();
+        let mut actions = vec![StageAction::Say(Sign::Sending), StageAction::Send { to, edge }];
+        if self.early.is_some() {
+            actions.push(StageAction::Send { to: self.plan.origin, edge: self.early_edge() });
+        }
+        self.enter(Phase::Sending, actions)
+    }
+
+    /// Some of the output got further. Once all is taken, the sender of the input may let go of it.
+    fn delivered(&mut self, edge: Edge, progress: Delivery) -> Vec<StageAction> {
+        if edge == self.next().1 {
+            self.next = progress;
+        } else if let Some(early) = self.early.as_mut().filter(|_| edge.to == ORIGIN) {
+            *early = progress;
+        }
+        let deliveries = [Some(self.next), self.early];
+        let mut deliveries = deliveries.iter().flatten();
         let mut actions = Vec::new();
-        if stage == self.next().1.to {
+        if self.phase == Phase::Sending && deliveries.clone().all(|delivery| *delivery != Delivery::Sent) {
+            self.phase = Phase::Kept;
+            actions.push(StageAction::Say(Sign::Passed));
+        }
+        if deliveries.all(|delivery| *delivery == Delivery::Passed) {
+            actions.push(StageAction::Forget);
+        }
+        actions
+    }
+
+    /// A receiver, or a stage behind it, will not. Its sender tells the origin, once.
+    fn receiver_failed(&mut self, edge: Edge, stage: u16, reason: Refusal) -> Vec<StageAction> {
+        let mut actions = Vec::new();
+        if stage == edge.to {
             actions.push(StageAction::Report(stage, reason));
         }
         if self.phase == Phase::Sending {
@@ -207,7 +265,7 @@ mod tests {
     }
 
     fn stage(index: u16) -> Stage {
-        let (stage, actions) = Stage::announced(plan(), index).unwrap();
+        let (stage, actions) = Stage::announced(plan(), index, false).unwrap();
         assert_eq!(actions, vec![Load]);
         stage
     }
@@ -223,8 +281,56 @@ mod tests {
         let edge = Edge { from: 0, to: 1 };
         let send = Send { to: NodeId([2; 32]), edge };
         assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), send]);
-        assert_eq!(stage.handle(StageEvent::Taken), vec![Say(Sign::Passed)]);
-        assert_eq!(stage.handle(StageEvent::Passed), vec![Forget]);
+        assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
+        assert_eq!(stage.handle(StageEvent::Passed(edge)), vec![Forget]);
+    }
+
+    /// A stage that has run and has an early output.
+    fn sending_early() -> Stage {
+        let (mut stage, _) = Stage::announced(plan(), 0, true).unwrap();
+        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received] {
+            stage.handle(event);
+        }
+        let sends = [(NodeId([2; 32]), NEXT), (NodeId([9; 32]), EARLY)].map(|(to, edge)| Send { to, edge });
+        assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), sends[0], sends[1]]);
+        stage
+    }
+
+    const NEXT: Edge = Edge { from: 0, to: 1 };
+    const EARLY: Edge = Edge { from: 0, to: ORIGIN };
+
+    #[test]
+    fn a_stage_with_an_early_output_passes_when_both_receivers_have_theirs() {
+        for [first, second] in [[NEXT, EARLY], [EARLY, NEXT]] {
+            let mut stage = sending_early();
+            assert_eq!(stage.handle(StageEvent::Taken(first)), vec![]);
+            assert_eq!(stage.handle(StageEvent::Passed(first)), vec![]);
+            assert_eq!(stage.handle(StageEvent::Taken(second)), vec![Say(Sign::Passed)]);
+            assert_eq!(stage.handle(StageEvent::Passed(second)), vec![Forget]);
+        }
+    }
+
+    #[test]
+    fn an_early_output_that_does_not_arrive_fails_the_stage_that_made_it() {
+        let mut stage = sending_early();
+        stage.handle(StageEvent::Taken(NEXT));
+        let refused = Sign::Refused { stage: ORIGIN, reason: Refusal::SuccessorLost };
+        let expected = vec![Report(ORIGIN, Refusal::SuccessorLost), Say(refused), Forget];
+        assert_eq!(stage.handle(StageEvent::Lost(EARLY)), expected);
+    }
+
+    #[test]
+    fn the_last_stage_has_no_early_output() {
+        let (mut stage, _) = Stage::announced(plan(), 1, true).unwrap();
+        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received] {
+            stage.handle(event);
+        }
+        let edge = Edge { from: 1, to: ORIGIN };
+        assert_eq!(
+            stage.handle(StageEvent::Ran),
+            vec![Say(Sign::Sending), Send { to: NodeId([9; 32]), edge }]
+        );
+        assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
     }
 
     #[test]
@@ -259,8 +365,9 @@ mod tests {
         for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received, StageEvent::Ran] {
             before.handle(event);
         }
-        assert_eq!(before.handle(StageEvent::Taken), vec![Say(Sign::Passed)]);
-        let heard = StageEvent::Refused(1, Refusal::RunFailed);
+        let edge = Edge { from: 0, to: 1 };
+        assert_eq!(before.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
+        let heard = StageEvent::Refused(edge, 1, Refusal::RunFailed);
         assert_eq!(before.handle(heard), vec![Report(1, Refusal::RunFailed), Forget]);
     }
 
@@ -272,7 +379,7 @@ mod tests {
         }
         let refused = Sign::Refused { stage: 1, reason: Refusal::SuccessorLost };
         let expected = vec![Report(1, Refusal::SuccessorLost), Say(refused), Forget];
-        assert_eq!(stage.handle(StageEvent::Lost), expected);
+        assert_eq!(stage.handle(StageEvent::Lost(Edge { from: 0, to: 1 })), expected);
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub(super) struct Computing {
 }
 
 impl Computing {
-    pub(super) fn of(graph: &Graph, sizes: &HashMap<String, TensorSpec>) -> Self {
+    /// `keeps_outputs` if the model's outputs stay alive to the end.
+    pub(super) fn of(graph: &Graph, sizes: &HashMap<String, TensorSpec>, keeps_outputs: bool) -> Self {
         let links = &graph.links;
         let nodes: Vec<usize> = links.order.iter().copied().filter(|node| !links.free[*node]).collect();
         let made = nodes.iter().flat_map(|node| &links.writes[*node]);
@@ -43,7 +44,7 @@ impl Computing {
         let shapes = Shapes::new(&graph.model.graph, links, sizes);
         let protos = &graph.model.graph.node;
         let flops: Vec<u64> = nodes.iter().map(|node| shapes.flops(&protos[*node])).collect();
-        let mut dag = Dag { edges: edges(graph, sizes, &tensors), ..Dag::default() };
+        let mut dag = Dag { edges: edges(graph, sizes, &tensors, keeps_outputs), ..Dag::default() };
         dag.inputs = (0..links.inputs.len()).collect();
         dag.after = vec![Vec::new(); nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
@@ -69,7 +70,12 @@ impl Computing {
 }
 
 /// The edges, their readers not yet counted.
-fn edges(graph: &Graph, sizes: &HashMap<String, TensorSpec>, tensors: &[usize]) -> Vec<Edge> {
+fn edges(
+    graph: &Graph,
+    sizes: &HashMap<String, TensorSpec>,
+    tensors: &[usize],
+    keeps_outputs: bool,
+) -> Vec<Edge> {
     let links = &graph.links;
     let protos = &graph.model.graph.node;
     let varying = varying_shapes(&graph.model.graph, links);
@@ -91,7 +97,7 @@ fn edges(graph: &Graph, sizes: &HashMap<String, TensorSpec>, tensors: &[usize]) 
             Crossing::AsResult
         };
         let bytes = bytes.unwrap_or(0).min(EDGE_BYTES_MAX);
-        Edge { bytes, readers: 0, is_output: links.outputs.contains(tensor), crossing }
+        Edge { bytes, readers: 0, is_kept: keeps_outputs && links.outputs.contains(tensor), crossing }
     };
     tensors.iter().map(edge).collect()
 }

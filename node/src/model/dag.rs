@@ -8,7 +8,7 @@ use stormo_protocol::limits::FRAME_TENSORS_MAX;
 pub(super) enum Crossing {
     /// Yes.
     Allowed,
-    /// Only when nothing reads it any more and it travels to the end as a result.
+    /// Only when nothing reads it any more and it is kept to the end as a result.
     AsResult,
     /// No.
     Never,
@@ -20,7 +20,8 @@ pub(super) struct Edge {
     pub bytes: u64,
     /// Number of nodes that read it.
     pub readers: u32,
-    pub is_output: bool,
+    /// Whether it stays alive to the end, read or not: an output that leaves behind the last part only.
+    pub is_kept: bool,
     pub crossing: Crossing,
 }
 
@@ -103,7 +104,7 @@ impl<'a> Frontier<'a> {
 
     /// Edges alive now, ascending.
     pub(super) fn live(&self, made: &[bool]) -> Vec<usize> {
-        let alive = |edge: &usize| made[*edge] && (self.left[*edge] > 0 || self.dag.edges[*edge].is_output);
+        let alive = |edge: &usize| made[*edge] && (self.left[*edge] > 0 || self.dag.edges[*edge].is_kept);
         (0..self.left.len()).filter(alive).collect()
     }
 
@@ -115,8 +116,8 @@ impl<'a> Frontier<'a> {
 
     /// Change of the bytes alive if this node ran.
     pub(super) fn growth(&self, node: usize) -> i128 {
-        let stays = |edge: &&usize| self.dag.edges[**edge].readers > 0 || self.dag.edges[**edge].is_output;
-        let ends = |edge: &&usize| self.left[**edge] == 1 && !self.dag.edges[**edge].is_output;
+        let stays = |edge: &&usize| self.dag.edges[**edge].readers > 0 || self.dag.edges[**edge].is_kept;
+        let ends = |edge: &&usize| self.left[**edge] == 1 && !self.dag.edges[**edge].is_kept;
         let sum = |edges: &mut dyn Iterator<Item = &usize>| {
             edges.map(|edge| i128::from(self.dag.edges[*edge].bytes)).sum::<i128>()
         };
@@ -170,13 +171,13 @@ impl<'a> Frontier<'a> {
     }
 
     fn state(&self, edge: usize) -> (bool, bool) {
-        let Edge { is_output, crossing, .. } = self.dag.edges[edge];
+        let Edge { is_kept, crossing, .. } = self.dag.edges[edge];
         let is_read = self.left[edge] > 0;
         let refuses = match crossing {
             Crossing::Allowed => false,
             Crossing::AsResult => is_read,
             Crossing::Never => true,
         };
-        (is_read || is_output, refuses)
+        (is_read || is_kept, refuses)
     }
 }

@@ -23,11 +23,14 @@ use super::skeleton::{self, Written};
 pub struct DivideOptions {
     /// Most blocks to make; the protocol allows 64.
     pub blocks_max: usize,
+    /// Whether all outputs are wanted together behind the last block, because a card reads them there.
+    /// Else each leaves from the block that makes it, and crosses no cut that nothing behind needs it for.
+    pub keeps_outputs: bool,
 }
 
 impl Default for DivideOptions {
     fn default() -> Self {
-        Self { blocks_max: BLOCKS_MAX }
+        Self { blocks_max: BLOCKS_MAX, keeps_outputs: false }
     }
 }
 
@@ -69,7 +72,7 @@ pub fn divide(
             return Err(ModelError::SizeUnknown { tensor: name.clone() });
         }
     }
-    let computing = Computing::of(graph, sizes);
+    let computing = Computing::of(graph, sizes, options.keeps_outputs);
     let mut order = best_order(&computing.dag);
     let blocks_max = options.blocks_max.clamp(1, BLOCKS_MAX);
     let regions = arrange(&computing.dag, &mut order, least_share(blocks_max));
@@ -88,15 +91,15 @@ pub fn divide(
     let inputs: Vec<u32> = links.inputs.iter().filter_map(|tensor| tensors.index(*tensor)).collect();
     let outputs =
         |tensors: &mut Tensors| links.outputs.iter().filter_map(|tensor| tensors.index(*tensor)).collect();
-    let crossing = crossing_tensors(&computing, &order, &bounds[1..bounds.len() - 1]);
-    let mut cuts = vec![inputs.clone()];
-    cuts.extend(
-        crossing.into_iter().map(|cut| cut.into_iter().filter_map(|tensor| tensors.index(tensor)).collect()),
-    );
+    let inner = cuts_at(&computing, &order, &bounds[1..bounds.len() - 1], &mut tensors);
     let outputs: Vec<u32> = outputs(&mut tensors);
-    cuts.push(outputs.clone());
-    cuts.iter_mut().for_each(|cut| cut.sort_unstable());
-    let cuts = cuts.into_iter().map(|tensors| Cut { tensors }).collect();
+    let sorted = |mut tensors: Vec<u32>| {
+        tensors.sort_unstable();
+        Cut::crossed_by(tensors)
+    };
+    let first_cut = sorted(inputs.clone());
+    let last_cut = sorted(outputs.clone());
+    let cuts = std::iter::once(first_cut).chain(inner).chain([last_cut]).collect();
 
     let regions = regions.iter().map(|region| self::region(&computing, &order, &bounds, region, &tensors));
     let regions = regions.collect();
@@ -128,21 +131,34 @@ impl Tensors<'_> {
     }
 }
 
-/// For each of these positions of the order, the tensors of the graph that cross there.
-fn crossing_tensors(computing: &Computing, order: &[usize], positions: &[usize]) -> Vec<Vec<usize>> {
+/// The cuts at these positions of the order.
+fn cuts_at(computing: &Computing, order: &[usize], positions: &[usize], tensors: &mut Tensors) -> Vec<Cut> {
     let dag = &computing.dag;
+    let links = &tensors.graph.links;
+    let is_output: Vec<bool> =
+        computing.tensors.iter().map(|tensor| links.outputs.contains(tensor)).collect();
     let mut frontier = Frontier::new(dag);
     let mut made = vec![false; dag.edges.len()];
     dag.inputs.iter().for_each(|edge| made[*edge] = true);
-    let mut crossing = Vec::with_capacity(positions.len());
+    let mut cuts = Vec::with_capacity(positions.len());
     for (index, node) in order.iter().enumerate() {
-        if positions.get(crossing.len()) == Some(&index) {
-            crossing.push(frontier.live(&made).into_iter().map(|edge| computing.tensors[edge]).collect());
+        if positions.get(cuts.len()) == Some(&index) {
+            let live = frontier.live(&made);
+            let is_settled =
+                |edge: &usize| made[*edge] && is_output[*edge] && live.binary_search(edge).is_err();
+            let settled: Vec<usize> = (0..made.len()).filter(is_settled).collect();
+            let mut listed = |edges: Vec<usize>| {
+                let indices = edges.iter().filter_map(|edge| tensors.index(computing.tensors[*edge]));
+                let mut indices: Vec<u32> = indices.collect();
+                indices.sort_unstable();
+                indices
+            };
+            cuts.push(Cut { tensors: listed(live), settled: listed(settled) });
         }
         frontier.run(*node);
         dag.writes[*node].iter().for_each(|edge| made[*edge] = true);
     }
-    crossing
+    cuts
 }
 
 /// A region in terms of the blocks between these bounds of the order.

@@ -37,8 +37,8 @@ pub struct Partition {
     pub weights: Vec<PartitionWeight>,
     /// What it reads, all from the cut before it, in the order of the model's inputs.
     pub inputs: Vec<TensorSpec>,
-    /// What it makes for the cut behind it, in the order of the model's outputs. What else is in that
-    /// cut was in the cut before and passes by.
+    /// What it makes of what is there at the cut behind it, settled outputs of the model included. What else
+    /// is there was there at the cut before and passes by.
     pub outputs: Vec<TensorSpec>,
 }
 
@@ -80,7 +80,8 @@ pub fn extract(
         return Err(mismatch("nodes read what does not cross the cut before them"));
     }
     let is_result = |tensor: usize| made.contains(&tensor) || (is_last && links.constant[tensor]);
-    let outputs = specs(&cut_behind.tensors, &is_result)?;
+    let there: Vec<u32> = cut_behind.there().collect();
+    let outputs = specs(&there, &is_result)?;
     if outputs.is_empty() {
         return Err(mismatch("blocks without a result"));
     }

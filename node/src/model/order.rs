@@ -139,7 +139,7 @@ mod tests {
         let edge = |(index, bytes): (usize, &u64)| Edge {
             bytes: *bytes,
             readers: readers(index),
-            is_output: readers(index) == 0,
+            is_kept: readers(index) == 0,
             crossing: Crossing::Allowed,
         };
         let before = |reads: &&[usize]| reads.iter().filter(|edge| **edge > 0).map(|edge| edge - 1).collect();

@@ -50,8 +50,9 @@ fn bytes_of(name: &str) -> u64 {
     4 * (1 + name.bytes().fold(7u64, |sum, byte| sum * 31 + u64::from(byte)) % 1000)
 }
 
-/// Tensors that cross before each block, found by looking at all readers behind it.
-fn crossing(divided: &Divided, cut: u16) -> HashSet<String> {
+/// Tensors that cross before each block, found by looking at all readers behind it, of which the caller is
+/// one if outputs are kept to the end.
+fn crossing(divided: &Divided, cut: u16, keeps_outputs: bool) -> HashSet<String> {
     let graph = &divided.skeleton.graph;
     let blocks = &divided.manifest.blocks;
     let start = blocks.get(usize::from(cut)).map_or(graph.node.len(), |block| block.first_node as usize);
@@ -61,7 +62,8 @@ fn crossing(divided: &Divided, cut: u16) -> HashSet<String> {
             constant.extend(node.output.iter().map(String::as_str));
         }
     }
-    let outputs: Vec<&str> = graph.output.iter().map(|info| info.name()).collect();
+    let kept = graph.output.iter().filter(|_| keeps_outputs);
+    let outputs: Vec<&str> = kept.map(|info| info.name()).collect();
     let read_behind: HashSet<&str> =
         graph.node[start..].iter().flat_map(reads_of).chain(outputs.iter().copied()).collect();
     let before = graph.node[..start].iter().flat_map(|node| &node.output).map(String::as_str);
@@ -74,10 +76,11 @@ proptest! {
     fn every_chain_of_parts_computes_what_the_whole_does(
         model in generated(),
         blocks_max in 1usize..20,
+        keeps_outputs: bool,
         bounds in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let graph = model.parse();
-        let divided = Divided::new(&graph, bytes_of, blocks_max);
+        let divided = Divided::with(&graph, bytes_of, DivideOptions { blocks_max, keeps_outputs });
         let blocks = divided.manifest.block_count();
         prop_assert!(usize::from(blocks) <= blocks_max);
         let inputs: HashMap<String, u64> = [("x".to_owned(), 1), ("y".to_owned(), 2)].into();
@@ -104,7 +107,7 @@ proptest! {
         }
         for cut in 1..blocks {
             let listed: HashSet<String> = divided.cut(cut).into_iter().map(str::to_owned).collect();
-            prop_assert_eq!(listed, crossing(&divided, cut));
+            prop_assert_eq!(listed, crossing(&divided, cut, keeps_outputs));
         }
     }
 

@@ -137,8 +137,11 @@ pub(super) struct Divided {
 
 impl Divided {
     pub(super) fn new(graph: &Graph, bytes_of: impl Fn(&str) -> u64, blocks_max: usize) -> Self {
-        let division =
-            divide(graph, &sizes(graph, bytes_of), &DivideOptions { blocks_max }).expect("divisible");
+        Self::with(graph, bytes_of, DivideOptions { blocks_max, ..DivideOptions::default() })
+    }
+
+    pub(super) fn with(graph: &Graph, bytes_of: impl Fn(&str) -> u64, options: DivideOptions) -> Self {
+        let division = divide(graph, &sizes(graph, bytes_of), &options).expect("divisible");
         let manifest = division.manifest("m", "v", OrtLevel::Off, 1.0);
         assert_eq!(manifest.check(), Ok(()));
         let skeleton = Skeleton::parse(&division.skeleton, &manifest).expect("own skeleton");
@@ -182,17 +185,27 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Runs the parts between these bounds one after the other, only the tensors of each cut travelling.
+/// Runs the parts between these bounds one after the other, only the tensors of each cut travelling; gives
+/// what each part sends to the origin.
+///
+/// # Panics
+/// When an output leaves twice.
 pub(super) fn run_chain(
     divided: &Divided,
     bounds: &[u16],
     inputs: &HashMap<String, u64>,
 ) -> HashMap<String, u64> {
+    let manifest = &divided.manifest;
     let mut values = inputs.clone();
+    let mut results = HashMap::new();
     for (first, end) in bounds.iter().zip(&bounds[1..]) {
         let cut = divided.cut(*first);
         values.retain(|name, _| cut.contains(&name.as_str()));
         run_on_symbols(&divided.part(*first, *end).model, &mut values);
+        for tensor in manifest.results_of(&(*first..*end), &(0..manifest.block_count())) {
+            let name = &manifest.tensors[tensor as usize].name;
+            assert_eq!(results.insert(name.clone(), values[name]), None, "{name} leaves twice");
+        }
     }
-    values
+    results
 }

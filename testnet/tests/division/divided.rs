@@ -87,8 +87,8 @@ impl Divided {
         Ok(tensors)
     }
 
-    /// Runs the parts between these cuts, only what crosses travelling. `look` sees what is there at each
-    /// cut behind a part.
+    /// Runs the parts between these cuts, only what crosses travelling and settled outputs kept. `look` sees
+    /// what is there at each cut behind a part.
     pub(crate) fn chain(
         &self,
         bounds: &[u16],
@@ -98,8 +98,8 @@ impl Divided {
         let mut tensors = self.inputs.clone();
         for (first, end) in bounds.iter().zip(&bounds[1..]) {
             self.run(self.part(*first..*end, level)?, &mut tensors)?;
-            let crossing: Vec<&str> = self.manifest.cut_specs(*end).map(|spec| spec.name.as_str()).collect();
-            tensors.retain(|name, _| crossing.contains(&name.as_str()));
+            let there: Vec<u32> = self.manifest.cuts[usize::from(*end)].there().collect();
+            tensors = self.named(&tensors, &there);
             look(*end, &tensors)?;
         }
         Ok(())
@@ -108,10 +108,6 @@ impl Divided {
     /// Runs all blocks, those of parallel regions branch by branch, each on what it reads alone.
     pub(crate) fn branch_by_branch(&self, level: OrtLevel) -> Result<Tensors> {
         let manifest = &self.manifest;
-        let named = |tensors: &Tensors, wanted: &[u32]| -> Tensors {
-            let names = wanted.iter().map(|tensor| &manifest.tensors[*tensor as usize].name);
-            names.filter_map(|name| Some((name.clone(), tensors.get(name)?.clone()))).collect()
-        };
         let mut tensors = self.inputs.clone();
         let mut block = 0;
         while block < manifest.block_count() {
@@ -122,17 +118,23 @@ impl Divided {
             };
             let mut made = tensors.clone();
             for branch in region.map(|region| region.branches.as_slice()).unwrap_or_default() {
-                let mut apart = named(&tensors, &branch.reads);
+                let mut apart = self.named(&tensors, &branch.reads);
                 self.run(self.part(branch.first..branch.end, level)?, &mut apart)?;
-                made.extend(named(&apart, &manifest.made_by(branch.first..branch.end)));
+                made.extend(self.named(&apart, &manifest.made_by(branch.first..branch.end)));
             }
             if region.is_none() {
                 self.run(self.part(block..end, level)?, &mut made)?;
             }
-            tensors = named(&made, &manifest.cuts[usize::from(end)].tensors);
+            let there: Vec<u32> = manifest.cuts[usize::from(end)].there().collect();
+            tensors = self.named(&made, &there);
             block = end;
         }
         Ok(tensors)
+    }
+
+    fn named(&self, tensors: &Tensors, wanted: &[u32]) -> Tensors {
+        let names = wanted.iter().map(|tensor| &self.manifest.tensors[*tensor as usize].name);
+        names.filter_map(|name| Some((name.clone(), tensors.get(name)?.clone()))).collect()
     }
 
     fn part(&self, blocks: Range<u16>, level: OrtLevel) -> Result<PartitionSource> {

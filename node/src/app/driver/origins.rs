@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stormo_protocol::control::{Prepare, Request, Response};
-use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign, StageTrace};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
 use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
-use stormo_protocol::plan::Plan;
+use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::task::AbortHandle;
 
+use super::result::{Arrived, Collection};
 use super::signature::{outputs_of, what_to_run};
 use super::{Driver, Event};
 use crate::app::calls::{Answer, CallError, InferOptions, Reply};
 use crate::ends::Described;
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
-use crate::net::{OutgoingFrame, Progress, SignReader, SignWriter, signs};
+use crate::net::{OutgoingFrame, Progress, SignReader};
 use crate::serve::json::{RequestView, StageTraceView};
 
 /// Requests under way that entered here; more are refused at once.
@@ -63,16 +64,9 @@ pub(super) struct Pending {
     deadline_ms: u64,
     /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
     tried: Vec<Plan>,
-    result: Option<Collected>,
-    result_signs: Option<SignWriter>,
+    result: Collection,
     delivering: Option<AbortHandle>,
     reply: Reply<Answer>,
-}
-
-struct Collected {
-    traces: Vec<StageTrace>,
-    tensors: Vec<Tensor>,
-    receive_time: Duration,
 }
 
 impl Pending {
@@ -82,6 +76,18 @@ impl Pending {
 
     fn plan_of(&self, attempt: u16) -> Option<&Plan> {
         self.tried.get(usize::from(attempt.checked_sub(1)?))
+    }
+
+    /// What a stage of a plan sends here, as indices into the manifest's tensors.
+    fn results_of(&self, stage: &Stage) -> Vec<u32> {
+        self.manifest.results_of(&stage.blocks(), &self.blocks)
+    }
+
+    /// Whether all parts of an attempt's result are here.
+    fn is_complete(&self, attempt: u16) -> bool {
+        let Some(plan) = self.plan_of(attempt) else { return false };
+        let mut stages = (0u16..).zip(&plan.stages);
+        stages.all(|(index, stage)| self.results_of(stage).is_empty() || self.result.has(attempt, index))
     }
 }
 
@@ -153,8 +159,7 @@ impl Driver {
             started: Instant::now(),
             deadline_ms: self.now_ms() + u64::from(timeout_ms),
             tried: Vec::new(),
-            result: None,
-            result_signs: None,
+            result: Collection::default(),
             delivering: None,
             reply,
         };
@@ -369,40 +374,31 @@ impl Driver {
     ) -> Result<SignReader, Refusal> {
         let pending = self.origins.get_mut(&header.key.request).ok_or(Refusal::NotWaiting)?;
         let plan = pending.plan_of(header.key.attempt).ok_or(Refusal::NotWaiting)?;
-        let last = plan.stages.last().ok_or(Refusal::NotWaiting)?;
-        let edge = Edge { from: plan.stages.len() as u16 - 1, to: ORIGIN };
-        if last.node != from || header.key.edge != edge || header.plan != plan.id() {
+        let from_stage = header.key.edge.from;
+        let stage = plan.stages.get(usize::from(from_stage)).ok_or(Refusal::NotMyStage)?;
+        if stage.node != from || header.plan != plan.id() {
             return Err(Refusal::NotMyStage);
         }
-        if !pending.manifest.are_the_cut(pending.blocks.end, specs) {
+        let results = pending.results_of(stage);
+        if results.is_empty() || !pending.manifest.are(&results, specs) {
             return Err(Refusal::WrongTensors);
         }
-        let (writer, reader) = signs();
-        pending.result_signs = Some(writer);
-        Ok(reader)
+        pending.result.begin(header.key.attempt, from_stage)
     }
 
-    pub(super) fn on_result(
-        &mut self,
-        _from: NodeId,
-        header: Header,
-        traces: Vec<StageTrace>,
-        tensors: Vec<Tensor>,
-        receive_time: Duration,
-    ) {
-        let DeliveryKey { request, attempt, .. } = header.key;
-        if let Some(pending) = self.origins.get_mut(&request) {
-            pending.result = Some(Collected { traces, tensors, receive_time });
-            if let Some(signs) = &pending.result_signs {
-                signs.send_replace(Sign::Passed);
-            }
+    pub(super) fn on_result(&mut self, header: Header, arrived: Arrived) {
+        let DeliveryKey { request, attempt, edge } = header.key;
+        let Some(pending) = self.origins.get_mut(&request) else { return };
+        pending.result.arrived(attempt, edge.from, arrived);
+        if pending.is_complete(attempt) {
             self.on_origin(request, OriginEvent::Result(attempt));
         }
     }
 
     fn answer(&mut self, request: RequestId, attempt: u16) {
         let Some(mut pending) = self.origins.remove(&request) else { return };
-        let (Some(plan), Some(result)) = (pending.plan_of(attempt).cloned(), pending.result.take()) else {
+        let (Some(plan), Some(result)) = (pending.plan_of(attempt).cloned(), pending.result.take(attempt))
+        else {
             return pending.fail(CallError::Failed("the result was lost inside this node".into()));
         };
         let latency_ms = pending.started.elapsed().as_secs_f64() * 1000.0;

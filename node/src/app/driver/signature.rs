@@ -36,12 +36,12 @@ pub(super) fn what_to_run(
     Ok((blocks, ordered.collect()))
 }
 
-/// What a caller wants of the last cut: the model's outputs in its order, or their meaning.
+/// What a caller wants of a result: the model's outputs in its order, or their meaning.
 pub(super) fn outputs_of(manifest: &Manifest, blocks: &Range<u16>, result: &[Tensor]) -> Vec<Tensor> {
-    let cut = &manifest.cuts[usize::from(blocks.end)].tensors;
-    let wanted = if blocks.end == manifest.graph_blocks().end { &manifest.outputs } else { cut };
-    let place = |index: &u32| cut.iter().position(|tensor| tensor == index);
-    wanted.iter().filter_map(|index| result.get(place(index)?).cloned()).collect()
+    let last = &manifest.cuts[usize::from(blocks.end)].tensors;
+    let wanted = if blocks.end == manifest.graph_blocks().end { &manifest.outputs } else { last };
+    let found = |index: &u32| result.iter().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned();
+    wanted.iter().filter_map(found).collect()
 }
 
 /// One tensor per input, as the model declares them.

@@ -16,6 +16,7 @@ use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::task::AbortHandle;
 
 use super::hosting::PartitionKey;
+use super::result::Arrived;
 use super::{Driver, Event};
 use crate::ends::{Described, Work, WorkError};
 use crate::engine::{Ran, RunError};
@@ -57,16 +58,21 @@ pub(super) struct HostedStage {
     deadline_ms: u64,
     signs: Option<SignWriter>,
     input: Vec<Tensor>,
+    /// What of the work goes to the origin, as indices into the manifest's tensors.
+    results: Vec<u32>,
+    /// For the next stage.
     output: Vec<Tensor>,
+    /// For the origin.
+    result: Vec<Tensor>,
     traces: Vec<StageTrace>,
     received_ms: f64,
     running: Option<AbortHandle>,
-    delivering: Option<AbortHandle>,
+    delivering: Vec<AbortHandle>,
 }
 
 impl Drop for HostedStage {
     fn drop(&mut self) {
-        for task in [self.running.take(), self.delivering.take()].into_iter().flatten() {
+        for task in self.running.take().into_iter().chain(self.delivering.drain(..)) {
             task.abort();
         }
     }
@@ -105,7 +111,9 @@ impl Driver {
             if self.stages.len() >= STAGES_MAX {
                 return Err(Refusal::Overloaded);
             }
-            let Some((machine, actions)) = Stage::announced(plan.clone(), index as u16) else { continue };
+            let results = manifest.results_of(&stage.blocks(), &covered);
+            let announced_stage = Stage::announced(plan.clone(), index as u16, !results.is_empty());
+            let Some((machine, actions)) = announced_stage else { continue };
             let graph = manifest.graph_part(stage.blocks());
             let partition = PartitionKey { deployment: plan.deployment, first: graph.start, end: graph.end };
             let hosted = HostedStage {
@@ -116,11 +124,13 @@ impl Driver {
                 deadline_ms,
                 signs: None,
                 input: Vec::new(),
+                results,
                 output: Vec::new(),
+                result: Vec::new(),
                 traces: Vec::new(),
                 received_ms: 0.0,
                 running: None,
-                delivering: None,
+                delivering: Vec::new(),
             };
             self.stages.insert(key, hosted);
             announced.push((key, actions));
@@ -202,9 +212,9 @@ impl Driver {
 
     /// Tensors that were accepted are here.
     pub(super) fn on_received(&mut self, received: Received) {
-        let Received { header, mut traces, tensors, receive_time, from } = received;
+        let Received { header, mut traces, tensors, receive_time, .. } = received;
         if header.key.edge.to == ORIGIN {
-            return self.on_result(from, header, traces, tensors, receive_time);
+            return self.on_result(header, Arrived { traces, tensors, receive_time });
         }
         let key = stage_key(header.key);
         let received_ms = self.started.elapsed().as_secs_f64() * 1000.0;
@@ -235,10 +245,10 @@ impl Driver {
             return self.on_input_delivery(key, progress);
         }
         let event = match progress {
-            Progress::Taken(..) => StageEvent::Taken,
-            Progress::Passed => StageEvent::Passed,
-            Progress::Refused(stage, reason) => StageEvent::Refused(stage, reason),
-            Progress::Lost => StageEvent::Lost,
+            Progress::Taken(..) => StageEvent::Taken(key.edge),
+            Progress::Passed => StageEvent::Passed(key.edge),
+            Progress::Refused(stage, reason) => StageEvent::Refused(key.edge, stage, reason),
+            Progress::Lost => StageEvent::Lost(key.edge),
         };
         let stage = StageKey { request: key.request, attempt: key.attempt, stage: key.edge.from };
         self.on_stage(stage, event);
@@ -254,7 +264,10 @@ impl Driver {
                     trace.wait_us = ((since_ms * 1000.0) as u32).saturating_sub(trace.run_us);
                 }
                 let input = std::mem::take(&mut hosted.input);
-                hosted.output = cut_tensors(&hosted.manifest, hosted.blocks().end, &input, &ran.outputs);
+                let there = |tensors: &[u32]| of_these(&hosted.manifest, tensors, &input, &ran.outputs);
+                let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().end)];
+                let output = if hosted.is_last() { Vec::new() } else { there(&cut.tensors) };
+                (hosted.result, hosted.output) = (there(&hosted.results), output);
                 // With an end beside it, the time is not the session's alone.
                 if hosted.blocks() == hosted.key.blocks() {
                     self.hosting.ran(hosted.key, ran.ran);
@@ -364,11 +377,12 @@ impl Driver {
         let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
         let remaining_ms = hosted.deadline_ms.saturating_sub(now_ms) as u32;
         let plan = hosted.machine.plan().id();
-        let header = Header::of(delivery, plan, remaining_ms, &hosted.traces, &hosted.output);
-        let frame = OutgoingFrame { header, traces: hosted.traces.clone(), tensors: hosted.output.clone() };
+        let tensors = if edge.to == ORIGIN { &hosted.result } else { &hosted.output };
+        let header = Header::of(delivery, plan, remaining_ms, &hosted.traces, tensors);
+        let frame = OutgoingFrame { header, traces: hosted.traces.clone(), tensors: tensors.clone() };
         let delivering = self.deliver(to, frame);
         if let (Some(hosted), Some(delivering)) = (self.stages.get_mut(&key), delivering) {
-            hosted.delivering = Some(delivering);
+            hosted.delivering.push(delivering);
         }
     }
 
@@ -436,6 +450,10 @@ impl Driver {
 }
 
 impl HostedStage {
+    fn is_last(&self) -> bool {
+        usize::from(self.index) + 1 == self.machine.plan().stages.len()
+    }
+
     fn blocks(&self) -> Range<u16> {
         let stage = usize::from(self.index);
         self.machine.plan().stages.get(stage).map_or(0..0, |stage| stage.blocks())
@@ -464,9 +482,9 @@ fn sender_of(plan: &Plan, stage: u16) -> (NodeId, Edge) {
     }
 }
 
-/// The tensors of a cut, in its order: what the partition made, and what passed it by.
-fn cut_tensors(manifest: &Manifest, cut: u16, input: &[Tensor], made: &[Tensor]) -> Vec<Tensor> {
+/// These tensors of the manifest, in this order: what the partition made, and what passed it by.
+fn of_these(manifest: &Manifest, tensors: &[u32], input: &[Tensor], made: &[Tensor]) -> Vec<Tensor> {
     let all = || made.iter().chain(input);
-    let tensors = manifest.cuts[usize::from(cut)].tensors.iter();
-    tensors.filter_map(|index| all().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned()).collect()
+    let found = |index: &u32| all().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned();
+    tensors.iter().filter_map(found).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::model::DivideOptions;
 use crate::model::messages::AttributeProto;
 use crate::model::testing::{
     Builder, Divided, chain, constant, node, run_chain, run_on_symbols, weight, with_body,
@@ -57,34 +58,48 @@ fn a_residual_crosses_beside_the_branch() {
     assert_eq!((names(&part.inputs), names(&part.outputs)), (vec!["b"], vec!["c"]));
 }
 
-#[test]
-fn branches_join_and_an_early_output_travels_to_the_end() {
+fn with_an_early_output() -> Builder {
     let model =
         Builder::new().input("x", &[4]).node("Relu", &["x"], &["early"]).node("Neg", &["early"], &["l"]);
-    let model = model.node("Exp", &["early"], &["r"]).node("Concat", &["l", "r"], &["j"]).node(
-        "Sqrt",
-        &["j"],
-        &["y"],
-    );
-    let divided = divided(&model.output("early").output("y"));
+    let model = model.node("Exp", &["early"], &["r"]).node("Concat", &["l", "r"], &["j"]);
+    model.node("Sqrt", &["j"], &["y"]).output("early").output("y")
+}
+
+#[test]
+fn branches_join_and_an_early_output_crosses_only_while_it_is_read() {
+    let divided = divided(&with_an_early_output());
+    let manifest = &divided.manifest;
+    let crosses = |cut| divided.cut(cut).contains(&"early");
+    assert_eq!((0..=5).map(crosses).collect::<Vec<_>>(), [false, true, true, false, false, true]);
+    assert_eq!(manifest.output_specs().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["early", "y"]);
+    // Read until the third block has run, it leaves from there, though the first made it.
+    let results = (0..5).map(|block| manifest.results_of(&(block..block + 1), &(0..5)));
+    assert_eq!(results.map(|results| results.len()).collect::<Vec<_>>(), [0, 0, 1, 0, 1]);
+}
+
+#[test]
+fn outputs_that_a_card_reads_cross_to_the_end() {
+    let graph = with_an_early_output().parse();
+    let options = DivideOptions { keeps_outputs: true, ..DivideOptions::default() };
+    let divided = Divided::with(&graph, |_| 16, options);
     let last = divided.manifest.block_count();
     for cut in 1..=last {
         assert!(divided.cut(cut).contains(&"early"), "cut {cut}");
     }
-    assert_eq!(
-        divided.manifest.output_specs().map(|spec| spec.name.as_str()).collect::<Vec<_>>(),
-        ["early", "y"]
-    );
 }
 
 #[test]
-fn an_input_that_is_an_output_passes_by_and_a_constant_output_comes_last() {
+fn an_input_that_is_an_output_leaves_at_once_and_a_constant_output_comes_last() {
     let mut model = chain(3).weight("w", 4).output("x").output("c").output("w");
     model.graph().node.push(constant("c", 2));
     let graph = model.parse();
     let divided = Divided::new(&graph, |_| 16, 64);
     let last = divided.manifest.block_count();
-    assert!((0..=last).all(|cut| divided.cut(cut).contains(&"x")));
+    let first = divided.manifest.results_of(&(0..1), &(0..last));
+    assert_eq!(
+        first.iter().map(|tensor| &divided.manifest.tensors[*tensor as usize].name).collect::<Vec<_>>(),
+        ["x"]
+    );
     assert_eq!(names(&divided.part(last - 1, last).outputs), ["t3", "c", "w"]);
     assert_eq!(names(&divided.part(0, last).outputs), ["t3", "c", "w"]);
 }

@@ -1,0 +1,113 @@
+//! The result of a request, collected at its origin: each of the model's outputs comes from the stage that
+//! makes it, so the parts of one attempt arrive in any order, and those of several attempts mingle.
+
+use std::time::Duration;
+
+use stormo_protocol::frame::{Sign, StageTrace};
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::tensor::Tensor;
+
+use crate::net::{SignReader, SignWriter, signs};
+
+/// What is there of a result, or on its way.
+#[derive(Default)]
+pub(super) struct Collection {
+    parts: Vec<Part>,
+}
+
+/// What one stage of one attempt gives.
+struct Part {
+    attempt: u16,
+    stage: u16,
+    signs: SignWriter,
+    arrived: Option<Arrived>,
+}
+
+/// A frame of results.
+pub(super) struct Arrived {
+    pub traces: Vec<StageTrace>,
+    pub tensors: Vec<Tensor>,
+    pub receive_time: Duration,
+}
+
+impl Part {
+    fn is(&self, attempt: u16, stage: u16) -> bool {
+        (self.attempt, self.stage) == (attempt, stage)
+    }
+}
+
+impl Collection {
+    /// A stage begins to send its part. One that is still on its way from an earlier delivery is not
+    /// waited for.
+    ///
+    /// # Errors
+    /// `Duplicate`, if it is here already.
+    pub(super) fn begin(&mut self, attempt: u16, stage: u16) -> Result<SignReader, Refusal> {
+        if self.has(attempt, stage) {
+            return Err(Refusal::Duplicate);
+        }
+        self.parts.retain(|part| !part.is(attempt, stage));
+        let (signs, reader) = signs();
+        self.parts.push(Part { attempt, stage, signs, arrived: None });
+        Ok(reader)
+    }
+
+    /// A part is here; its sender may let go of it.
+    pub(super) fn arrived(&mut self, attempt: u16, stage: u16, arrived: Arrived) {
+        if let Some(part) = self.parts.iter_mut().find(|part| part.is(attempt, stage)) {
+            part.arrived = Some(arrived);
+            part.signs.send_replace(Sign::Passed);
+        }
+    }
+
+    /// Whether a part is here.
+    pub(super) fn has(&self, attempt: u16, stage: u16) -> bool {
+        self.parts.iter().any(|part| part.is(attempt, stage) && part.arrived.is_some())
+    }
+
+    /// All that came of an attempt: its tensors, and what the last stage's frame said of the way there.
+    pub(super) fn take(&mut self, attempt: u16) -> Option<Arrived> {
+        let parts = std::mem::take(&mut self.parts);
+        let mut parts: Vec<Part> = parts.into_iter().filter(|part| part.attempt == attempt).collect();
+        parts.sort_by_key(|part| part.stage);
+        let mut arrived = parts.into_iter().filter_map(|part| part.arrived).rev();
+        let mut whole = arrived.next()?;
+        arrived.for_each(|early| whole.tensors.extend(early.tensors));
+        Some(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(stage: u16, tensors: usize) -> Arrived {
+        let image = || crate::ends::bytes_tensor("x", &[0]).expect("a tensor");
+        let traces = vec![StageTrace { stage, ..StageTrace::default() }];
+        Arrived { traces, tensors: (0..tensors).map(|_| image()).collect(), receive_time: Duration::ZERO }
+    }
+
+    #[test]
+    fn parts_of_one_attempt_make_the_result_in_any_order() {
+        let mut collection = Collection::default();
+        for (attempt, stage) in [(2, 1), (1, 0), (2, 0)] {
+            let signs = collection.begin(attempt, stage).expect("begun");
+            assert!(!collection.has(attempt, stage));
+            collection.arrived(attempt, stage, part(stage, 1));
+            assert!(collection.has(attempt, stage) && *signs.borrow() == Sign::Passed);
+            assert!(matches!(collection.begin(attempt, stage), Err(Refusal::Duplicate)));
+        }
+        let whole = collection.take(2).expect("whole");
+        assert_eq!((whole.tensors.len(), whole.traces[0].stage), (2, 1));
+        assert!(collection.take(1).is_none());
+    }
+
+    #[test]
+    fn a_part_that_broke_off_may_come_again() {
+        let mut collection = Collection::default();
+        collection.begin(1, 0).expect("begun");
+        collection.begin(1, 0).expect("begun again");
+        collection.arrived(1, 0, part(0, 1));
+        assert_eq!(collection.take(1).map(|whole| whole.tensors.len()), Some(1));
+    }
+}
