@@ -1,11 +1,8 @@
 //! A divided variant as all nodes agree on it: tensors, cuts, blocks, weights, reference profile.
 //! The graph itself is an object of the pool; how it is divided and extracted is not said here.
 
-mod cut;
-
 use std::ops::Range;
 
-pub use cut::{CodecFigures, Cut};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ObjectId;
@@ -34,6 +31,29 @@ pub struct ObjectRef {
     pub id: ObjectId,
     /// Their length.
     pub bytes: u64,
+}
+
+/// The tensors at a frontier between blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// What crosses: all that was computed (or given) before it and is read after it. Indices into
+    /// [`Manifest::tensors`], ascending.
+    pub tensors: Vec<u32>,
+    /// Outputs of the model that are there already and that nothing reads any more: they need not cross,
+    /// but leave for the origin from the stage that made them. Likewise indices, ascending.
+    pub settled: Vec<u32>,
+}
+
+impl Cut {
+    /// A cut that all its tensors cross.
+    pub fn crossed_by(tensors: Vec<u32>) -> Self {
+        Self { tensors, settled: Vec::new() }
+    }
+
+    /// All that is there: what crosses, and what is settled.
+    pub fn there(&self) -> impl Iterator<Item = u32> {
+        self.tensors.iter().chain(&self.settled).copied()
+    }
 }
 
 /// The tensor that an encoded image travels as: its bytes, as many as it has.
@@ -140,8 +160,6 @@ pub struct Manifest {
     pub cuts: Vec<Cut>,
     /// Parallel regions, from the first to the last; they do not overlap.
     pub regions: Vec<Region>,
-    /// Images that the codecs' losses were measured on; 0 if they were not.
-    pub loss_samples: u16,
     /// Speed of the node that measured `time_us`, in millions of floating-point operations a second.
     pub reference_mflops: f64,
 }
@@ -221,9 +239,6 @@ impl Manifest {
         }
         if next_node as usize > GRAPH_NODES_MAX {
             return Err(BadManifest::Count("too many nodes"));
-        }
-        for (index, cut) in self.cuts.iter().enumerate() {
-            cut.check_codecs(self.cut_bytes(index as u16))?;
         }
         self.check_ends()?;
         self.check_regions()
@@ -324,13 +339,13 @@ impl Manifest {
     }
 
     /// Whether tensors of these descriptions, in this order, are those that cross a cut.
-    pub fn are_the_cut<'a>(&self, cut: u16, specs: impl ExactSizeIterator<Item = &'a TensorSpec>) -> bool {
+    pub fn are_the_cut(&self, cut: u16, specs: &[TensorSpec]) -> bool {
         let tensors = self.cuts.get(usize::from(cut)).map(|cut| cut.tensors.as_slice()).unwrap_or_default();
         self.are(tensors, specs)
     }
 
     /// Whether tensors of these descriptions, in this order, are these of the manifest.
-    pub fn are<'a>(&self, tensors: &[u32], specs: impl ExactSizeIterator<Item = &'a TensorSpec>) -> bool {
+    pub fn are(&self, tensors: &[u32], specs: &[TensorSpec]) -> bool {
         tensors.len() == specs.len()
             && tensors.iter().zip(specs).all(|(index, spec)| self.is_of(*index, spec))
     }
@@ -454,7 +469,6 @@ mod tests {
             blocks: vec![block(0, &[0, 1]), block(2, &[1])],
             cuts: [0, 1, 2].map(|index| Cut::crossed_by(vec![index])).to_vec(),
             regions: Vec::new(),
-            loss_samples: 0,
             reference_mflops: 1000.0,
         }
     }
@@ -511,10 +525,10 @@ mod tests {
         let manifest = with_ends();
         let encoded =
             |length| TensorSpec { name: ENCODED_IMAGE.into(), dtype: DType::U8, shape: vec![length] };
-        assert!(manifest.are_the_cut(0, [encoded(50)].iter()));
-        assert!(!manifest.are_the_cut(0, [encoded(51)].iter()));
-        assert!(!manifest.are_the_cut(1, [encoded(50)].iter()));
-        assert!(!manifest.are_the_cut(0, [].iter()));
+        assert!(manifest.are_the_cut(0, &[encoded(50)]));
+        assert!(!manifest.are_the_cut(0, &[encoded(51)]));
+        assert!(!manifest.are_the_cut(1, &[encoded(50)]));
+        assert!(!manifest.are_the_cut(0, &[]));
     }
 
     #[test]
@@ -551,7 +565,7 @@ mod tests {
         manifest.blocks.push(third);
         manifest.tensors.push(TensorSpec { name: "b".into(), dtype: DType::F32, shape: vec![1] });
         manifest.outputs = vec![1, 2];
-        let inner = Cut { settled: vec![1], ..Cut::crossed_by(vec![3]) };
+        let inner = Cut { tensors: vec![3], settled: vec![1] };
         manifest.cuts = vec![Cut::crossed_by(vec![0]), inner.clone(), inner, Cut::crossed_by(vec![1, 2])];
         manifest
     }

@@ -1,6 +1,5 @@
 //! What the front asks of the driver, and what it may be told.
 
-use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{PlanId, RequestId};
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::oneshot;
@@ -9,17 +8,6 @@ use crate::serve::json::{
     DeployBody, DeploymentView, DeploymentsView, ModelView, ModelsView, NodeView, NodesView, PlansView,
     RequestView,
 };
-
-/// What a plan must keep to.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct PlanLimits {
-    /// The first blocks must run where the request entered.
-    pub force_first: bool,
-    /// Likewise the last.
-    pub force_last: bool,
-    /// Accuracy that is enough, 0 to 1; if absent, nothing is lost on the way.
-    pub min_accuracy: Option<f64>,
-}
 
 /// Limits and wishes of a request.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,8 +18,10 @@ pub struct InferOptions {
     pub timeout_ms: Option<u32>,
     /// Latency wished for; a later answer is marked late.
     pub max_latency_ms: Option<f64>,
-    /// What its plan must keep to.
-    pub limits: PlanLimits,
+    /// The first blocks must run where the request entered.
+    pub force_first: bool,
+    /// Likewise the last.
+    pub force_last: bool,
 }
 
 /// An answer and how it came about.
@@ -47,8 +37,6 @@ pub struct Answer {
     pub plan: PlanId,
     /// Peer ids of the stages' hosts.
     pub nodes: Vec<String>,
-    /// How tensors were coded before each stage, and behind the last.
-    pub codecs: Vec<Codec>,
     /// The model's outputs, in its order; or their meaning alone, by its own name.
     pub outputs: Vec<Tensor>,
     /// From the request's arrival to its result.
@@ -110,10 +98,10 @@ pub enum Call {
         all: bool,
         /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
         image: Option<bool>,
-        /// Limits of the request that they are for.
-        limits: PlanLimits,
-        /// The same plans with this codec wherever it is possible, instead of the best codecs.
-        codec: Option<Codec>,
+        /// As in [`InferOptions`].
+        force_first: bool,
+        /// As in [`InferOptions`].
+        force_last: bool,
         /// Where the answer goes.
         reply: Reply<PlansView>,
     },

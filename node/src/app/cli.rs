@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::state::Class;
 
@@ -214,11 +213,6 @@ pub struct DeployArgs {
     /// An image to measure the card's work on [default: a made-up one of 640x480]
     #[arg(long, value_name = "FILE", requires = "card")]
     pub sample_image: Option<PathBuf>,
-    /// A folder of what the model is for (images with --card, .npy or .npz): on some of them is measured what
-    /// codecs make of its tensors and, with a card, what it costs to round these; without, they are never
-    /// rounded.
-    #[arg(long, value_name = "DIR")]
-    pub samples: Option<PathBuf>,
     /// Nodes that host each part [default: 2, or 1 with --parts]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub replicas: Option<u16>,
@@ -258,10 +252,6 @@ pub struct LimitArgs {
     /// Likewise the last.
     #[arg(long)]
     pub force_last: bool,
-    /// Accuracy that is enough, 0 to 1: tensors may then be rounded on their way where that was measured
-    /// to keep it [default: nothing is lost on the way]
-    #[arg(long, value_name = "ACCURACY", value_parser = parse_accuracy)]
-    pub min_accuracy: Option<f64>,
 }
 
 /// `stormo infer`.
@@ -300,10 +290,6 @@ pub struct PlanArgs {
     /// Plans for tensors, of a model whose card takes images.
     #[arg(long)]
     pub tensors: bool,
-    /// The same plans with this codec wherever it is possible, instead of the best ones: raw, shuffle+lz4,
-    /// f16, f16+lz4, int8, int8+lz4 or int8+zstd.
-    #[arg(long, value_name = "CODEC", value_parser = parse_codec)]
-    pub codec: Option<Codec>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: LimitArgs,
@@ -398,19 +384,6 @@ fn parse_time_ms(text: &str) -> Result<f64, String> {
     if number.is_finite() && number > 0.0 { Ok(number * factor) } else { Err(wrong()) }
 }
 
-fn parse_accuracy(text: &str) -> Result<f64, String> {
-    let number: Option<f64> = text.parse().ok();
-    let number = number.filter(|number| *number > 0.0 && *number <= 1.0);
-    number.ok_or_else(|| "use a number above 0 and at most 1, such as 0.95".to_owned())
-}
-
-fn parse_codec(text: &str) -> Result<Codec, String> {
-    Codec::from_name(text).ok_or_else(|| {
-        let names: Vec<&str> = Codec::ALL.into_iter().map(Codec::name).collect();
-        format!("the codecs are: {}", names.join(", "))
-    })
-}
-
 fn parse_shape(text: &str) -> Result<(String, Vec<u64>), String> {
     let wrong = || format!("`{text}` is no shape; an example: image=1x3x224x224");
     // Names of inputs may hold an equals sign; shapes do not.
@@ -443,9 +416,5 @@ mod tests {
         assert!(parse_time_ms("-1s").is_err());
         assert_eq!(parse_shape("a=b=1x3"), Ok(("a=b".into(), vec![1, 3])));
         assert!(parse_shape("image").is_err());
-        assert_eq!(parse_accuracy("0.95"), Ok(0.95));
-        assert!(["0", "1.1", "NaN", "high"].iter().all(|text| parse_accuracy(text).is_err()));
-        assert_eq!(parse_codec("int8+lz4"), Ok(Codec::Int8Lz4));
-        assert!(parse_codec("jpeg").is_err());
     }
 }

@@ -227,8 +227,8 @@ impl Driver {
             Call::Infer { model, version, inputs, options, reply } => {
                 self.on_infer(origins::Asked { model, version, inputs, options, reply });
             }
-            Call::Plans { model, all, image, limits, codec, reply } => {
-                self.on_plans(plans::Asked { model, all, image, limits, codec }, reply);
+            Call::Plans { model, all, image, force_first, force_last, reply } => {
+                self.on_plans(&model, all, image, (force_first, force_last), reply);
             }
             Call::Deploy(body, reply) => {
                 let _ = reply.send(self.on_deploy(body));

@@ -238,7 +238,6 @@ fn is_momentary(reason: Refusal) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use stormo_protocol::codec::payload::Codec;
     use stormo_protocol::ids::DeploymentId;
     use stormo_protocol::plan::Stage;
 
@@ -252,11 +251,10 @@ mod tests {
                 node: *node,
                 first: index as u16,
                 end: index as u16 + 1,
-                codec: Codec::Raw,
                 backups: vec![],
             })
             .collect();
-        Plan { deployment: DeploymentId([1; 16]), origin: NodeId([9; 32]), stages, result_codec: Codec::Raw }
+        Plan { deployment: DeploymentId([1; 16]), origin: NodeId([9; 32]), stages }
     }
 
     fn failed(attempt: u16, stage: u16) -> OriginEvent {

@@ -248,7 +248,6 @@ impl Stage {
 mod tests {
     use super::*;
     use StageAction::{Forget, Load, Report, Run, Say, Send};
-    use stormo_protocol::codec::payload::Codec;
     use stormo_protocol::ids::DeploymentId;
 
     fn plan() -> Arc<Plan> {
@@ -256,14 +255,12 @@ mod tests {
             node: NodeId([node; 32]),
             first,
             end,
-            codec: Codec::Raw,
             backups: vec![],
         };
         Arc::new(Plan {
             deployment: DeploymentId([1; 16]),
             origin: NodeId([9; 32]),
             stages: vec![stage(1, 0, 2), stage(2, 2, 3)],
-            result_codec: Codec::Raw,
         })
     }
 

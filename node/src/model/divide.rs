@@ -153,7 +153,7 @@ fn cuts_at(computing: &Computing, order: &[usize], positions: &[usize], tensors:
                 indices.sort_unstable();
                 indices
             };
-            cuts.push(Cut { settled: listed(settled), ..Cut::crossed_by(listed(live)) });
+            cuts.push(Cut { tensors: listed(live), settled: listed(settled) });
         }
         frontier.run(*node);
         dag.writes[*node].iter().for_each(|edge| made[*edge] = true);
@@ -282,7 +282,6 @@ impl Division {
             card: None,
             variable: Vec::new(),
             regions: self.regions.clone(),
-            loss_samples: 0,
             reference_mflops,
         }
     }

@@ -8,7 +8,7 @@
 
 use super::bounds::{Bounds, Last, Way};
 use super::costs::Costs;
-use super::price::StageShape;
+use super::price::{PlanShape, StageShape};
 
 /// Plans kept for each number of stages.
 const COMPLETIONS_PER_COUNT: usize = 4;
@@ -50,9 +50,8 @@ pub(super) struct Outcome {
 
 /// A whole plan.
 pub(super) struct Completion {
-    /// With losses at their price.
     pub(super) latency_ms: f64,
-    pub(super) stages: Vec<StageShape>,
+    pub(super) shape: PlanShape,
 }
 
 /// What a partial plan has taken of a member's memory.
@@ -297,14 +296,13 @@ impl Sweep<'_> {
             }
             ends.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms));
             ends.truncate(COMPLETIONS_PER_COUNT);
-            let whole =
-                |end: &Entry| Completion { latency_ms: end.latency_ms, stages: self.stages(end.label) };
+            let whole = |end: &Entry| Completion { latency_ms: end.latency_ms, shape: self.shape(end.label) };
             completions.extend(ends.iter().map(whole));
         }
         Outcome { completions, is_exact: self.tally.is_exact, work: self.tally.work }
     }
 
-    fn stages(&self, label: usize) -> Vec<StageShape> {
+    fn shape(&self, label: usize) -> PlanShape {
         let mut stages = vec![];
         let mut label = &self.labels[label];
         while label.parent != NO_PARENT {
@@ -312,7 +310,7 @@ impl Sweep<'_> {
             label = &self.labels[label.parent];
         }
         stages.reverse();
-        stages
+        PlanShape { stages }
     }
 }
 

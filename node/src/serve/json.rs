@@ -2,7 +2,6 @@
 //! Units are in the names. Fields are only ever added.
 
 use serde::{Deserialize, Serialize};
-use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId, PlanId};
 use stormo_protocol::model::BlockKind;
 use stormo_protocol::state::Class;
@@ -149,30 +148,11 @@ pub struct TensorView {
     pub shape: Vec<u64>,
 }
 
-/// What a codec makes of a cut, as measured where the model was divided.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CodecView {
-    /// Its name.
-    pub codec: Codec,
-    /// Bytes on the wire.
-    pub bytes: u64,
-    /// Encoding on one core there.
-    pub encode_ms: f64,
-    /// Decoding on one core there.
-    pub decode_ms: f64,
-    /// Share of agreement that answers lose; `null` where it was not measured, and then plans do not use
-    /// it.
-    pub loss: Option<f64>,
-}
-
 /// A cut between blocks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CutView {
     /// Bytes that cross it.
     pub bytes: u64,
-    /// Codecs that make them fewer.
-    #[serde(default)]
-    pub codecs: Vec<CodecView>,
     /// The tensors that cross it.
     pub tensors: Vec<String>,
 }
@@ -233,9 +213,6 @@ pub struct ModelView {
     /// Parallel regions.
     #[serde(default)]
     pub regions: Vec<RegionView>,
-    /// Images that the codecs' losses were measured on; 0 if they were not.
-    #[serde(default)]
-    pub loss_samples: u16,
     /// Inputs.
     pub inputs: Vec<TensorView>,
     /// Outputs.
@@ -367,7 +344,7 @@ pub struct StageInputView {
     /// Part of the tensors; `null`: all.
     pub slice: Option<[u64; 2]>,
     /// How they are coded on the way.
-    pub codec: Codec,
+    pub codec: String,
 }
 
 /// A stage of a plan, with its predicted times.
@@ -403,13 +380,9 @@ pub struct EdgeView {
     pub from: Option<u16>,
     /// Stage; `null`: the origin.
     pub to: Option<u16>,
-    /// Bytes that travel, as coded; 0 within one node.
+    /// Bytes that travel; 0 within one node.
     pub bytes: u64,
-    /// How they are coded.
-    pub codec: Codec,
-    /// Share of agreement that answers lose by that.
-    pub loss: f64,
-    /// Predicted time, coding included.
+    /// Predicted time.
     pub transfer_ms: f64,
 }
 
@@ -428,7 +401,7 @@ pub struct PlanView {
     /// Edges in order: input, between stages, result.
     pub edges: Vec<EdgeView>,
     /// How the result is coded on its way home.
-    pub result_codec: Codec,
+    pub result_codec: String,
     /// Predicted latency, loading included.
     pub latency_ms: f64,
     /// Predicted time between results of a full pipeline: the busiest node or link.
@@ -437,8 +410,6 @@ pub struct PlanView {
     pub energy_j: Option<f64>,
     /// Accuracy; `null` when the variant has no figure.
     pub accuracy: Option<f64>,
-    /// Share of agreement that its codecs lose together.
-    pub loss: f64,
     /// Bytes over the network.
     pub bytes: u64,
     /// Of the latency, loading of parts that are not loaded yet.
@@ -468,14 +439,10 @@ pub struct StageTraceView {
     pub blocks: [u16; 2],
     /// From the first byte of its input to the last.
     pub receive_ms: f64,
-    /// Decoding it.
-    pub decode_ms: f64,
     /// From there to the start of the run, loading included.
     pub wait_ms: f64,
     /// The run.
     pub run_ms: f64,
-    /// Encoding its output.
-    pub encode_ms: f64,
 }
 
 /// Answer of `/v1/requests/{id}`: one of the last requests that entered here.
@@ -492,12 +459,8 @@ pub struct RequestView {
     pub attempts: u16,
     /// From the request's arrival at the node to its result there.
     pub latency_ms: f64,
-    /// Encoding the input.
-    pub input_encode_ms: f64,
     /// From the last stage's first result byte to its last.
     pub result_receive_ms: f64,
-    /// Decoding it.
-    pub result_decode_ms: f64,
     /// Stages in order.
     pub stages: Vec<StageTraceView>,
 }

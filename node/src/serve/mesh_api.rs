@@ -8,15 +8,13 @@ use axum::routing::{delete, get};
 use axum::{Json, Router};
 use futures::StreamExt;
 use serde::Deserialize;
-use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{ObjectId, RequestId};
 use stormo_protocol::limits::OBJECT_BYTES_MAX;
 use tokio::time::timeout;
 
 use super::json::DeployBody;
-use super::oip::accuracy;
 use super::{BODY_TIMEOUT, Shared, refusal};
-use crate::app::calls::{Call, CallError, PlanLimits, Reply};
+use crate::app::calls::{Call, CallError, Reply};
 use crate::pool::PoolError;
 
 pub(super) fn routes() -> Router<Shared> {
@@ -80,8 +78,6 @@ struct PlansQuery {
     force_first: bool,
     #[serde(default)]
     force_last: bool,
-    min_accuracy: Option<f64>,
-    codec: Option<Codec>,
 }
 
 async fn plans(
@@ -95,13 +91,8 @@ async fn plans(
             return refusal(StatusCode::BAD_REQUEST, text);
         }
     };
-    let PlansQuery { model, all, image, force_first, force_last, min_accuracy, codec } = query;
-    let min_accuracy = match min_accuracy.map(accuracy).transpose() {
-        Ok(min_accuracy) => min_accuracy,
-        Err(error) => return error.into_response(),
-    };
-    let limits = PlanLimits { force_first, force_last, min_accuracy };
-    answer(shared, |reply| Call::Plans { model, all, image, limits, codec, reply }).await
+    let PlansQuery { model, all, image, force_first, force_last } = query;
+    answer(shared, |reply| Call::Plans { model, all, image, force_first, force_last, reply }).await
 }
 
 async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Response {

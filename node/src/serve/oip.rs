@@ -13,7 +13,7 @@ use stormo_protocol::tensor::Tensor;
 
 use super::oip_data::{OutputData, read_binary, read_json};
 use super::{Shared, refusal};
-use crate::app::calls::{Answer, Call, CallError, InferOptions, PlanLimits};
+use crate::app::calls::{Answer, Call, CallError, InferOptions};
 use crate::ends::bytes_tensor;
 
 /// The protocol's type of texts and images: each element is its length (u32, little-endian) and as many
@@ -267,24 +267,8 @@ fn number(parameters: &Map<String, Value>, name: &str) -> Result<Option<f64>, Ca
     }
 }
 
-/// An accuracy as a limit.
-pub(super) fn accuracy(given: f64) -> Result<f64, CallError> {
-    if given > 0.0 && given <= 1.0 {
-        Ok(given)
-    } else {
-        Err(bad(format!("min_accuracy must be above 0 and at most 1, not {given}")))
-    }
-}
-
-fn min_accuracy(parameters: &Map<String, Value>) -> Result<Option<f64>, CallError> {
-    match parameters.get("min_accuracy") {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => accuracy(value.as_f64().unwrap_or(f64::NAN)).map(Some),
-    }
-}
-
 /// Parameters that this version does not act on yet: to ignore them would break a promise.
-const NOT_YET: [&str; 5] = ["max_energy_j", "energy_class", "redundancy", "variant", "save"];
+const NOT_YET: [&str; 6] = ["min_accuracy", "max_energy_j", "energy_class", "redundancy", "variant", "save"];
 
 fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallError> {
     if let Some(name) = NOT_YET.iter().find(|name| parameters.contains_key(**name)) {
@@ -308,11 +292,8 @@ fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallErr
         plan,
         timeout_ms: number(parameters, "timeout_ms")?.map(|ms| ms.min(f64::from(u32::MAX)) as u32),
         max_latency_ms: number(parameters, "max_latency_ms")?,
-        limits: PlanLimits {
-            force_first: flag(parameters, "force_first")?.unwrap_or(false),
-            force_last: flag(parameters, "force_last")?.unwrap_or(false),
-            min_accuracy: min_accuracy(parameters)?,
-        },
+        force_first: flag(parameters, "force_first")?.unwrap_or(false),
+        force_last: flag(parameters, "force_last")?.unwrap_or(false),
     })
 }
 
@@ -378,7 +359,6 @@ fn respond(
         "request_id": answer.request.to_string(),
         "variant": answer.variant,
         "nodes": answer.nodes.join(","),
-        "codecs": answer.codecs.iter().map(|codec| codec.name()).collect::<Vec<_>>().join(","),
         "latency_ms": answer.latency_ms,
         "late": answer.late,
     });

@@ -7,15 +7,11 @@ use serde::Deserialize;
 use stormo_protocol::model::is_valid_name;
 
 use super::local::{Progress, engine_here, read_card, read_file, read_model};
-use super::samples::{For, read_samples};
 use super::table::{bytes, ms, table};
-use super::{here, say, say_json};
+use super::{say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError, encoded};
-use crate::card::Card;
-use crate::deploy::{Prepared, SAMPLES_MAX, Source, SourceCard, prepare};
-use crate::model::Graph;
-use crate::sample::Sample;
+use crate::deploy::{Prepared, Source, SourceCard, prepare};
 use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry,
 };
@@ -89,27 +85,15 @@ fn source_card(path: &Path, args: &DeployArgs) -> Result<SourceCard, CommandErro
     Ok(SourceCard { text: read_card(path, &args.model.path)?, sample })
 }
 
-/// What the model is for, as far as a folder of it is given.
-fn samples(args: &DeployArgs, source: &Source) -> Result<Vec<Sample>, CommandError> {
-    let Some(folder) = &args.samples else { return Ok(Vec::new()) };
-    let graph = Graph::parse(&source.bytes)
-        .map_err(|error| CommandError::Here(format!("`{}`: {error}", args.model.path.display())))?;
-    let card = source.card.as_ref().map(|card| Card::parse(&card.text)).transpose().map_err(here)?;
-    let (inputs, shapes, count_max) = (graph.inputs(), &source.shapes, SAMPLES_MAX);
-    read_samples(folder, &For { inputs, shapes, card: card.as_ref(), count_max })
-}
-
 fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandError> {
-    let mut source = Source {
+    let source = Source {
         bytes: read_model(&args.model)?,
         name: args.name.clone(),
         variant: "base".to_owned(),
         level: args.ort_level.into(),
         shapes: args.sample_shape.iter().cloned().collect(),
         card: args.card.as_deref().map(|path| source_card(path, args)).transpose()?,
-        samples: Vec::new(),
     };
-    source.samples = samples(args, &source)?;
     let (engine, runtime) = engine_here(progress)?;
     let prepared = runtime.block_on(prepare(&engine, source, &|step| progress.step(step)));
     prepared.map_err(|error| {

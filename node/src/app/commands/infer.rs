@@ -68,9 +68,6 @@ fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), Comm
     if let Some(limit) = args.max_latency {
         parameters["max_latency_ms"] = json!(limit);
     }
-    if let Some(enough) = args.limits.min_accuracy {
-        parameters["min_accuracy"] = json!(enough);
-    }
     if let Some(plan) = &args.plan_id {
         parameters["plan_id"] = json!(plan);
     }

@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use super::hosting::PartitionKey;
 use super::loading::{describe, read_manifest};
 use super::{Driver, Event};
-use crate::app::calls::{CallError, PlanLimits};
+use crate::app::calls::CallError;
 use crate::app::planning::Posed;
 use crate::net::AskError;
-use crate::plan::{self, EXPANSIONS_DEFAULT, StageShape};
+use crate::plan::{self, EXPANSIONS_DEFAULT, PlanShape, StageShape};
 use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, HostView, LoadingView, PlacementEntry,
 };
@@ -169,7 +169,7 @@ impl Driver {
         manifest: &Manifest,
         deployment: DeploymentId,
     ) -> Result<(Vec<Wish>, Option<String>), CallError> {
-        let posed = self.pose(deployment, manifest, manifest.graph_blocks(), &[], PlanLimits::default());
+        let posed = self.pose(deployment, manifest, manifest.graph_blocks(), &[], (false, false));
         if !body.placement.is_empty() {
             return self.place_as_told(&body.placement, manifest).map(|wishes| (wishes, None));
         }
@@ -193,8 +193,7 @@ impl Driver {
             Ok(Wish { node, first, end })
         };
         let wishes: BTreeSet<Wish> = entries.iter().map(wish).collect::<Result<_, _>>()?;
-        let nowhere = manifest
-            .graph_blocks()
+        let nowhere = (0..manifest.block_count())
             .find(|block| !wishes.iter().any(|wish| (wish.first..wish.end).contains(block)));
         if let Some(block) = nowhere {
             return Err(CallError::BadRequest(format!(
@@ -247,8 +246,8 @@ impl Driver {
         let Range { start, end } = manifest.graph_blocks();
         let mut whole: Vec<(f64, NodeId)> = (0..posed.nodes.len())
             .filter_map(|node| {
-                let stages = vec![StageShape { node, first: 0, end: end - start }];
-                let priced = posed.problem.price(&posed.problem.lossless(stages)).ok()?;
+                let shape = PlanShape { stages: vec![StageShape { node, first: 0, end: end - start }] };
+                let priced = posed.problem.price(&shape).ok()?;
                 Some((priced.latency_ms - priced.cold_ms, posed.nodes[node]))
             })
             .collect();

@@ -5,25 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stormo_protocol::control::{Prepare, Request, Response};
-use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN, StageTrace};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
 use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
-use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::tensor::Tensor;
+use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::task::AbortHandle;
 
-use super::plans::loss_allowed;
-use super::result::Collection;
+use super::result::{Arrived, Collection};
 use super::signature::{outputs_of, what_to_run};
-use super::stages::check_tensors;
 use super::{Driver, Event};
-use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, Reply};
-use crate::app::planning::{accuracy, loss_of};
+use crate::app::calls::{Answer, CallError, InferOptions, Reply};
 use crate::ends::Described;
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
-use crate::net::{OutgoingFrame, Progress, Received, SignReader};
+use crate::net::{OutgoingFrame, Progress, SignReader};
 use crate::serve::json::{RequestView, StageTraceView};
 
 /// Requests under way that entered here; more are refused at once.
@@ -68,8 +64,6 @@ pub(super) struct Pending {
     deadline_ms: u64,
     /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
     tried: Vec<Plan>,
-    /// Of the last attempt whose input was taken.
-    input_encode_time: Duration,
     result: Collection,
     delivering: Option<AbortHandle>,
     reply: Reply<Answer>,
@@ -127,11 +121,7 @@ impl Driver {
         let Asked { model, version, inputs, options, reply } = asked;
         let found = self.find_model(&model, version).and_then(|found| {
             let (blocks, inputs) = what_to_run(&found.2, inputs)?;
-            loss_allowed(&found.2, options.limits)?;
             let fixed = options.plan.map(|id| self.fixed_plan(id, found.0, &blocks)).transpose()?;
-            if let Some(plan) = &fixed {
-                check_accuracy(plan, &found.2, options.limits)?;
-            }
             if self.origins.len() >= REQUESTS_MAX {
                 return Err(CallError::Overloaded(format!(
                     "{REQUESTS_MAX} requests are under way at this node; try again shortly, or another node"
@@ -153,8 +143,10 @@ impl Driver {
         }
         let request = RequestId(id);
         let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT).clamp(1, DEADLINE_MS_MAX);
-        let posed =
-            fixed.is_none().then(|| self.pose(deployment, &manifest, blocks.clone(), &[], options.limits));
+        let posed = fixed.is_none().then(|| {
+            let forced = (options.force_first, options.force_last);
+            self.pose(deployment, &manifest, blocks.clone(), &[], forced)
+        });
         let pending = Pending {
             machine: Origin::new(fixed.is_some()),
             model,
@@ -167,7 +159,6 @@ impl Driver {
             started: Instant::now(),
             deadline_ms: self.now_ms() + u64::from(timeout_ms),
             tried: Vec::new(),
-            input_encode_time: Duration::ZERO,
             result: Collection::default(),
             delivering: None,
             reply,
@@ -228,12 +219,13 @@ impl Driver {
             OriginAction::Begin { attempt, plan } => self.begin_attempt(request, attempt, plan),
             OriginAction::Plan { without } => {
                 if let Some(pending) = self.origins.get(&request) {
+                    let options = &pending.options;
                     let posed = self.pose(
                         pending.deployment,
                         &pending.manifest,
                         pending.blocks.clone(),
                         &without,
-                        pending.options.limits,
+                        (options.force_first, options.force_last),
                     );
                     self.plan_request(request, posed);
                 }
@@ -260,8 +252,7 @@ impl Driver {
         let edge = Edge { from: ORIGIN, to: 0 };
         let header =
             Header::of(DeliveryKey { request, attempt, edge }, plan.id(), remaining_ms, &[], &pending.inputs);
-        let (tensors, codec) = (pending.inputs.clone(), plan.codec_of(edge));
-        let frame = OutgoingFrame { header, traces: Vec::new(), tensors, codec };
+        let frame = OutgoingFrame { header, traces: Vec::new(), tensors: pending.inputs.clone() };
         let mut hosts: Vec<NodeId> = plan.stages.iter().map(|stage| stage.node).collect();
         hosts.sort_unstable();
         hosts.dedup();
@@ -319,11 +310,7 @@ impl Driver {
 
     pub(super) fn on_input_delivery(&mut self, key: DeliveryKey, progress: Progress) {
         match progress {
-            Progress::Taken(sent) => {
-                if let Some(pending) = self.origins.get_mut(&key.request) {
-                    pending.input_encode_time = sent.encode_time;
-                }
-            }
+            Progress::Taken(..) => {}
             Progress::Passed => self.on_origin(key.request, OriginEvent::FirstPassed(key.attempt)),
             Progress::Refused(stage, reason) => self.origin_failed(key.request, key.attempt, stage, reason),
             Progress::Lost => self.origin_failed(key.request, key.attempt, 0, Refusal::SuccessorLost),
@@ -383,7 +370,7 @@ impl Driver {
         &mut self,
         from: NodeId,
         header: &Header,
-        described: &[Descriptor],
+        specs: &[TensorSpec],
     ) -> Result<SignReader, Refusal> {
         let pending = self.origins.get_mut(&header.key.request).ok_or(Refusal::NotWaiting)?;
         let plan = pending.plan_of(header.key.attempt).ok_or(Refusal::NotWaiting)?;
@@ -393,17 +380,16 @@ impl Driver {
             return Err(Refusal::NotMyStage);
         }
         let results = pending.results_of(stage);
-        if results.is_empty() {
+        if results.is_empty() || !pending.manifest.are(&results, specs) {
             return Err(Refusal::WrongTensors);
         }
-        check_tensors(&pending.manifest, &results, plan.codec_of(header.key.edge), described)?;
         pending.result.begin(header.key.attempt, from_stage)
     }
 
-    pub(super) fn on_result(&mut self, received: Received) {
-        let DeliveryKey { request, attempt, edge } = received.header.key;
+    pub(super) fn on_result(&mut self, header: Header, arrived: Arrived) {
+        let DeliveryKey { request, attempt, edge } = header.key;
         let Some(pending) = self.origins.get_mut(&request) else { return };
-        pending.result.arrived(attempt, edge.from, received);
+        pending.result.arrived(attempt, edge.from, arrived);
         if pending.is_complete(attempt) {
             self.on_origin(request, OriginEvent::Result(attempt));
         }
@@ -428,9 +414,7 @@ impl Driver {
             plan_id: plan.id(),
             attempts: pending.machine.attempts(),
             latency_ms,
-            input_encode_ms: pending.input_encode_time.as_secs_f64() * 1000.0,
             result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
-            result_decode_ms: result.decode_time.as_secs_f64() * 1000.0,
             stages: stage_traces(&plan, &result.traces),
         };
         let outputs = outputs_of(&pending.manifest, &pending.blocks, &result.tensors);
@@ -440,7 +424,6 @@ impl Driver {
             variant: pending.manifest.variant.clone(),
             plan: plan.id(),
             nodes: plan.stages.iter().map(|stage| stage.node.to_string()).collect(),
-            codecs: plan.codecs().collect(),
             outputs,
             latency_ms,
             late: pending.options.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
@@ -481,19 +464,6 @@ impl Driver {
     }
 }
 
-/// A plan that was asked for by its id must reach the accuracy that was asked for beside it.
-fn check_accuracy(plan: &Plan, manifest: &Manifest, limits: PlanLimits) -> Result<(), CallError> {
-    let reached = loss_of(plan, manifest).map(|loss| accuracy(manifest, loss));
-    match (limits.min_accuracy, reached) {
-        (Some(enough), Some(reached)) if reached < enough => Err(CallError::Conflict(format!(
-            "plan {} reaches an accuracy of {reached}, not {enough}; list others with `stormo plan NAME --all \
-             --min-accuracy {enough}`",
-            plan.id()
-        ))),
-        _ => Ok(()),
-    }
-}
-
 /// The first stage of a plan on a node.
 fn stage_on(plan: &Plan, node: NodeId) -> u16 {
     plan.stages.iter().position(|stage| stage.node == node).unwrap_or(0) as u16
@@ -510,10 +480,8 @@ fn stage_traces(plan: &Plan, traces: &[StageTrace]) -> Vec<StageTraceView> {
                 node: stage.node,
                 blocks: [stage.first, stage.end],
                 receive_ms: ms(trace.receive_us),
-                decode_ms: ms(trace.decode_us),
                 wait_ms: ms(trace.wait_us),
                 run_ms: ms(trace.run_us),
-                encode_ms: ms(trace.encode_us),
             })
         })
         .collect()

@@ -1,17 +1,16 @@
 //! Planning, beside the loop: for one request, or a list to choose from.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 
 use super::{Driver, Event};
-use crate::app::calls::{CallError, PlanLimits, Reply};
-use crate::app::planning::{Candidate, Posed, Question, loss_max};
+use crate::app::calls::{CallError, Reply};
+use crate::app::planning::{Candidate, Posed, Question};
 use crate::ends::Described;
 use crate::flow::OriginEvent;
 use crate::plan::{self, Alternative, EXPANSIONS_DEFAULT, Kind, Priced};
@@ -70,20 +69,8 @@ pub(super) fn best(posed: &Posed) -> Result<Plan, String> {
     }
 }
 
-/// What a list of plans is asked for.
-pub(super) struct Asked {
-    pub model: String,
-    /// All kinds, not only the best.
-    pub all: bool,
-    /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
-    pub image: Option<bool>,
-    pub limits: PlanLimits,
-    /// Wherever it is possible, instead of the best codecs.
-    pub codec: Option<Codec>,
-}
-
-fn listed(posed: &Posed, all: bool, codec: Option<Codec>) -> Result<Vec<(Plan, Kind, Priced)>, String> {
-    let mut priced: Vec<(Kind, Priced)> = if all {
+fn listed(posed: &Posed, all: bool) -> Result<Vec<(Plan, Kind, Priced)>, String> {
+    let priced: Vec<(Kind, Priced)> = if all {
         let found =
             plan::alternatives(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| none.to_string())?;
         found.into_iter().map(|Alternative { kind, priced }| (kind, priced)).collect()
@@ -91,50 +78,7 @@ fn listed(posed: &Posed, all: bool, codec: Option<Codec>) -> Result<Vec<(Plan, K
         let best = plan::best(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| none.to_string())?;
         vec![(best.priced.shape.kind(), best.priced)]
     };
-    if let Some(codec) = codec {
-        for (_, priced) in &mut priced {
-            let shape = posed.problem.all_by(codec, std::mem::take(&mut priced.shape.stages));
-            *priced = posed.problem.price(&shape).map_err(|why| why.to_string())?;
-        }
-        priced.sort_by(|(_, one), (_, other)| one.latency_ms.total_cmp(&other.latency_ms));
-    }
-    // Plans that differed in their codecs may be the same now.
-    let mut known = BTreeSet::new();
-    let plans = priced.into_iter().map(|(kind, priced)| (posed.plan(&priced.shape), kind, priced));
-    Ok(plans.filter(|(plan, ..)| known.insert(plan.id())).collect())
-}
-
-/// Share of agreement that a plan's codecs may lose under these limits.
-pub(super) fn loss_allowed(manifest: &Manifest, limits: PlanLimits) -> Result<f64, CallError> {
-    loss_max(manifest, limits.min_accuracy).map_err(|best| {
-        let enough = limits.min_accuracy.unwrap_or(1.0);
-        CallError::Conflict(format!(
-            "no plan for `{}` reaches an accuracy of {enough}: the closest is {best}, its variant `{}` with \
-             nothing lost on the way; lower min_accuracy to {best}",
-            manifest.model, manifest.variant
-        ))
-    })
-}
-
-/// Whether a codec may be asked for by name.
-fn check_codec(manifest: &Manifest, codec: Codec) -> Result<(), CallError> {
-    let is_measured = |codec| {
-        let figures = manifest.cuts.iter().filter_map(|cut| cut.figures(codec));
-        figures.filter_map(|figures| figures.loss()).next().is_some()
-    };
-    if codec == Codec::Raw || is_measured(codec) {
-        return Ok(());
-    }
-    let why = if codec.is_lossless() {
-        "makes none of its cuts smaller"
-    } else {
-        "loses something, and how much was not measured; deploy it with --card FILE --samples DIR"
-    };
-    Err(CallError::Conflict(format!(
-        "`{}` has no cut for the codec {}: it {why}",
-        manifest.model,
-        codec.name()
-    )))
+    Ok(priced.into_iter().map(|(kind, priced)| (posed.plan(&priced.shape), kind, priced)).collect())
 }
 
 /// The blocks that a request runs: all for an encoded image, without the ends for tensors.
@@ -156,7 +100,7 @@ impl Driver {
         manifest: &Manifest,
         blocks: Range<u16>,
         without: &[NodeId],
-        limits: PlanLimits,
+        (force_first, force_last): (bool, bool),
     ) -> Posed {
         let now_ms = self.now_ms();
         let own = self.record();
@@ -169,12 +113,7 @@ impl Driver {
                 .filter(|known| self.view.is_usable(now_ms, known.record.node))
                 .map(|known| Candidate { record: &known.record, takes_work: takes_work(known.record.node) }),
         );
-        let PlanLimits { force_first, force_last, min_accuracy } = limits;
-        // What is out of reach was said when the request came.
-        let loss_max = loss_max(manifest, min_accuracy).unwrap_or(0.0);
-        let rounds = min_accuracy.is_some();
-        Question { manifest, deployment, blocks, candidates, force_first, force_last, rounds, loss_max }
-            .pose()
+        Question { manifest, deployment, blocks, candidates, force_first, force_last }.pose()
     }
 
     /// Plans for a request, beside the loop.
@@ -194,29 +133,32 @@ impl Driver {
         self.on_origin(planned.request, event);
     }
 
-    pub(super) fn on_plans(&mut self, asked: Asked, reply: Reply<PlansView>) {
-        let Asked { model, all, image, limits, codec } = asked;
-        let found = self.find_model(&model, None).and_then(|found| {
-            let manifest = &found.2;
-            loss_allowed(manifest, limits)?;
-            codec.map_or(Ok(()), |codec| check_codec(manifest, codec))?;
-            let blocks = blocks_of(manifest, image.unwrap_or(manifest.card.is_some()))?;
-            Ok((found, blocks))
-        });
-        let ((id, version, manifest), blocks) = match found {
+    pub(super) fn on_plans(
+        &mut self,
+        model: &str,
+        all: bool,
+        image: Option<bool>,
+        forced: (bool, bool),
+        reply: Reply<PlansView>,
+    ) {
+        let (id, version, manifest) = match self.find_model(model, None) {
             Ok(found) => found,
             Err(error) => {
                 let _ = reply.send(Err(error));
                 return;
             }
         };
-        let mut posed = self.pose(id, &manifest, blocks, &[], limits);
-        if let Some(codec) = codec {
-            posed.leave_only(codec, &manifest);
-        }
-        let variant = manifest.variant.clone();
+        let blocks = match blocks_of(&manifest, image.unwrap_or(manifest.card.is_some())) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let posed = self.pose(id, &manifest, blocks, &[], forced);
+        let (model, variant) = (model.to_owned(), manifest.variant.clone());
         self.beside(async move {
-            let plans = tokio::task::spawn_blocking(move || listed(&posed, all, codec)).await;
+            let plans = tokio::task::spawn_blocking(move || listed(&posed, all)).await;
             let plans = plans.unwrap_or_else(|error| Err(format!("the planner failed: {error}")));
             Event::Listed(Listed { model, version, variant, plans, reply })
         });

@@ -19,7 +19,7 @@ pub(super) fn what_to_run(
         && image.spec().name == ENCODED_IMAGE
     {
         let blocks = blocks_of(manifest, true)?;
-        if !manifest.are_the_cut(0, std::iter::once(image.spec())) {
+        if !manifest.are_the_cut(0, std::slice::from_ref(image.spec())) {
             return Err(CallError::BadRequest("the encoded image is too long".into()));
         }
         return Ok((blocks, given));

@@ -1,7 +1,7 @@
 //! What this node knows, as the mesh API shows it.
 
 use stormo_protocol::ids::{NodeId, RequestId};
-use stormo_protocol::model::{Block, Branch, CodecFigures, Manifest, Region};
+use stormo_protocol::model::{Block, Branch, Manifest, Region};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::state::{Hosted, NodeRecord};
 use stormo_protocol::tensor::TensorSpec;
@@ -10,7 +10,7 @@ use super::Driver;
 use crate::app::calls::CallError;
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    BlockView, BranchView, CodecView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
+    BlockView, BranchView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
     LoadingView, ModelView, ModelsView, NodeView, NodesView, PlanView, RegionView, RequestView,
     StageInputView, StageView, TensorView, TrafficView,
 };
@@ -130,7 +130,7 @@ impl Driver {
         let count = plan.stages.len() as u16;
         let stages = plan.stages.iter().zip(&priced.stages).enumerate().map(|(index, (stage, cost))| {
             let input =
-                StageInputView { stage: (index as u16).checked_sub(1), slice: None, codec: stage.codec };
+                StageInputView { stage: (index as u16).checked_sub(1), slice: None, codec: "raw".into() };
             StageView {
                 id: index as u16,
                 node: stage.node,
@@ -148,8 +148,6 @@ impl Driver {
             from: (index as u16).checked_sub(1),
             to: (index as u16 != count).then_some(index as u16),
             bytes: edge.bytes,
-            codec: edge.codec,
-            loss: edge.loss,
             transfer_ms: edge.transfer_ms,
         });
         PlanView {
@@ -162,12 +160,11 @@ impl Driver {
             variant: variant.to_owned(),
             stages: stages.collect(),
             edges: edges.collect(),
-            result_codec: plan.result_codec,
+            result_codec: "raw".into(),
             latency_ms: priced.latency_ms,
             period_ms: period_ms(plan, priced),
             energy_j: None,
             accuracy: None,
-            loss: priced.loss,
             bytes: priced.bytes,
             cold_ms: priced.cold_ms,
         }
@@ -207,21 +204,10 @@ fn block_view(manifest: &Manifest, block: &Block) -> BlockView {
     }
 }
 
-fn codec_view(figures: &CodecFigures) -> CodecView {
-    CodecView {
-        codec: figures.codec,
-        bytes: figures.coded_bytes,
-        encode_ms: micros_to_ms(u64::from(figures.encode_us)),
-        decode_ms: micros_to_ms(u64::from(figures.decode_us)),
-        loss: figures.loss(),
-    }
-}
-
-fn cut_view(manifest: &Manifest, tensors: &[u32], codecs: &[CodecFigures]) -> CutView {
+fn cut_view(manifest: &Manifest, tensors: &[u32]) -> CutView {
     let specs = || tensors.iter().map(|index| &manifest.tensors[*index as usize]);
     CutView {
         bytes: specs().map(|spec| spec.byte_length().unwrap_or(u64::MAX)).fold(0, u64::saturating_add),
-        codecs: codecs.iter().map(codec_view).collect(),
         tensors: specs().map(|spec| spec.name.clone()).collect(),
     }
 }
@@ -229,14 +215,14 @@ fn cut_view(manifest: &Manifest, tensors: &[u32], codecs: &[CodecFigures]) -> Cu
 fn region_view(manifest: &Manifest, region: &Region) -> RegionView {
     let branch = |branch: &Branch| BranchView {
         blocks: [branch.first, branch.end],
-        reads: cut_view(manifest, &branch.reads, &[]),
-        makes: cut_view(manifest, &manifest.made_by(branch.first..branch.end), &[]),
+        reads: cut_view(manifest, &branch.reads),
+        makes: cut_view(manifest, &manifest.made_by(branch.first..branch.end)),
     };
     RegionView { branches: region.branches.iter().map(branch).collect() }
 }
 
 fn model_view(version: u64, manifest: &Manifest) -> ModelView {
-    let cuts = manifest.cuts.iter().map(|cut| cut_view(manifest, &cut.tensors, &cut.codecs));
+    let cuts = manifest.cuts.iter().map(|cut| cut_view(manifest, &cut.tensors));
     ModelView {
         name: manifest.model.clone(),
         version,
@@ -247,7 +233,6 @@ fn model_view(version: u64, manifest: &Manifest) -> ModelView {
         blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
         regions: manifest.regions.iter().map(|region| region_view(manifest, region)).collect(),
-        loss_samples: manifest.loss_samples,
         inputs: manifest.input_specs().map(tensor_view).collect(),
         outputs: manifest.output_specs().map(tensor_view).collect(),
     }
