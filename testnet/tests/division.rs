@@ -11,6 +11,8 @@ use stormo_testnet::trial;
 mod divided;
 #[path = "division/models.rs"]
 mod models;
+#[path = "division/thin.rs"]
+mod thin;
 
 use divided::{Divided, Tensors, relative_difference};
 use models::{Kind, Model};
@@ -34,8 +36,39 @@ fn shared_models_in_all_blocks_and_a_few_chains() -> Result<()> {
 
 #[test]
 fn light_models_in_all_blocks_and_a_few_chains() -> Result<()> {
-    let Some(python) = models::python_with_onnx() else { return Ok(()) };
+    let Some(python) = models::python_with("onnx") else { return Ok(()) };
     each(&models::light(&python)?, Extent::Few)
+}
+
+/// A thin cut of another order must have one as thin within this share of the operations.
+const NEAR: f64 = 0.05;
+/// Not all cuts "what a tensor needs | the rest" fit one order: some cross each other.
+const NEAR_CLOSURES: f64 = 0.1;
+
+#[test]
+fn cuts_are_as_thin_at_every_depth_as_those_that_the_shared_tools_find() -> Result<()> {
+    let (Some(folder), Some(models)) = (models::shared_folder(), models::shared()) else { return Ok(()) };
+    let python = models::python_with("onnx, onnxruntime");
+    for model in &models {
+        let cuts = thin::of_division(Divided::of(model)?.manifest());
+        let listed = thin::listed(&folder.join("models"), model)?;
+        let mut rows = vec![("listed", thin::per_tenth(&listed))];
+        let mut found = vec![(listed, NEAR)];
+        if let Some(python) = &python {
+            let closures = thin::closures(python, &folder.join("tools"), model)?;
+            rows.push(("closures", thin::per_tenth(&closures)));
+            found.push((closures, NEAR_CLOSURES));
+        }
+        rows.push(("ours", thin::per_tenth(&cuts)));
+        for (name, row) in rows {
+            trial::told(&format!("{:20} {name:>9}, kB per tenth: {}", model.name, row.join("  ")));
+        }
+        for (points, near) in found {
+            let far = points.iter().find(|point| thin::distance(**point, &cuts) > near);
+            ensure!(far.is_none(), "{}: no cut near {far:?} is as thin", model.name);
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -48,7 +81,7 @@ fn shared_models_at_every_cut_and_in_100_chains() -> Result<()> {
 #[test]
 #[ignore = "takes some hours of a core, and up to 5 GB of memory"]
 fn light_models_with_numbers_at_every_cut_and_in_100_chains() -> Result<()> {
-    let Some(python) = models::python_with_onnx() else { return Ok(()) };
+    let Some(python) = models::python_with("onnx") else { return Ok(()) };
     let folder = tempfile::tempdir()?;
     for name in models::light_names(&python)? {
         let model = models::with_numbers(&python, &name, folder.path())?;

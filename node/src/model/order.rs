@@ -1,7 +1,8 @@
 //! The order in which nodes run: many are right, few keep little alive. Several are made, each is
-//! judged by the cuts that it offers, and the best is refined by bisection.
+//! refined by bisection, judged by the cuts that it offers, and the best is improved cut by cut.
 
 mod bisect;
+mod uncross;
 
 use std::cmp::Reverse;
 
@@ -27,7 +28,8 @@ pub(super) fn best_order(dag: &Dag) -> Vec<usize> {
     let all = candidates.into_iter().chain(refined).map(|order| late(dag, &order));
     let judged = all.map(|order| (judge(dag, &order), order));
     // The file's own order comes first and wins ties.
-    judged.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, order)| order).unwrap_or_default()
+    let best = judged.min_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.map(|(judged, order)| uncross::improve(dag, judged, order).1).unwrap_or_default()
 }
 
 /// How wide the best cuts of an order are: the mean over places along the work of the logarithm of
@@ -184,6 +186,7 @@ mod tests {
             greedy(&dag),
             late(&dag, &[0, 1, 2, 3, 4, 5]),
             depth_first(&dag, |node| height[node]),
+            uncross::improve(&dag, f64::INFINITY, vec![0, 1, 2, 3, 4, 5]).1,
             bisect::refine(&dag, &[0, 1, 2, 3, 4, 5]),
         ];
         for order in orders.iter().chain([&best_order(&dag)]) {

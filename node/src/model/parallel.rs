@@ -9,8 +9,10 @@ use super::order::judge;
 /// Node visits that the search may spend. A guess, as for the refinement of orders: graphs of a few
 /// thousand nodes are searched wholly, larger ones for regions of some hundred nodes.
 const VISITS_MAX: usize = 20_000_000;
-/// Stretches that are tried for a region, the best ones: each costs some passes over the graph.
+/// Stretches that are tried for a region, the best ones; fewer on large graphs.
 const TRIES_MAX: usize = 256;
+/// Visits of one try for each node of the graph, about: four sequences of its branches, arranged and judged.
+const VISITS_PER_TRY: usize = 32;
 /// Shortest look ahead from each position, nodes, however large the graph.
 const AHEAD_MIN: usize = 256;
 
@@ -32,13 +34,14 @@ pub(super) fn arrange(dag: &Dag, order: &mut Vec<usize>, least: f64) -> Vec<Para
     found.sort_by(|a, b| b.gain.total_cmp(&a.gain).then(a.within.start.cmp(&b.within.start)));
     let mut best = judge(dag, order);
     let mut regions: Vec<Parallel> = Vec::new();
+    let tries_max = (VISITS_MAX / VISITS_PER_TRY / dag.len().max(1)).min(TRIES_MAX);
     let mut tries = 0;
     for stretch in found {
         let overlaps = |region: &Parallel| {
             let (first, end) = (region.bounds[0], region.bounds[region.bounds.len() - 1]);
             first < stretch.within.end && stretch.within.start < end
         };
-        if regions.iter().any(overlaps) || tries == TRIES_MAX {
+        if regions.iter().any(overlaps) || tries >= tries_max {
             continue;
         }
         tries += 1;

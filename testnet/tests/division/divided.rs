@@ -5,6 +5,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
@@ -16,7 +17,7 @@ use stormo::sample;
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::model::{Manifest, OrtLevel};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
-use stormo_testnet::arrays;
+use stormo_testnet::{arrays, trial};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::models::Model;
@@ -45,7 +46,9 @@ impl Divided {
         let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let file = fs::read(&model.file).with_context(|| model.file.display().to_string())?;
+        let started = Instant::now();
         let graph = Graph::parse(&file)?;
+        let parsed = started.elapsed();
         let inputs = inputs(&graph, model)?;
         let given: Vec<Tensor> = inputs.values().cloned().collect();
         let open = graph.probe_model()?.model;
@@ -59,7 +62,16 @@ impl Divided {
             .collect::<Result<_>>()?;
         let specs = inputs.values().map(Tensor::spec).chain(&open_outputs);
         let sizes = specs.map(|spec| (spec.name.clone(), spec.clone())).collect();
+        let started = Instant::now();
         let division = divide(&graph, &sizes, &DivideOptions::default())?;
+        trial::told(&format!(
+            "{}: {} nodes parsed in {:.3} s, divided in {:.3} s{}",
+            model.name,
+            graph.node_count(),
+            parsed.as_secs_f64(),
+            started.elapsed().as_secs_f64(),
+            if cfg!(debug_assertions) { " by an unoptimised build" } else { "" }
+        ));
         let manifest = division.manifest("model", "base", OrtLevel::Off, 1.0);
         manifest.check()?;
         let skeleton = Skeleton::parse(&division.skeleton, &manifest)?;

@@ -61,16 +61,16 @@ pub(crate) fn shared() -> Option<Vec<Model>> {
     Some(files.into_iter().filter_map(model).collect())
 }
 
-/// A Python with the package `onnx`; says so when there is none.
-pub(crate) fn python_with_onnx() -> Option<OsString> {
+/// A Python with these packages; says so when there is none.
+pub(crate) fn python_with(packages: &str) -> Option<OsString> {
     let python = std::env::var_os("STORMO_TEST_PYTHON").unwrap_or_else(|| "python3".into());
-    let ran = Command::new(&python).args(["-c", "import onnx"]).output();
+    let ran = Command::new(&python).args(["-c", &format!("import {packages}")]).output();
     let found = ran.is_ok_and(|ran| ran.status.success()).then_some(python);
     if found.is_none() {
-        trial::skipped(
-            "no Python with onnx. `pip install onnx`, or set STORMO_TEST_PYTHON to the Python of an \
-             environment that has it.",
-        );
+        trial::skipped(&format!(
+            "no Python with {packages}. Install them with `pip`, or set STORMO_TEST_PYTHON to the Python of \
+             an environment that has them."
+        ));
     }
     found
 }
