@@ -14,8 +14,8 @@ use stormo_protocol::tensor::{Tensor, TensorSpec};
 use crate::card::{Card, CardError, ReadError};
 use crate::ends::{EndTimes, EndsError, add_ends};
 use crate::engine::{
-    self, Engine, LoadError, MeasureError, PartitionSource, ProbeError, Probed, ProfileBudget, RunError,
-    Weight,
+    self, Engine, LoadError, MeasureError, OpenBatch, PartitionSource, ProbeError, Probed, ProfileBudget,
+    RunError, Weight,
 };
 use crate::model::{DivideOptions, Division, Graph, InputDecl, ModelError, Skeleton, divide, extract};
 use crate::sample;
@@ -89,6 +89,12 @@ pub enum PrepareError {
         /// What the model has.
         declared: String,
     },
+    /// An output that no frame can carry.
+    #[error("{what}: leave this output out, or let the model give numbers")]
+    Output {
+        /// Which one, and what it is.
+        what: String,
+    },
     /// ONNX Runtime does not take it.
     #[error("ONNX Runtime cannot run this model: {0}")]
     Runtime(String),
@@ -148,6 +154,9 @@ pub async fn prepare(
         keeps_outputs: card.as_ref().is_some_and(Card::gives_meaning),
     };
     let mut division = divide(&graph, &specs, &options)?;
+    if let Some(two) = two_items(&graph, &inputs, &source.shapes)? {
+        keep_batch(engine, &graph, &mut division, two, source.level, progress).await?;
+    }
     let (whole_us, outputs) = measure_whole(engine, &graph, &division, &inputs, source.level).await?;
     let mflops = engine::calibrate(engine).await?;
     let draft = division.manifest(&source.name, &source.variant, source.level, mflops);
@@ -250,6 +259,54 @@ fn sample_input(input: &InputDecl, given: Option<&Vec<u64>>) -> Result<Tensor, P
     sample::tensor(spec).map_err(|error| PrepareError::Manifest(error.into()))
 }
 
+/// The sample twice, if an input leaves its first axis open and nobody fixed it.
+fn two_items(
+    graph: &Graph,
+    inputs: &[Tensor],
+    shapes: &HashMap<String, Vec<u64>>,
+) -> Result<Option<Vec<Tensor>>, PrepareError> {
+    let is_open = |input: &InputDecl| {
+        let first = input.dims.as_ref().and_then(|dims| dims.first());
+        first.is_some_and(Option::is_none) && !shapes.contains_key(&input.name)
+    };
+    if !graph.inputs().iter().any(is_open) {
+        return Ok(None);
+    }
+    let two = graph.inputs().iter().zip(inputs).map(|(input, sample)| {
+        let mut spec = sample.spec().clone();
+        if let Some(items) = spec.shape.first_mut().filter(|_| is_open(input)) {
+            *items = 2;
+        }
+        sample::tensor(spec).map_err(|error| PrepareError::Manifest(error.into()))
+    });
+    two.collect::<Result<_, _>>().map(Some)
+}
+
+/// Keeps the first axis open if everything at the cuts follows it; else says why not.
+async fn keep_batch(
+    engine: &Engine,
+    graph: &Graph,
+    division: &mut Division,
+    two: Vec<Tensor>,
+    level: OrtLevel,
+    progress: &dyn Fn(&str),
+) -> Result<(), PrepareError> {
+    progress("running once on two items, to keep the batch axis open");
+    match probe(engine, graph, &two, level).await {
+        Ok(specs) => {
+            if let Err(tensor) = division.keep_batch(&specs) {
+                progress(&format!("one item at a time: `{tensor}` does not follow the batch axis"));
+            }
+            Ok(())
+        }
+        Err(PrepareError::Runtime(why)) => {
+            progress(&format!("one item at a time: two are refused ({why})"));
+            Ok(())
+        }
+        Err(other) => Err(other),
+    }
+}
+
 /// Element type and shape of every tensor, from one run with all of them as outputs.
 pub(crate) async fn probe(
     engine: &Engine,
@@ -262,9 +319,15 @@ pub(crate) async fn probe(
     let mut specs: HashMap<String, TensorSpec> =
         inputs.iter().map(|input| (input.spec().name.clone(), input.spec().clone())).collect();
     for (name, probed) in found {
-        // What no frame can carry stays inside a block.
-        if let Probed::Tensor(spec) = probed {
-            specs.insert(name, spec);
+        match probed {
+            Probed::Tensor(spec) => {
+                specs.insert(name, spec);
+            }
+            Probed::Unsupported(what) if graph.outputs().contains(&name) => {
+                return Err(PrepareError::Output { what });
+            }
+            // What no frame can carry stays inside a block.
+            Probed::Unsupported(_) => {}
         }
     }
     Ok(specs)
@@ -284,6 +347,7 @@ async fn measure_whole(
         inputs: inputs.iter().map(|input| input.spec().clone()).collect(),
         outputs,
         level,
+        batch: None,
     };
     let whole = engine.load("whole".into(), source).await?;
     let budget = ProfileBudget { warm_up_runs: 2, runs_max: 50, time_max: WHOLE_TIME_MAX };
@@ -320,6 +384,12 @@ async fn measure_blocks(
     Ok(times)
 }
 
+/// The open first axis of a part, of which these tensors have it.
+pub fn open_batch(manifest: &Manifest, tensors: Vec<String>) -> Option<OpenBatch> {
+    let items_max = manifest.batch.as_ref()?.items_max;
+    (!tensors.is_empty()).then_some(OpenBatch { tensors, items_max })
+}
+
 /// A range of blocks for the engine, with its weights; `weight` gives the bytes of an object.
 ///
 /// # Errors
@@ -348,5 +418,6 @@ pub fn partition_source(
         inputs: part.inputs,
         outputs: part.outputs,
         level: manifest.ort_level,
+        batch: open_batch(manifest, part.batched),
     })
 }

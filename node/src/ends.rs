@@ -186,7 +186,7 @@ impl Work {
             let inputs = partition
                 .inputs()
                 .iter()
-                .filter_map(|spec| input.iter().find(|tensor| tensor.spec() == spec).cloned())
+                .filter_map(|spec| input.iter().find(|tensor| tensor.spec().name == spec.name).cloned())
                 .collect();
             let graph_ran = partition.run(inputs).await?;
             ran.queued = graph_ran.queued;

@@ -9,6 +9,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use tokio::sync::watch;
 
+mod batch;
 mod measure;
 mod memory;
 mod partition;
@@ -23,6 +24,7 @@ mod thread_time;
 mod tiny_onnx;
 mod values;
 
+pub use batch::OpenBatch;
 pub use measure::{MeasureError, Profile, ProfileBudget, calibrate, profile};
 pub use partition::{Partition, PartitionSource, QUEUE_JOBS_MAX, Ran, RunError};
 pub use probe::{ProbeError, Probed};

@@ -32,6 +32,9 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 /// Descriptors of one frame, bytes.
 pub const FRAME_DESCRIPTORS_BYTES_MAX: usize = 64 << 10;
 
+/// Items in the batch of one request.
+pub const BATCH_ITEMS_MAX: u64 = 64;
+
 /// Largest object that the pool stores or a peer may announce, bytes.
 pub const OBJECT_BYTES_MAX: u64 = 2 << 30;
 /// Largest encoded manifest, bytes.

@@ -1,8 +1,11 @@
 //! A divided variant as all nodes agree on it: tensors, cuts, blocks, weights, reference profile.
 //! The graph itself is an object of the pool; how it is divided and extracted is not said here.
 
+mod fit;
+
 use std::ops::Range;
 
+pub use fit::Batch;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ObjectId;
@@ -147,6 +150,8 @@ pub struct Manifest {
     pub card: Option<ObjectRef>,
     /// Tensors without a fixed length.
     pub variable: Vec<VariableTensor>,
+    /// The open first axis, if the model keeps one; `tensors` are of one item.
+    pub batch: Option<Batch>,
     /// Every tensor that is an input, an output or crosses a cut.
     pub tensors: Vec<TensorSpec>,
     /// The model's inputs, as indices into `tensors`, in the model's order.
@@ -241,6 +246,7 @@ impl Manifest {
             return Err(BadManifest::Count("too many nodes"));
         }
         self.check_ends()?;
+        self.check_batch()?;
         self.check_regions()
     }
 
@@ -338,30 +344,6 @@ impl Manifest {
             && (blocks.end == self.block_count() || blocks.end == graph.end)
     }
 
-    /// Whether tensors of these descriptions, in this order, are those that cross a cut.
-    pub fn are_the_cut(&self, cut: u16, specs: &[TensorSpec]) -> bool {
-        let tensors = self.cuts.get(usize::from(cut)).map(|cut| cut.tensors.as_slice()).unwrap_or_default();
-        self.are(tensors, specs)
-    }
-
-    /// Whether tensors of these descriptions, in this order, are these of the manifest.
-    pub fn are(&self, tensors: &[u32], specs: &[TensorSpec]) -> bool {
-        tensors.len() == specs.len()
-            && tensors.iter().zip(specs).all(|(index, spec)| self.is_of(*index, spec))
-    }
-
-    /// Whether a description is that of a tensor of this manifest; only a variable one's length differs.
-    pub fn is_of(&self, tensor: u32, spec: &TensorSpec) -> bool {
-        let Some(expected) = self.tensors.get(tensor as usize) else { return false };
-        match self.variable.iter().find(|variable| variable.tensor == tensor) {
-            None => expected == spec,
-            Some(VariableTensor { length_max, .. }) => {
-                (&expected.name, expected.dtype) == (&spec.name, spec.dtype)
-                    && matches!(spec.shape[..], [length] if length <= *length_max)
-            }
-        }
-    }
-
     /// Number of blocks.
     pub fn block_count(&self) -> u16 {
         self.blocks.len() as u16
@@ -441,7 +423,7 @@ mod tests {
     use super::*;
     use crate::tensor::DType;
 
-    fn manifest() -> Manifest {
+    pub(super) fn manifest() -> Manifest {
         let object = |seed: u8, bytes| ObjectRef { id: ObjectId([seed; 32]), bytes };
         let block = |first_node, weights: &[u32]| Block {
             kind: BlockKind::Graph,
@@ -461,6 +443,7 @@ mod tests {
             weights: vec![object(2, 1000), object(3, 2000)],
             card: None,
             variable: vec![],
+            batch: None,
             tensors: ["x", "a", "y"]
                 .map(|name| TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![1, 2] })
                 .to_vec(),
@@ -525,10 +508,10 @@ mod tests {
         let manifest = with_ends();
         let encoded =
             |length| TensorSpec { name: ENCODED_IMAGE.into(), dtype: DType::U8, shape: vec![length] };
-        assert!(manifest.are_the_cut(0, &[encoded(50)]));
-        assert!(!manifest.are_the_cut(0, &[encoded(51)]));
-        assert!(!manifest.are_the_cut(1, &[encoded(50)]));
-        assert!(!manifest.are_the_cut(0, &[]));
+        assert!(manifest.are_the_cut(0, [encoded(50)].iter()));
+        assert!(!manifest.are_the_cut(0, [encoded(51)].iter()));
+        assert!(!manifest.are_the_cut(1, [encoded(50)].iter()));
+        assert!(!manifest.are_the_cut(0, [].iter()));
     }
 
     #[test]

@@ -130,6 +130,17 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
+    /// Items in the batch of a description that is this one but for the first axis, which is so many
+    /// times as long; `None` if it differs otherwise.
+    pub fn items_of(&self, batched: &Self) -> Option<u64> {
+        let ([one, rest @ ..], [all, batched_rest @ ..]) = (&self.shape[..], &batched.shape[..]) else {
+            return None;
+        };
+        let is_alike = (&self.name, self.dtype, rest) == (&batched.name, batched.dtype, batched_rest);
+        let items = all.checked_div(*one)?;
+        (is_alike && items > 0 && items.checked_mul(*one) == Some(*all)).then_some(items)
+    }
+
     /// Bytes of the raw data (row major, no padding).
     ///
     /// # Errors
@@ -290,6 +301,17 @@ mod tests {
         assert_eq!(spec(&[2, 3]).byte_length(), Ok(24));
         assert_eq!(spec(&[]).byte_length(), Ok(4));
         assert_eq!(spec(&[0, 9]).byte_length(), Ok(0));
+    }
+
+    #[test]
+    fn a_batch_is_a_multiple_of_one_item() {
+        assert_eq!(spec(&[1, 3]).items_of(&spec(&[4, 3])), Some(4));
+        assert_eq!(spec(&[49, 3]).items_of(&spec(&[98, 3])), Some(2));
+        for other in [&[97, 3][..], &[0, 3], &[49, 4], &[49], &[]] {
+            assert_eq!(spec(&[49, 3]).items_of(&spec(other)), None, "{other:?}");
+        }
+        assert_eq!(spec(&[]).items_of(&spec(&[])), None);
+        assert_eq!(spec(&[0, 3]).items_of(&spec(&[0, 3])), None);
     }
 
     #[test]

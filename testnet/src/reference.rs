@@ -66,6 +66,7 @@ impl Reference {
             inputs: manifest.input_specs().cloned().collect(),
             outputs: manifest.output_specs().cloned().collect(),
             level: manifest.ort_level,
+            batch: deploy::open_batch(manifest, batched(manifest)),
         };
         let mut tensors = by_name(inputs)?;
         self.run(source, &mut tensors)?;
@@ -107,10 +108,18 @@ impl Reference {
             let tensor = tensors.get(&spec.name).with_context(|| format!("no output `{}`", spec.name))?;
             let data = tensor.data().as_slice_of::<f32>().context("outputs are 32-bit floats")?.to_vec();
             let datatype = spec.dtype.oip_name().to_owned();
-            Ok(FloatTensor { name: spec.name.clone(), shape: spec.shape.clone(), datatype, data })
+            let shape = tensor.spec().shape.clone();
+            Ok(FloatTensor { name: spec.name.clone(), shape, datatype, data })
         });
         outputs.collect()
     }
+}
+
+/// Inputs and outputs that follow the batch.
+fn batched(manifest: &Manifest) -> Vec<String> {
+    let ends = manifest.inputs.iter().chain(&manifest.outputs);
+    let batched = ends.filter(|tensor| manifest.is_batched(**tensor));
+    batched.map(|tensor| manifest.tensors[*tensor as usize].name.clone()).collect()
 }
 
 fn by_name(inputs: &[FloatTensor]) -> Result<HashMap<String, Tensor>> {

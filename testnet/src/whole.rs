@@ -38,6 +38,7 @@ impl Whole {
             inputs: inputs.iter().map(spec).collect::<Result<_>>()?,
             outputs: outputs.iter().map(spec).collect::<Result<_>>()?,
             level: OrtLevel::All,
+            batch: None,
         };
         let partition = runtime.block_on(engine.load("whole".to_owned(), source))?;
         Ok(Self { runtime, partition })

@@ -11,10 +11,10 @@ use stormo_testnet::commands::{Progress, Stormo};
 use stormo_testnet::oip::InferRequest;
 use stormo_testnet::trial::{self, COMMAND_MAX, arguments, edge};
 
-#[path = "bad_models/onnx.rs"]
+#[path = "onnx_files/onnx.rs"]
 mod onnx;
 
-use onnx::{external, integers, model, nested, node, weight};
+use onnx::{Declared, FLOAT, STRING, external, integers, model, model_of, nested, node, text_of, weight};
 
 /// What a command may map, KiB: some times of what one takes that divides a small model.
 const MEMORY_KIB_MAX: u64 = 3 << 20;
@@ -54,7 +54,13 @@ fn graphs_and_tensors_that_cannot_be() -> Result<()> {
                 "ONNX Runtime cannot run",
             ),
         ];
-        for (bytes, says) in cases {
+        let texts = Declared { element: STRING, dims: &[Some(1), Some(3)] };
+        let floats = Declared { element: FLOAT, dims: &[Some(1), Some(3)] };
+        let text_cases = [
+            (model_of(texts, FLOAT, &[node("Identity", &["x"], &["y"])]), "input `x` is a tensor of strings"),
+            (model_of(floats, STRING, &[text_of("x", "y")]), "leave this output out"),
+        ];
+        for (bytes, says) in cases.into_iter().chain(text_cases) {
             refused(&stormo, &client, &bytes, mesh.folder(), &[], says)?;
         }
         let sound = model(&[node("Relu", &["x"], &["y"])]);

@@ -40,6 +40,13 @@ fn light_models_in_all_blocks_and_a_few_chains() -> Result<()> {
     each(&models::light(&python)?, Extent::Few)
 }
 
+#[test]
+fn odd_models_in_all_blocks_and_a_few_chains() -> Result<()> {
+    let Some(python) = models::python_with("onnx") else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    each(&models::odd(&python, folder.path())?, Extent::Few)
+}
+
 /// A thin cut of another order must have one as thin within this share of the operations.
 const NEAR: f64 = 0.05;
 /// Not all cuts "what a tensor needs | the rest" fit one order: some cross each other.

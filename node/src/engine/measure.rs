@@ -103,7 +103,7 @@ pub async fn calibrate(engine: &Engine) -> Result<f64, MeasureError> {
     let model = tiny_onnx::model(&[node], &[weight], &inputs, &outputs);
     let bytes = constant_bytes(CHANNELS * CHANNELS * KERNEL * KERNEL, 0.01).into();
     let weights = vec![Weight { location: "w".into(), bytes }];
-    let source = PartitionSource { model, weights, inputs, outputs, level: OrtLevel::All };
+    let source = PartitionSource { model, weights, inputs, outputs, level: OrtLevel::All, batch: None };
     let partition: Arc<Partition> = engine.load("calibration".into(), source).await?;
     let image = TensorData::copied_from(&constant_bytes(CHANNELS * SIDE * SIDE, 1.0));
     let image = Tensor::new(input, image).map_err(|error| RunError::WrongInputs(error.to_string()))?;

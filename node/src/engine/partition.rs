@@ -11,6 +11,7 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::sync::oneshot;
 
+use super::batch::{self, OpenBatch};
 use super::permits::Permits;
 use super::session::{self, LoadError, Weight};
 use super::values::{self, ValueError, bounded};
@@ -36,6 +37,8 @@ pub struct PartitionSource {
     pub outputs: Vec<TensorSpec>,
     /// How much ONNX Runtime may rewrite.
     pub level: OrtLevel,
+    /// The open first axis, if a run may bring several items.
+    pub batch: Option<OpenBatch>,
 }
 
 /// A loaded partition. Dropping the last handle ends its thread and frees the session.
@@ -44,6 +47,7 @@ pub struct Partition {
     label: String,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    batch: Option<OpenBatch>,
     jobs: mpsc::SyncSender<Job>,
     load: Arc<Load>,
 }
@@ -91,6 +95,8 @@ struct Load {
 
 struct Job {
     inputs: Vec<Tensor>,
+    /// Items in their batch.
+    items: u64,
     options: Arc<RunOptions<NoSelectedOutputs>>,
     called: Instant,
     reply: oneshot::Sender<Result<Ran, RunError>>,
@@ -130,6 +136,7 @@ impl Partition {
             label,
             inputs: source.inputs.clone(),
             outputs: source.outputs.clone(),
+            batch: source.batch.clone(),
             jobs,
             load: load.clone(),
         };
@@ -140,7 +147,7 @@ impl Partition {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let _counted = counted;
-                let outputs = source.outputs.clone();
+                let outputs = Outputs { declared: source.outputs.clone(), batch: source.batch.clone() };
                 if let Some(session) = build_and_report(&shared, source, built) {
                     serve(session, &outputs, &queue, &shared.permits, &load);
                 }
@@ -156,13 +163,14 @@ impl Partition {
     /// # Errors
     /// At once when the queue is full or the inputs do not fit; see [`RunError`].
     pub async fn run(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
-        self.check_inputs(&inputs)?;
+        let items = batch::items(self.batch.as_ref(), &self.inputs, &inputs);
+        self.check_inputs(&inputs, items)?;
         let place = self.take_place()?;
         let options = RunOptions::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
         let options = Arc::new(options);
         let end_run = EndRun(options.clone());
         let (reply, answer) = oneshot::channel();
-        let job = Job { inputs, options, called: Instant::now(), reply, _place: place };
+        let job = Job { inputs, items, options, called: Instant::now(), reply, _place: place };
         // Places are as many as the channel is long, so it is never full here.
         self.jobs.try_send(job).map_err(|_| RunError::Closed)?;
         let ran = answer.await.unwrap_or(Err(RunError::Closed));
@@ -202,13 +210,14 @@ impl Partition {
         &self.outputs
     }
 
-    fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), RunError> {
+    fn check_inputs(&self, inputs: &[Tensor], items: u64) -> Result<(), RunError> {
         for declared in &self.inputs {
+            let expected = batch::of_items(self.batch.as_ref(), declared, items);
             let mut given = inputs.iter().filter(|tensor| tensor.spec().name == declared.name);
             let text = match (given.next(), given.next()) {
-                (Some(one), None) if one.spec() == declared => continue,
+                (Some(one), None) if *one.spec() == *expected => continue,
                 (Some(one), None) => {
-                    format!("`{}` must be {}, not {}", declared.name, form(declared), form(one.spec()))
+                    format!("`{}` must be {}, not {}", declared.name, form(&expected), form(one.spec()))
                 }
                 (Some(_), Some(_)) => format!("`{}` is given twice", declared.name),
                 (None, _) => format!("`{}` is missing", declared.name),
@@ -274,7 +283,7 @@ fn build_compared(environment: &Environment, source: PartitionSource) -> Result<
 /// Does jobs until the last handle is gone, or one breaks down.
 fn serve(
     mut session: Session,
-    outputs: &[TensorSpec],
+    outputs: &Outputs,
     queue: &mpsc::Receiver<Job>,
     permits: &Permits,
     load: &Load,
@@ -285,13 +294,13 @@ fn serve(
             continue;
         }
         let (start, computed_before) = (Instant::now(), thread_time::used());
-        let result = caught(|| run(&mut session, &job.inputs, outputs, &job.options));
+        let result = caught(|| run(&mut session, &job, outputs));
         let computed = thread_time::used().saturating_sub(computed_before);
         drop(permit);
         let broke_down = result.is_none();
         let ran = start.elapsed();
         if let Some(Ok(_)) = &result {
-            let averaged_us = averaged(load.run_us.load(Ordering::Acquire), ran);
+            let averaged_us = averaged(load.run_us.load(Ordering::Acquire), ran, job.items);
             load.run_us.store(averaged_us, Ordering::Release);
         }
         let queued = start.duration_since(job.called);
@@ -310,9 +319,10 @@ fn serve(
     caught(|| drop(session));
 }
 
-/// An average in which a run counts an eighth, at least 1 so that it differs from "never ran".
-fn averaged(old_us: u64, ran: Duration) -> u64 {
-    let new_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
+/// An average in which a run counts an eighth, at least 1 so that it differs from "never ran". Of a batch
+/// counts the time of one item.
+fn averaged(old_us: u64, ran: Duration, items: u64) -> u64 {
+    let new_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX) / items.max(1);
     let mixed_us = if old_us == 0 { new_us } else { old_us - old_us / 8 + new_us / 8 };
     mixed_us.max(1)
 }
@@ -323,11 +333,16 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
+/// What a session gives.
+struct Outputs {
+    declared: Vec<TensorSpec>,
+    batch: Option<OpenBatch>,
+}
+
 fn run(
     session: &mut Session,
-    inputs: &[Tensor],
-    declared: &[TensorSpec],
-    options: &RunOptions<NoSelectedOutputs>,
+    Job { inputs, items, options, .. }: &Job,
+    expected: &Outputs,
 ) -> Result<Vec<Tensor>, RunError> {
     let mut values = Vec::with_capacity(inputs.len());
     for tensor in inputs {
@@ -338,15 +353,17 @@ fn run(
         .run_with_options(values, options)
         .map_err(|error| RunError::Failed(bounded(error.message())))?;
     let unexpected = |error: ValueError| RunError::UnexpectedOutputs(error.to_string());
+    let Outputs { declared, batch } = expected;
     declared
         .iter()
-        .map(|spec| {
+        .map(|declared| {
+            let spec = batch::of_items(batch.as_ref(), declared, *items);
             let value = outputs.remove(&spec.name).ok_or(RunError::Closed)?;
             let tensor = values::tensor_of(&spec.name, value, inputs).map_err(unexpected)?;
-            if tensor.spec() == spec {
+            if *tensor.spec() == *spec {
                 return Ok(tensor);
             }
-            let (got, expected) = (form(tensor.spec()), form(spec));
+            let (got, expected) = (form(tensor.spec()), form(&spec));
             Err(RunError::UnexpectedOutputs(format!("`{}` is {got}, not {expected}", spec.name)))
         })
         .collect()

@@ -20,7 +20,7 @@ fn floats(name: &str, values: &[f32]) -> Tensor {
 
 fn source(nodes: &[Node<'_>], inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>) -> PartitionSource {
     let model = tiny_onnx::model(nodes, &[], &inputs, &outputs);
-    PartitionSource { model, weights: Vec::new(), inputs, outputs, level: OrtLevel::All }
+    PartitionSource { model, weights: Vec::new(), inputs, outputs, level: OrtLevel::All, batch: None }
 }
 
 fn node<'a>(op: &'a str, inputs: &'a [&'a str], outputs: &'a [&'a str]) -> Node<'a> {
@@ -44,7 +44,14 @@ fn product(location: &str) -> PartitionSource {
     let weight = ExternalWeight { spec: &matrix, location };
     let nodes = [node("MatMul", &["x", "W"], &["y"])];
     let model = tiny_onnx::model(&nodes, &[weight], std::slice::from_ref(&x), std::slice::from_ref(&y));
-    PartitionSource { model, weights: Vec::new(), inputs: vec![x], outputs: vec![y], level: OrtLevel::All }
+    PartitionSource {
+        model,
+        weights: Vec::new(),
+        inputs: vec![x],
+        outputs: vec![y],
+        level: OrtLevel::All,
+        batch: None,
+    }
 }
 
 const MATRIX: [f32; 4] = [1.0, 2.0, 3.0, 4.0];

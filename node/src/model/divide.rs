@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use stormo_protocol::ids::ObjectId;
-use stormo_protocol::limits::BLOCKS_MAX;
-use stormo_protocol::model::{Block, BlockKind, Branch, Cut, Manifest, ObjectRef, OrtLevel, Region};
+use stormo_protocol::limits::{BATCH_ITEMS_MAX, BLOCKS_MAX, FRAME_PAYLOAD_BYTES_MAX};
+use stormo_protocol::model::{Batch, Block, BlockKind, Branch, Cut, Manifest, ObjectRef, OrtLevel, Region};
 use stormo_protocol::tensor::TensorSpec;
 
 use super::choose::{Chosen, choose, least_share};
@@ -17,6 +17,10 @@ use super::graph::Graph;
 use super::order::best_order;
 use super::parallel::{Parallel, arrange};
 use super::skeleton::{self, Written};
+
+/// Most bytes of activations alive at once in a batch: what a frame may carry, so that every cut of it
+/// fits one, and no host is asked for more.
+const BATCH_BYTES_MAX: u64 = FRAME_PAYLOAD_BYTES_MAX;
 
 /// How fine to divide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Division {
     pub cuts: Vec<Cut>,
     /// Stretches of blocks whose branches do not depend on each other.
     pub regions: Vec<Region>,
+    /// The open first axis, once [`Division::keep_batch`] found that it can be kept.
+    pub batch: Option<Batch>,
 }
 
 /// Divides a graph. `sizes` holds element type and shape of the inputs and of everything that the
@@ -105,7 +111,17 @@ pub fn divide(
     let regions = regions.collect();
     let blocks = blocks(graph, &computing, &order, &bounds, free, &written);
     let Written { skeleton, weights, .. } = written;
-    Ok(Division { skeleton, weights, tensors: tensors.specs, inputs, outputs, blocks, cuts, regions })
+    Ok(Division {
+        skeleton,
+        weights,
+        tensors: tensors.specs,
+        inputs,
+        outputs,
+        blocks,
+        cuts,
+        regions,
+        batch: None,
+    })
 }
 
 /// Numbers tensors as the manifest will list them.
@@ -260,6 +276,28 @@ impl Division {
         }
     }
 
+    /// Keeps the first axis open, given the sizes of a run on two items where the division was made of one.
+    /// That is possible if every tensor at a cut is as it was, or twice as long in its first axis alone.
+    ///
+    /// # Errors
+    /// The tensor that is neither.
+    pub fn keep_batch(&mut self, of_two: &HashMap<String, TensorSpec>) -> Result<(), String> {
+        let mut tensors = Vec::new();
+        for (index, of_one) in (0u32..).zip(&self.tensors) {
+            match of_two.get(&of_one.name) {
+                Some(of_two) if of_two == of_one => {}
+                Some(of_two) if of_one.items_of(of_two) == Some(2) => tensors.push(index),
+                _ => return Err(of_one.name.clone()),
+            }
+        }
+        let peaks = self.blocks.iter().map(|block| block.peak_activation_bytes);
+        let widest = peaks.max().unwrap_or(0).max(1);
+        let items_max = (BATCH_BYTES_MAX / widest).min(BATCH_ITEMS_MAX);
+        let tells = self.inputs.iter().any(|input| tensors.contains(input));
+        self.batch = (tells && items_max >= 2).then_some(Batch { tensors, items_max });
+        Ok(())
+    }
+
     /// The manifest of this division, for the publisher to sign.
     pub fn manifest(
         &self,
@@ -281,6 +319,7 @@ impl Division {
             cuts: self.cuts.clone(),
             card: None,
             variable: Vec::new(),
+            batch: self.batch.clone(),
             regions: self.regions.clone(),
             reference_mflops,
         }

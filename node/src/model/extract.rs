@@ -16,6 +16,9 @@ use super::links::Constants;
 use super::messages::{GraphProto, TensorProto, ValueInfoProto};
 use super::skeleton::{Skeleton, object_of};
 
+/// What the open axis is called in a part.
+const BATCH_AXIS: &str = "batch";
+
 /// A weight that ONNX Runtime is given in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionWeight {
@@ -40,6 +43,8 @@ pub struct Partition {
     /// What it makes of what is there at the cut behind it, settled outputs of the model included. What else
     /// is there was there at the cut before and passes by.
     pub outputs: Vec<TensorSpec>,
+    /// Of both, those whose first axis follows the batch; as described they are of one item.
+    pub batched: Vec<String>,
 }
 
 /// Extracts a range of blocks. The manifest must have passed its own check.
@@ -89,10 +94,31 @@ pub fn extract(
         outputs.iter().filter_map(|spec| links.find(&spec.name)).filter(|tensor| links.constant[*tensor]);
     let constants = links.constants_of(nodes.iter().copied(), constant_results);
     let weights = weights(skeleton, &constants)?;
-    let graph = graph(skeleton, &nodes, &constants, &inputs, &outputs);
+    let mut graph = graph(skeleton, &nodes, &constants, &inputs, &outputs);
+    let batched = |spec: &&TensorSpec| is_batched(manifest, &spec.name);
+    for (info, spec) in graph.input.iter_mut().zip(&inputs).filter(|(_, spec)| batched(spec)) {
+        open_first_axis(info, spec);
+    }
+    let batched = inputs.iter().chain(&outputs).filter(batched).map(|spec| spec.name.clone()).collect();
     let mut model = skeleton.model.clone();
     model.graph = MessageField::some(graph);
-    Ok(Partition { model: encode(&model)?, weights, inputs, outputs })
+    Ok(Partition { model: encode(&model)?, weights, inputs, outputs, batched })
+}
+
+fn is_batched(manifest: &Manifest, name: &str) -> bool {
+    let tensors = manifest.batch.iter().flat_map(|batch| &batch.tensors);
+    tensors.filter_map(|tensor| manifest.tensors.get(*tensor as usize)).any(|spec| spec.name == name)
+}
+
+/// Lets an input have any number of items. Where one item is one row, all such inputs have the same.
+fn open_first_axis(info: &mut ValueInfoProto, spec: &TensorSpec) {
+    let tensor = info.type_.mut_or_insert_default().mut_tensor_type();
+    if let Some(axis) = tensor.shape.mut_or_insert_default().dim.first_mut() {
+        axis.value = None;
+        if spec.shape.first() == Some(&1) {
+            axis.set_dim_param(BATCH_AXIS.to_owned());
+        }
+    }
 }
 
 fn mismatch(what: &str) -> ModelError {

@@ -23,6 +23,8 @@ const IR_VERSION_MIN: i64 = 4;
 /// Largest initialiser that stays inside the skeleton, bytes; larger ones are objects of the pool. The
 /// number is that of the design, not measured.
 pub(super) const INLINE_BYTES_MAX: u64 = 64 << 10;
+/// ONNX's number for texts.
+const STRING: i32 = 8;
 /// Results of these are no tensors, so a probe cannot ask for them.
 const MAKES_NO_TENSOR: [&str; 9] = [
     "Optional",
@@ -222,8 +224,10 @@ fn declaration(info: &ValueInfoProto) -> Result<InputDecl, ModelError> {
     else {
         return Err(unsupported("a sequence, map, optional or sparse value"));
     };
-    let dtype = data::dtype_of(tensor.elem_type())
-        .ok_or_else(|| unsupported(&format!("of element type {}", tensor.elem_type())))?;
+    let dtype = data::dtype_of(tensor.elem_type()).ok_or_else(|| match tensor.elem_type() {
+        STRING => unsupported("a tensor of strings"),
+        other => unsupported(&format!("of element type {other}")),
+    })?;
     let dims = tensor.shape.as_ref().map(|shape| {
         let size = |value: &Option<Value>| match value {
             Some(Value::DimValue(size)) => u64::try_from(*size).ok(),

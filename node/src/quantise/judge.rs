@@ -139,7 +139,8 @@ async fn load(
 ) -> Result<Arc<Partition>, MakeError> {
     let first = samples.first().ok_or(MakeError::NoSamples)?;
     let inputs = first.inputs.iter().map(|input| input.spec().clone()).collect();
-    let source = PartitionSource { model, weights: Vec::new(), inputs, outputs: outputs.to_vec(), level };
+    let source =
+        PartitionSource { model, weights: Vec::new(), inputs, outputs: outputs.to_vec(), level, batch: None };
     Ok(engine.load("quantise".into(), source).await?)
 }
 

@@ -144,8 +144,11 @@ pub struct TensorView {
     pub name: String,
     /// The Open Inference Protocol's name of the element type.
     pub datatype: String,
-    /// Dimensions.
+    /// Dimensions, for one item.
     pub shape: Vec<u64>,
+    /// Whether the first one is so many times as long for several items.
+    #[serde(default)]
+    pub is_batched: bool,
 }
 
 /// A cut between blocks.
@@ -213,6 +216,9 @@ pub struct ModelView {
     /// Parallel regions.
     #[serde(default)]
     pub regions: Vec<RegionView>,
+    /// Most items in one request, if the model keeps its first axis open; shapes are of one item.
+    #[serde(default)]
+    pub batch_items_max: Option<u64>,
     /// Inputs.
     pub inputs: Vec<TensorView>,
     /// Outputs.

@@ -15,6 +15,7 @@ use super::oip_data::{OutputData, read_binary, read_json};
 use super::{Shared, refusal};
 use crate::app::calls::{Answer, Call, CallError, InferOptions};
 use crate::ends::bytes_tensor;
+use crate::serve::json::TensorView;
 
 /// The protocol's type of texts and images: each element is its length (u32, little-endian) and as many
 /// bytes.
@@ -76,10 +77,19 @@ async fn described(shared: &Shared, name: String, version: Option<String>) -> Re
         "name": view.name,
         "versions": [view.version.to_string()],
         "platform": "onnxruntime_onnx",
-        "inputs": view.inputs,
-        "outputs": view.outputs,
+        "inputs": view.inputs.iter().map(tensor_metadata).collect::<Vec<_>>(),
+        "outputs": view.outputs.iter().map(tensor_metadata).collect::<Vec<_>>(),
     }))
     .into_response()
+}
+
+/// As the protocol describes tensors: an axis of any length is -1.
+fn tensor_metadata(tensor: &TensorView) -> Value {
+    let mut shape: Vec<i64> = tensor.shape.iter().map(|dim| i64::try_from(*dim).unwrap_or(-1)).collect();
+    if let Some(items) = shape.first_mut().filter(|_| tensor.is_batched) {
+        *items = -1;
+    }
+    json!({ "name": tensor.name, "datatype": tensor.datatype, "shape": shape })
 }
 
 async fn model_ready(State(shared): State<Shared>, Path(model): Path<String>) -> Response {

@@ -30,9 +30,8 @@ pub(crate) struct Divided {
     runtime: Runtime,
     engine: Engine,
     file: Vec<u8>,
-    /// The network with all that may cross a cut among its outputs.
-    open: Vec<u8>,
-    open_outputs: Vec<TensorSpec>,
+    /// The network with all that may cross a cut among its outputs; if all that is tensors.
+    open: Option<(Vec<u8>, Vec<TensorSpec>)>,
     manifest: Manifest,
     skeleton: Skeleton,
     weights: HashMap<ObjectId, Arc<[u8]>>,
@@ -53,15 +52,15 @@ impl Divided {
         let given: Vec<Tensor> = inputs.values().cloned().collect();
         let open = graph.probe_model()?.model;
         let probed = runtime.block_on(engine.probe(open.clone(), Vec::new(), given, OrtLevel::Off))?;
-        let open_outputs: Vec<TensorSpec> = probed
-            .into_iter()
-            .map(|(name, probed)| match probed {
-                Probed::Tensor(spec) => Ok(spec),
-                Probed::Unsupported(what) => anyhow::bail!("`{name}` is {what}"),
-            })
-            .collect::<Result<_>>()?;
-        let specs = inputs.values().map(Tensor::spec).chain(&open_outputs);
+        let count = probed.len();
+        let tensors = probed.into_iter().filter_map(|(_, probed)| match probed {
+            Probed::Tensor(spec) => Some(spec),
+            Probed::Unsupported(_) => None,
+        });
+        let tensors: Vec<TensorSpec> = tensors.collect();
+        let specs = inputs.values().map(Tensor::spec).chain(&tensors);
         let sizes = specs.map(|spec| (spec.name.clone(), spec.clone())).collect();
+        let open = (tensors.len() == count).then_some((open, tensors));
         let started = Instant::now();
         let division = divide(&graph, &sizes, &DivideOptions::default())?;
         trial::told(&format!(
@@ -76,7 +75,7 @@ impl Divided {
         manifest.check()?;
         let skeleton = Skeleton::parse(&division.skeleton, &manifest)?;
         let weights = division.weights.into_iter().map(|(object, bytes)| (object.id, bytes.into())).collect();
-        Ok(Self { runtime, engine, file, open, open_outputs, manifest, skeleton, weights, inputs })
+        Ok(Self { runtime, engine, file, open, manifest, skeleton, weights, inputs })
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -86,16 +85,14 @@ impl Divided {
     /// What the network gives in one piece: unoptimised, with all that it computes on the way; else only
     /// its outputs, since what is asked for is not fused.
     pub(crate) fn whole(&self, level: OrtLevel) -> Result<Tensors> {
-        let (model, outputs) = match level {
-            OrtLevel::Off => (&self.open, self.open_outputs.clone()),
+        let (model, outputs) = match (&self.open, level) {
+            (Some((open, outputs)), OrtLevel::Off) => (open, outputs.clone()),
             _ => (&self.file, self.manifest.output_specs().cloned().collect()),
         };
         let inputs = self.manifest.input_specs().cloned().collect();
         let mut tensors = self.inputs.clone();
-        self.run(
-            PartitionSource { model: model.clone(), weights: Vec::new(), inputs, outputs, level },
-            &mut tensors,
-        )?;
+        let (model, weights, batch) = (model.clone(), Vec::new(), None);
+        self.run(PartitionSource { model, weights, inputs, outputs, level, batch }, &mut tensors)?;
         Ok(tensors)
     }
 

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 use stormo_testnet::binary::workspace_root;
 use stormo_testnet::trial;
 
+/// The script that writes them with numbers.
+const LIGHT_MODELS: &str = "light_models.py";
+
 /// What a network computes with: how close its parts must come to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -75,31 +78,37 @@ pub(crate) fn python_with(packages: &str) -> Option<OsString> {
     found
 }
 
-/// What the script says.
-fn script(python: &OsString, arguments: &[&str]) -> Result<String> {
-    let path = workspace_root().join("testnet/tests/division/light_models.py");
+/// What a script beside this file says.
+fn script(python: &OsString, script: &str, arguments: &[&str]) -> Result<String> {
+    let path = workspace_root().join("testnet/tests/division").join(script);
     let ran = Command::new(python).arg(path).args(arguments).output()?;
     ensure!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     Ok(String::from_utf8(ran.stdout)?)
 }
 
+/// Small networks of every kind, written into a folder.
+pub(crate) fn odd(python: &OsString, folder: &Path) -> Result<Vec<Model>> {
+    let names = script(python, "odd_models.py", &[folder.to_str().context("a folder with a plain name")?])?;
+    Ok(names.lines().map(|name| model(folder, &format!("{name}.onnx"))).collect())
+}
+
 /// Names of the light networks' files.
 pub(crate) fn light_names(python: &OsString) -> Result<Vec<String>> {
-    let names: Vec<String> = script(python, &["--names"])?.lines().map(str::to_owned).collect();
+    let names: Vec<String> = script(python, LIGHT_MODELS, &["--names"])?.lines().map(str::to_owned).collect();
     ensure!(!names.is_empty(), "the package `onnx` of {} brings no light models", python.display());
     Ok(names)
 }
 
 /// The light networks as they come: every weight one number repeated.
 pub(crate) fn light(python: &OsString) -> Result<Vec<Model>> {
-    let folder = script(python, &["--folder"])?;
+    let folder = script(python, LIGHT_MODELS, &["--folder"])?;
     let folder = Path::new(folder.trim());
     Ok(light_names(python)?.iter().map(|name| model(folder, name)).collect())
 }
 
 /// One of them with weights drawn at random, written into a folder.
 pub(crate) fn with_numbers(python: &OsString, name: &str, folder: &Path) -> Result<Model> {
-    script(python, &[name, folder.to_str().context("a folder with a plain name")?])?;
+    script(python, LIGHT_MODELS, &[name, folder.to_str().context("a folder with a plain name")?])?;
     Ok(model(folder, name))
 }
 

@@ -153,6 +153,7 @@ mod tests {
             blocks: vec![block(1.0), block(3.0)],
             cuts: vec![cut(100, "x"), cut(50, "<a>"), cut(400, "y")],
             regions: vec![],
+            batch_items_max: None,
             inputs: vec![],
             outputs: vec![],
         }

@@ -97,6 +97,9 @@ fn show(model: &ModelView) {
         bytes(model.weights_bytes),
         model.ort_level
     ));
+    if let Some(items_max) = model.batch_items_max {
+        say(format!("up to {items_max} items in one request, along the first axis; all below is for one"));
+    }
     let input_bytes = model.cuts.first().map_or(0, |cut| cut.bytes);
     say(format!("in: {}", bytes(input_bytes)));
     let total = time_ms(model).max(f64::MIN_POSITIVE);

@@ -83,6 +83,12 @@ impl Pending {
         self.manifest.results_of(&stage.blocks(), &self.blocks)
     }
 
+    /// Items in its batch; `None` where the model's inputs do not tell.
+    fn items(&self) -> Option<u64> {
+        let cut = &self.manifest.cuts[usize::from(self.blocks.start)];
+        self.manifest.items(&cut.tensors, self.inputs.iter().map(Tensor::spec))
+    }
+
     /// Whether all parts of an attempt's result are here.
     fn is_complete(&self, attempt: u16) -> bool {
         let Some(plan) = self.plan_of(attempt) else { return false };
@@ -380,7 +386,12 @@ impl Driver {
             return Err(Refusal::NotMyStage);
         }
         let results = pending.results_of(stage);
-        if results.is_empty() || !pending.manifest.are(&results, specs) {
+        if results.is_empty() || !pending.manifest.are(&results, specs.iter()) {
+            return Err(Refusal::WrongTensors);
+        }
+        // An answer is for as many items as were asked about.
+        if pending.manifest.items(&results, specs.iter()).is_some_and(|items| Some(items) != pending.items())
+        {
             return Err(Refusal::WrongTensors);
         }
         pending.result.begin(header.key.attempt, from_stage)

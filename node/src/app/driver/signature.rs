@@ -19,12 +19,15 @@ pub(super) fn what_to_run(
         && image.spec().name == ENCODED_IMAGE
     {
         let blocks = blocks_of(manifest, true)?;
-        if !manifest.are_the_cut(0, std::slice::from_ref(image.spec())) {
+        if !manifest.are_the_cut(0, std::iter::once(image.spec())) {
             return Err(CallError::BadRequest("the encoded image is too long".into()));
         }
         return Ok((blocks, given));
     }
     let mut inputs = in_model_order(manifest, given)?;
+    if !manifest.are(&manifest.inputs, inputs.iter().map(Tensor::spec)) {
+        return Err(CallError::BadRequest("the inputs are of batches of different sizes".into()));
+    }
     // Outputs of a model with a card come with a frame, which tensors do not have.
     if manifest.card.is_some() {
         inputs.extend(no_frame());
@@ -60,12 +63,15 @@ fn in_model_order(manifest: &Manifest, mut given: Vec<Tensor>) -> Result<Vec<Ten
             )));
         };
         let tensor = given.swap_remove(position);
-        if tensor.spec() != spec {
+        if !manifest.is_of(*index, tensor.spec()) {
+            let batch = manifest.batch.as_ref().filter(|_| manifest.is_batched(*index));
+            let up_to = batch.map(|batch| format!(" (or up to {} times the first axis)", batch.items_max));
             return Err(CallError::BadRequest(format!(
-                "input `{}` must be {} {:?}, not {} {:?}",
+                "input `{}` must be {} {:?}{}, not {} {:?}",
                 spec.name,
                 spec.dtype.oip_name(),
                 spec.shape,
+                up_to.unwrap_or_default(),
                 tensor.spec().dtype.oip_name(),
                 tensor.spec().shape
             )));

@@ -201,7 +201,7 @@ impl Driver {
             return Err(Refusal::NotMyStage);
         }
         hosted.machine.may_arrive()?;
-        if !hosted.manifest.are_the_cut(hosted.blocks().start, specs) {
+        if !hosted.manifest.are_the_cut(hosted.blocks().start, specs.iter()) {
             return Err(Refusal::WrongTensors);
         }
         let (writer, reader) = signs();
@@ -264,12 +264,14 @@ impl Driver {
                     trace.wait_us = ((since_ms * 1000.0) as u32).saturating_sub(trace.run_us);
                 }
                 let input = std::mem::take(&mut hosted.input);
+                let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().start)];
+                let items = hosted.manifest.items(&cut.tensors, input.iter().map(Tensor::spec));
                 let there = |tensors: &[u32]| of_these(&hosted.manifest, tensors, &input, &ran.outputs);
                 let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().end)];
                 let output = if hosted.is_last() { Vec::new() } else { there(&cut.tensors) };
                 (hosted.result, hosted.output) = (there(&hosted.results), output);
-                // With an end beside it, the time is not the session's alone.
-                if hosted.blocks() == hosted.key.blocks() {
+                // With an end beside it, the time is not the session's alone, and a batch takes its own.
+                if hosted.blocks() == hosted.key.blocks() && items.is_none_or(|items| items == 1) {
                     self.hosting.ran(hosted.key, ran.ran);
                 }
                 StageEvent::Ran

@@ -4,7 +4,6 @@ use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::model::{Block, Branch, Manifest, Region};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::state::{Hosted, NodeRecord};
-use stormo_protocol::tensor::TensorSpec;
 
 use super::Driver;
 use crate::app::calls::CallError;
@@ -185,8 +184,10 @@ fn with_peer(address: &str, node: NodeId) -> String {
     if address.contains("/p2p/") { address.to_owned() } else { format!("{address}/p2p/{node}") }
 }
 
-fn tensor_view(spec: &TensorSpec) -> TensorView {
+fn tensor_view(manifest: &Manifest, index: u32) -> TensorView {
+    let spec = &manifest.tensors[index as usize];
     TensorView {
+        is_batched: manifest.is_batched(index),
         name: spec.name.clone(),
         datatype: spec.dtype.oip_name().to_owned(),
         shape: spec.shape.clone(),
@@ -233,7 +234,8 @@ fn model_view(version: u64, manifest: &Manifest) -> ModelView {
         blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
         regions: manifest.regions.iter().map(|region| region_view(manifest, region)).collect(),
-        inputs: manifest.input_specs().map(tensor_view).collect(),
-        outputs: manifest.output_specs().map(tensor_view).collect(),
+        batch_items_max: manifest.batch.as_ref().map(|batch| batch.items_max),
+        inputs: manifest.inputs.iter().map(|index| tensor_view(manifest, *index)).collect(),
+        outputs: manifest.outputs.iter().map(|index| tensor_view(manifest, *index)).collect(),
     }
 }

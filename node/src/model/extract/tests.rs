@@ -244,6 +244,38 @@ fn a_skeleton_that_does_not_fit_its_manifest_is_refused() {
 }
 
 #[test]
+fn a_batch_axis_that_everything_at_the_cuts_follows_is_kept() {
+    let graph = chain(3).parse();
+    let sizes = |rows: &dyn Fn(&str) -> u64| {
+        let names = &graph.links.names;
+        let spec =
+            |name: &String| TensorSpec { name: name.clone(), dtype: DType::F32, shape: vec![rows(name), 4] };
+        names.iter().map(|name| (name.clone(), spec(name))).collect::<HashMap<_, _>>()
+    };
+    let one = sizes(&|name| if name == "t2" { 7 } else { 1 });
+    let two = sizes(&|name| if name == "t2" { 14 } else { 2 });
+    let mut division = crate::model::divide(&graph, &one, &DivideOptions::default()).expect("divisible");
+    assert_eq!(division.keep_batch(&sizes(&|name| if name == "t1" { 3 } else { 2 })), Err("t1".into()));
+    assert_eq!(division.batch, None);
+    assert_eq!(division.keep_batch(&one), Ok(()));
+    assert_eq!(division.batch, None, "no input tells");
+    assert_eq!(division.keep_batch(&two), Ok(()));
+    let manifest = division.manifest("m", "v", stormo_protocol::model::OrtLevel::Off, 1.0);
+    assert_eq!(manifest.check(), Ok(()));
+    assert_eq!(manifest.batch.as_ref().map(|batch| batch.tensors.len()), Some(4));
+    let skeleton = Skeleton::parse(&division.skeleton, &manifest).expect("own skeleton");
+    let axis = |block: u16| {
+        let part = extract(&skeleton, &manifest, block..block + 1).expect("own block");
+        assert_eq!(part.batched.len(), 2);
+        let model = decode(&part.model).expect("a part");
+        model.graph.input[0].type_.tensor_type().shape.dim[0].clone()
+    };
+    assert_eq!(axis(0).dim_param(), "batch");
+    // `t2` has seven rows for each item, so its axis is no number of items.
+    assert_eq!(axis(2).value, None);
+}
+
+#[test]
 fn opsets_metadata_and_node_attributes_are_carried_along() {
     let mut model = chain(2);
     let mut attribute = AttributeProto::new();

@@ -123,7 +123,7 @@ fn inputs_that_are_no_tensors_are_refused() {
     let mut texts = type_proto::Tensor::new();
     texts.set_elem_type(8);
     model.graph().input[0].type_.mut_or_insert_default().set_tensor_type(texts);
-    let what = "of element type 8".to_owned();
+    let what = "a tensor of strings".to_owned();
     assert_eq!(refusal(&model), ModelError::UnsupportedInput { input: "x".into(), what });
 }
 

@@ -3,8 +3,10 @@
 /// A message: fields one after the other.
 pub(crate) type Message = Vec<u8>;
 
-const FLOAT: u64 = 1;
+pub(crate) const FLOAT: u64 = 1;
 const INT64: u64 = 7;
+pub(crate) const STRING: u64 = 8;
+const INT_ATTRIBUTE: u64 = 2;
 const GRAPH_ATTRIBUTE: u64 = 5;
 const EXTERNAL: u64 = 1;
 
@@ -82,12 +84,34 @@ fn tensor(name: &str, dims: &[u64], data_type: u64, data: &[u8]) -> Message {
     [dims, number(2, data_type), text(8, name), data.to_vec()].concat()
 }
 
-/// A model from these nodes and initialisers, with input `x` of `[1, 3]` and output `y`.
+/// The numbers of one tensor as the text that shows them.
+pub(crate) fn text_of(from: &str, to: &str) -> Message {
+    let attribute = [text(1, "to"), number(3, STRING), number(20, INT_ATTRIBUTE)].concat();
+    bytes(1, &node_with("Cast", &[from], &[to], &bytes(5, &attribute)))
+}
+
+/// How an input is declared; `None` is an open axis.
+#[derive(Clone, Copy)]
+pub(crate) struct Declared<'a> {
+    pub(crate) element: u64,
+    pub(crate) dims: &'a [Option<u64>],
+}
+
+/// A model from these nodes and initialisers, with input `x` of `[1, 3]` and output `y`, both of floats.
 pub(crate) fn model(contents: &[Message]) -> Message {
-    let dims: Vec<u8> = [1, 3].iter().flat_map(|dim| bytes(1, &number(1, *dim))).collect();
-    let declared = [number(1, FLOAT), bytes(2, &dims)].concat();
+    model_of(Declared { element: FLOAT, dims: &[Some(1), Some(3)] }, FLOAT, contents)
+}
+
+/// The same with another input, and an output of another element type.
+pub(crate) fn model_of(input: Declared, output_element: u64, contents: &[Message]) -> Message {
+    let dim = |dim: &Option<u64>| match dim {
+        Some(size) => bytes(1, &number(1, *size)),
+        None => bytes(1, &text(2, "batch")),
+    };
+    let dims: Vec<u8> = input.dims.iter().flat_map(dim).collect();
+    let declared = [number(1, input.element), bytes(2, &dims)].concat();
     let input = [text(1, "x"), bytes(2, &bytes(1, &declared))].concat();
-    let output = [text(1, "y"), bytes(2, &bytes(1, &number(1, FLOAT)))].concat();
+    let output = [text(1, "y"), bytes(2, &bytes(1, &number(1, output_element)))].concat();
     let graph = [contents.concat(), text(2, "test"), bytes(11, &input), bytes(12, &output)].concat();
     [number(1, 8), bytes(8, &number(2, 17)), bytes(7, &graph)].concat()
 }

@@ -1,0 +1,84 @@
+//! A network that leaves its first axis open, divided over three processes: several items in one request.
+
+#![allow(dead_code, reason = "a test uses a part of the writer of files")]
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use stormo_protocol::model::OrtLevel;
+use stormo_testnet::oip::{Difference, InferRequest};
+use stormo_testnet::reference::Reference;
+use stormo_testnet::trial::{self, edge};
+
+#[path = "onnx_files/onnx.rs"]
+mod onnx;
+
+use onnx::{Declared, FLOAT, integers, model_of, node, weight};
+
+/// Numbers of one item.
+const WIDTH: u64 = 3;
+
+/// Layers with something to cut between, flattened and unfolded by the batch in the middle.
+fn layers() -> Vec<u8> {
+    let weights = |name: &str, inputs: u64, outputs: u64, seed: f32| {
+        let values: Vec<f32> =
+            (0..inputs * outputs).map(|index| ((index as f32 + seed) * 0.7).sin()).collect();
+        weight(name, &[inputs, outputs], &values)
+    };
+    model_of(
+        Declared { element: FLOAT, dims: &[None, Some(WIDTH)] },
+        FLOAT,
+        &[
+            weights("a", WIDTH, 32, 1.0),
+            weights("b", 16, 16, 2.0),
+            weights("c", 32, 5, 3.0),
+            integers("rows", &[-1, 16]),
+            integers("items", &[-1, 32]),
+            node("MatMul", &["x", "a"], &["t1"]),
+            node("Tanh", &["t1"], &["t2"]),
+            // Two rows for each item from here to there.
+            node("Reshape", &["t2", "rows"], &["t3"]),
+            node("MatMul", &["t3", "b"], &["t4"]),
+            node("Tanh", &["t4"], &["t5"]),
+            node("Reshape", &["t5", "items"], &["t6"]),
+            node("MatMul", &["t6", "c"], &["t7"]),
+            node("Softmax", &["t7"], &["y"]),
+        ],
+    )
+}
+
+fn request(items: u64) -> InferRequest {
+    let values = (0..items * WIDTH).map(|index| (index as f32).cos()).collect();
+    InferRequest::new("x", &[items, WIDTH], values)
+}
+
+#[test]
+fn several_items_through_three_processes_are_what_one_session_gives() -> Result<()> {
+    trial::run(&[edge("one"), edge("two"), edge("three")], |mesh| {
+        let path = mesh.folder().join("layers.onnx");
+        fs::write(&path, layers())?;
+        let options = ["--parts", "3", "--replicas", "1", "--ort-level", "off"];
+        trial::deploy(mesh, "one", "layers", &path, &options)?;
+        let client = &mesh.node("one").client;
+        let plan = trial::loaded_plan(client, "layers", "chain-3")?;
+        let reference = Reference::of("layers", &path, OrtLevel::Off)?;
+        for items in [1, 4, 7] {
+            let answer = client.infer("layers", &request(items).by_plan(plan.id))?;
+            let whole = reference.whole(&request(items).inputs)?;
+            ensure!(answer.outputs[0].shape == [items, 5], "{:?}", answer.outputs[0].shape);
+            let apart = Difference::between(&whole, &answer.outputs).context("other names or shapes")?;
+            ensure!(apart.is_identical, "{items} items: {apart:?}");
+        }
+        let items_max = reference.manifest().batch.as_ref().context("the axis is kept")?.items_max;
+        let too_many = request(items_max + 1);
+        let body = serde_json::to_vec(&json!({ "inputs": too_many.inputs }))?;
+        let answer = client.post_raw("/v2/models/layers/infer", "application/json", &body)?;
+        let said = String::from_utf8_lossy(&answer.body);
+        ensure!(answer.status == 400 && said.contains("times the first axis"), "{} {said}", answer.status);
+        let described = client.get_raw("/v2/models/layers")?;
+        let described: serde_json::Value = serde_json::from_slice(&described.body)?;
+        ensure!(described["inputs"][0]["shape"] == json!([-1, WIDTH]), "{described}");
+        Ok(())
+    })
+}
