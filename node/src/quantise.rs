@@ -174,7 +174,7 @@ pub async fn make(engine: &Engine, source: &Source<'_>, progress: &dyn Fn(&str))
     }
     let Some((method, model, loss)) = best else { return Err(MakeError::NoSamples) };
     progress("measuring its speed");
-    let time_ratio = judge.time_ratio(&model, judge::LONG).await?;
+    let time_ratio = judge.time_ratio(&*judge.load(&model).await?, judge::LONG).await?;
     let report = Report {
         fp32_bytes: source.model.len() as u64,
         int8_bytes: model.len() as u64,

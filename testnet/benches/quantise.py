@@ -49,7 +49,7 @@ def views(photo):
     """Crops and mirror images of a photo."""
     height, width = photo.shape[:2]
     yield np.ascontiguousarray(photo[:, ::-1])
-    for top, left in ((0, 0), (height // 4, width // 4)):
+    for top, left in ((0, 0), (0, width // 4), (height // 4, 0), (height // 4, width // 4), (height // 8, width // 8)):
         part = photo[top : top + 3 * height // 4, left : left + 3 * width // 4]
         yield np.ascontiguousarray(part)
         yield np.ascontiguousarray(part[:, ::-1])

@@ -76,7 +76,8 @@ impl<'a> Judge<'a> {
         Ok(Self { engine, card: source.card, level, samples, outputs, float, reference, meanings })
     }
 
-    async fn load(&self, model: &[u8]) -> Result<Arc<Partition>, MakeError> {
+    /// A model, ready to run on the samples.
+    pub(super) async fn load(&self, model: &[u8]) -> Result<Arc<Partition>, MakeError> {
         load(self.engine, model.to_vec(), self.samples, &self.outputs, self.level).await
     }
 
@@ -99,22 +100,31 @@ impl<'a> Judge<'a> {
         Ok(Judged { error: median(errors), cosine: median(cosines), agreement })
     }
 
-    /// Time of a model as a share of the float model's: the median of rounds in which each runs once.
-    pub(super) async fn time_ratio(&self, model: &[u8], effort: Effort) -> Result<f64, MakeError> {
-        let small = self.load(model).await?;
+    /// Time of a model as a share of the float model's.
+    pub(super) async fn time_ratio(&self, model: &Partition, effort: Effort) -> Result<f64, MakeError> {
+        self.time_share(model, &self.float, effort).await
+    }
+
+    /// Time of a model as a share of another's: the median of rounds in which each runs once.
+    pub(super) async fn time_share(
+        &self,
+        one: &Partition,
+        other: &Partition,
+        effort: Effort,
+    ) -> Result<f64, MakeError> {
         let Some(sample) = self.samples.first() else { return Err(MakeError::NoSamples) };
         for _ in 0..WARM_UP {
-            self.float.run(sample.inputs.clone()).await?;
-            small.run(sample.inputs.clone()).await?;
+            other.run(sample.inputs.clone()).await?;
+            one.run(sample.inputs.clone()).await?;
         }
         let started = Instant::now();
         let mut ratios = Vec::new();
         while ratios.len() < effort.rounds_min
             || (ratios.len() < effort.rounds_max && started.elapsed() < effort.time_max)
         {
-            let float = self.float.run(sample.inputs.clone()).await?.computed;
-            let small = small.run(sample.inputs.clone()).await?.computed;
-            ratios.push(small.as_secs_f64() / float.as_secs_f64().max(1e-9));
+            let other = other.run(sample.inputs.clone()).await?.computed;
+            let one = one.run(sample.inputs.clone()).await?.computed;
+            ratios.push(one.as_secs_f64() / other.as_secs_f64().max(1e-9));
         }
         Ok(median(ratios))
     }
