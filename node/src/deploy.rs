@@ -1,6 +1,8 @@
 //! A model's way into the mesh: scanned, run once on a sample, divided, each part measured. Runs where
 //! the file is, so that no small node has to hold a large model whole.
 
+mod interchangeable;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use crate::engine::{
 };
 use crate::model::{DivideOptions, Division, Graph, InputDecl, ModelError, Skeleton, divide, extract};
 use crate::sample;
+pub use interchangeable::{NotInterchangeable, interchangeable};
 
 /// Longest measuring of one part. Short parts get many runs, long ones a few.
 const PART_TIME_MAX: Duration = Duration::from_millis(250);

@@ -42,6 +42,8 @@ pub enum Request {
     Host {
         /// Whose blocks: the deployment itself, since gossip may bring it later than this.
         deployment: Signed,
+        /// Which of its variants.
+        variant: u8,
         /// First block.
         first: u16,
         /// One past the last block.

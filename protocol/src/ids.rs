@@ -130,6 +130,21 @@ hex_id!(
     DeploymentId, 16, "a deployment id (32 hexadecimal digits)"
 );
 
+/// One variant of one version of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VariantId {
+    /// The version.
+    pub deployment: DeploymentId,
+    /// Its place among the deployment's variants.
+    pub index: u8,
+}
+
+impl fmt::Display for VariantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.deployment, self.index)
+    }
+}
+
 impl ObjectId {
     /// The name of these bytes.
     pub fn of(bytes: &[u8]) -> Self {

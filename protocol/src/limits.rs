@@ -12,6 +12,8 @@ pub const GOSSIP_BYTES_MAX: usize = 16 << 10;
 pub const VIEW_RECORDS_MAX: usize = 256;
 /// Deployments that a view holds.
 pub const DEPLOYMENTS_MAX: usize = 256;
+/// Variants of a deployment.
+pub const VARIANTS_MAX: usize = 8;
 /// Ranges that a record may list as loaded.
 pub const HOSTED_MAX: usize = 64;
 /// Links that a record may report.

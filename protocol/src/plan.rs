@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeploymentId, NodeId, PlanId};
+use crate::ids::{NodeId, PlanId, VariantId};
 use crate::limits::{BACKUPS_MAX, STAGES_MAX};
 
 /// One partition in a plan and who runs it.
@@ -30,8 +30,8 @@ impl Stage {
 /// A chain of stages: each passes all tensors of its last cut to the next, the last to the origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Plan {
-    /// The version of the deployment that the blocks belong to.
-    pub deployment: DeploymentId,
+    /// What the blocks belong to.
+    pub variant: VariantId,
     /// Where the request enters and the result is wanted.
     pub origin: NodeId,
     /// Stages in order; together they cover all blocks.
@@ -78,7 +78,8 @@ impl Plan {
     /// Backups do not count; they may change while the plan stays.
     pub fn id(&self) -> PlanId {
         let mut hasher = blake3::Hasher::new_derive_key("stormo 1 plan id");
-        hasher.update(&self.deployment.0);
+        hasher.update(&self.variant.deployment.0);
+        hasher.update(&[self.variant.index]);
         hasher.update(&self.origin.0);
         for stage in &self.stages {
             hasher.update(&stage.node.0);
@@ -94,13 +95,15 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::DeploymentId;
 
     fn plan(ranges: &[(u16, u16)]) -> Plan {
         let stages = ranges
             .iter()
             .map(|&(first, end)| Stage { node: NodeId([end as u8; 32]), first, end, backups: vec![] })
             .collect();
-        Plan { deployment: DeploymentId([1; 16]), origin: NodeId([0; 32]), stages }
+        let variant = VariantId { deployment: DeploymentId([1; 16]), index: 0 };
+        Plan { variant, origin: NodeId([0; 32]), stages }
     }
 
     #[test]
@@ -122,5 +125,8 @@ mod tests {
         b.stages[0].node = NodeId([9; 32]);
         assert_ne!(a.id(), b.id());
         assert_ne!(a.id(), plan(&[(0, 3), (3, 5)]).id());
+        let mut other_variant = a.clone();
+        other_variant.variant.index = 1;
+        assert_ne!(a.id(), other_variant.id());
     }
 }

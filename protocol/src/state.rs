@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, SectionReader, SectionWriter, decode, encode};
-use crate::ids::{DeploymentId, MeshId, NodeId};
+use crate::ids::{DeploymentId, MeshId, NodeId, VariantId};
 use crate::limits::{
     ADDRESSES_MAX, DEPLOYMENT_BYTES_MAX, GOSSIP_BYTES_MAX, HOSTED_MAX, LINKS_MAX, NAME_BYTES_MAX,
-    RECORD_BYTES_MAX,
+    RECORD_BYTES_MAX, VARIANTS_MAX,
 };
 use crate::model::{ObjectRef, is_valid_name};
 
@@ -27,7 +27,7 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hosted {
     /// Whose blocks.
-    pub deployment: DeploymentId,
+    pub variant: VariantId,
     /// First block.
     pub first: u16,
     /// One past the last block.
@@ -155,6 +155,36 @@ impl NodeRecord {
     }
 }
 
+/// How often a variant's answers are right: a share of 1, to a millionth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Accuracy(u32);
+
+impl Accuracy {
+    const WHOLE: u32 = 1_000_000;
+
+    /// From a share; `None` if it is not between 0 and 1.
+    pub fn of(share: f64) -> Option<Self> {
+        let is_share = (0.0..=1.0).contains(&share);
+        is_share.then(|| Self((share * f64::from(Self::WHOLE)).round() as u32))
+    }
+
+    /// 0 to 1.
+    pub fn share(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE)
+    }
+}
+
+/// One ONNX graph of a model, interchangeable with the others of its deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    /// Name by which requests pick it.
+    pub label: String,
+    /// The encoded [`Manifest`](crate::model::Manifest).
+    pub manifest: ObjectRef,
+    /// As its publisher says, or measured against the first variant.
+    pub accuracy: Option<Accuracy>,
+}
+
 /// The mesh's wish: this model, in this version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -164,8 +194,8 @@ pub struct Deployment {
     pub version: u64,
     /// Who may change it.
     pub publisher: NodeId,
-    /// The encoded [`Manifest`](crate::model::Manifest).
-    pub manifest: ObjectRef,
+    /// At least one; the first is what the others are compared with.
+    pub variants: Vec<Variant>,
     /// Whether it was taken back; such a record stays, so that it does not return by repair.
     pub removed: bool,
 }
@@ -178,11 +208,20 @@ impl Deployment {
         let mut hasher = blake3::Hasher::new_derive_key("stormo 1 deployment id");
         hasher.update(&self.publisher.0);
         hasher.update(&self.version.to_le_bytes());
-        hasher.update(&self.manifest.id.0);
+        for variant in &self.variants {
+            hasher.update(&variant.manifest.id.0);
+            hasher.update(&encode(&(&variant.label, variant.accuracy)));
+        }
         hasher.update(self.name.as_bytes());
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         DeploymentId(id)
+    }
+
+    /// All variants by their ids.
+    pub fn variants(&self) -> impl Iterator<Item = (VariantId, &Variant)> {
+        let deployment = self.id();
+        (0..).zip(&self.variants).map(move |(index, variant)| (VariantId { deployment, index }, variant))
     }
 
     /// The bytes that the publisher signs.
@@ -193,14 +232,28 @@ impl Deployment {
     /// Reads and checks a deployment.
     ///
     /// # Errors
-    /// When the bytes are too long or malformed, or the name is no valid one.
+    /// When the bytes are too long or malformed, a name is no valid one, or there are no variants, too many
+    /// or two of one label.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         const L: usize = DEPLOYMENT_BYTES_MAX;
         if bytes.len() > L {
             return Err(DecodeError::TooLong { got: bytes.len(), limit: L });
         }
         let deployment = SectionReader::new(bytes)?.required::<Self, L>(DEPLOYMENT)?;
-        if is_valid_name(&deployment.name) { Ok(deployment) } else { Err(DecodeError::Malformed) }
+        if deployment.is_sound() { Ok(deployment) } else { Err(DecodeError::Malformed) }
+    }
+
+    fn is_sound(&self) -> bool {
+        let labels = || self.variants.iter().map(|variant| variant.label.as_str());
+        let twice =
+            labels().enumerate().any(|(index, label)| labels().take(index).any(|other| other == label));
+        let exact =
+            |variant: &Variant| variant.accuracy.is_none_or(|Accuracy(parts)| parts <= Accuracy::WHOLE);
+        (1..=VARIANTS_MAX).contains(&self.variants.len())
+            && is_valid_name(&self.name)
+            && labels().all(is_valid_name)
+            && !twice
+            && self.variants.iter().all(exact)
     }
 }
 
@@ -270,7 +323,7 @@ mod tests {
             },
             load: Load { memory_used_bytes: 5, utilisation_permille: 250, leaving: false },
             hosted: vec![Hosted {
-                deployment: DeploymentId([3; 16]),
+                variant: VariantId { deployment: DeploymentId([3; 16]), index: 0 },
                 first: 0,
                 end: 4,
                 time_us: 1500,
@@ -310,19 +363,61 @@ mod tests {
         assert_eq!(NodeRecord::from_bytes(&many.to_bytes()), Err(DecodeError::Malformed));
     }
 
-    #[test]
-    fn deployments_round_trip_and_versions_differ() {
-        let deployment = Deployment {
+    fn variant(label: &str, accuracy: Option<f64>) -> Variant {
+        Variant {
+            label: label.into(),
+            manifest: ObjectRef { id: ObjectId([4; 32]), bytes: 100 },
+            accuracy: accuracy.and_then(Accuracy::of),
+        }
+    }
+
+    fn deployment() -> Deployment {
+        Deployment {
             name: "digits".into(),
             version: 1,
             publisher: NodeId([1; 32]),
-            manifest: ObjectRef { id: ObjectId([4; 32]), bytes: 100 },
+            variants: vec![variant("base", Some(0.98)), variant("int8", None)],
             removed: false,
+        }
+    }
+
+    #[test]
+    fn deployments_round_trip_and_versions_differ() {
+        let known = deployment();
+        assert_eq!(Deployment::from_bytes(&known.to_bytes()), Ok(known.clone()));
+        assert_ne!(known.id(), Deployment { version: 2, ..known.clone() }.id());
+        let other = Deployment { variants: vec![known.variants[0].clone()], ..known.clone() };
+        assert_ne!(known.id(), other.id());
+        let indices: Vec<u8> = known.variants().map(|(id, _)| id.index).collect();
+        assert_eq!(indices, [0, 1]);
+    }
+
+    #[test]
+    fn deployments_that_cannot_be_are_refused() {
+        let refused = |wrong: Deployment| {
+            assert_eq!(Deployment::from_bytes(&wrong.to_bytes()), Err(DecodeError::Malformed), "{wrong:?}");
         };
-        assert_eq!(Deployment::from_bytes(&deployment.to_bytes()), Ok(deployment.clone()));
-        assert_ne!(deployment.id(), Deployment { version: 2, ..deployment.clone() }.id());
-        let bad = Deployment { name: "../x".into(), ..deployment };
-        assert!(Deployment::from_bytes(&bad.to_bytes()).is_err());
+        refused(Deployment { name: "../x".into(), ..deployment() });
+        refused(Deployment { variants: vec![], ..deployment() });
+        refused(Deployment { variants: vec![variant("../x", None)], ..deployment() });
+        refused(Deployment { variants: vec![variant("a", None), variant("a", Some(0.5))], ..deployment() });
+        let impossible = Variant { accuracy: Some(Accuracy(1_000_001)), ..variant("a", None) };
+        refused(Deployment { variants: vec![impossible], ..deployment() });
+        let many = |count: usize| (0..count).map(|index| variant(&format!("{index:0>64}"), Some(0.123_456)));
+        refused(Deployment { variants: many(VARIANTS_MAX + 1).collect(), ..deployment() });
+        let most =
+            Deployment { name: "n".repeat(64), variants: many(VARIANTS_MAX).collect(), ..deployment() };
+        assert_eq!(Deployment::from_bytes(&most.to_bytes()), Ok(most));
+    }
+
+    #[test]
+    fn an_accuracy_is_a_share() {
+        assert_eq!([-0.1, 1.1, f64::NAN].map(Accuracy::of), [None; 3]);
+        assert_eq!(
+            [0.0, 0.5, 1.0].map(|share| Accuracy::of(share).map(Accuracy::share)),
+            [Some(0.0), Some(0.5), Some(1.0)]
+        );
+        assert!(Accuracy::of(0.3) < Accuracy::of(0.4));
     }
 
     proptest! {

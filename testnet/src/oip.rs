@@ -37,6 +37,12 @@ pub struct RequestParameters {
     /// Run exactly this plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan_id: Option<String>,
+    /// The variant to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Accuracy that is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_accuracy: Option<f64>,
     /// Deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -82,6 +88,12 @@ impl InferRequest {
         let input =
             FloatTensor { name: name.to_owned(), shape: shape.to_vec(), datatype: "FP32".to_owned(), data };
         Self { id: None, inputs: vec![input], parameters: RequestParameters::default() }
+    }
+
+    /// The same, by this variant.
+    pub fn by_variant(mut self, label: &str) -> Self {
+        self.parameters.variant = Some(label.to_owned());
+        self
     }
 
     /// The same, run by exactly this plan.

@@ -54,6 +54,11 @@ impl Reference {
         &self.prepared.manifest
     }
 
+    /// What it is stored as, by name.
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, &[u8])> {
+        self.prepared.objects.iter().map(|(object, bytes)| (object.id, bytes.as_ref()))
+    }
+
     /// The answer of the file as it is, in one session.
     ///
     /// # Errors

@@ -301,7 +301,10 @@ fn wrong_calls(client: &Client) -> Result<()> {
         (json!({ "plan_id": "0".repeat(64) }), 404, "plan"),
         (json!({ "plan_id": "no-plan" }), 400, "plan_id"),
         (json!({ "plan_id": 7 }), 400, "plan_id"),
-        (json!({ "min_accuracy": 0.5 }), 400, "`min_accuracy` is not supported"),
+        (json!({ "min_accuracy": 1.5 }), 400, "min_accuracy must be above 0 and at most 1"),
+        (json!({ "variant": 8 }), 400, "variant must be a text"),
+        (json!({ "variant": "int8" }), 404, "no variant `int8`; there are: base"),
+        (json!({ "max_energy_j": 0.5 }), 400, "`max_energy_j` is not supported"),
         (json!({ "objective": "energy" }), 400, "objective"),
         (json!({ "timeout_ms": -1 }), 400, "timeout_ms"),
         (json!({ "timeout_ms": "soon" }), 400, "timeout_ms"),
@@ -419,7 +422,8 @@ fn objects_that_are_not_there(client: &Client) -> Result<()> {
     let wrong = client.put_raw(&path(ObjectId::of(b"one thing")), b"another thing")?;
     answered("a wrong hash", &wrong, 400, "")?;
     let deploy = |manifest: ObjectId| -> Result<RawAnswer> {
-        let body = json!({ "name": "digits", "manifest": manifest.to_string(), "replicas": 1 });
+        let variant = json!({ "label": "base", "manifest": manifest.to_string() });
+        let body = json!({ "name": "digits", "variants": [variant], "replicas": 1 });
         Ok(client.post_raw("/v1/deployments", "application/json", &serde_json::to_vec(&body)?)?)
     };
     answered("no manifest", &deploy(ObjectId::of(b"one thing"))?, 400, "was not uploaded")?;

@@ -9,6 +9,17 @@ use crate::serve::json::{
     RequestView,
 };
 
+/// What a plan must keep to.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PlanLimits {
+    /// The first blocks must run where the request entered.
+    pub force_first: bool,
+    /// Likewise the last.
+    pub force_last: bool,
+    /// Accuracy that is enough, 0 to 1: of variants that reach it the fastest runs.
+    pub min_accuracy: Option<f64>,
+}
+
 /// Limits and wishes of a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferOptions {
@@ -18,10 +29,10 @@ pub struct InferOptions {
     pub timeout_ms: Option<u32>,
     /// Latency wished for; a later answer is marked late.
     pub max_latency_ms: Option<f64>,
-    /// The first blocks must run where the request entered.
-    pub force_first: bool,
-    /// Likewise the last.
-    pub force_last: bool,
+    /// What its plan must keep to.
+    pub limits: PlanLimits,
+    /// Label of the variant; if absent, the most accurate one that can run.
+    pub variant: Option<String>,
 }
 
 /// An answer and how it came about.
@@ -94,14 +105,14 @@ pub enum Call {
     Plans {
         /// Name of the model.
         model: String,
+        /// Label of the variant; all of them if absent.
+        variant: Option<String>,
         /// All kinds, or the best only.
         all: bool,
         /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
         image: Option<bool>,
-        /// As in [`InferOptions`].
-        force_first: bool,
-        /// As in [`InferOptions`].
-        force_last: bool,
+        /// What they must keep to.
+        limits: PlanLimits,
         /// Where the answer goes.
         reply: Reply<PlansView>,
     },
@@ -110,7 +121,14 @@ pub enum Call {
     /// Take a deployment back.
     Undeploy(String, Reply<DeploymentView>),
     /// One model.
-    Model(String, Reply<ModelView>),
+    Model {
+        /// Name.
+        name: String,
+        /// Label of the variant to show; the most accurate one if absent.
+        variant: Option<String>,
+        /// Where the answer goes.
+        reply: Reply<ModelView>,
+    },
     /// All models.
     Models(Reply<ModelsView>),
     /// This node.

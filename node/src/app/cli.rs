@@ -1,11 +1,15 @@
 //! The command line: what can be said, and what it means. What is done is in `commands`.
 
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::state::Class;
+
+use values::{parse_accuracy, parse_bytes, parse_shape, parse_time_ms, parse_variant};
 
 use super::config;
 
@@ -213,6 +217,22 @@ pub struct DeployArgs {
     /// An image to measure the card's work on [default: a made-up one of 640x480]
     #[arg(long, value_name = "FILE", requires = "card")]
     pub sample_image: Option<PathBuf>,
+    /// How often the model's answers are right, 0 to 1 [default: it is what others are measured against]
+    #[arg(long, value_name = "ACCURACY", value_parser = parse_accuracy)]
+    pub accuracy: Option<f64>,
+    /// Another model that answers the same question, smaller, larger or quantised, and how often it is
+    /// right; requests get the most accurate one that can run, or the one they name.
+    #[arg(long, value_name = "LABEL=FILE[:ACCURACY]", value_parser = parse_variant)]
+    pub variant: Vec<VariantArg>,
+    /// Make one more variant, `int8`, of the model, calibrated on --samples; kept if it is faster here.
+    #[arg(long, value_enum, requires = "samples")]
+    pub quantize: Option<QuantiseTo>,
+    /// Leave nodes of it in floats whose name, or that of what they make, begins so.
+    #[arg(long, value_name = "PREFIX", requires = "quantize")]
+    pub keep_float: Vec<String>,
+    /// A folder of what the model is for (images with --card, .npy or .npz): --quantize calibrates on them.
+    #[arg(long, value_name = "DIR", requires = "quantize")]
+    pub samples: Option<PathBuf>,
     /// Nodes that host each part [default: 2, or 1 with --parts]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub replicas: Option<u16>,
@@ -222,7 +242,8 @@ pub struct DeployArgs {
     /// Divide into this many parts of about equal time, each on a node of its own.
     #[arg(long, conflicts_with = "placement", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub parts: Option<u16>,
-    /// Or place as a TOML file says: `[[place]]`, `node = "LABEL"`, `blocks = [0, 5]` (5 not included).
+    /// Or place as a TOML file says: `[[place]]`, `node = "LABEL"`, `blocks = [0, 5]` (5 not included), and
+    /// `variant = "LABEL"` where not every variant is meant.
     #[arg(long, value_name = "FILE")]
     pub placement: Option<PathBuf>,
     /// How much ONNX Runtime may rewrite the graph.
@@ -231,6 +252,24 @@ pub struct DeployArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: ApiArgs,
+}
+
+/// What a variant can be made of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantiseTo {
+    /// 8-bit integers.
+    Int8,
+}
+
+/// A variant that the user has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VariantArg {
+    /// Its label.
+    pub label: String,
+    /// The ONNX file.
+    pub file: PathBuf,
+    /// How often it is right.
+    pub accuracy: Option<f64>,
 }
 
 /// `stormo undeploy`.
@@ -252,6 +291,10 @@ pub struct LimitArgs {
     /// Likewise the last.
     #[arg(long)]
     pub force_last: bool,
+    /// Accuracy that is enough, 0 to 1: of the variants that reach it the fastest runs [default: the most
+    /// accurate one that can]
+    #[arg(long, value_name = "ACCURACY", value_parser = parse_accuracy)]
+    pub min_accuracy: Option<f64>,
 }
 
 /// `stormo infer`.
@@ -271,6 +314,9 @@ pub struct InferArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: LimitArgs,
+    /// The variant to run [default: the most accurate one that can run, or by the limits]
+    #[arg(long, value_name = "LABEL")]
+    pub variant: Option<String>,
     /// Run exactly this plan, from `stormo plan NAME --all`.
     #[arg(long, value_name = "ID")]
     pub plan_id: Option<String>,
@@ -287,6 +333,9 @@ pub struct PlanArgs {
     /// All kinds of plans, not only the best.
     #[arg(long)]
     pub all: bool,
+    /// Plans of this variant only.
+    #[arg(long, value_name = "LABEL")]
+    pub variant: Option<String>,
     /// Plans for tensors, of a model whose card takes images.
     #[arg(long)]
     pub tensors: bool,
@@ -303,6 +352,9 @@ pub struct PlanArgs {
 pub struct ModelsArgs {
     /// One model, block by block; all models if absent.
     pub name: Option<String>,
+    /// The variant to show block by block [default: the most accurate one]
+    #[arg(long, value_name = "LABEL", requires = "name")]
+    pub variant: Option<String>,
     /// Print its block graph for Graphviz.
     #[arg(long, requires = "name", conflicts_with = "svg")]
     pub dot: bool,
@@ -321,6 +373,10 @@ pub struct StatusArgs {
     #[allow(missing_docs)]
     pub api: ApiArgs,
 }
+
+/// Longest search for parts that are faster in floats, unless told otherwise: the models tried needed 5 to
+/// 25 s.
+pub const QUANTISE_SEARCH_S: u64 = 30;
 
 /// `stormo quantize`.
 #[derive(Debug, Args)]
@@ -345,7 +401,7 @@ pub struct QuantiseArgs {
     #[arg(long, value_name = "INPUT=1x3x224x224", value_parser = parse_shape)]
     pub sample_shape: Vec<(String, Vec<u64>)>,
     /// Seconds to search, by measuring on this machine, for parts that are faster in floats.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = QUANTISE_SEARCH_S)]
     pub search_s: u64,
     /// How much ONNX Runtime may rewrite the graphs whose times are compared.
     #[arg(long, value_enum, default_value = "all")]
@@ -353,44 +409,6 @@ pub struct QuantiseArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// Bytes: a number, with KiB, MiB, GiB, kB, MB or GB if wanted.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err("use a number of bytes, or one with KiB, MiB, GiB, kB, MB or GB".into()),
-    };
-    let number: u64 = number.parse().map_err(|_| "use a number of bytes, such as 512MiB".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "that is more than any machine has".to_owned())
-}
-
-/// A time with its unit, in milliseconds.
-fn parse_time_ms(text: &str) -> Result<f64, String> {
-    let wrong = || "use a time above 0 with its unit, such as 200ms or 30s".to_owned();
-    let (number, factor) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1.0),
-        None => (text.strip_suffix('s').ok_or_else(wrong)?, 1000.0),
-    };
-    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
-    if number.is_finite() && number > 0.0 { Ok(number * factor) } else { Err(wrong()) }
-}
-
-fn parse_shape(text: &str) -> Result<(String, Vec<u64>), String> {
-    let wrong = || format!("`{text}` is no shape; an example: image=1x3x224x224");
-    // Names of inputs may hold an equals sign; shapes do not.
-    let (name, dims) = text.rsplit_once('=').ok_or_else(wrong)?;
-    let dims: Result<Vec<u64>, _> = dims.split('x').map(str::parse).collect();
-    let dims = dims.map_err(|_| wrong())?;
-    if name.is_empty() { Err(wrong()) } else { Ok((name.to_owned(), dims)) }
 }
 
 #[cfg(test)]
@@ -401,20 +419,5 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn values_with_units() {
-        assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
-        assert_eq!(parse_bytes("64 MiB"), Ok(64 << 20));
-        assert_eq!(parse_bytes("1000"), Ok(1000));
-        assert!(parse_bytes("12 parsec").is_err());
-        assert!(parse_bytes("99999999999GiB").is_err());
-        assert_eq!(parse_time_ms("200ms"), Ok(200.0));
-        assert_eq!(parse_time_ms("1.5s"), Ok(1500.0));
-        assert!(parse_time_ms("10").is_err());
-        assert!(parse_time_ms("-1s").is_err());
-        assert_eq!(parse_shape("a=b=1x3"), Ok(("a=b".into(), vec![1, 3])));
-        assert!(parse_shape("image").is_err());
     }
 }

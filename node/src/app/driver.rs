@@ -6,10 +6,12 @@ mod gossip;
 mod hosting;
 mod loading;
 mod origins;
+mod placing;
 mod plans;
 mod result;
 mod signature;
 mod stages;
+mod variants;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use stormo_protocol::control::Request;
 use stormo_protocol::control::Response;
-use stormo_protocol::ids::{DeploymentId, NodeId, RequestId};
+use stormo_protocol::ids::{NodeId, RequestId, VariantId};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Machine, Signed};
 use tokio::sync::{mpsc, oneshot};
@@ -51,7 +53,7 @@ pub enum Event {
     /// From the front.
     Call(Call),
     /// A manifest was fetched, or not.
-    Manifest(DeploymentId, Option<Arc<Described>>),
+    Manifest(VariantId, Option<Arc<Described>>),
     /// A partition was loaded, or not.
     Loaded(PartitionKey, Result<Loaded, Refusal>),
     /// A partition ran for a stage.
@@ -106,8 +108,8 @@ pub struct Driver {
     links: Links,
     connected: BTreeSet<NodeId>,
     contacts: gossip::Contacts,
-    manifests: BTreeMap<DeploymentId, Arc<Described>>,
-    manifests_wanted: BTreeSet<DeploymentId>,
+    manifests: BTreeMap<VariantId, Arc<Described>>,
+    manifests_wanted: BTreeSet<VariantId>,
     hosting: Hosting,
     kept: loading::Kept,
     stages: BTreeMap<StageKey, HostedStage>,
@@ -176,7 +178,7 @@ impl Driver {
         match event {
             Event::Net(event) => self.on_net(event),
             Event::Call(call) => self.on_call(call),
-            Event::Manifest(deployment, manifest) => self.on_manifest(deployment, manifest),
+            Event::Manifest(variant, manifest) => self.on_manifest(variant, manifest),
             Event::Loaded(key, result) => self.on_loaded(key, result),
             Event::Ran(key, result) => self.on_ran(key, result),
             Event::Planned(planned) => self.on_planned(planned),
@@ -210,8 +212,8 @@ impl Driver {
             Request::Sync { known, deployments } => self.news_for(&known, &deployments),
             Request::State => self.own_state(),
             Request::Prepare(prepare) => self.on_prepare(from, prepare),
-            Request::Host { deployment, first, end } => {
-                return self.on_host_wish(&deployment, first, end, answer);
+            Request::Host { deployment, variant, first, end } => {
+                return self.on_host_wish(&deployment, variant, first, end, answer);
             }
             Request::Failed { request, attempt, stage, reason } => {
                 self.on_reported(from, request, attempt, stage, reason)
@@ -227,8 +229,8 @@ impl Driver {
             Call::Infer { model, version, inputs, options, reply } => {
                 self.on_infer(origins::Asked { model, version, inputs, options, reply });
             }
-            Call::Plans { model, all, image, force_first, force_last, reply } => {
-                self.on_plans(&model, all, image, (force_first, force_last), reply);
+            Call::Plans { model, variant, all, image, limits, reply } => {
+                self.on_plans(plans::Asked { model, variant, all, image, limits }, reply);
             }
             Call::Deploy(body, reply) => {
                 let _ = reply.send(self.on_deploy(body));
@@ -236,8 +238,8 @@ impl Driver {
             Call::Undeploy(name, reply) => {
                 let _ = reply.send(self.on_undeploy(&name));
             }
-            Call::Model(name, reply) => {
-                let _ = reply.send(self.model_view(&name));
+            Call::Model { name, variant, reply } => {
+                let _ = reply.send(self.model_view(&name, variant.as_deref()));
             }
             Call::Models(reply) => {
                 let _ = reply.send(Ok(self.models_view()));

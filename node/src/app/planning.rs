@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use stormo_protocol::ids::{DeploymentId, NodeId};
+use stormo_protocol::ids::{NodeId, VariantId};
 use stormo_protocol::model::{Block, Manifest};
 use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::state::{Hosted, NodeRecord};
@@ -31,7 +31,7 @@ pub(super) struct Candidate<'a> {
 pub(super) struct Posed {
     pub problem: Problem,
     pub nodes: Vec<NodeId>,
-    pub deployment: DeploymentId,
+    pub variant: VariantId,
     /// The manifest's block that is the problem's first.
     pub first: u16,
 }
@@ -39,7 +39,7 @@ pub(super) struct Posed {
 /// What a planner is asked.
 pub(super) struct Question<'a> {
     pub manifest: &'a Manifest,
-    pub deployment: DeploymentId,
+    pub variant: VariantId,
     /// The blocks to run: all, or without the ends.
     pub blocks: Range<u16>,
     /// This node first.
@@ -62,7 +62,7 @@ impl Question<'_> {
                 force_last: self.force_last,
             },
             nodes: self.candidates.iter().map(|candidate| candidate.record.node).collect(),
-            deployment: self.deployment,
+            variant: self.variant,
             first: start,
         }
     }
@@ -92,7 +92,7 @@ impl Question<'_> {
         let before_ms = end_ms(self.blocks.start, graph.start.max(self.blocks.start));
         let behind_ms = end_ms(graph.end.min(self.blocks.end), self.blocks.end);
         let mut loaded: BTreeMap<(u16, u16), f64> = BTreeMap::new();
-        for hosted in hosted.iter().filter(|hosted| hosted.deployment == self.deployment) {
+        for hosted in hosted.iter().filter(|hosted| hosted.variant == self.variant) {
             let (first, end) = (hosted.first, hosted.end);
             if first < graph.start || end > graph.end || first >= end {
                 continue;
@@ -169,6 +169,6 @@ impl Posed {
                 backups: Vec::new(),
             })
             .collect();
-        Plan { deployment: self.deployment, origin: self.nodes[0], stages }
+        Plan { variant: self.variant, origin: self.nodes[0], stages }
     }
 }

@@ -238,7 +238,7 @@ fn is_momentary(reason: Refusal) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use stormo_protocol::ids::DeploymentId;
+    use stormo_protocol::ids::{DeploymentId, VariantId};
     use stormo_protocol::plan::Stage;
 
     const NODES: [NodeId; 3] = [NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])];
@@ -254,7 +254,8 @@ mod tests {
                 backups: vec![],
             })
             .collect();
-        Plan { deployment: DeploymentId([1; 16]), origin: NodeId([9; 32]), stages }
+        let variant = VariantId { deployment: DeploymentId([1; 16]), index: 0 };
+        Plan { variant, origin: NodeId([9; 32]), stages }
     }
 
     fn failed(attempt: u16, stage: u16) -> OriginEvent {

@@ -248,7 +248,7 @@ impl Stage {
 mod tests {
     use super::*;
     use StageAction::{Forget, Load, Report, Run, Say, Send};
-    use stormo_protocol::ids::DeploymentId;
+    use stormo_protocol::ids::{DeploymentId, VariantId};
 
     fn plan() -> Arc<Plan> {
         let stage = |node, first, end| stormo_protocol::plan::Stage {
@@ -258,7 +258,7 @@ mod tests {
             backups: vec![],
         };
         Arc::new(Plan {
-            deployment: DeploymentId([1; 16]),
+            variant: VariantId { deployment: DeploymentId([1; 16]), index: 0 },
             origin: NodeId([9; 32]),
             stages: vec![stage(1, 0, 2), stage(2, 2, 3)],
         })

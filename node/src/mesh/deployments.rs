@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use stormo_protocol::ids::DeploymentId;
+use stormo_protocol::ids::{DeploymentId, VariantId};
 use stormo_protocol::limits::DEPLOYMENTS_MAX;
-use stormo_protocol::state::{Deployment, Signed, Topic};
+use stormo_protocol::state::{Deployment, Signed, Topic, Variant};
 
 use super::Applied;
 
@@ -65,6 +65,12 @@ impl Deployments {
         self.live().find(|deployment| deployment.id() == id)
     }
 
+    /// A variant of a live deployment.
+    pub fn variant(&self, id: VariantId) -> Option<(&Deployment, &Variant)> {
+        let deployment = self.by_id(id.deployment)?;
+        Some((deployment, deployment.variants.get(usize::from(id.index))?))
+    }
+
     /// All live deployments, by name.
     pub fn live(&self) -> impl Iterator<Item = &Deployment> {
         self.by_name.values().map(|wish| &wish.deployment).filter(|deployment| !deployment.removed)
@@ -92,11 +98,13 @@ mod tests {
     use stormo_protocol::model::ObjectRef;
 
     fn signed(name: &str, publisher: u8, version: u64, removed: bool) -> Signed {
+        let manifest = ObjectRef { id: ObjectId([version as u8; 32]), bytes: 1 };
+        let variant = Variant { label: "base".into(), manifest, accuracy: None };
         let deployment = Deployment {
             name: name.into(),
             version,
             publisher: NodeId([publisher; 32]),
-            manifest: ObjectRef { id: ObjectId([version as u8; 32]), bytes: 1 },
+            variants: vec![variant],
             removed,
         };
         Signed {

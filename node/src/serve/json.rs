@@ -46,6 +46,9 @@ pub struct HostedView {
     pub model: String,
     /// Version of the deployment; 0 while it is not known here.
     pub version: u64,
+    /// Label of the variant; empty while it is not known here.
+    #[serde(default)]
+    pub variant: String,
     /// First block and one past the last.
     pub blocks: [u16; 2],
     /// Time of one run, measured there.
@@ -193,15 +196,39 @@ pub struct RegionView {
     pub branches: Vec<BranchView>,
 }
 
-/// A deployed model.
+/// One of a model's variants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariantView {
+    /// Label by which a request picks it.
+    pub label: String,
+    /// Share of its answers that are right, as its publisher says, or that are those of the first variant;
+    /// `null` when there is no figure.
+    pub accuracy: Option<f64>,
+    /// Blocks that it is divided into.
+    pub blocks: u16,
+    /// Time of a whole run on the node that divided it.
+    pub time_ms: f64,
+    /// Its weights and its graph.
+    pub bytes: u64,
+    /// Of these, what none of the variants before has: equal weights are stored and sent once.
+    pub own_bytes: u64,
+}
+
+/// A deployed model, by one of its variants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelView {
     /// Name.
     pub name: String,
     /// Version of its deployment.
     pub version: u64,
-    /// Label of the variant.
+    /// Label of the variant that is shown.
     pub variant: String,
+    /// Its accuracy; `null` when there is no figure.
+    #[serde(default)]
+    pub accuracy: Option<f64>,
+    /// All variants, in the order of their deployment.
+    #[serde(default)]
+    pub variants: Vec<VariantView>,
     /// ONNX Runtime's optimisation level.
     pub ort_level: String,
     /// Whether it has a card, and so takes encoded images.
@@ -252,6 +279,9 @@ pub struct HostView {
     pub node: NodeId,
     /// Its label.
     pub label: String,
+    /// Label of the variant whose blocks they are.
+    #[serde(default)]
+    pub variant: String,
     /// First block and one past the last.
     pub blocks: [u16; 2],
     /// How far it is.
@@ -279,6 +309,9 @@ pub struct LoadingView {
 pub struct HostingView {
     /// Name of the model; empty while its deployment is not known here.
     pub model: String,
+    /// Label of the variant; likewise.
+    #[serde(default)]
+    pub variant: String,
     /// First block and one past the last.
     pub blocks: [u16; 2],
     /// How far its objects are.
@@ -320,18 +353,33 @@ pub struct DeploymentsView {
 pub struct PlacementEntry {
     /// Peer id or label.
     pub node: String,
+    /// Label of the variant; every variant if absent.
+    #[serde(default)]
+    pub variant: Option<String>,
     /// First block and one past the last.
     pub blocks: [u16; 2],
 }
 
-/// Body of `POST /v1/deployments`. All objects of the manifest were uploaded before.
+/// A variant to deploy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VariantBody {
+    /// Its label, which its manifest has too.
+    pub label: String,
+    /// The encoded manifest in the pool.
+    #[serde(with = "as_text")]
+    pub manifest: ObjectId,
+    /// Share of its answers that are right, 0 to 1.
+    #[serde(default)]
+    pub accuracy: Option<f64>,
+}
+
+/// Body of `POST /v1/deployments`. All objects of the manifests were uploaded before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeployBody {
     /// Name of the model.
     pub name: String,
-    /// The encoded manifest in the pool.
-    #[serde(with = "as_text")]
-    pub manifest: ObjectId,
+    /// Its variants; the first is what the others are compared with.
+    pub variants: Vec<VariantBody>,
     /// Nodes that host each block.
     pub replicas: u16,
     /// Divide into this many parts of equal time, on as many nodes.
@@ -414,7 +462,7 @@ pub struct PlanView {
     pub period_ms: f64,
     /// Energy of the origin; `null` until it is modelled.
     pub energy_j: Option<f64>,
-    /// Accuracy; `null` when the variant has no figure.
+    /// Accuracy of the variant less what its codecs lose; `null` when the variant has no figure.
     pub accuracy: Option<f64>,
     /// Bytes over the network.
     pub bytes: u64,

@@ -13,8 +13,9 @@ use stormo_protocol::limits::OBJECT_BYTES_MAX;
 use tokio::time::timeout;
 
 use super::json::DeployBody;
+use super::oip::accuracy;
 use super::{BODY_TIMEOUT, Shared, refusal};
-use crate::app::calls::{Call, CallError, Reply};
+use crate::app::calls::{Call, CallError, PlanLimits, Reply};
 use crate::pool::PoolError;
 
 pub(super) fn routes() -> Router<Shared> {
@@ -43,8 +44,17 @@ async fn answer<T: serde::Serialize>(shared: Shared, call: impl FnOnce(Reply<T>)
     }
 }
 
-async fn model(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
-    answer(shared, |reply| Call::Model(name, reply)).await
+#[derive(Deserialize)]
+struct ModelQuery {
+    variant: Option<String>,
+}
+
+async fn model(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Query(ModelQuery { variant }): Query<ModelQuery>,
+) -> Response {
+    answer(shared, |reply| Call::Model { name, variant, reply }).await
 }
 
 async fn deploy(State(shared): State<Shared>, request: Request) -> Response {
@@ -71,6 +81,7 @@ async fn undeploy(State(shared): State<Shared>, Path(name): Path<String>) -> Res
 #[derive(Deserialize)]
 struct PlansQuery {
     model: String,
+    variant: Option<String>,
     #[serde(default)]
     all: bool,
     image: Option<bool>,
@@ -78,6 +89,7 @@ struct PlansQuery {
     force_first: bool,
     #[serde(default)]
     force_last: bool,
+    min_accuracy: Option<f64>,
 }
 
 async fn plans(
@@ -91,8 +103,13 @@ async fn plans(
             return refusal(StatusCode::BAD_REQUEST, text);
         }
     };
-    let PlansQuery { model, all, image, force_first, force_last } = query;
-    answer(shared, |reply| Call::Plans { model, all, image, force_first, force_last, reply }).await
+    let PlansQuery { model, variant, all, image, force_first, force_last, min_accuracy } = query;
+    let min_accuracy = match min_accuracy.map(accuracy).transpose() {
+        Ok(min_accuracy) => min_accuracy,
+        Err(error) => return error.into_response(),
+    };
+    let limits = PlanLimits { force_first, force_last, min_accuracy };
+    answer(shared, |reply| Call::Plans { model, variant, all, image, limits, reply }).await
 }
 
 async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Response {

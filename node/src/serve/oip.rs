@@ -13,7 +13,7 @@ use stormo_protocol::tensor::Tensor;
 
 use super::oip_data::{OutputData, read_binary, read_json};
 use super::{Shared, refusal};
-use crate::app::calls::{Answer, Call, CallError, InferOptions};
+use crate::app::calls::{Answer, Call, CallError, InferOptions, PlanLimits};
 use crate::ends::bytes_tensor;
 use crate::serve::json::TensorView;
 
@@ -65,7 +65,7 @@ async fn metadata_of_version(
 }
 
 async fn described(shared: &Shared, name: String, version: Option<String>) -> Response {
-    let view = match shared.call(|reply| Call::Model(name, reply)).await {
+    let view = match shared.call(|reply| Call::Model { name, variant: None, reply }).await {
         Ok(view) => view,
         Err(error) => return error.into_response(),
     };
@@ -277,8 +277,24 @@ fn number(parameters: &Map<String, Value>, name: &str) -> Result<Option<f64>, Ca
     }
 }
 
+/// An accuracy as a limit.
+pub(super) fn accuracy(given: f64) -> Result<f64, CallError> {
+    if given > 0.0 && given <= 1.0 {
+        Ok(given)
+    } else {
+        Err(bad(format!("min_accuracy must be above 0 and at most 1, not {given}")))
+    }
+}
+
+fn min_accuracy(parameters: &Map<String, Value>) -> Result<Option<f64>, CallError> {
+    match parameters.get("min_accuracy") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => accuracy(value.as_f64().unwrap_or(f64::NAN)).map(Some),
+    }
+}
+
 /// Parameters that this version does not act on yet: to ignore them would break a promise.
-const NOT_YET: [&str; 6] = ["min_accuracy", "max_energy_j", "energy_class", "redundancy", "variant", "save"];
+const NOT_YET: [&str; 4] = ["max_energy_j", "energy_class", "redundancy", "save"];
 
 fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallError> {
     if let Some(name) = NOT_YET.iter().find(|name| parameters.contains_key(**name)) {
@@ -298,12 +314,21 @@ fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallErr
         Some(Value::String(text)) => Some(text.parse().map_err(|error| bad(format!("plan_id: {error}")))?),
         Some(other) => return Err(bad(format!("plan_id must be a text, not {other}"))),
     };
+    let variant = match parameters.get("variant") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(label)) => Some(label.clone()),
+        Some(other) => return Err(bad(format!("variant must be a text, not {other}"))),
+    };
     Ok(InferOptions {
+        variant,
         plan,
         timeout_ms: number(parameters, "timeout_ms")?.map(|ms| ms.min(f64::from(u32::MAX)) as u32),
         max_latency_ms: number(parameters, "max_latency_ms")?,
-        force_first: flag(parameters, "force_first")?.unwrap_or(false),
-        force_last: flag(parameters, "force_last")?.unwrap_or(false),
+        limits: PlanLimits {
+            force_first: flag(parameters, "force_first")?.unwrap_or(false),
+            force_last: flag(parameters, "force_last")?.unwrap_or(false),
+            min_accuracy: min_accuracy(parameters)?,
+        },
     })
 }
 

@@ -1,23 +1,39 @@
 //! `stormo deploy` and `undeploy`: divides a model here, uploads its objects, waits until it is warm.
 
+mod preparing;
+
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use stormo_protocol::ids::ObjectId;
 use stormo_protocol::model::is_valid_name;
 
-use super::local::{Progress, engine_here, read_card, read_file, read_model};
+use super::local::Progress;
 use super::table::{bytes, ms, table};
 use super::{say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError, encoded};
-use crate::deploy::{Prepared, Source, SourceCard, prepare};
+use crate::deploy::Prepared;
 use crate::serve::json::{
-    DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry,
+    DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry, VariantBody,
 };
+use preparing::{Ready, prepare_all};
 
 /// How often the deployment is looked at.
 const POLL: Duration = Duration::from_millis(100);
+
+/// What `--json` prints: the deployment, and what it took to bring it in.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    view: &'a DeploymentView,
+    objects_bytes: u64,
+    uploaded_bytes: u64,
+    notes: &'a [String],
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,11 +53,16 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
     // A node that is not there is told before the work, not after it.
     let _: NodeView = client.get("/v1/node")?;
     let progress = Progress::begin();
-    let prepared = divide(&args, &progress)?;
-    upload(&client, &prepared, &progress)?;
+    let (variants, notes) = prepare_all(&args, &progress)?;
+    let uploaded = upload(&client, &variants, &progress)?;
+    let bodies = variants.iter().map(|variant| VariantBody {
+        label: variant.label.clone(),
+        manifest: variant.prepared.manifest_object.id,
+        accuracy: variant.accuracy,
+    });
     let body = DeployBody {
         name: args.name.clone(),
-        manifest: prepared.manifest_object.id,
+        variants: bodies.collect(),
         replicas: args.replicas.unwrap_or(if args.parts.is_some() { 1 } else { 2 }),
         parts: args.parts,
         placement,
@@ -50,9 +71,11 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
     let view = wait_until_warm(&client, view, &progress)?;
     progress.end();
     if args.api.json {
-        say_json(&view)?;
+        let Uploaded { objects_bytes, uploaded_bytes } = uploaded;
+        say_json(&Answer { view: &view, objects_bytes, uploaded_bytes, notes: &notes })?;
     } else {
-        show(&view, &prepared, progress.elapsed());
+        show(&view, &variants, &uploaded, progress.elapsed());
+        notes.iter().for_each(say);
     }
     match view.state {
         DeploymentState::Failed => Err(CommandError::Refused(failures(&view))),
@@ -80,38 +103,31 @@ fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {
     Ok(file.place)
 }
 
-fn source_card(path: &Path, args: &DeployArgs) -> Result<SourceCard, CommandError> {
-    let sample = args.sample_image.as_deref().map(read_file).transpose()?;
-    Ok(SourceCard { text: read_card(path, &args.model.path)?, sample })
+/// What the node has now of all that was prepared.
+struct Uploaded {
+    /// Objects, equal ones counted once.
+    objects_bytes: u64,
+    /// Of these, what the node did not have.
+    uploaded_bytes: u64,
 }
 
-fn divide(args: &DeployArgs, progress: &Progress) -> Result<Prepared, CommandError> {
-    let source = Source {
-        bytes: read_model(&args.model)?,
-        name: args.name.clone(),
-        variant: "base".to_owned(),
-        level: args.ort_level.into(),
-        shapes: args.sample_shape.iter().cloned().collect(),
-        card: args.card.as_deref().map(|path| source_card(path, args)).transpose()?,
-    };
-    let (engine, runtime) = engine_here(progress)?;
-    let prepared = runtime.block_on(prepare(&engine, source, &|step| progress.step(step)));
-    prepared.map_err(|error| {
-        progress.end();
-        CommandError::Here(format!("`{}`: {error}", args.model.path.display()))
-    })
-}
-
-fn upload(client: &Client, prepared: &Prepared, progress: &Progress) -> Result<(), CommandError> {
-    let count = prepared.objects.len();
-    for (index, (object, content)) in prepared.objects.iter().enumerate() {
-        progress.step(&format!("object {} of {count} ({})", index + 1, bytes(object.bytes)));
-        let id = object.id.to_string();
-        if !client.has_object(&id)? {
-            client.put_object(&id, content)?;
+fn upload(client: &Client, variants: &[Ready], progress: &Progress) -> Result<Uploaded, CommandError> {
+    let all: BTreeMap<ObjectId, &Arc<[u8]>> = variants
+        .iter()
+        .flat_map(|variant| &variant.prepared.objects)
+        .map(|(object, content)| (object.id, content))
+        .collect();
+    let mut uploaded = Uploaded { objects_bytes: 0, uploaded_bytes: 0 };
+    for (index, (id, content)) in all.iter().enumerate() {
+        let length = content.len() as u64;
+        progress.step(&format!("object {} of {} ({})", index + 1, all.len(), bytes(length)));
+        uploaded.objects_bytes += length;
+        if !client.has_object(&id.to_string())? {
+            client.put_object(&id.to_string(), content)?;
+            uploaded.uploaded_bytes += length;
         }
     }
-    Ok(())
+    Ok(uploaded)
 }
 
 fn wait_until_warm(
@@ -150,24 +166,36 @@ fn failures(view: &DeploymentView) -> String {
     let failed = view.hosts.iter().filter_map(|host| {
         let why = host.message.as_deref()?;
         let [first, end] = host.blocks;
-        Some(format!("`{}` does not host blocks {first} to {}: {why}", host.label, end - 1))
+        Some(format!(
+            "`{}` does not host blocks {first} to {} of `{}`: {why}",
+            host.label,
+            end - 1,
+            host.variant
+        ))
     });
     let failed: Vec<String> = failed.collect();
     format!("`{}` is not hosted as wished:\n{}", view.name, failed.join("\n"))
 }
 
-fn show(view: &DeploymentView, prepared: &Prepared, took: Duration) {
-    let manifest = &prepared.manifest;
-    let weights: u64 = manifest.weights.iter().map(|weight| weight.bytes).sum();
+fn show(view: &DeploymentView, variants: &[Ready], uploaded: &Uploaded, took: Duration) {
     say(format!(
-        "`{}` version {}: {} blocks, {} of weights, {} ms whole; deployed in {:.1} s",
+        "`{}` version {}: {} of objects, {} of them new at the node; deployed in {:.1} s",
         view.name,
         view.version,
-        manifest.blocks.len(),
-        bytes(weights + manifest.skeleton.bytes),
-        ms(prepared.whole_us as f64 / 1000.0),
+        bytes(uploaded.objects_bytes),
+        bytes(uploaded.uploaded_bytes),
         took.as_secs_f64()
     ));
+    for Ready { label, accuracy, prepared: Prepared { manifest, whole_us, .. } } in variants {
+        let weights: u64 = manifest.weights.iter().map(|weight| weight.bytes).sum();
+        let accuracy = accuracy.map(|share| format!(", accuracy {share:.3}")).unwrap_or_default();
+        say(format!(
+            "variant `{label}`: {} blocks, {} of weights and graph, {} ms whole{accuracy}",
+            manifest.blocks.len(),
+            bytes(weights + manifest.skeleton.bytes),
+            ms(*whole_us as f64 / 1000.0)
+        ));
+    }
     if let Some(message) = &view.message {
         say(message);
     }
@@ -182,8 +210,14 @@ fn show(view: &DeploymentView, prepared: &Prepared, took: Duration) {
             };
             let [first, end] = host.blocks;
             let time = host.time_ms.map(|time| format!("{} ms", ms(time))).unwrap_or_default();
-            vec![host.label.clone(), format!("{first}-{}", end - 1), state.to_owned(), time]
+            vec![
+                host.label.clone(),
+                host.variant.clone(),
+                format!("{first}-{}", end - 1),
+                state.to_owned(),
+                time,
+            ]
         })
         .collect();
-    say(table(&["HOST", "BLOCKS", "STATE", "RUN"], &rows));
+    say(table(&["HOST", "VARIANT", "BLOCKS", "STATE", "RUN"], &rows));
 }

@@ -147,6 +147,8 @@ mod tests {
             name: "m".into(),
             version: 1,
             variant: "base".into(),
+            accuracy: None,
+            variants: vec![],
             ort_level: "all".into(),
             card: false,
             weights_bytes: 20,

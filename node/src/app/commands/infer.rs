@@ -17,7 +17,9 @@ const SHOWN_MAX: usize = 5;
 
 pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
-    let model: ModelView = client.get(&format!("/v1/models/{}", encoded(&args.name)))?;
+    let variant = args.variant.as_deref().map(|label| format!("?variant={}", encoded(label)));
+    let path = format!("/v1/models/{}{}", encoded(&args.name), variant.unwrap_or_default());
+    let model: ModelView = client.get(&path)?;
     let inputs = read_inputs(&args.inputs, &model)?;
     let (header_length, body) = request(args, &inputs)?;
     let answered = client.infer(&args.name, header_length, &body)?;
@@ -67,6 +69,12 @@ fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), Comm
     });
     if let Some(limit) = args.max_latency {
         parameters["max_latency_ms"] = json!(limit);
+    }
+    if let Some(enough) = args.limits.min_accuracy {
+        parameters["min_accuracy"] = json!(enough);
+    }
+    if let Some(label) = &args.variant {
+        parameters["variant"] = json!(label);
     }
     if let Some(plan) = &args.plan_id {
         parameters["plan_id"] = json!(plan);

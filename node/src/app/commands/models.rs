@@ -4,8 +4,8 @@ use super::drawing::{dot, svg};
 use super::table::{bytes, ms, table};
 use super::{say, say_json};
 use crate::app::cli::ModelsArgs;
-use crate::app::client::{Client, CommandError};
-use crate::serve::json::{BranchView, ModelView, ModelsView};
+use crate::app::client::{Client, CommandError, encoded};
+use crate::serve::json::{BranchView, ModelView, ModelsView, VariantView};
 use stormo_protocol::model::BlockKind;
 
 pub(super) fn run(args: &ModelsArgs) -> Result<(), CommandError> {
@@ -16,10 +16,12 @@ pub(super) fn run(args: &ModelsArgs) -> Result<(), CommandError> {
             return say_json(&view);
         }
         let rows: Vec<Vec<String>> = view.models.iter().map(row).collect();
-        say(table(&["MODEL", "VERSION", "BLOCKS", "TIME ms", "WEIGHTS", "INPUTS"], &rows));
+        say(table(&["MODEL", "VERSION", "VARIANTS", "BLOCKS", "TIME ms", "WEIGHTS", "INPUTS"], &rows));
         return Ok(());
     };
-    let model: ModelView = client.get(&format!("/v1/models/{name}"))?;
+    let variant = args.variant.as_deref().map(|label| format!("?variant={}", encoded(label)));
+    let path = format!("/v1/models/{}{}", encoded(name), variant.unwrap_or_default());
+    let model: ModelView = client.get(&path)?;
     match (args.dot, args.svg, args.api.json) {
         (true, ..) => say(dot(&model)),
         (_, true, _) => say(svg(&model)),
@@ -42,6 +44,7 @@ fn row(model: &ModelView) -> Vec<String> {
     vec![
         model.name.clone(),
         model.version.to_string(),
+        model.variants.iter().map(told).collect::<Vec<_>>().join(", "),
         model.blocks.len().to_string(),
         ms(time_ms(model)),
         bytes(model.weights_bytes),
@@ -87,12 +90,42 @@ fn show_regions(model: &ModelView) {
     }
 }
 
+/// `int8 (0.973)`.
+fn told(variant: &VariantView) -> String {
+    let accuracy = variant.accuracy.map(|share| format!(" ({share:.3})"));
+    format!("{}{}", variant.label, accuracy.unwrap_or_default())
+}
+
+/// What there is to choose from.
+fn show_variants(model: &ModelView) {
+    let row = |variant: &VariantView| {
+        vec![
+            if variant.label == model.variant {
+                format!("{} *", variant.label)
+            } else {
+                variant.label.clone()
+            },
+            variant.accuracy.map_or_else(|| "?".to_owned(), |share| format!("{share:.3}")),
+            variant.blocks.to_string(),
+            ms(variant.time_ms),
+            bytes(variant.bytes),
+            bytes(variant.own_bytes),
+        ]
+    };
+    let rows: Vec<Vec<String>> = model.variants.iter().map(row).collect();
+    say(table(&["VARIANT", "ACCURACY", "BLOCKS", "ms", "SIZE", "OF ITS OWN"], &rows));
+}
+
 /// Block by block, with the cut behind each; `thin` marks cuts of fewer bytes than the input.
 fn show(model: &ModelView) {
+    if model.variants.len() > 1 {
+        show_variants(model);
+    }
     say(format!(
-        "`{}` version {}: {} ms, {} of weights, optimisation level {}",
+        "`{}` version {}, variant `{}`: {} ms, {} of weights, optimisation level {}",
         model.name,
         model.version,
+        model.variant,
         ms(time_ms(model)),
         bytes(model.weights_bytes),
         model.ort_level

@@ -9,12 +9,16 @@ use crate::serve::json::{PlanView, PlansView};
 pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
     let image = if args.tensors { "&image=false" } else { "" };
+    let min_accuracy = args.limits.min_accuracy.map(|enough| format!("&min_accuracy={enough}"));
+    let variant = args.variant.as_deref().map(|label| format!("&variant={}", encoded(label)));
     let path = format!(
-        "/v1/plans?model={}&all={}&force_first={}&force_last={}{image}",
+        "/v1/plans?model={}&all={}&force_first={}&force_last={}{image}{}{}",
         encoded(&args.name),
         args.all,
         args.limits.force_first,
-        args.limits.force_last
+        args.limits.force_last,
+        min_accuracy.unwrap_or_default(),
+        variant.unwrap_or_default()
     );
     let view: PlansView = client.get(&path)?;
     if args.api.json {
@@ -22,7 +26,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
     }
     say(format!("`{}` version {}", view.model, view.version));
     let rows: Vec<Vec<String>> = view.plans.iter().map(row).collect();
-    say(table(&["PLAN", "KIND", "LATENCY ms", "LOADING ms", "SENT", "STAGES"], &rows));
+    say(table(&["PLAN", "VARIANT", "KIND", "LATENCY ms", "LOADING ms", "SENT", "STAGES"], &rows));
     Ok(())
 }
 
@@ -34,6 +38,7 @@ fn row(plan: &PlanView) -> Vec<String> {
     let stages: Vec<String> = stages.collect();
     vec![
         plan.id.to_string(),
+        plan.variant.clone(),
         plan.kind.clone(),
         ms(plan.latency_ms),
         ms(plan.cold_ms),

@@ -56,7 +56,7 @@ fn node_row(node: &NodeView, own: Option<&NodeView>) -> Vec<String> {
         .iter()
         .map(|hosted| {
             let [first, end] = hosted.blocks;
-            format!("{} {first}-{} ({} ms)", hosted.model, end - 1, ms(hosted.time_ms))
+            format!("{} {} {first}-{} ({} ms)", hosted.model, hosted.variant, end - 1, ms(hosted.time_ms))
         })
         .collect();
     let rate = link.and_then(|link| link.bytes_per_second);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stormo_protocol::control::Response;
-use stormo_protocol::ids::{DeploymentId, NodeId};
+use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
 use stormo_protocol::limits::HOSTED_MAX;
 use stormo_protocol::model::ObjectRef;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Hosted, Signed};
+use stormo_protocol::state::{Deployment, Hosted, Signed};
 use tokio::sync::{oneshot, watch};
 
 use super::loading::{Loader, fetch_manifest};
@@ -22,10 +22,10 @@ use crate::pool::Progress;
 
 /// Weight of a new run in a partition's time.
 const TIME_WEIGHT: f64 = 0.2;
-/// A range of blocks of a deployment.
+/// A range of blocks of a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionKey {
-    pub deployment: DeploymentId,
+    pub variant: VariantId,
     pub first: u16,
     pub end: u16,
 }
@@ -76,7 +76,7 @@ impl Hosting {
     pub(super) fn hosted(&self) -> Vec<Hosted> {
         let ready = self.slots.iter().filter_map(|(key, slot)| match slot {
             Slot::Ready { partition, time_us, .. } => Some(Hosted {
-                deployment: key.deployment,
+                variant: key.variant,
                 first: key.first,
                 end: key.end,
                 time_us: *time_us as u64,
@@ -142,13 +142,14 @@ impl Driver {
             self.deployments.live().map(|deployment| deployment.id()).collect();
         let in_use: BTreeSet<PartitionKey> = self.partitions_in_use();
         self.hosting.slots.retain(|key, slot| {
-            live.contains(&key.deployment)
+            live.contains(&key.variant.deployment)
                 || in_use.contains(key)
                 || matches!(slot, Slot::Loading { begun: true, .. })
         });
         let hosting = &self.hosting;
-        self.manifests
-            .retain(|id, _| live.contains(id) || hosting.slots.keys().any(|key| key.deployment == *id));
+        self.manifests.retain(|id, _| {
+            live.contains(&id.deployment) || hosting.slots.keys().any(|key| key.variant == *id)
+        });
         self.keep_needed();
     }
 
@@ -156,6 +157,7 @@ impl Driver {
     pub(super) fn on_host_wish(
         &mut self,
         deployment: &Signed,
+        variant: u8,
         first: u16,
         end: u16,
         answer: oneshot::Sender<Response>,
@@ -165,12 +167,11 @@ impl Driver {
             return;
         }
         self.on_records(vec![deployment.clone()]);
-        let known = stormo_protocol::state::Deployment::from_bytes(&deployment.body);
-        match known {
-            Ok(known) if self.deployments.by_id(known.id()).is_some() => {
-                self.load(PartitionKey { deployment: known.id(), first, end }, true, Some(answer));
-            }
-            _ => {
+        let known = Deployment::from_bytes(&deployment.body);
+        let wished = known.ok().map(|known| VariantId { deployment: known.id(), index: variant });
+        match wished.filter(|variant| self.deployments.variant(*variant).is_some()) {
+            Some(variant) => self.load(PartitionKey { variant, first, end }, true, Some(answer)),
+            None => {
                 let _ = answer.send(Response::Refused(Refusal::UnknownDeployment));
             }
         }
@@ -203,7 +204,7 @@ impl Driver {
 
     /// Goes on once the manifest is here.
     fn begin_loading(&mut self, key: PartitionKey) {
-        let Some(manifest) = self.manifests.get(&key.deployment).cloned() else { return };
+        let Some(manifest) = self.manifests.get(&key.variant).cloned() else { return };
         if manifest.graph_part(key.blocks()) != key.blocks() || key.first >= key.end {
             return self.loading_failed(key, Refusal::NotMyStage);
         }
@@ -228,7 +229,7 @@ impl Driver {
             net: self.parts.net.clone(),
             pool: self.parts.pool.clone(),
             engine: self.parts.engine.clone(),
-            peers: self.holders(key.deployment),
+            peers: self.holders(key.variant.deployment),
             progress: told,
         };
         self.beside(async move { Event::Loaded(key, loader.load(&manifest, key).await) });
@@ -267,7 +268,7 @@ impl Driver {
         let hosts = self
             .view
             .iter()
-            .filter(|known| known.record.hosted.iter().any(|hosted| hosted.deployment == deployment));
+            .filter(|known| known.record.hosted.iter().any(|hosted| hosted.variant.deployment == deployment));
         let mut holders: Vec<NodeId> = Vec::new();
         let all = publisher.into_iter().chain(hosts.map(|known| known.record.node));
         for node in all.chain(self.connected.iter().copied()) {
@@ -278,33 +279,33 @@ impl Driver {
         holders
     }
 
-    /// Fetches the manifests of deployments that are known only by name.
+    /// Fetches the manifests of variants that are known only by name.
     pub(super) fn want_manifests(&mut self) {
-        let missing: Vec<(DeploymentId, ObjectRef)> = self
-            .deployments
-            .live()
-            .map(|deployment| (deployment.id(), deployment.manifest))
+        let all = self.deployments.live().flat_map(Deployment::variants);
+        let missing: Vec<(VariantId, ObjectRef)> = all
+            .map(|(id, variant)| (id, variant.manifest))
             .filter(|(id, _)| !self.manifests.contains_key(id))
             .collect();
         for (id, object) in missing {
             if !self.manifests_wanted.insert(id) {
                 continue;
             }
-            let (net, pool, peers) = (self.parts.net.clone(), self.parts.pool.clone(), self.holders(id));
+            let (net, pool) = (self.parts.net.clone(), self.parts.pool.clone());
+            let peers = self.holders(id.deployment);
             self.beside(async move {
                 let manifest = fetch_manifest(&net, &pool, object, &peers).await;
                 if let Err(reason) = &manifest {
-                    tracing::debug!(deployment = %id, reason, "no manifest yet");
+                    tracing::debug!(variant = %id, reason, "no manifest yet");
                 }
                 Event::Manifest(id, manifest.ok())
             });
         }
     }
 
-    pub(super) fn on_manifest(&mut self, id: DeploymentId, manifest: Option<Arc<Described>>) {
+    pub(super) fn on_manifest(&mut self, id: VariantId, manifest: Option<Arc<Described>>) {
         self.manifests_wanted.remove(&id);
         let waiting: Vec<PartitionKey> =
-            self.hosting.slots.keys().filter(|key| key.deployment == id).copied().collect();
+            self.hosting.slots.keys().filter(|key| key.variant == id).copied().collect();
         match manifest {
             Some(manifest) => {
                 self.manifests.insert(id, manifest);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stormo_protocol::codec::decode;
-use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId};
+use stormo_protocol::ids::{NodeId, ObjectId, VariantId};
 use stormo_protocol::limits::MANIFEST_BYTES_MAX;
 use stormo_protocol::model::{Manifest, ObjectRef};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::Deployment;
+use stormo_protocol::state::{Deployment, Variant};
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::{Semaphore, watch};
 
@@ -36,7 +36,7 @@ const EXTRACTIONS_MAX: u32 = 2;
 pub(super) struct Kept {
     partitions: BTreeSet<PartitionKey>,
     manifests: BTreeSet<ObjectId>,
-    published: BTreeSet<DeploymentId>,
+    published: BTreeSet<VariantId>,
 }
 
 impl Driver {
@@ -44,18 +44,18 @@ impl Driver {
     /// published here (others fetch it from here), and what partitions here are made of.
     pub(super) fn keep_needed(&mut self) {
         let own = self.own();
-        let known = |id: &DeploymentId| self.manifests.contains_key(id);
+        let known = |id: &VariantId| self.manifests.contains_key(id);
         let live = || self.deployments.live();
-        let described_by = |deployment: &Deployment| {
-            let card = self.manifests.get(&deployment.id()).and_then(|described| described.manifest.card);
-            std::iter::once(deployment.manifest.id).chain(card.map(|card| card.id))
+        let described_by = |(id, variant): (VariantId, &Variant)| {
+            let card = self.manifests.get(&id).and_then(|described| described.manifest.card);
+            std::iter::once(variant.manifest.id).chain(card.map(|card| card.id))
         };
         let kept = Kept {
-            partitions: self.hosting.keys().filter(|key| known(&key.deployment)).collect(),
-            manifests: live().flat_map(described_by).collect(),
+            partitions: self.hosting.keys().filter(|key| known(&key.variant)).collect(),
+            manifests: live().flat_map(Deployment::variants).flat_map(described_by).collect(),
             published: live()
                 .filter(|deployment| deployment.publisher == own)
-                .map(|deployment| deployment.id())
+                .flat_map(|deployment| deployment.variants().map(|(id, _)| id))
                 .filter(known)
                 .collect(),
         };
@@ -64,7 +64,7 @@ impl Driver {
         }
         let mut needed: HashSet<ObjectId> = kept.manifests.iter().copied().collect();
         let published = kept.published.iter().map(|id| (*id, None));
-        let hosted = kept.partitions.iter().map(|key| (key.deployment, Some(key.blocks())));
+        let hosted = kept.partitions.iter().map(|key| (key.variant, Some(key.blocks())));
         for (id, blocks) in published.chain(hosted) {
             let Some(manifest) = self.manifests.get(&id) else { continue };
             let blocks = blocks.unwrap_or(0..manifest.block_count());

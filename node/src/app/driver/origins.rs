@@ -1,23 +1,22 @@
 //! Requests that entered at this node: planned, sent out, tried again, answered once.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stormo_protocol::control::{Prepare, Request, Response};
 use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
-use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
+use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
-use stormo_protocol::plan::{Plan, Stage};
+use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::task::AbortHandle;
 
+use super::plans::enough_ms;
 use super::result::{Arrived, Collection};
-use super::signature::{outputs_of, what_to_run};
+use super::signature::outputs_of;
+use super::variants::{Bound, accurate_enough, bound};
 use super::{Driver, Event};
 use crate::app::calls::{Answer, CallError, InferOptions, Reply};
-use crate::ends::Described;
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{OutgoingFrame, Progress, SignReader};
 use crate::serve::json::{RequestView, StageTraceView};
@@ -54,12 +53,9 @@ pub(super) struct Pending {
     machine: Origin,
     model: String,
     version: u64,
-    deployment: DeploymentId,
-    manifest: Arc<Described>,
-    /// What it runs: all blocks, or without the ends.
-    blocks: Range<u16>,
+    /// The variants that may run it, the most accurate first.
+    variants: Vec<Bound>,
     options: InferOptions,
-    inputs: Vec<Tensor>,
     started: Instant,
     deadline_ms: u64,
     /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
@@ -78,22 +74,17 @@ impl Pending {
         self.tried.get(usize::from(attempt.checked_sub(1)?))
     }
 
-    /// What a stage of a plan sends here, as indices into the manifest's tensors.
-    fn results_of(&self, stage: &Stage) -> Vec<u32> {
-        self.manifest.results_of(&stage.blocks(), &self.blocks)
-    }
-
-    /// Items in its batch; `None` where the model's inputs do not tell.
-    fn items(&self) -> Option<u64> {
-        let cut = &self.manifest.cuts[usize::from(self.blocks.start)];
-        self.manifest.items(&cut.tensors, self.inputs.iter().map(Tensor::spec))
+    /// What a plan is of.
+    fn bound_of(&self, plan: &Plan) -> Option<&Bound> {
+        self.variants.iter().find(|bound| bound.choice.id == plan.variant)
     }
 
     /// Whether all parts of an attempt's result are here.
     fn is_complete(&self, attempt: u16) -> bool {
         let Some(plan) = self.plan_of(attempt) else { return false };
+        let Some(bound) = self.bound_of(plan) else { return false };
         let mut stages = (0u16..).zip(&plan.stages);
-        stages.all(|(index, stage)| self.results_of(stage).is_empty() || self.result.has(attempt, index))
+        stages.all(|(index, stage)| bound.results_of(stage).is_empty() || self.result.has(attempt, index))
     }
 }
 
@@ -105,10 +96,6 @@ impl Driver {
             return;
         }
         self.begin_request(asked);
-    }
-
-    fn is_description_on_its_way(&self, model: &str) -> bool {
-        self.deployments.by_name(model).is_some_and(|known| !self.manifests.contains_key(&known.id()))
     }
 
     /// Requests that wait for a description: begun once it is here, refused when it does not come.
@@ -125,17 +112,18 @@ impl Driver {
 
     fn begin_request(&mut self, asked: Asked) {
         let Asked { model, version, inputs, options, reply } = asked;
-        let found = self.find_model(&model, version).and_then(|found| {
-            let (blocks, inputs) = what_to_run(&found.2, inputs)?;
-            let fixed = options.plan.map(|id| self.fixed_plan(id, found.0, &blocks)).transpose()?;
+        let found = self.find_deployment(&model, version).and_then(|deployment| {
+            let choices = self.variants_of(deployment, options.variant.as_deref())?;
+            let variants = bound(accurate_enough(choices, options.limits)?, &inputs)?;
+            let fixed = options.plan.map(|id| self.fixed_plan(id, &variants)).transpose()?;
             if self.origins.len() >= REQUESTS_MAX {
                 return Err(CallError::Overloaded(format!(
                     "{REQUESTS_MAX} requests are under way at this node; try again shortly, or another node"
                 )));
             }
-            Ok((found, blocks, inputs, fixed))
+            Ok((deployment.version, variants, fixed))
         });
-        let ((deployment, version, manifest), blocks, inputs, fixed) = match found {
+        let (version, variants, fixed) = match found {
             Ok(found) => found,
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -149,19 +137,12 @@ impl Driver {
         }
         let request = RequestId(id);
         let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT).clamp(1, DEADLINE_MS_MAX);
-        let posed = fixed.is_none().then(|| {
-            let forced = (options.force_first, options.force_last);
-            self.pose(deployment, &manifest, blocks.clone(), &[], forced)
-        });
         let pending = Pending {
             machine: Origin::new(fixed.is_some()),
             model,
             version,
-            deployment,
-            manifest,
-            blocks,
+            variants,
             options,
-            inputs,
             started: Instant::now(),
             deadline_ms: self.now_ms() + u64::from(timeout_ms),
             tried: Vec::new(),
@@ -170,26 +151,34 @@ impl Driver {
             reply,
         };
         self.origins.insert(request, pending);
-        match (fixed, posed) {
-            (Some(plan), _) => self.on_origin(request, OriginEvent::Planned(plan)),
-            (None, Some(posed)) => self.plan_request(request, posed),
-            (None, None) => {}
+        match fixed {
+            Some(plan) => self.on_origin(request, OriginEvent::Planned(plan)),
+            None => self.plan_without(request, &[]),
         }
     }
 
+    /// Plans a request, without these nodes.
+    fn plan_without(&self, request: RequestId, nodes: &[NodeId]) {
+        let Some(pending) = self.origins.get(&request) else { return };
+        let limits = pending.options.limits;
+        let posed = pending.variants.iter().map(|bound| {
+            let Bound { choice, blocks, .. } = bound;
+            self.pose(choice, blocks.clone(), nodes, limits)
+        });
+        self.plan_request(request, posed.collect(), enough_ms(pending.options.max_latency_ms, limits));
+    }
+
     /// A plan asked for by its id, if all its hosts are there.
-    fn fixed_plan(
-        &self,
-        id: PlanId,
-        deployment: DeploymentId,
-        blocks: &Range<u16>,
-    ) -> Result<Plan, CallError> {
-        let plan = self.plans.get(id).filter(|plan| plan.deployment == deployment).ok_or_else(|| {
+    fn fixed_plan(&self, id: PlanId, variants: &[Bound]) -> Result<Plan, CallError> {
+        let of_plan = |plan: &&Plan| variants.iter().find(|bound| bound.choice.id == plan.variant);
+        let found = self.plans.get(id).and_then(|plan| Some((plan, of_plan(&plan)?)));
+        let (plan, bound) = found.ok_or_else(|| {
             CallError::NotFound(format!(
-                "plan {id} is not known here; list the plans of this node with `stormo plan NAME --all`"
+                "plan {id} is not known here, or of a variant that was not asked for; list the plans of this \
+                 node with `stormo plan NAME --all`"
             ))
         })?;
-        if plan.check().as_ref() != Ok(blocks) {
+        if plan.check().as_ref() != Ok(&bound.blocks) {
             return Err(CallError::BadRequest(format!(
                 "plan {id} is not for this kind of input; `stormo plan NAME --all` lists those for images of \
                  a model with a card, with --tensors those for tensors"
@@ -223,19 +212,7 @@ impl Driver {
     fn act_on_origin(&mut self, request: RequestId, action: OriginAction) {
         match action {
             OriginAction::Begin { attempt, plan } => self.begin_attempt(request, attempt, plan),
-            OriginAction::Plan { without } => {
-                if let Some(pending) = self.origins.get(&request) {
-                    let options = &pending.options;
-                    let posed = self.pose(
-                        pending.deployment,
-                        &pending.manifest,
-                        pending.blocks.clone(),
-                        &without,
-                        (options.force_first, options.force_last),
-                    );
-                    self.plan_request(request, posed);
-                }
-            }
+            OriginAction::Plan { without } => self.plan_without(request, &without),
             OriginAction::Cancel { attempt, plan } => self.cancel_attempt(request, attempt, &plan),
             OriginAction::Answer { attempt } => self.answer(request, attempt),
             OriginAction::Fail(failure) => {
@@ -253,12 +230,14 @@ impl Driver {
         let own = self.own();
         let Some(pending) = self.origins.get_mut(&request) else { return };
         pending.tried.push(plan.clone());
+        // A plan is always of a variant that it was asked for; an attempt without inputs is refused.
+        let inputs = pending.bound_of(&plan).map(|bound| bound.inputs.clone()).unwrap_or_default();
         let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
         let prepare = Prepare { request, attempt, plan: plan.clone(), remaining_ms };
         let edge = Edge { from: ORIGIN, to: 0 };
-        let header =
-            Header::of(DeliveryKey { request, attempt, edge }, plan.id(), remaining_ms, &[], &pending.inputs);
-        let frame = OutgoingFrame { header, traces: Vec::new(), tensors: pending.inputs.clone() };
+        let key = DeliveryKey { request, attempt, edge };
+        let header = Header::of(key, plan.id(), remaining_ms, &[], &inputs);
+        let frame = OutgoingFrame { header, traces: Vec::new(), tensors: inputs };
         let mut hosts: Vec<NodeId> = plan.stages.iter().map(|stage| stage.node).collect();
         hosts.sort_unstable();
         hosts.dedup();
@@ -385,13 +364,13 @@ impl Driver {
         if stage.node != from || header.plan != plan.id() {
             return Err(Refusal::NotMyStage);
         }
-        let results = pending.results_of(stage);
-        if results.is_empty() || !pending.manifest.are(&results, specs.iter()) {
+        let bound = pending.bound_of(plan).ok_or(Refusal::NotWaiting)?;
+        let (manifest, results) = (&bound.choice.manifest, bound.results_of(stage));
+        if results.is_empty() || !manifest.are(&results, specs.iter()) {
             return Err(Refusal::WrongTensors);
         }
         // An answer is for as many items as were asked about.
-        if pending.manifest.items(&results, specs.iter()).is_some_and(|items| Some(items) != pending.items())
-        {
+        if manifest.items(&results, specs.iter()).is_some_and(|items| Some(items) != bound.items()) {
             return Err(Refusal::WrongTensors);
         }
         pending.result.begin(header.key.attempt, from_stage)
@@ -428,11 +407,15 @@ impl Driver {
             result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
             stages: stage_traces(&plan, &result.traces),
         };
-        let outputs = outputs_of(&pending.manifest, &pending.blocks, &result.tensors);
+        let Some(Bound { choice, blocks, .. }) = pending.bound_of(&plan) else {
+            return pending.fail(CallError::Failed("the plan was of no variant that was asked for".into()));
+        };
+        let variant = choice.manifest.variant.clone();
+        let outputs = outputs_of(&choice.manifest, blocks, &result.tensors);
         let answer = Answer {
             request,
             version: pending.version,
-            variant: pending.manifest.variant.clone(),
+            variant,
             plan: plan.id(),
             nodes: plan.stages.iter().map(|stage| stage.node.to_string()).collect(),
             outputs,

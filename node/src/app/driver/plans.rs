@@ -2,16 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
 
-use stormo_protocol::ids::{DeploymentId, NodeId, PlanId, RequestId};
+use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 
+use super::variants::{Choice, accurate_enough, with_any};
 use super::{Driver, Event};
-use crate::app::calls::{CallError, Reply};
+use crate::app::calls::{CallError, PlanLimits, Reply};
 use crate::app::planning::{Candidate, Posed, Question};
-use crate::ends::Described;
 use crate::flow::OriginEvent;
 use crate::plan::{self, Alternative, EXPANSIONS_DEFAULT, Kind, Priced};
 use crate::serve::json::PlansView;
@@ -29,12 +28,15 @@ pub struct Planned {
 /// Plans for a call.
 #[derive(Debug)]
 pub struct Listed {
-    pub model: String,
-    pub version: u64,
-    pub variant: String,
-    pub plans: Result<Vec<(Plan, Kind, Priced)>, String>,
-    pub reply: Reply<PlansView>,
+    pub(super) model: String,
+    pub(super) version: u64,
+    pub(super) choices: Vec<Choice>,
+    pub(super) plans: Result<Vec<PricedPlan>, String>,
+    pub(super) reply: Reply<PlansView>,
 }
+
+/// A plan, its kind, and what it takes.
+type PricedPlan = (Plan, Kind, Priced);
 
 /// Plans that were listed, the latest.
 #[derive(Default)]
@@ -61,15 +63,75 @@ impl KnownPlans {
     }
 }
 
-/// The best plan that all who look at the mesh from here would find.
-pub(super) fn best(posed: &Posed) -> Result<Plan, String> {
-    match plan::best(&posed.problem, EXPANSIONS_DEFAULT) {
-        Ok(best) => Ok(posed.plan(&best.priced.shape)),
-        Err(none) => Err(none.to_string()),
+/// Of variants in their order the first that is fast enough; if none is, the fastest.
+fn first_or_fastest<T>(
+    answers: impl Iterator<Item = Result<(f64, T), String>>,
+    enough_ms: f64,
+) -> Result<T, String> {
+    let (mut fastest, mut why): (Option<(f64, T)>, Option<String>) = (None, None);
+    for answer in answers {
+        match answer {
+            Ok((latency_ms, found)) if latency_ms <= enough_ms => return Ok(found),
+            Ok((latency_ms, found)) => {
+                if fastest.as_ref().is_none_or(|(known_ms, _)| latency_ms < *known_ms) {
+                    fastest = Some((latency_ms, found));
+                }
+            }
+            Err(error) => why = why.or(Some(error)),
+        }
     }
+    fastest.map(|(_, found)| found).ok_or_else(|| why.unwrap_or_else(|| "it has no variants".to_owned()))
 }
 
-fn listed(posed: &Posed, all: bool) -> Result<Vec<(Plan, Kind, Priced)>, String> {
+/// The best plan that all who look at the mesh from here would find.
+fn best(posed: &[Posed], enough_ms: f64) -> Result<Plan, String> {
+    let plans = posed.iter().map(|posed| match plan::best(&posed.problem, EXPANSIONS_DEFAULT) {
+        Ok(best) => Ok((best.priced.latency_ms, posed.plan(&best.priced.shape))),
+        Err(none) => Err(none.to_string()),
+    });
+    first_or_fastest(plans, enough_ms)
+}
+
+/// Latency from which on a more accurate variant is worth waiting for: any, unless the caller says what is
+/// fast enough, or which accuracy is enough and so that it is all the same to him beyond.
+pub(super) fn enough_ms(max_latency_ms: Option<f64>, limits: PlanLimits) -> f64 {
+    max_latency_ms.unwrap_or(if limits.min_accuracy.is_some() { 0.0 } else { f64::INFINITY })
+}
+
+/// What a list of plans is asked for.
+pub(super) struct Asked {
+    pub model: String,
+    /// Of this variant only.
+    pub variant: Option<String>,
+    /// All kinds, not only the best.
+    pub all: bool,
+    /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
+    pub image: Option<bool>,
+    pub limits: PlanLimits,
+}
+
+/// All kinds of plans of all variants, the soonest first; or the best alone.
+fn listed(posed: &[Posed], all: bool, enough_ms: f64) -> Result<Vec<PricedPlan>, String> {
+    let of_each = posed.iter().map(|posed| listed_of(posed, all));
+    if !all {
+        let soonest = |plans: Vec<PricedPlan>| {
+            let latency_ms = plans.first().map_or(f64::INFINITY, |(.., priced)| priced.latency_ms);
+            (latency_ms, plans)
+        };
+        return first_or_fastest(of_each.map(|plans| plans.map(soonest)), enough_ms);
+    }
+    let (mut plans, mut why) = (Vec::new(), None);
+    for of_one in of_each {
+        match of_one {
+            Ok(found) => plans.extend(found),
+            Err(error) => why = why.or(Some(error)),
+        }
+    }
+    plans.sort_by(|(.., one), (.., other)| one.latency_ms.total_cmp(&other.latency_ms));
+    why.filter(|_| plans.is_empty()).map_or(Ok(plans), Err)
+}
+
+fn listed_of(posed: &Posed, all: bool) -> Result<Vec<PricedPlan>, String> {
     let priced: Vec<(Kind, Priced)> = if all {
         let found =
             plan::alternatives(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| none.to_string())?;
@@ -96,11 +158,10 @@ impl Driver {
     /// The planner's problem as this node sees it now.
     pub(super) fn pose(
         &self,
-        deployment: DeploymentId,
-        manifest: &Manifest,
+        choice: &Choice,
         blocks: Range<u16>,
         without: &[NodeId],
-        (force_first, force_last): (bool, bool),
+        limits: PlanLimits,
     ) -> Posed {
         let now_ms = self.now_ms();
         let own = self.record();
@@ -113,13 +174,15 @@ impl Driver {
                 .filter(|known| self.view.is_usable(now_ms, known.record.node))
                 .map(|known| Candidate { record: &known.record, takes_work: takes_work(known.record.node) }),
         );
-        Question { manifest, deployment, blocks, candidates, force_first, force_last }.pose()
+        let PlanLimits { force_first, force_last, .. } = limits;
+        let (manifest, variant) = (&choice.manifest.manifest, choice.id);
+        Question { manifest, variant, blocks, candidates, force_first, force_last }.pose()
     }
 
-    /// Plans for a request, beside the loop.
-    pub(super) fn plan_request(&self, request: RequestId, posed: Posed) {
+    /// Plans for a request, beside the loop; variants in the order of preference.
+    pub(super) fn plan_request(&self, request: RequestId, posed: Vec<Posed>, enough_ms: f64) {
         self.beside(async move {
-            let planned = tokio::task::spawn_blocking(move || best(&posed)).await;
+            let planned = tokio::task::spawn_blocking(move || best(&posed, enough_ms)).await;
             let result = planned.unwrap_or_else(|error| Err(format!("the planner failed: {error}")));
             Event::Planned(Planned { request, result })
         });
@@ -133,81 +196,67 @@ impl Driver {
         self.on_origin(planned.request, event);
     }
 
-    pub(super) fn on_plans(
-        &mut self,
-        model: &str,
-        all: bool,
-        image: Option<bool>,
-        forced: (bool, bool),
-        reply: Reply<PlansView>,
-    ) {
-        let (id, version, manifest) = match self.find_model(model, None) {
+    pub(super) fn on_plans(&mut self, asked: Asked, reply: Reply<PlansView>) {
+        let Asked { model, variant, all, image, limits } = asked;
+        let found = self.find_deployment(&model, None).and_then(|deployment| {
+            let choices = self.variants_of(deployment, variant.as_deref())?;
+            let choices = accurate_enough(choices, limits)?;
+            let with_blocks = with_any(choices, |choice| {
+                blocks_of(&choice.manifest, image.unwrap_or(choice.manifest.card.is_some()))
+            });
+            Ok((deployment.version, with_blocks?))
+        });
+        let (version, choices) = match found {
             Ok(found) => found,
             Err(error) => {
                 let _ = reply.send(Err(error));
                 return;
             }
         };
-        let blocks = match blocks_of(&manifest, image.unwrap_or(manifest.card.is_some())) {
-            Ok(blocks) => blocks,
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return;
-            }
-        };
-        let posed = self.pose(id, &manifest, blocks, &[], forced);
-        let (model, variant) = (model.to_owned(), manifest.variant.clone());
+        let posed = choices.iter().map(|(choice, blocks)| self.pose(choice, blocks.clone(), &[], limits));
+        let posed: Vec<Posed> = posed.collect();
+        let choices = choices.into_iter().map(|(choice, _)| choice).collect();
+        let enough_ms = enough_ms(None, limits);
         self.beside(async move {
-            let plans = tokio::task::spawn_blocking(move || listed(&posed, all)).await;
+            let plans = tokio::task::spawn_blocking(move || listed(&posed, all, enough_ms)).await;
             let plans = plans.unwrap_or_else(|error| Err(format!("the planner failed: {error}")));
-            Event::Listed(Listed { model, version, variant, plans, reply })
+            Event::Listed(Listed { model, version, choices, plans, reply })
         });
     }
 
     pub(super) fn on_listed(&mut self, listed: Listed) {
-        let Listed { model, version, variant, plans, reply } = listed;
+        let Listed { model, version, choices, plans, reply } = listed;
         let answer = plans.map_err(CallError::Unavailable).map(|plans| {
             for (plan, ..) in &plans {
                 self.plans.remember(plan);
             }
-            let plans = plans
-                .iter()
-                .map(|(plan, kind, priced)| self.plan_view(plan, *kind, priced, &variant))
-                .collect();
-            PlansView { model, version, plans }
+            let view = |(plan, kind, priced): &PricedPlan| {
+                let choice = choices.iter().find(|choice| choice.id == plan.variant)?;
+                Some(self.plan_view(plan, *kind, priced, choice))
+            };
+            PlansView { model, version, plans: plans.iter().filter_map(view).collect() }
         });
         let _ = reply.send(answer);
     }
+}
 
-    /// A live deployment of this name whose manifest is here.
-    pub(super) fn find_model(
-        &self,
-        name: &str,
-        version: Option<u64>,
-    ) -> Result<(DeploymentId, u64, Arc<Described>), CallError> {
-        let Some(deployment) = self.deployments.by_name(name) else {
-            let known: Vec<&str> = self.deployments.live().map(|known| known.name.as_str()).collect();
-            let known = if known.is_empty() {
-                "none is deployed".to_owned()
-            } else {
-                format!("there are: {}", known.join(", "))
-            };
-            return Err(CallError::NotFound(format!(
-                "no model `{name}` is deployed ({known}); deploy one with `stormo deploy`"
-            )));
-        };
-        if let Some(version) = version.filter(|version| *version != deployment.version) {
-            let current = deployment.version;
-            return Err(CallError::NotFound(format!(
-                "version {version} of `{name}` is not deployed; the deployed one is {current}"
-            )));
-        }
-        let id = deployment.id();
-        match self.manifests.get(&id) {
-            Some(manifest) => Ok((id, deployment.version, manifest.clone())),
-            None => Err(CallError::Unavailable(format!(
-                "the description of `{name}` has not arrived at this node yet; try again in a second"
-            ))),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accuracy_comes_first_unless_the_caller_says_what_is_enough() {
+        let limits = |min_accuracy| PlanLimits { min_accuracy, ..PlanLimits::default() };
+        let variants = || [Ok((30.0, "right")), Err("too large".to_owned()), Ok((10.0, "quick"))].into_iter();
+        let chosen = |max_ms, accuracy| first_or_fastest(variants(), enough_ms(max_ms, limits(accuracy)));
+        assert_eq!(chosen(None, None), Ok("right"));
+        assert_eq!(chosen(None, Some(0.9)), Ok("quick"));
+        assert_eq!(chosen(Some(30.0), Some(0.9)), Ok("right"));
+        assert_eq!(chosen(Some(20.0), None), Ok("quick"));
+        // Too late in any case: as soon as possible.
+        assert_eq!(chosen(Some(1.0), None), Ok("quick"));
+        let none =
+            first_or_fastest([Err::<(f64, ()), _>("a".to_owned()), Err("b".to_owned())].into_iter(), 1.0);
+        assert_eq!(none, Err("a".to_owned()));
     }
 }

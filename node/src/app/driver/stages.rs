@@ -93,7 +93,7 @@ impl Driver {
     /// Makes the stages of a plan that are this node's.
     pub(super) fn announce_stages(&mut self, prepare: &Prepare) -> Result<(), Refusal> {
         let Prepare { request, attempt, plan, remaining_ms } = prepare;
-        let manifest = self.manifests.get(&plan.deployment).cloned().ok_or(Refusal::UnknownDeployment)?;
+        let manifest = self.manifests.get(&plan.variant).cloned().ok_or(Refusal::UnknownDeployment)?;
         let covered = plan.check().map_err(|_| Refusal::BadFrame)?;
         if !manifest.is_whole(&covered) {
             return Err(Refusal::BadFrame);
@@ -115,7 +115,7 @@ impl Driver {
             let announced_stage = Stage::announced(plan.clone(), index as u16, !results.is_empty());
             let Some((machine, actions)) = announced_stage else { continue };
             let graph = manifest.graph_part(stage.blocks());
-            let partition = PartitionKey { deployment: plan.deployment, first: graph.start, end: graph.end };
+            let partition = PartitionKey { variant: plan.variant, first: graph.start, end: graph.end };
             let hosted = HostedStage {
                 machine,
                 index: key.stage,

@@ -1,17 +1,20 @@
 //! What this node knows, as the mesh API shows it.
 
-use stormo_protocol::ids::{NodeId, RequestId};
+use std::collections::BTreeSet;
+
+use stormo_protocol::ids::{NodeId, ObjectId, RequestId};
 use stormo_protocol::model::{Block, Branch, Manifest, Region};
 use stormo_protocol::plan::Plan;
-use stormo_protocol::state::{Hosted, NodeRecord};
+use stormo_protocol::state::{Deployment, Hosted, NodeRecord};
 
 use super::Driver;
+use super::variants::Choice;
 use crate::app::calls::CallError;
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
     BlockView, BranchView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
     LoadingView, ModelView, ModelsView, NodeView, NodesView, PlanView, RegionView, RequestView,
-    StageInputView, StageView, TensorView, TrafficView,
+    StageInputView, StageView, TensorView, TrafficView, VariantView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -80,8 +83,12 @@ impl Driver {
     }
 
     fn loading_views(&self) -> Vec<HostingView> {
-        let loading = self.hosting.loading().map(|(key, progress)| HostingView {
-            model: self.deployments.by_id(key.deployment).map(|known| known.name.clone()).unwrap_or_default(),
+        let named =
+            |id| self.deployments.variant(id).map(|(known, of)| (known.name.clone(), of.label.clone()));
+        let loading = self.hosting.loading().map(|(key, progress)| (named(key.variant), key, progress));
+        let loading = loading.map(|(named, key, progress)| HostingView {
+            model: named.as_ref().map(|(model, _)| model.clone()).unwrap_or_default(),
+            variant: named.map(|(_, variant)| variant).unwrap_or_default(),
             blocks: [key.first, key.end],
             loading: LoadingView { bytes_done: progress.bytes_done, bytes_total: progress.bytes_total },
         });
@@ -89,27 +96,38 @@ impl Driver {
     }
 
     fn hosted_view(&self, hosted: &Hosted) -> HostedView {
-        let deployment = self.deployments.by_id(hosted.deployment);
+        let deployment = self.deployments.by_id(hosted.variant.deployment);
+        let variant = self.deployments.variant(hosted.variant).map(|(_, variant)| variant.label.clone());
         HostedView {
             model: deployment.map_or_else(|| "(removed)".to_owned(), |deployment| deployment.name.clone()),
             version: deployment.map_or(0, |deployment| deployment.version),
+            variant: variant.unwrap_or_default(),
             blocks: [hosted.first, hosted.end],
             time_ms: micros_to_ms(hosted.time_us),
             queue_wait_ms: micros_to_ms(hosted.queue_wait_us),
         }
     }
 
-    pub(super) fn model_view(&self, name: &str) -> Result<ModelView, CallError> {
-        let (_, version, manifest) = self.find_model(name, None)?;
-        Ok(model_view(version, &manifest))
+    pub(super) fn model_view(&self, name: &str, label: Option<&str>) -> Result<ModelView, CallError> {
+        self.view_of(self.find_deployment(name, None)?, label)
     }
 
     pub(super) fn models_view(&self) -> ModelsView {
-        let models = self.deployments.live().filter_map(|deployment| {
-            let manifest = self.manifests.get(&deployment.id())?;
-            Some(model_view(deployment.version, manifest))
-        });
+        let models = self.deployments.live().filter_map(|deployment| self.view_of(deployment, None).ok());
         ModelsView { models: models.collect() }
+    }
+
+    /// A deployment by one of its variants: the one of this label, or the most accurate.
+    fn view_of(&self, deployment: &Deployment, label: Option<&str>) -> Result<ModelView, CallError> {
+        let shown = self.variants_of(deployment, label)?;
+        let all = self.variants_of(deployment, None)?;
+        let mut seen = BTreeSet::new();
+        let mut by_name: Vec<&Choice> = all.iter().collect();
+        by_name.sort_by_key(|choice| choice.id.index);
+        let variants = by_name.into_iter().map(|choice| variant_view(choice, &mut seen)).collect();
+        let none = || CallError::Unavailable(format!("`{}` has no variants here", deployment.name));
+        let shown = shown.first().ok_or_else(none)?;
+        Ok(ModelView { variants, ..model_view(deployment.version, shown) })
     }
 
     pub(super) fn deployments_view(&self) -> DeploymentsView {
@@ -125,7 +143,7 @@ impl Driver {
         })
     }
 
-    pub(super) fn plan_view(&self, plan: &Plan, kind: Kind, priced: &Priced, variant: &str) -> PlanView {
+    pub(super) fn plan_view(&self, plan: &Plan, kind: Kind, priced: &Priced, choice: &Choice) -> PlanView {
         let count = plan.stages.len() as u16;
         let stages = plan.stages.iter().zip(&priced.stages).enumerate().map(|(index, (stage, cost))| {
             let input =
@@ -156,14 +174,14 @@ impl Driver {
                 Kind::RemoteWhole => "remote".into(),
                 Kind::Chain(nodes) => format!("chain-{nodes}"),
             },
-            variant: variant.to_owned(),
+            variant: choice.manifest.variant.clone(),
             stages: stages.collect(),
             edges: edges.collect(),
             result_codec: "raw".into(),
             latency_ms: priced.latency_ms,
             period_ms: period_ms(plan, priced),
             energy_j: None,
-            accuracy: None,
+            accuracy: choice.accuracy,
             bytes: priced.bytes,
             cold_ms: priced.cold_ms,
         }
@@ -222,12 +240,34 @@ fn region_view(manifest: &Manifest, region: &Region) -> RegionView {
     RegionView { branches: region.branches.iter().map(branch).collect() }
 }
 
-fn model_view(version: u64, manifest: &Manifest) -> ModelView {
+/// `seen` are the objects of the variants before: what those have too is stored and sent once.
+fn variant_view(choice: &Choice, seen: &mut BTreeSet<ObjectId>) -> VariantView {
+    let manifest = &choice.manifest.manifest;
+    let objects = std::iter::once(&manifest.skeleton).chain(&manifest.weights);
+    let (mut bytes, mut own_bytes) = (0, 0);
+    for object in objects {
+        bytes += object.bytes;
+        own_bytes += if seen.insert(object.id) { object.bytes } else { 0 };
+    }
+    VariantView {
+        label: manifest.variant.clone(),
+        accuracy: choice.accuracy,
+        blocks: manifest.block_count(),
+        time_ms: micros_to_ms(manifest.blocks.iter().map(|block| block.time_us).sum()),
+        bytes,
+        own_bytes,
+    }
+}
+
+fn model_view(version: u64, choice: &Choice) -> ModelView {
+    let manifest = &choice.manifest.manifest;
     let cuts = manifest.cuts.iter().map(|cut| cut_view(manifest, &cut.tensors));
     ModelView {
         name: manifest.model.clone(),
         version,
         variant: manifest.variant.clone(),
+        accuracy: choice.accuracy,
+        variants: Vec::new(),
         ort_level: format!("{:?}", manifest.ort_level).to_lowercase(),
         card: manifest.card.is_some(),
         weights_bytes: manifest.weights.iter().map(|weight| weight.bytes).sum(),
