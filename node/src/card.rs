@@ -145,6 +145,15 @@ impl Card {
         !matches!(self.output, Output::Raw)
     }
 
+    /// The kind of meaning that it reads in the outputs, as in a written [`Meaning`].
+    pub fn reads(&self) -> &'static str {
+        match &self.output {
+            Output::Classes(_) => "classes",
+            Output::Detections(_) => "detections",
+            Output::Raw => "raw",
+        }
+    }
+
     /// What the outputs mean. They may come in any order, others may be among them.
     ///
     /// # Errors

@@ -392,7 +392,7 @@ fn wrong_commands(stormo: &Stormo, client: &Client, folder: &Path) -> Result<()>
     let image = digits::folder().join("held-out-00-truth-0.png").to_string_lossy().into_owned();
     let text = digits::folder().join("truth.json").to_string_lossy().into_owned();
     let named = |name: &str, path: &str| format!("{name}={path}");
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["numerals", &image], "there are: digits"),
         (&["a b/c?d", &image], "no model"),
         (&["digits", &text], "neither a JPEG"),
@@ -403,6 +403,9 @@ fn wrong_commands(stormo: &Stormo, client: &Client, folder: &Path) -> Result<()>
         (&["digits", &file("wide.npz")], "none of the model's inputs (image)"),
         (&["digits", &image, &image], "image"),
         (&["digits", &image, "--plan-id", "nothing"], "plan_id"),
+        (&["digits", &image, "--draw", &file("drawn.png")], "has no card"),
+        (&["digits", &image, "--draw", &file("drawn.gif")], "of type .png or .jpg"),
+        (&["digits", &image, "--draw", &file("missing/drawn.png")], "No such file"),
         (&["digits", &good, "--api", &format!("{}/nowhere", client.base())], "there is nothing here"),
         (&["digits", folder.to_str().unwrap_or_default()], "irectory"),
     ];

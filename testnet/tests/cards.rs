@@ -77,10 +77,17 @@ fn bad_images(mesh: &Mesh) -> Result<()> {
         let told = ran.stderr.contains("the image cannot be read");
         ensure!(ran.status.code() == Some(1) && told, "{name}: {} {}", ran.status, ran.stderr);
     }
+    let drawn = mesh.folder().join("drawn.png").to_string_lossy().into_owned();
+    let image = digits::folder().join(&digits::load()?[0].name);
+    let ran = stormo.run(
+        &[words(mesh, &image), arguments(&["--draw", &drawn])].concat(),
+        Progress::Kept,
+        COMMAND_MAX,
+    )?;
+    ensure!(ran.stderr.contains("reads `classes`"), "{}", ran.stderr);
     let other = arguments(&["plan", "digits", "--tensors", "--api", mesh.node("one").client.base()]);
     let plans: PlansView = stormo.json(&other, Progress::Kept, COMMAND_MAX)?;
     let id = plans.plans.first().context("a plan for tensors")?.id.to_string();
-    let image = digits::folder().join(&digits::load()?[0].name);
     let by_other = [words(mesh, &image), arguments(&["--plan-id", &id])].concat();
     let ran = stormo.run(&by_other, Progress::Kept, COMMAND_MAX)?;
     ensure!(ran.stderr.contains("is not for this kind of input"), "{}", ran.stderr);

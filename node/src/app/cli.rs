@@ -320,6 +320,9 @@ pub struct InferArgs {
     /// Run exactly this plan, from `stormo plan NAME --all`.
     #[arg(long, value_name = "ID")]
     pub plan_id: Option<String>,
+    /// Write the image with the boxes of what was found in it, as .png or .jpg.
+    #[arg(long, value_name = "FILE")]
+    pub draw: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: ApiArgs,

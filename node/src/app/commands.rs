@@ -1,5 +1,6 @@
 //! What each command does. Results go to stdout, progress and errors to stderr.
 
+mod annotate;
 mod deploy;
 mod drawing;
 mod external_data;

@@ -231,9 +231,10 @@ pub struct ModelView {
     pub variants: Vec<VariantView>,
     /// ONNX Runtime's optimisation level.
     pub ort_level: String,
-    /// Whether it has a card, and so takes encoded images.
+    /// What its card reads in its outputs: `classes`, `detections` or `raw`. `null` without a card; with one
+    /// it takes encoded images.
     #[serde(default)]
-    pub card: bool,
+    pub card: Option<String>,
     /// Bytes of weights.
     pub weights_bytes: u64,
     /// Blocks in order of execution.

@@ -150,7 +150,7 @@ mod tests {
             accuracy: None,
             variants: vec![],
             ort_level: "all".into(),
-            card: false,
+            card: None,
             weights_bytes: 20,
             blocks: vec![block(1.0), block(3.0)],
             cuts: vec![cut(100, "x"), cut(50, "<a>"), cut(400, "y")],

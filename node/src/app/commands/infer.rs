@@ -1,10 +1,13 @@
 //! `stormo infer`: asks a model and shows what it answers.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use stormo_protocol::model::{ENCODED_IMAGE, MEANING};
 use stormo_protocol::tensor::{DType, Tensor};
 
-use super::inputs::read_inputs;
+use super::annotate::Drawing;
+use super::inputs::{encoded_image, read_inputs};
 use super::table::ms;
 use super::{here, say, say_json};
 use crate::app::cli::InferArgs;
@@ -16,19 +19,56 @@ use crate::serve::json::ModelView;
 const SHOWN_MAX: usize = 5;
 
 pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
+    let drawing = args.draw.as_deref().map(Drawing::begin).transpose()?;
     let client = Client::new(&args.api)?;
     let variant = args.variant.as_deref().map(|label| format!("?variant={}", encoded(label)));
     let path = format!("/v1/models/{}{}", encoded(&args.name), variant.unwrap_or_default());
     let model: ModelView = client.get(&path)?;
     let inputs = read_inputs(&args.inputs, &model)?;
+    let drawn_on = drawing.map(|drawing| Ok((drawing, shows(args, &model)?))).transpose()?;
     let (header_length, body) = request(args, &inputs)?;
     let answered = client.infer(&args.name, header_length, &body)?;
     let answer: Value = serde_json::from_slice(head(&answered)?).map_err(|error| answer_error(&error))?;
+    if let Some((drawing, image)) = drawn_on {
+        let Some(Meaning::Detections(found)) = meaning_of(&answer) else {
+            return Err(answer_error(&"it has no detections to draw"));
+        };
+        drawing.finish(image, &found)?;
+    }
     if args.api.json {
         return say_json(&answer);
     }
     show(&answer);
+    if let Some(path) = &args.draw {
+        say(format!("the picture with the boxes: {}", path.display()));
+    }
     Ok(())
+}
+
+/// The image in which a detector finds what is to be drawn.
+fn shows<'a>(args: &'a InferArgs, model: &ModelView) -> Result<&'a Path, CommandError> {
+    let name = &args.name;
+    match model.card.as_deref() {
+        Some("detections") => {}
+        Some(other) => {
+            return Err(here(format!(
+                "--draw is for what a detector finds; the card of `{name}` reads `{other}`"
+            )));
+        }
+        None => {
+            return Err(here(format!(
+                "--draw is for what a detector finds; `{name}` has no card that says where its output has it"
+            )));
+        }
+    }
+    encoded_image(&args.inputs, model)
+        .ok_or_else(|| here("--draw needs an image among the inputs, as .jpg or .png, to draw on"))
+}
+
+/// What the answer says the model saw, where it does and this version understands it.
+fn meaning_of(answer: &Value) -> Option<Meaning> {
+    let output = answer["outputs"].as_array()?.iter().find(|output| output["name"] == MEANING)?;
+    serde_json::from_str(output["data"][0].as_str()?).ok()
 }
 
 fn answer_error(error: &dyn std::fmt::Display) -> CommandError {
@@ -94,7 +134,7 @@ fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), Comm
 fn show(answer: &Value) {
     for output in answer["outputs"].as_array().into_iter().flatten() {
         if output["name"] == MEANING {
-            show_meaning(output);
+            show_meaning(meaning_of(answer));
             continue;
         }
         let shape: Vec<String> =
@@ -119,15 +159,14 @@ fn show(answer: &Value) {
     ));
 }
 
-fn show_meaning(output: &Value) {
-    let meaning = output["data"][0].as_str().map(serde_json::from_str::<Meaning>);
+fn show_meaning(meaning: Option<Meaning>) {
     match meaning {
-        Some(Ok(Meaning::Classes(classes))) => {
+        Some(Meaning::Classes(classes)) => {
             for class in classes {
                 say(format!("{:>6.1} %  {}", 100.0 * class.score, class.label));
             }
         }
-        Some(Ok(Meaning::Detections(found))) => {
+        Some(Meaning::Detections(found)) => {
             say(format!("{} found", found.len()));
             for detection in found {
                 let [left, top, right, bottom] = detection.box_px.map(|edge| edge.round());
@@ -138,8 +177,8 @@ fn show_meaning(output: &Value) {
                 ));
             }
         }
-        Some(Ok(Meaning::Raw)) => say("the card gives the outputs no meaning"),
-        Some(Err(_)) | None => say("the answer's meaning is not understood by this version"),
+        Some(Meaning::Raw) => say("the card gives the outputs no meaning"),
+        None => say("the answer's meaning is not understood by this version"),
     }
 }
 

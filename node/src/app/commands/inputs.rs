@@ -19,7 +19,7 @@ const ARRAY_BYTES_MAX: u64 = 256 << 20;
 /// Largest image, pixels to a side.
 const IMAGE_SIDE_MAX: u32 = 16_384;
 /// Memory that decoding an image may take, bytes.
-const IMAGE_BYTES_MAX: u64 = 512 << 20;
+pub(super) const IMAGE_BYTES_MAX: u64 = 512 << 20;
 
 fn wrong(what: impl Into<String>) -> CommandError {
     CommandError::Here(what.into())
@@ -38,11 +38,19 @@ pub(super) fn read_inputs(given: &[String], model: &ModelView) -> Result<Vec<Ten
                 read_npz(path, &names, &mut tensors)?;
             }
             Some("npy") => tensors.push(read_npy_file(path, &only_name(name, inputs)?)?),
-            _ if model.card => tensors.push(read_encoded(path)?),
+            _ if model.card.is_some() => tensors.push(read_encoded(path)?),
             _ => tensors.push(read_image(path, &input_of(&only_name(name, inputs)?, inputs)?)?),
         }
     }
     Ok(tensors)
+}
+
+/// The image among the inputs that goes to the model as it is.
+pub(super) fn encoded_image<'a>(given: &'a [String], model: &ModelView) -> Option<&'a Path> {
+    let mut paths = given.iter().map(|argument| Path::new(split(argument, &model.inputs).1));
+    let is_array =
+        |path: &Path| path.extension().is_some_and(|extension| extension == "npy" || extension == "npz");
+    model.card.as_ref().and_then(|_| paths.find(|path| !is_array(path)))
 }
 
 /// `NAME=FILE`, where NAME is one of the model's inputs; otherwise a file.

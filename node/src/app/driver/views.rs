@@ -269,7 +269,7 @@ fn model_view(version: u64, choice: &Choice) -> ModelView {
         accuracy: choice.accuracy,
         variants: Vec::new(),
         ort_level: format!("{:?}", manifest.ort_level).to_lowercase(),
-        card: manifest.card.is_some(),
+        card: choice.manifest.card.as_ref().map(|card| card.reads().to_owned()),
         weights_bytes: manifest.weights.iter().map(|weight| weight.bytes).sum(),
         blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
