@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error as _};
+use stormo::card::Meaning;
 
+use crate::oip::AnswerParameters;
 use crate::wait::{self, WaitError};
 
 /// Why a command brought nothing.
@@ -69,6 +72,15 @@ pub enum Progress {
     Kept,
 }
 
+/// What a model with a card answers to an image.
+#[derive(Debug, Clone)]
+pub struct ImageAnswer {
+    /// What it saw.
+    pub meaning: Meaning,
+    /// How it ran.
+    pub parameters: AnswerParameters,
+}
+
 /// The commands of one binary.
 #[derive(Debug, Clone)]
 pub struct Stormo {
@@ -104,6 +116,39 @@ impl Stormo {
         let stdout = self.succeeded(&arguments, ran)?;
         serde_json::from_str(&stdout)
             .map_err(|cause| CommandError::Unexpected { command: self.line(&arguments), cause })
+    }
+
+    /// Asks a model with a card for an image, at the node with this API (`stormo infer`).
+    ///
+    /// # Errors
+    /// When the command fails, or the answer is of another kind.
+    pub fn infer_image(
+        &self,
+        api: &str,
+        model: &str,
+        image: &Path,
+        options: &[OsString],
+        within: Duration,
+    ) -> Result<ImageAnswer, CommandError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            outputs: [Output; 1],
+            parameters: AnswerParameters,
+        }
+        #[derive(Deserialize)]
+        struct Output {
+            data: [String; 1],
+        }
+        let mut arguments: Vec<OsString> = vec!["infer".into(), model.into(), image.into()];
+        arguments.extend(["--api".into(), api.into()]);
+        arguments.extend_from_slice(options);
+        let answer: Answer = self.json(&arguments, Progress::Kept, within)?;
+        let [Output { data: [meaning] }] = answer.outputs;
+        let meaning = serde_json::from_str(&meaning).map_err(|cause| CommandError::Unexpected {
+            command: self.line(&arguments),
+            cause: serde_json::Error::custom(format!("`{meaning}`: {cause}")),
+        })?;
+        Ok(ImageAnswer { meaning, parameters: answer.parameters })
     }
 
     /// Runs a command to its end, whatever its exit code.

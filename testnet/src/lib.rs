@@ -5,6 +5,7 @@ pub mod arrays;
 pub mod binary;
 pub mod client;
 pub mod commands;
+pub mod detector;
 pub mod digits;
 pub mod folder;
 pub mod interrupt;
