@@ -2,6 +2,7 @@
 //! claim about it checked.
 
 mod deploying;
+mod detecting;
 mod divided;
 mod elsewhere;
 mod free;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use stormo_protocol::ids::NodeId;
+use stormo_testnet::binary::workspace_root;
 use stormo_testnet::digits::{self, Image};
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::topology::Topology;
@@ -48,6 +50,11 @@ impl Demo<'_> {
     }
 }
 
+/// A file of the workspace, as someone in it names it.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(workspace_root()).unwrap_or(path).display().to_string()
+}
+
 /// Runs it all.
 pub(crate) fn run(is_json: bool) -> Result<()> {
     let mut narrator = Narrator::new(is_json);
@@ -74,7 +81,8 @@ fn tell(narrator: &mut Narrator, mesh: &mut Mesh, images: Vec<Image>) -> Result<
     let divided = divided::tell(&mut demo, &input, &reference)?;
     let elsewhere = elsewhere::tell(&mut demo, &input, &reference)?;
     let traffic = traffic::tell(&mut demo, &input, &divided.plan)?;
-    Ok(Report { nodes, memory, deployment, free, divided, elsewhere, traffic })
+    let detected = detecting::tell(&mut demo)?;
+    Ok(Report { nodes, memory, deployment, free, divided, elsewhere, traffic, detected })
 }
 
 /// Ends the mesh and says what held; keeps the logs when something did not.

@@ -8,7 +8,7 @@ use stormo::serve::json::{DeploymentState, DeploymentView, ModelView, TensorView
 use stormo_testnet::commands::Progress;
 use stormo_testnet::digits;
 
-use super::{Demo, MODEL, ORIGIN};
+use super::{Demo, MODEL, ORIGIN, shown};
 use crate::table::{Align, Table};
 
 /// The network is small: dividing, measuring and loading it takes seconds.
@@ -19,7 +19,7 @@ pub(super) fn tell(demo: &mut Demo) -> Result<(DeploymentView, TensorView)> {
     demo.narrator.title("the network");
     let client = demo.mesh.node(ORIGIN).client.clone();
     let model = digits::model();
-    demo.narrator.say(&format!("At {ORIGIN}: stormo deploy {MODEL} {} --replicas 2", model.display()));
+    demo.narrator.say(&format!("At {ORIGIN}: stormo deploy {MODEL} {} --replicas 2", shown(&model)));
     let mut arguments: Vec<OsString> = vec!["deploy".into(), MODEL.into(), model.into()];
     arguments.extend(["--replicas", "2", "--api", client.base()].map(OsString::from));
     let deployment: DeploymentView = demo.mesh.stormo().json(&arguments, Progress::Shown, DEPLOYED_MAX)?;

@@ -1,6 +1,7 @@
 //! The demo's JSON document. Units are in the names.
 
 use serde::Serialize;
+use stormo::card::Detection;
 use stormo::serve::json::{DeploymentView, NodeView, PlanView};
 use stormo_testnet::memory::Memory;
 use stormo_testnet::oip::Difference;
@@ -22,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) elsewhere: Elsewhere,
     /// Bytes of one divided request.
     pub(crate) traffic: Vec<Hop>,
+    /// What another network found in a picture.
+    pub(crate) detected: Detected,
 }
 
 /// Memory of a node.
@@ -132,4 +135,34 @@ pub(crate) struct Hop {
     pub(crate) planned_bytes: u64,
     /// Frames, as the sender counted them, headers included.
     pub(crate) sent_bytes: u64,
+}
+
+/// What was found in a picture.
+#[derive(Debug, Serialize)]
+pub(crate) struct Detected {
+    /// File name.
+    pub(crate) picture: String,
+    /// Digits that are there.
+    pub(crate) digits: usize,
+    /// Of them, those found as what they are.
+    pub(crate) right: usize,
+    /// What the undivided network found.
+    pub(crate) found: Vec<Detection>,
+    /// Other plans that were run.
+    pub(crate) by: Vec<DetectedBy>,
+    /// The picture with the boxes.
+    pub(crate) drawn: String,
+}
+
+/// A plan that a picture went through.
+#[derive(Debug, Serialize)]
+pub(crate) struct DetectedBy {
+    /// In words.
+    pub(crate) how: &'static str,
+    /// Its id.
+    pub(crate) plan_id: String,
+    /// Labels of those who ran it.
+    pub(crate) nodes: Vec<String>,
+    /// From arrival at the node to the result.
+    pub(crate) latency_ms: f64,
 }

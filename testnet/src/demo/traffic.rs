@@ -1,4 +1,4 @@
-//! Last chapter: tensors go from peer to peer, not through the origin.
+//! Sixth chapter: tensors go from peer to peer, not through the origin.
 
 use std::collections::BTreeMap;
 
