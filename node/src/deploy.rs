@@ -1,7 +1,10 @@
 //! A model's way into the mesh: scanned, run once on a sample, divided, each part measured. Runs where
 //! the file is, so that no small node has to hold a large model whole.
 
+mod codecs;
+mod divided;
 mod interchangeable;
+mod losses;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +23,11 @@ use crate::engine::{
     RunError, Weight,
 };
 use crate::model::{DivideOptions, Division, Graph, InputDecl, ModelError, Skeleton, divide, extract};
-use crate::sample;
+use crate::sample::{self, Sample};
+use divided::{Divided, Tensors, by_name};
 pub use interchangeable::{NotInterchangeable, interchangeable};
+pub use losses::SAMPLES_MAX;
+use losses::{Shown, WholeTimes};
 
 /// Longest measuring of one part. Short parts get many runs, long ones a few.
 const PART_TIME_MAX: Duration = Duration::from_millis(250);
@@ -44,6 +50,8 @@ pub struct Source {
     pub shapes: HashMap<String, Vec<u64>>,
     /// The model's card (TOML, labels in it), and an encoded image to measure it on.
     pub card: Option<SourceCard>,
+    /// Inputs of what the model is for: on the first few is measured what codecs cost.
+    pub samples: Vec<Sample>,
 }
 
 /// A card as the user gives it.
@@ -164,19 +172,35 @@ pub async fn prepare(
     let mflops = engine::calibrate(engine).await?;
     let draft = division.manifest(&source.name, &source.variant, source.level, mflops);
     draft.check()?;
-    let block_us = measure_blocks(engine, &division, &draft, &inputs, progress).await?;
+    let skeleton = Skeleton::parse(&division.skeleton, &draft)?;
+    let weights: HashMap<ObjectId, Arc<[u8]>> =
+        division.weights.iter().map(|(object, bytes)| (object.id, bytes.as_slice().into())).collect();
+    let parts = Divided { engine, manifest: &draft, skeleton: &skeleton, weights: &weights };
+    let block_us = measure_blocks(&parts, &inputs, progress).await?;
     division.set_times(&block_us, whole_us as f64);
     let mut manifest = division.manifest(&source.name, &source.variant, source.level, mflops);
     let mut objects = vec![object(division.skeleton.into())];
-    objects.extend(division.weights.into_iter().map(|(object, bytes)| (object, bytes.into())));
-    if let (Some(card), Some(given)) = (card, source.card) {
+    let all =
+        division.weights.iter().filter_map(|(object, _)| Some((*object, weights.get(&object.id)?.clone())));
+    objects.extend(all);
+    let mut shown = inputs;
+    if let (Some(card), Some(given)) = (&card, source.card) {
         progress("measuring the card's work on an image");
         let sample = given.sample.map_or_else(sample::photo, Ok).map_err(EndsError::from)?;
-        let times = measure_ends(&card, &manifest, &sample, &outputs)?;
+        let times = measure_ends(card, &manifest, &sample, &outputs)?;
         let text = object(given.text.into_bytes().into());
+        let specs: Vec<TensorSpec> = manifest.input_specs().cloned().collect();
+        shown = card.prepare(&sample, &specs).map_err(EndsError::from)?.0;
         add_ends(&mut manifest, text.0, card.gives_meaning(), times)?;
         objects.push(text);
     }
+    progress("coding what crosses the cuts");
+    let parts = Divided { manifest: &manifest.clone(), ..parts };
+    if let Some(first) = source.samples.first() {
+        shown.clone_from(&first.inputs);
+    }
+    let seen = Seen { inputs: by_name(shown), card: card.as_ref(), samples: &source.samples };
+    measure_codecs(&parts, &mut manifest, &seen, Duration::from_micros(whole_us), progress).await?;
     manifest.check()?;
     let described = object(encode(&manifest).into());
     let manifest_object = described.0;
@@ -360,24 +384,18 @@ async fn measure_whole(
 
 /// Each block by itself on what the blocks before it gave.
 async fn measure_blocks(
-    engine: &Engine,
-    division: &Division,
-    manifest: &Manifest,
+    parts: &Divided<'_>,
     inputs: &[Tensor],
     progress: &dyn Fn(&str),
 ) -> Result<Vec<f64>, PrepareError> {
-    let skeleton = Skeleton::parse(&division.skeleton, manifest)?;
-    let weights: HashMap<ObjectId, Arc<[u8]>> =
-        division.weights.iter().map(|(object, bytes)| (object.id, bytes.as_slice().into())).collect();
-    let mut live: HashMap<String, Tensor> =
-        inputs.iter().map(|input| (input.spec().name.clone(), input.clone())).collect();
-    let mut times = Vec::with_capacity(manifest.blocks.len());
-    for block in 0..manifest.block_count() {
-        progress(&format!("measuring block {} of {}", block + 1, manifest.block_count()));
-        let part = partition_source(&skeleton, manifest, block..block + 1, |id| weights.get(&id).cloned())?;
+    let blocks = parts.manifest.block_count();
+    let mut live = by_name(inputs.iter().cloned());
+    let mut times = Vec::with_capacity(parts.manifest.blocks.len());
+    for block in 0..blocks {
+        progress(&format!("measuring block {} of {blocks}", block + 1));
+        let loaded = parts.load(block..block + 1).await?;
         let part_inputs: Vec<Tensor> =
-            part.inputs.iter().filter_map(|spec| live.get(&spec.name).cloned()).collect();
-        let loaded = engine.load(format!("block {block}"), part).await?;
+            loaded.inputs().iter().filter_map(|spec| live.get(&spec.name).cloned()).collect();
         for output in loaded.run(part_inputs.clone()).await?.outputs {
             live.insert(output.spec().name.clone(), output);
         }
@@ -385,6 +403,48 @@ async fn measure_blocks(
         times.push(engine::profile(&loaded, &part_inputs, budget).await?.median_us as f64);
     }
     Ok(times)
+}
+
+/// What a model is shown while its cuts are measured.
+struct Seen<'a> {
+    /// Inputs as typical as they are at hand.
+    inputs: Tensors,
+    /// Says what the answers mean.
+    card: Option<&'a Card>,
+    samples: &'a [Sample],
+}
+
+/// Writes into the manifest what codecs make of its cuts and, where there are samples whose answers mean
+/// something, what rounding costs them.
+async fn measure_codecs(
+    parts: &Divided<'_>,
+    manifest: &mut Manifest,
+    seen: &Seen<'_>,
+    whole_run: Duration,
+    progress: &dyn Fn(&str),
+) -> Result<(), PrepareError> {
+    let cuts = codecs::thin_cuts(manifest);
+    let coded = codecs::measure(parts, &cuts, &seen.inputs).await?;
+    for (cut, figures) in cuts.iter().zip(coded.figures) {
+        manifest.cuts[usize::from(*cut)].codecs = figures;
+    }
+    let Some(card) = seen.card.filter(|card| card.gives_meaning()) else { return Ok(()) };
+    let samples: Vec<Shown> = seen.samples.iter().filter_map(Shown::of).take(SAMPLES_MAX).collect();
+    if samples.is_empty() {
+        return Ok(());
+    }
+    let whole = WholeTimes { load: coded.load, run: whole_run };
+    let worthwhile = losses::worthwhile(manifest, &cuts, samples.len(), whole);
+    let all = manifest.graph_blocks().len() + 1;
+    let others = if worthwhile.len() < all { "; at the others it would take too long" } else { "" };
+    progress(&format!(
+        "measuring on {} samples what rounding costs at {} of {all} cuts{others}",
+        samples.len(),
+        worthwhile.len()
+    ));
+    let measured = losses::measure(parts, &worthwhile, card, &samples, losses::time_max(whole)).await?;
+    losses::note(manifest, &measured, samples.len());
+    Ok(())
 }
 
 /// The open first axis of a part, of which these tensors have it.

@@ -2,12 +2,15 @@
 //! What a message means is decided elsewhere; this room moves it, bounds it and checks signatures.
 
 mod ask;
+mod coding;
 mod deliver;
 mod frames;
 mod identity;
 mod objects;
 mod receive;
 mod swarm;
+#[cfg(test)]
+mod tests;
 mod ticket;
 mod traffic;
 
@@ -17,11 +20,11 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, StreamProtocol};
 use stormo_protocol::control::{Request, Response};
-use stormo_protocol::frame::{DeliveryKey, Header, StageTrace};
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, StageTrace};
 use stormo_protocol::ids::{MeshId, MeshKey, NodeId};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::Signed;
-use stormo_protocol::tensor::{Tensor, TensorSpec};
+use stormo_protocol::tensor::Tensor;
 use tokio::sync::{mpsc, oneshot};
 
 pub use ask::AskError;
@@ -105,8 +108,8 @@ pub struct Offer {
     pub from: NodeId,
     /// The fixed part.
     pub header: Header,
-    /// What the tensors are.
-    pub specs: Vec<TensorSpec>,
+    /// What the tensors are, and how they are coded.
+    pub described: Vec<Descriptor>,
     /// Where the verdict goes; dropped, it refuses.
     pub verdict: oneshot::Sender<Verdict>,
 }
@@ -133,19 +136,32 @@ pub struct Received {
     pub tensors: Vec<Tensor>,
     /// From the first byte of the frame to its last.
     pub receive_time: Duration,
+    /// Decoding the payload.
+    pub decode_time: Duration,
 }
 
 /// How a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The receiver has the tensors: so many bytes in this time, from the first byte sent.
-    Taken(u64, Duration),
+    /// The receiver has the tensors.
+    Taken(Sent),
     /// The receiver's output is safe.
     Passed,
     /// The receiver, or a stage after it, refused.
     Refused(u16, Refusal),
     /// Unreachable, reset, or silent for too long.
     Lost,
+}
+
+/// What it took to send a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// Bytes of payload, as coded.
+    pub bytes: u64,
+    /// Encoding them.
+    pub encode_time: Duration,
+    /// From the first byte sent to the word that the last one is there.
+    pub transfer_time: Duration,
 }
 
 /// The names of our protocols in one mesh: its id is part of each.
@@ -181,6 +197,7 @@ pub struct Net {
     idle: Arc<deliver::IdleStreams>,
     lanes: Arc<deliver::Lanes>,
     traffic: Arc<Traffic>,
+    coders: Arc<coding::Coders>,
 }
 
 impl Net {
@@ -202,6 +219,7 @@ impl Net {
             idle: Arc::default(),
             lanes: Arc::default(),
             traffic: Arc::default(),
+            coders: Arc::default(),
         };
         receive::serve(&net)?;
         ask::serve(&net)?;

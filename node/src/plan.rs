@@ -3,15 +3,18 @@
 //! that were estimated elsewhere; it knows no node ids, measures nothing and sends nothing.
 //!
 //! How: a backward dynamic programme over (cut, node), exact as long as each run's memory may be
-//! looked at alone; where one node's runs compete for its memory, a label search takes over.
+//! looked at alone; where one node's runs compete for its memory, a label search takes over. Between two
+//! nodes, each cut goes by the coding that takes least, or as it is.
 
 mod alternatives;
 mod best;
 mod bounds;
 mod candidates;
+mod coding;
 mod costs;
 pub mod instance;
 mod labels;
+mod losses;
 mod parts;
 mod price;
 mod problem;
@@ -22,9 +25,10 @@ mod tests;
 
 pub use alternatives::{Alternative, Kind, alternatives};
 pub use best::{Best, NoPlan, best};
+pub use coding::Coding;
 pub use parts::parts;
 pub use price::{Infeasible, PlanShape, Priced, PricedEdge, PricedStage, StageShape};
-pub use problem::{Codec, Link, Links, LoadedRange, Node, Problem, ProblemError};
+pub use problem::{Link, Links, LoadedRange, Node, Problem, ProblemError};
 
 /// Labels that a planning call may look at to improve and prove its answer where memory or
 /// distinctness couples the stages: about 10 ms on one core. Measured on random meshes so tight

@@ -13,10 +13,11 @@ use serde::Serialize;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 
-use crate::card::{Agreement, Card, Frame};
+use crate::card::{Agreement, Card};
 use crate::deploy::{PrepareError, probe};
 use crate::engine::{Engine, LoadError, RunError, SimplifyError};
 use crate::model::{Graph, ModelError, QuantiseError, Quantiser, RangeMethod, raise_opset};
+use crate::sample::Sample;
 
 use calibrate::calibrate;
 use judge::{Judge, Judged};
@@ -26,15 +27,6 @@ use search::Search;
 const HELD_OUT_FROM: usize = 8;
 /// Which part: every so manieth.
 const HELD_OUT_EVERY: usize = 4;
-
-/// One set of inputs.
-#[derive(Debug, Clone)]
-pub struct Sample {
-    /// In the model's order.
-    pub inputs: Vec<Tensor>,
-    /// The image's, when it came through a card.
-    pub frame: Option<Frame>,
-}
 
 /// What is wanted.
 pub struct Source<'a> {

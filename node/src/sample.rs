@@ -1,11 +1,21 @@
-//! Made-up inputs for running a model once and for measuring it: noise for numbers, zeros for
-//! indices. The same bytes each time, so that two measurements do the same work.
+//! Inputs for running a model and for measuring it: real ones, and where there are none, made-up ones
+//! (noise for numbers, zeros for indices; the same bytes each time, so that two measurements do the same
+//! work).
 
-use crate::card::PrepareError;
+use crate::card::{Frame, PrepareError};
 use stormo_protocol::tensor::{BadTensor, DType, Tensor, TensorBuffer, TensorSpec};
 
 /// Largest sample, bytes; above this a shape is a mistake.
 const SAMPLE_BYTES_MAX: u64 = 1 << 30;
+
+/// One set of real inputs.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// In the model's order.
+    pub inputs: Vec<Tensor>,
+    /// The image's, when it came through a card.
+    pub frame: Option<Frame>,
+}
 
 /// A tensor of this description.
 ///

@@ -1,6 +1,6 @@
 //! Tensors on their way from one stage to the next, and the receiver's signs of life.
 //!
-//! A frame is a header of 64 bytes, then `traces` of 16 bytes each, then descriptors, then the coded
+//! A frame is a header of 64 bytes, then `traces` of 24 bytes each, then descriptors, then the coded
 //! payloads in the order of the descriptors. All numbers are little-endian; nothing is padded.
 //!
 //! | bytes | header field |
@@ -33,7 +33,7 @@ use crate::tensor::{DType, Tensor, TensorSpec};
 /// Bytes of the fixed header.
 pub const HEADER_BYTES: usize = 64;
 /// Bytes of one stage's trace.
-pub const TRACE_BYTES: usize = 16;
+pub const TRACE_BYTES: usize = 24;
 /// Bytes of one sign of life.
 pub const SIGN_BYTES: usize = 12;
 
@@ -72,10 +72,14 @@ pub struct StageTrace {
     pub stage: u16,
     /// From the first byte of the frame to its last, microseconds.
     pub receive_us: u32,
-    /// From the last byte to the start of the run (loading included), microseconds.
+    /// Decoding the payload, microseconds.
+    pub decode_us: u32,
+    /// From then to the start of the run (loading included), microseconds.
     pub wait_us: u32,
     /// The run itself, microseconds.
     pub run_us: u32,
+    /// Encoding the output, microseconds.
+    pub encode_us: u32,
 }
 
 /// The fixed part of a frame.
@@ -106,6 +110,14 @@ pub struct Descriptor {
     pub codec: Codec,
     /// Bytes of its payload, as coded: at most the raw ones, and possible for this codec.
     pub coded_bytes: u64,
+}
+
+impl Descriptor {
+    /// Of a tensor that is sent as it is.
+    pub fn raw(tensor: &Tensor) -> Self {
+        let coded_bytes = tensor.data().as_bytes().len() as u64;
+        Self { spec: tensor.spec().clone(), codec: Codec::Raw, coded_bytes }
+    }
 }
 
 /// Why a frame is not read on.
@@ -243,9 +255,9 @@ pub fn preamble(traces: &[StageTrace], tensors: &[CodedTensor]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(traces.len() * TRACE_BYTES + descriptors);
     for trace in traces {
         bytes.extend_from_slice(&u32::from(trace.stage).to_le_bytes());
-        bytes.extend_from_slice(&trace.receive_us.to_le_bytes());
-        bytes.extend_from_slice(&trace.wait_us.to_le_bytes());
-        bytes.extend_from_slice(&trace.run_us.to_le_bytes());
+        for time_us in [trace.receive_us, trace.decode_us, trace.wait_us, trace.run_us, trace.encode_us] {
+            bytes.extend_from_slice(&time_us.to_le_bytes());
+        }
     }
     for tensor in tensors {
         let spec = tensor.spec();
@@ -295,8 +307,10 @@ fn read_trace(cursor: &mut Cursor<'_>) -> Option<StageTrace> {
     Some(StageTrace {
         stage: u16::try_from(cursor.u32()?).ok()?,
         receive_us: cursor.u32()?,
+        decode_us: cursor.u32()?,
         wait_us: cursor.u32()?,
         run_us: cursor.u32()?,
+        encode_us: cursor.u32()?,
     })
 }
 
@@ -416,7 +430,8 @@ mod tests {
 
     #[test]
     fn frames_round_trip() {
-        let traces = [StageTrace { stage: 3, receive_us: 1, wait_us: 2, run_us: 3 }];
+        let traces =
+            [StageTrace { stage: 3, receive_us: 1, decode_us: 2, wait_us: 3, run_us: 4, encode_us: 5 }];
         let header = header(&traces);
         assert_eq!(Header::from_bytes(&header.to_bytes()), Ok(header));
         let bytes = preamble(&traces, &raw());

@@ -1,10 +1,12 @@
 //! A divided variant as all nodes agree on it: tensors, cuts, blocks, weights, reference profile.
 //! The graph itself is an object of the pool; how it is divided and extracted is not said here.
 
+mod cut;
 mod fit;
 
 use std::ops::Range;
 
+pub use cut::{CodecFigures, Cut};
 pub use fit::Batch;
 use serde::{Deserialize, Serialize};
 
@@ -34,29 +36,6 @@ pub struct ObjectRef {
     pub id: ObjectId,
     /// Their length.
     pub bytes: u64,
-}
-
-/// The tensors at a frontier between blocks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cut {
-    /// What crosses: all that was computed (or given) before it and is read after it. Indices into
-    /// [`Manifest::tensors`], ascending.
-    pub tensors: Vec<u32>,
-    /// Outputs of the model that are there already and that nothing reads any more: they need not cross,
-    /// but leave for the origin from the stage that made them. Likewise indices, ascending.
-    pub settled: Vec<u32>,
-}
-
-impl Cut {
-    /// A cut that all its tensors cross.
-    pub fn crossed_by(tensors: Vec<u32>) -> Self {
-        Self { tensors, settled: Vec::new() }
-    }
-
-    /// All that is there: what crosses, and what is settled.
-    pub fn there(&self) -> impl Iterator<Item = u32> {
-        self.tensors.iter().chain(&self.settled).copied()
-    }
 }
 
 /// The tensor that an encoded image travels as: its bytes, as many as it has.
@@ -165,6 +144,8 @@ pub struct Manifest {
     pub cuts: Vec<Cut>,
     /// Parallel regions, from the first to the last; they do not overlap.
     pub regions: Vec<Region>,
+    /// Images that the codecs' losses were measured on; 0 if they were not.
+    pub loss_samples: u16,
     /// Speed of the node that measured `time_us`, in millions of floating-point operations a second.
     pub reference_mflops: f64,
 }
@@ -244,6 +225,9 @@ impl Manifest {
         }
         if next_node as usize > GRAPH_NODES_MAX {
             return Err(BadManifest::Count("too many nodes"));
+        }
+        for (index, cut) in self.cuts.iter().enumerate() {
+            cut.check_codecs(self.cut_bytes(index as u16))?;
         }
         self.check_ends()?;
         self.check_batch()?;
@@ -452,6 +436,7 @@ mod tests {
             blocks: vec![block(0, &[0, 1]), block(2, &[1])],
             cuts: [0, 1, 2].map(|index| Cut::crossed_by(vec![index])).to_vec(),
             regions: Vec::new(),
+            loss_samples: 0,
             reference_mflops: 1000.0,
         }
     }
@@ -548,7 +533,7 @@ mod tests {
         manifest.blocks.push(third);
         manifest.tensors.push(TensorSpec { name: "b".into(), dtype: DType::F32, shape: vec![1] });
         manifest.outputs = vec![1, 2];
-        let inner = Cut { tensors: vec![3], settled: vec![1] };
+        let inner = Cut { settled: vec![1], ..Cut::crossed_by(vec![3]) };
         manifest.cuts = vec![Cut::crossed_by(vec![0]), inner.clone(), inner, Cut::crossed_by(vec![1, 2])];
         manifest
     }

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::payload::Codec;
+use crate::frame::Edge;
 use crate::ids::{NodeId, PlanId, VariantId};
 use crate::limits::{BACKUPS_MAX, STAGES_MAX};
 
@@ -16,6 +18,8 @@ pub struct Stage {
     pub first: u16,
     /// One past the last block.
     pub end: u16,
+    /// How the tensors of its input are coded on their way here.
+    pub codec: Codec,
     /// Redundant successors, the first to take over first.
     pub backups: Vec<NodeId>,
 }
@@ -36,6 +40,8 @@ pub struct Plan {
     pub origin: NodeId,
     /// Stages in order; together they cover all blocks.
     pub stages: Vec<Stage>,
+    /// How the result is coded on its way to the origin.
+    pub result_codec: Codec,
 }
 
 /// What is wrong with a plan.
@@ -74,6 +80,19 @@ impl Plan {
         Ok(first.first..next)
     }
 
+    /// How tensors are coded on all edges: before each stage, and behind the last.
+    pub fn codecs(&self) -> impl Iterator<Item = Codec> {
+        self.stages.iter().map(|stage| stage.codec).chain([self.result_codec])
+    }
+
+    /// How tensors are coded on an edge.
+    pub fn codec_of(&self, edge: Edge) -> Codec {
+        match self.stages.get(usize::from(edge.to)) {
+            Some(stage) => stage.codec,
+            None => self.result_codec,
+        }
+    }
+
     /// The plan's name: the same at every node and as long as the deployment's version lives.
     /// Backups do not count; they may change while the plan stays.
     pub fn id(&self) -> PlanId {
@@ -85,7 +104,9 @@ impl Plan {
             hasher.update(&stage.node.0);
             hasher.update(&stage.first.to_le_bytes());
             hasher.update(&stage.end.to_le_bytes());
+            hasher.update(&[stage.codec as u8]);
         }
+        hasher.update(&[self.result_codec as u8]);
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         PlanId(id)
@@ -95,15 +116,22 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::ORIGIN;
     use crate::ids::DeploymentId;
 
     fn plan(ranges: &[(u16, u16)]) -> Plan {
         let stages = ranges
             .iter()
-            .map(|&(first, end)| Stage { node: NodeId([end as u8; 32]), first, end, backups: vec![] })
+            .map(|&(first, end)| Stage {
+                node: NodeId([end as u8; 32]),
+                first,
+                end,
+                codec: Codec::Raw,
+                backups: vec![],
+            })
             .collect();
         let variant = VariantId { deployment: DeploymentId([1; 16]), index: 0 };
-        Plan { variant, origin: NodeId([0; 32]), stages }
+        Plan { variant, origin: NodeId([0; 32]), stages, result_codec: Codec::Raw }
     }
 
     #[test]
@@ -117,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_follows_division_and_hosts_but_not_backups() {
+    fn the_id_follows_division_hosts_and_codecs_but_not_backups() {
         let a = plan(&[(0, 2), (2, 5)]);
         let mut b = a.clone();
         b.stages[0].backups.push(NodeId([9; 32]));
@@ -128,5 +156,24 @@ mod tests {
         let mut other_variant = a.clone();
         other_variant.variant.index = 1;
         assert_ne!(a.id(), other_variant.id());
+        let coded = |plan: &mut Plan, edge: Edge| match plan.stages.get_mut(usize::from(edge.to)) {
+            Some(stage) => stage.codec = Codec::Int8,
+            None => plan.result_codec = Codec::Int8,
+        };
+        let edges = [(ORIGIN, 0), (0, 1), (1, ORIGIN)].map(|(from, to)| Edge { from, to });
+        let mut ids = vec![a.id()];
+        for edge in edges {
+            let mut plan = a.clone();
+            coded(&mut plan, edge);
+            assert_eq!(
+                edges.map(|edge| plan.codec_of(edge)).iter().filter(|codec| **codec == Codec::Int8).count(),
+                1
+            );
+            assert_eq!(plan.codec_of(edge), Codec::Int8);
+            ids.push(plan.id());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 4);
     }
 }

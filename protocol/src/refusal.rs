@@ -65,6 +65,8 @@ refusals! {
     Storage = 18, "its disk does not take the model (full, or failing)";
     /// The encoded image of a request cannot be decoded.
     BadImage = 19, "the image cannot be read: no JPEG or PNG, damaged, or too large";
+    /// The payload is coded in a way that the plan does not name for this edge.
+    WrongCodec = 20, "the tensors are not coded as the plan says";
 }
 
 impl Refusal {
@@ -77,7 +79,12 @@ impl Refusal {
     pub fn may_succeed_elsewhere(self) -> bool {
         !matches!(
             self,
-            Self::BadFrame | Self::WrongTensors | Self::BadImage | Self::DeadlinePassed | Self::Cancelled
+            Self::BadFrame
+                | Self::WrongTensors
+                | Self::WrongCodec
+                | Self::BadImage
+                | Self::DeadlinePassed
+                | Self::Cancelled
         )
     }
 }

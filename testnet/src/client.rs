@@ -117,6 +117,14 @@ impl Client {
         self.get(&format!("/v1/plans?model={model}&all=true"))
     }
 
+    /// The same with nothing coded between nodes, so that the bytes that travel are known before.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn uncoded_plans(&self, model: &str) -> Result<PlansView, ApiError> {
+        self.get(&format!("/v1/plans?model={model}&all=true&codec=raw"))
+    }
+
     /// How one of the last requests that entered there went.
     ///
     /// # Errors

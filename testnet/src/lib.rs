@@ -18,6 +18,7 @@ pub mod raw_http;
 pub mod reference;
 pub mod surroundings;
 pub mod topology;
+pub mod traffic;
 pub mod trial;
 pub mod wait;
 pub mod whole;

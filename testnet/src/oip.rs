@@ -74,6 +74,8 @@ pub struct AnswerParameters {
     pub variant: String,
     /// Peer ids of those who ran it, in order, with commas between.
     pub nodes: String,
+    /// How tensors were coded before each stage and behind the last, with commas between.
+    pub codecs: String,
     /// From arrival at the node to the result there.
     pub latency_ms: f64,
     /// Whether it came after the latency asked for.

@@ -44,6 +44,7 @@ impl Reference {
             level,
             shapes: HashMap::new(),
             card: None,
+            samples: Vec::new(),
         };
         let prepared = runtime.block_on(deploy::prepare(&engine, source, &|_| {}))?;
         Ok(Self { runtime, engine, file, prepared })

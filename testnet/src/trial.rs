@@ -148,14 +148,14 @@ pub fn check_reads(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a node lists a plan of this kind (`chain-3`) on loaded parts only.
+/// Waits until a node lists a plan of this kind (`chain-3`) on loaded parts only, nothing coded.
 ///
 /// # Errors
 /// When it does not in time.
 pub fn loaded_plan(client: &Client, model: &str, kind: &str) -> Result<PlanView> {
     let what = format!("a {kind} plan for `{model}` on loaded parts");
     let found = wait::until(&what, SOON, || {
-        let plans = client.plans(model).map_err(|error| error.to_string())?.plans;
+        let plans = client.uncoded_plans(model).map_err(|error| error.to_string())?.plans;
         let seen: Vec<String> =
             plans.iter().map(|plan| format!("{} ({} ms cold)", plan.kind, plan.cold_ms)).collect();
         let fit = plans.into_iter().find(|plan| plan.kind == kind && plan.cold_ms == 0.0);

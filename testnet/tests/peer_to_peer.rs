@@ -1,17 +1,12 @@
 //! Tensors go from peer to peer: the node where a request entered moves only the input and the result.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use stormo_protocol::ids::NodeId;
-use stormo_testnet::client::{ApiError, Client};
 use stormo_testnet::mesh::Mesh;
+use stormo_testnet::traffic::{Moved, moved, settled, since};
 use stormo_testnet::trial::{self, SOON, asker, edge};
 use stormo_testnet::{digits, wait};
-
-/// Bytes sent and received by peer.
-type Moved = BTreeMap<NodeId, (u64, u64)>;
 
 #[test]
 fn the_origin_moves_only_input_and_result() -> Result<()> {
@@ -71,34 +66,4 @@ fn check(mesh: &Mesh) -> Result<()> {
         if grown == expected { Ok(()) } else { Err(format!("{grown:?}, not {expected:?}")) }
     })?;
     Ok(())
-}
-
-/// Counters once each node has sent what the others received from it: a sender counts a moment after
-/// the receiver, and so perhaps after the answer is there.
-fn settled(mesh: &Mesh, labels: &[&str]) -> Result<Vec<Moved>> {
-    let ids: Vec<NodeId> = labels.iter().map(|label| mesh.node(label).id()).collect();
-    let settled = wait::until("senders to have counted what receivers have", SOON, || {
-        let now = moved(mesh, labels).map_err(|error| error.to_string())?;
-        let with = |at: usize, peer: usize| now[at].get(&ids[peer]).copied().unwrap_or_default();
-        let agree = |from: usize, to: usize| with(from, to).0 == with(to, from).1;
-        let all = (0..ids.len()).all(|from| (0..ids.len()).all(|to| agree(from, to)));
-        if all { Ok(now) } else { Err(format!("{now:?}")) }
-    })?;
-    Ok(settled)
-}
-
-fn moved(mesh: &Mesh, labels: &[&str]) -> Result<Vec<Moved>, ApiError> {
-    let of = |client: &Client| {
-        let traffic = client.node()?.traffic;
-        Ok(traffic.iter().map(|with| (with.peer, (with.sent_bytes, with.received_bytes))).collect())
-    };
-    labels.iter().map(|label| of(&mesh.node(label).client)).collect()
-}
-
-fn since(before: &Moved, now: &Moved) -> Moved {
-    let grown = now.iter().map(|(peer, (sent, received))| {
-        let (sent_before, received_before) = before.get(peer).copied().unwrap_or_default();
-        (*peer, (sent - sent_before, received - received_before))
-    });
-    grown.filter(|(_, moved)| *moved != (0, 0)).collect()
 }

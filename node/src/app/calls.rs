@@ -1,5 +1,6 @@
 //! What the front asks of the driver, and what it may be told.
 
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{PlanId, RequestId};
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::oneshot;
@@ -16,7 +17,7 @@ pub struct PlanLimits {
     pub force_first: bool,
     /// Likewise the last.
     pub force_last: bool,
-    /// Accuracy that is enough, 0 to 1: of variants that reach it the fastest runs.
+    /// Accuracy that is enough, 0 to 1; if absent, nothing is lost on the way.
     pub min_accuracy: Option<f64>,
 }
 
@@ -48,6 +49,8 @@ pub struct Answer {
     pub plan: PlanId,
     /// Peer ids of the stages' hosts.
     pub nodes: Vec<String>,
+    /// How tensors were coded before each stage, and behind the last.
+    pub codecs: Vec<Codec>,
     /// The model's outputs, in its order; or their meaning alone, by its own name.
     pub outputs: Vec<Tensor>,
     /// From the request's arrival to its result.
@@ -111,8 +114,10 @@ pub enum Call {
         all: bool,
         /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
         image: Option<bool>,
-        /// What they must keep to.
+        /// Limits of the request that they are for.
         limits: PlanLimits,
+        /// The same plans with this codec wherever it is possible, instead of the best codecs.
+        codec: Option<Codec>,
         /// Where the answer goes.
         reply: Reply<PlansView>,
     },

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::state::Class;
 
-use values::{parse_accuracy, parse_bytes, parse_shape, parse_time_ms, parse_variant};
+use values::{parse_accuracy, parse_bytes, parse_codec, parse_shape, parse_time_ms, parse_variant};
 
 use super::config;
 
@@ -230,8 +231,10 @@ pub struct DeployArgs {
     /// Leave nodes of it in floats whose name, or that of what they make, begins so.
     #[arg(long, value_name = "PREFIX", requires = "quantize")]
     pub keep_float: Vec<String>,
-    /// A folder of what the model is for (images with --card, .npy or .npz): --quantize calibrates on them.
-    #[arg(long, value_name = "DIR", requires = "quantize")]
+    /// A folder of what the model is for (images with --card, .npy or .npz): on some of them is measured what
+    /// codecs make of its tensors and, with a card, what it costs to round these; without, they are never
+    /// rounded. --quantize calibrates on them.
+    #[arg(long, value_name = "DIR")]
     pub samples: Option<PathBuf>,
     /// Nodes that host each part [default: 2, or 1 with --parts]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -291,8 +294,8 @@ pub struct LimitArgs {
     /// Likewise the last.
     #[arg(long)]
     pub force_last: bool,
-    /// Accuracy that is enough, 0 to 1: of the variants that reach it the fastest runs [default: the most
-    /// accurate one that can]
+    /// Accuracy that is enough, 0 to 1: tensors may then be rounded on their way where that was measured
+    /// to keep it [default: nothing is lost on the way]
     #[arg(long, value_name = "ACCURACY", value_parser = parse_accuracy)]
     pub min_accuracy: Option<f64>,
 }
@@ -342,6 +345,10 @@ pub struct PlanArgs {
     /// Plans for tensors, of a model whose card takes images.
     #[arg(long)]
     pub tensors: bool,
+    /// The same plans with this codec wherever it is possible, instead of the best ones: raw, shuffle+lz4,
+    /// f16, f16+lz4, int8, int8+lz4 or int8+zstd.
+    #[arg(long, value_name = "CODEC", value_parser = parse_codec)]
+    pub codec: Option<Codec>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: LimitArgs,

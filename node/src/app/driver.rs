@@ -229,8 +229,8 @@ impl Driver {
             Call::Infer { model, version, inputs, options, reply } => {
                 self.on_infer(origins::Asked { model, version, inputs, options, reply });
             }
-            Call::Plans { model, variant, all, image, limits, reply } => {
-                self.on_plans(plans::Asked { model, variant, all, image, limits }, reply);
+            Call::Plans { model, variant, all, image, limits, codec, reply } => {
+                self.on_plans(plans::Asked { model, variant, all, image, limits, codec }, reply);
             }
             Call::Deploy(body, reply) => {
                 let _ = reply.send(self.on_deploy(body));

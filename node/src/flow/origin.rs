@@ -238,6 +238,7 @@ fn is_momentary(reason: Refusal) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use stormo_protocol::codec::payload::Codec;
     use stormo_protocol::ids::{DeploymentId, VariantId};
     use stormo_protocol::plan::Stage;
 
@@ -251,11 +252,12 @@ mod tests {
                 node: *node,
                 first: index as u16,
                 end: index as u16 + 1,
+                codec: Codec::Raw,
                 backups: vec![],
             })
             .collect();
         let variant = VariantId { deployment: DeploymentId([1; 16]), index: 0 };
-        Plan { variant, origin: NodeId([9; 32]), stages }
+        Plan { variant, origin: NodeId([9; 32]), stages, result_codec: Codec::Raw }
     }
 
     fn failed(attempt: u16, stage: u16) -> OriginEvent {

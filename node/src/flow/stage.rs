@@ -248,6 +248,7 @@ impl Stage {
 mod tests {
     use super::*;
     use StageAction::{Forget, Load, Report, Run, Say, Send};
+    use stormo_protocol::codec::payload::Codec;
     use stormo_protocol::ids::{DeploymentId, VariantId};
 
     fn plan() -> Arc<Plan> {
@@ -255,12 +256,14 @@ mod tests {
             node: NodeId([node; 32]),
             first,
             end,
+            codec: Codec::Raw,
             backups: vec![],
         };
         Arc::new(Plan {
             variant: VariantId { deployment: DeploymentId([1; 16]), index: 0 },
             origin: NodeId([9; 32]),
             stages: vec![stage(1, 0, 2), stage(2, 2, 3)],
+            result_codec: Codec::Raw,
         })
     }
 

@@ -169,7 +169,7 @@ fn cuts_at(computing: &Computing, order: &[usize], positions: &[usize], tensors:
                 indices.sort_unstable();
                 indices
             };
-            cuts.push(Cut { tensors: listed(live), settled: listed(settled) });
+            cuts.push(Cut { settled: listed(settled), ..Cut::crossed_by(listed(live)) });
         }
         frontier.run(*node);
         dag.writes[*node].iter().for_each(|edge| made[*edge] = true);
@@ -321,6 +321,7 @@ impl Division {
             variable: Vec::new(),
             batch: self.batch.clone(),
             regions: self.regions.clone(),
+            loss_samples: 0,
             reference_mflops,
         }
     }

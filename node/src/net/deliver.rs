@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use futures::AsyncReadExt;
 use libp2p::Stream;
-use stormo_protocol::codec::payload::CodedTensor;
+use stormo_protocol::codec::payload::{Codec, CodedTensor};
 use stormo_protocol::frame::{Header, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Net, NetEvent, Progress, Tries, frames};
+use super::{Net, NetEvent, Progress, Sent, Tries, frames};
 
 /// Streams kept open to one peer for the next frames, or questions; opening one costs a round trip.
 const IDLE_STREAMS_PER_PEER_MAX: usize = 8;
@@ -70,7 +70,8 @@ impl IdleStreams {
     }
 }
 
-/// A frame to send. Tensors are shared with whoever keeps custody of them.
+/// A frame to send, its header as if nothing were coded. Tensors are shared with whoever keeps custody of
+/// them.
 #[derive(Debug, Clone)]
 pub struct OutgoingFrame {
     /// The fixed part.
@@ -79,6 +80,8 @@ pub struct OutgoingFrame {
     pub traces: Vec<StageTrace>,
     /// The tensors.
     pub tensors: Vec<Tensor>,
+    /// How to code them.
+    pub codec: Codec,
 }
 
 /// A frame as it goes over the wire.
@@ -86,13 +89,7 @@ struct CodedFrame {
     header: Header,
     traces: Vec<StageTrace>,
     tensors: Vec<CodedTensor>,
-}
-
-impl From<OutgoingFrame> for CodedFrame {
-    fn from(frame: OutgoingFrame) -> Self {
-        let tensors: Vec<CodedTensor> = frame.tensors.into_iter().map(CodedTensor::from).collect();
-        Self { header: frame.header.coded(&tensors), traces: frame.traces, tensors }
-    }
+    encode_time: Duration,
 }
 
 /// How an exchange ended before its last sign.
@@ -119,9 +116,22 @@ impl Net {
             let lane = net.lanes.of(to);
             // Never closed; without a permit the delivery would only be less orderly.
             let _permit = lane.acquire().await.ok();
-            let last = net.deliver_until_last_sign(to, &frame.into(), patience).await;
+            let last = match net.coded(frame).await {
+                Ok(frame) => net.deliver_until_last_sign(to, &frame, patience).await,
+                Err(_) => Progress::Lost,
+            };
             let _ = net.events.send(NetEvent::Delivery { key, to, progress: last }).await;
         })
+    }
+
+    /// The frame with its payload coded, and what that took in the trace of the stage that sends it.
+    async fn coded(&self, frame: OutgoingFrame) -> io::Result<CodedFrame> {
+        let OutgoingFrame { header, mut traces, tensors, codec } = frame;
+        let (tensors, encode_time) = self.coders.encode(codec, tensors).await?;
+        if let Some(trace) = traces.last_mut().filter(|trace| trace.stage == header.key.edge.from) {
+            trace.encode_us = u32::try_from(encode_time.as_micros()).unwrap_or(u32::MAX);
+        }
+        Ok(CodedFrame { header: header.coded(&tensors), traces, tensors, encode_time })
     }
 
     async fn deliver_until_last_sign(&self, to: NodeId, frame: &CodedFrame, patience: Duration) -> Progress {
@@ -181,6 +191,7 @@ impl Net {
         started: Instant,
     ) -> Result<Progress, Broken> {
         let mut heard = false;
+        let mut arrived_after = None;
         loop {
             let sign = match timeout(patience, frames::read_sign(reader)).await {
                 Ok(Ok(sign)) => sign,
@@ -192,12 +203,17 @@ impl Net {
                 Sign::Taken => {
                     let bytes = frame.header.payload_bytes;
                     self.traffic.sent(to, bytes);
-                    let progress = Progress::Taken(bytes, started.elapsed());
+                    let transfer_time = arrived_after.unwrap_or_else(|| started.elapsed());
+                    let sent = Sent { bytes, encode_time: frame.encode_time, transfer_time };
+                    let progress = Progress::Taken(sent);
                     let event = NetEvent::Delivery { key: frame.header.key, to, progress };
                     let _ = self.events.send(event).await;
                 }
                 Sign::Passed => return Ok(Progress::Passed),
                 Sign::Refused { stage, reason } => return Ok(Progress::Refused(stage, reason)),
+                Sign::Receiving(bytes) if bytes == frame.header.payload_bytes => {
+                    arrived_after = arrived_after.or_else(|| Some(started.elapsed()));
+                }
                 Sign::Receiving(_) | Sign::Queued(_) | Sign::Working | Sign::Sending => {}
             }
         }

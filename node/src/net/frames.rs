@@ -4,11 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use stormo_protocol::codec::payload::{BadPayload, Codec, CodedTensor, Scratch};
+use stormo_protocol::codec::payload::CodedTensor;
 use stormo_protocol::frame::{
     Descriptor, HEADER_BYTES, Header, SIGN_BYTES, Sign, StageTrace, preamble, preamble_bytes, read_preamble,
 };
-use stormo_protocol::tensor::{Tensor, TensorBuffer};
+use stormo_protocol::tensor::TensorBuffer;
 
 /// Bytes read or written between two looks at the clock; also what makes progress visible.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -33,12 +33,12 @@ pub(super) async fn read_descriptions(
     read_preamble(header, &bytes).map_err(malformed)
 }
 
-/// Reads the payload; uncoded, straight into the buffers that the session will read.
+/// Reads the payload as it is coded; what is raw, straight into the buffers that the session will read.
 pub(super) async fn read_payload(
     stream: &mut (impl AsyncRead + Unpin),
     described: Vec<Descriptor>,
     received: &AtomicU64,
-) -> io::Result<Vec<Tensor>> {
+) -> io::Result<Vec<CodedTensor>> {
     let mut tensors = Vec::with_capacity(described.len());
     for Descriptor { spec, codec, coded_bytes } in described {
         let mut buffer = TensorBuffer::zeroed(usize::try_from(coded_bytes).map_err(malformed)?);
@@ -48,18 +48,7 @@ pub(super) async fn read_payload(
         }
         tensors.push(CodedTensor::new(spec, codec, buffer.freeze()).map_err(malformed)?);
     }
-    decoded(tensors).await
-}
-
-/// Decodes on a thread of its own: a large frame takes longer than the others can wait.
-async fn decoded(tensors: Vec<CodedTensor>) -> io::Result<Vec<Tensor>> {
-    let is_raw = tensors.iter().all(|tensor| tensor.codec() == Codec::Raw);
-    let decode = move || -> Result<Vec<Tensor>, BadPayload> {
-        let mut scratch = Scratch::default();
-        tensors.into_iter().map(|tensor| tensor.decode(&mut scratch)).collect()
-    };
-    let decoded = if is_raw { decode() } else { tokio::task::spawn_blocking(decode).await? };
-    decoded.map_err(malformed)
+    Ok(tensors)
 }
 
 pub(super) async fn write_frame(
@@ -94,9 +83,10 @@ pub(super) async fn write_sign(stream: &mut (impl AsyncWrite + Unpin), sign: Sig
 mod tests {
     use super::*;
     use futures::io::Cursor;
+    use stormo_protocol::codec::payload::{Codec, Scratch};
     use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN};
     use stormo_protocol::ids::{PlanId, RequestId};
-    use stormo_protocol::tensor::{DType, TensorData, TensorSpec};
+    use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
     #[tokio::test]
     async fn every_codec_is_read_as_written() {
@@ -118,7 +108,9 @@ mod tests {
             let (_, described) = read_descriptions(&mut stream, &header).await.unwrap();
             let received = AtomicU64::new(0);
             let tensors = read_payload(&mut stream, described, &received).await.unwrap();
-            assert_eq!(tensors, std::slice::from_ref(&tensor), "{}", codec.name());
+            let decoded: Vec<Tensor> =
+                tensors.into_iter().map(|coded| coded.decode(&mut Scratch::default()).unwrap()).collect();
+            assert_eq!(decoded, std::slice::from_ref(&tensor), "{}", codec.name());
             assert_eq!(received.into_inner(), header.payload_bytes);
         }
     }

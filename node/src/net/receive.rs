@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncReadExt, StreamExt};
 use libp2p::Stream;
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::frame::Sign;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::refusal::Refusal;
@@ -94,8 +95,7 @@ async fn exchange(
     let described = timeout(SMALL_TIMEOUT, frames::read_descriptions(reader, &header)).await;
     let (traces, described) = described??;
     let (verdict, decided) = oneshot::channel();
-    let specs = described.iter().map(|descriptor| descriptor.spec.clone()).collect();
-    let offer = Offer { from, header, specs, verdict };
+    let offer = Offer { from, header, described: described.clone(), verdict };
     if net.events.send(NetEvent::Offered(offer)).await.is_err() {
         return Ok(false);
     }
@@ -110,15 +110,23 @@ async fn exchange(
     let life = || Sign::Receiving(count.load(Ordering::Relaxed));
     let deadline = Duration::from_millis(u64::from(header.remaining_ms));
     let read = timeout(deadline, frames::read_payload(reader, described, &count));
-    let tensors = match while_showing_life(read, writer, life).await {
-        Ok(Ok(Ok(tensors))) => tensors,
+    let coded = match while_showing_life(read, writer, life).await {
+        Ok(Ok(Ok(coded))) => coded,
         Ok(Err(_)) => return broken(net, header, io::ErrorKind::TimedOut.into()).await,
         Ok(Ok(Err(error))) | Err(error) => return broken(net, header, error).await,
     };
+    let receive_time = started.elapsed();
+    if coded.iter().any(|tensor| tensor.codec() != Codec::Raw) {
+        // The sender takes the link's rate from this word: decoding is no part of it.
+        send_sign(writer, life()).await?;
+    }
+    let (tensors, decode_time) = match while_showing_life(net.coders.decode(coded), writer, life).await {
+        Ok(Ok(decoded)) => decoded,
+        Ok(Err(error)) | Err(error) => return broken(net, header, error).await,
+    };
     net.traffic.received(from, header.payload_bytes);
     send_sign(writer, Sign::Taken).await?;
-    let receive_time = started.elapsed();
-    let received = Received { from, header, traces, tensors, receive_time };
+    let received = Received { from, header, traces, tensors, receive_time, decode_time };
     if net.events.send(NetEvent::Received(received)).await.is_err() {
         return Ok(false);
     }

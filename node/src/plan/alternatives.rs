@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::best::{NoPlan, best};
+use super::best::{NoPlan, best_at_price};
 use super::bounds::Bounds;
 use super::candidates::choose;
 use super::costs::{Costs, Member};
 use super::labels::{Completion, Rule, Search};
-use super::price::{PlanShape, Priced};
+use super::price::{PlanShape, Priced, StageShape};
 use super::problem::Problem;
 use super::ranges::Ranges;
 use super::solve::{is_at_bound, solve};
@@ -64,12 +64,12 @@ impl PlanShape {
 /// # Errors
 /// Why there is no plan at all.
 pub fn alternatives(problem: &Problem, expansions_max: usize) -> Result<Vec<Alternative>, NoPlan> {
-    let best = best(problem, expansions_max)?.priced;
+    let (best, loss_price_ms) = best_at_price(problem, expansions_max)?;
     let ranges = Ranges::new(problem);
-    let near_ms = best.latency_ms * NEAR_TIE_FACTOR;
-    let mut found = vec![best];
-    found.extend(wholes(problem, &ranges, expansions_max));
-    found.extend(chains(problem, &ranges, near_ms, expansions_max));
+    let mut found = vec![best.priced];
+    let near_ms = found[0].latency_ms * NEAR_TIE_FACTOR;
+    found.extend(wholes(problem, &ranges, loss_price_ms, expansions_max));
+    found.extend(chains(problem, &ranges, near_ms, loss_price_ms, expansions_max));
     let mut known = HashSet::new();
     found.retain(|priced| known.insert(priced.shape.clone()));
     // The sort is stable: among equals, `best`'s plan and then the simpler kinds stay in front.
@@ -78,13 +78,14 @@ pub fn alternatives(problem: &Problem, expansions_max: usize) -> Result<Vec<Alte
 }
 
 /// All here, and all on each other node: the best few.
-fn wholes(problem: &Problem, ranges: &Ranges, expansions_max: usize) -> Vec<Priced> {
+fn wholes(problem: &Problem, ranges: &Ranges, loss_price_ms: f64, expansions_max: usize) -> Vec<Priced> {
     let whole_on = |node: usize| {
         let origin = Member { node: 0, computes: node == 0 };
         let other = (node != 0).then_some(Member { node, computes: true });
         let members = std::iter::once(origin).chain(other).collect();
-        let solved = problem.nodes[node].can_compute.then(|| solve(problem, ranges, members, expansions_max));
-        solved.and_then(Result::ok).map(|solved| solved.priced)
+        let solve = || solve(problem, ranges, members, loss_price_ms, expansions_max).ok();
+        let solved = problem.nodes[node].can_compute.then(solve).flatten()?;
+        within(problem, solved.priced.shape.stages)
     };
     let mut remote: Vec<Priced> = (1..problem.nodes.len()).filter_map(whole_on).collect();
     remote.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms));
@@ -92,15 +93,26 @@ fn wholes(problem: &Problem, ranges: &Ranges, expansions_max: usize) -> Vec<Pric
     whole_on(0).into_iter().chain(remote).collect()
 }
 
+/// These stages, coded within the limit of losses.
+fn within(problem: &Problem, stages: Vec<StageShape>) -> Option<Priced> {
+    problem.price(&problem.coded_within(stages)).ok()
+}
+
 /// The best chain of each length on distinct nodes, and others that take at most `near_ms`.
-fn chains(problem: &Problem, ranges: &Ranges, near_ms: f64, expansions_max: usize) -> Vec<Priced> {
+fn chains(
+    problem: &Problem,
+    ranges: &Ranges,
+    near_ms: f64,
+    loss_price_ms: f64,
+    expansions_max: usize,
+) -> Vec<Priced> {
     let members = choose(problem, ranges, CANDIDATES_MAX);
     let computing = members.iter().filter(|member| member.computes).count();
     let stages_max = computing.min(problem.block_count()).min(CHAIN_STAGES_MAX);
     if stages_max < 2 {
         return vec![];
     }
-    let costs = Costs::new(problem, ranges, members);
+    let costs = Costs::new(problem, ranges, members, loss_price_ms);
     let bounds = Bounds::over_all(&costs);
     let quick = Search {
         costs: &costs,
@@ -114,7 +126,7 @@ fn chains(problem: &Problem, ranges: &Ranges, near_ms: f64, expansions_max: usiz
     .run();
     let mut found: Vec<Vec<Completion>> = (0..=stages_max).map(|_| vec![]).collect();
     for completion in quick.completions {
-        found[completion.shape.stages.len()].push(completion);
+        found[completion.stages.len()].push(completion);
     }
     if !quick.is_exact {
         improve(&costs, &mut found, expansions_max);
@@ -122,10 +134,9 @@ fn chains(problem: &Problem, ranges: &Ranges, near_ms: f64, expansions_max: usiz
     let worth = |chains: Vec<Completion>| {
         let ties =
             chains.into_iter().enumerate().filter(|(rank, chain)| *rank == 0 || chain.latency_ms <= near_ms);
-        ties.map(|(_, chain)| chain.shape).collect::<Vec<_>>()
+        ties.map(|(_, chain)| chain.stages).collect::<Vec<_>>()
     };
-    let shapes = found.into_iter().skip(2).flat_map(worth);
-    shapes.filter_map(|shape| problem.price(&shape).ok()).collect()
+    found.into_iter().skip(2).flat_map(worth).filter_map(|stages| within(problem, stages)).collect()
 }
 
 /// Puts the best chain of each length first, as far as the work reaches.
@@ -150,7 +161,7 @@ fn improve(costs: &Costs, found: &mut [Vec<Completion>], expansions_max: usize) 
         };
         let better = search.run();
         work_left = work_left.saturating_sub(better.work);
-        if let Some(chain) = better.completions.into_iter().find(|chain| chain.shape.stages.len() == stages) {
+        if let Some(chain) = better.completions.into_iter().find(|chain| chain.stages.len() == stages) {
             chains.insert(0, chain);
         }
     }

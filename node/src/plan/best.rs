@@ -2,10 +2,11 @@
 //! elsewhere.
 
 use super::candidates::choose;
+use super::losses::{Within, solve_within};
 use super::price::Priced;
 use super::problem::{Problem, ProblemError};
 use super::ranges::Ranges;
-use super::solve::{Solved, Unsolved, solve};
+use super::solve::Unsolved;
 use super::{CANDIDATES_MAX, CANDIDATES_RETRY_MAX};
 
 /// The plan with the least latency.
@@ -50,14 +51,21 @@ pub enum NoPlan {
     GaveUp,
 }
 
-/// The plan with the least latency from the origin's input to the result at the origin.
+/// The plan with the least latency from the origin's input to the result at the origin, with codings that
+/// lose no more than the problem allows.
 ///
 /// Exact for up to [`CANDIDATES_MAX`] nodes, unless proving it takes more than `expansions_max`
-/// looks at labels, which only shared memory can make so many; see [`Best::bound_ms`].
+/// looks at labels, which only shared memory can make so many, or losses are allowed and bind; see
+/// [`Best::bound_ms`].
 ///
 /// # Errors
 /// Why there is no plan.
 pub fn best(problem: &Problem, expansions_max: usize) -> Result<Best, NoPlan> {
+    best_at_price(problem, expansions_max).map(|(best, _)| best)
+}
+
+/// The best plan, and the price of all agreement that led to it.
+pub(super) fn best_at_price(problem: &Problem, expansions_max: usize) -> Result<(Best, f64), NoPlan> {
     problem.check()?;
     let ranges = Ranges::new(problem);
     let (mut solved, mut considered) = solve_over(problem, &ranges, CANDIDATES_MAX, expansions_max);
@@ -67,7 +75,9 @@ pub fn best(problem: &Problem, expansions_max: usize) -> Result<Best, NoPlan> {
     }
     let nodes_left_out = computing - considered;
     match solved {
-        Ok(Solved { priced, bound_ms }) => Ok(Best { priced, bound_ms, nodes_left_out }),
+        Ok(Within { priced, bound_ms, loss_price_ms }) => {
+            Ok((Best { priced, bound_ms, nodes_left_out }, loss_price_ms))
+        }
         Err(reason) => Err(why_none(problem, &ranges, reason)),
     }
 }
@@ -77,10 +87,10 @@ fn solve_over(
     ranges: &Ranges,
     count_max: usize,
     expansions_max: usize,
-) -> (Result<Solved, Unsolved>, usize) {
+) -> (Result<Within, Unsolved>, usize) {
     let members = choose(problem, ranges, count_max);
     let considered = members.iter().filter(|member| member.computes).count();
-    (solve(problem, ranges, members, expansions_max), considered)
+    (solve_within(problem, ranges, &members, expansions_max), considered)
 }
 
 /// What binds, looked for from the simplest on.

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::costs::Costs;
-use super::price::{PlanShape, StageShape};
+use super::price::StageShape;
 
 /// What a member did last before the tensors of a cut came to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,11 +146,11 @@ impl Bounds {
         self.at_ms(stages, 0, 0, Last::Other)
     }
 
-    /// The plan of any number of stages that takes this least time. Among equals it stays where it
+    /// The stages, as many as may be, that take this least time. Among equals it stays where it
     /// is, and runs as much in one go as it can.
-    pub(super) fn follow(&self, costs: &Costs) -> Option<PlanShape> {
+    pub(super) fn follow(&self, costs: &Costs) -> Option<Vec<StageShape>> {
         let (mut cut, mut holder, mut last) = (0, 0, Last::Other);
-        let mut shape = PlanShape { stages: vec![] };
+        let mut stages = vec![];
         while cut < self.cuts - 1 {
             let others = (0..self.members).filter(|member| *member != holder);
             let member = least(std::iter::once(holder).chain(others), |member| {
@@ -161,11 +161,11 @@ impl Bounds {
                 Last::Cold if is_loaded_only => f64::INFINITY,
                 last => costs.run_ms(member, cut, end) + self.at_ms(0, end, member, last),
             })?;
-            shape.stages.push(StageShape { node: costs.node(member), first: cut as u16, end: end as u16 });
+            stages.push(StageShape { node: costs.node(member), first: cut as u16, end: end as u16 });
             last = costs.last_after(member, cut, end);
             (cut, holder) = (end, member);
         }
-        Some(shape)
+        Some(stages)
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Ve
         return others;
     }
     let apply = |member: Member| {
-        let pair_ms = Bounds::over_all(&Costs::new(problem, ranges, vec![origin, member])).total_ms(0);
+        let costs = Costs::new(problem, ranges, vec![origin, member], problem.loss_price_min_ms());
+        let pair_ms = Bounds::over_all(&costs).total_ms(0);
         Applicant { member, pair_ms, score_ms: pair_ms.min(chain_ms(problem, ranges, member.node)) }
     };
     let mut applicants: Vec<Applicant> = others.into_iter().map(apply).collect();
@@ -61,8 +62,10 @@ pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Ve
 fn chain_ms(problem: &Problem, ranges: &Ranges, index: usize) -> f64 {
     let node: &Node = &problem.nodes[index];
     let Some(link) = problem.links.get(0, index) else { return f64::INFINITY };
-    let thinnest_bytes = problem.cut_bytes.iter().copied().min().unwrap_or(0) as f64;
-    let hop_ms = link.latency_ms + link.effective_ms_per_byte() * thinnest_bytes + node.queue_wait_ms;
+    let cuts = 0..=problem.block_count() as u16;
+    let thinnest_bytes = cuts.flat_map(|cut| problem.codings(cut)).map(|coding| coding.bytes).min();
+    let transfer_ms = link.latency_ms + link.ms_per_byte * thinnest_bytes.unwrap_or(0) as f64;
+    let hop_ms = transfer_ms + node.queue_wait_ms;
     let whole_ms: f64 = node.block_ms.iter().sum();
     let loaded = node.loaded.iter().map(|range| {
         let blocks_ms: f64 = node.block_ms[usize::from(range.first)..usize::from(range.end)].iter().sum();

@@ -2,6 +2,7 @@
 //! time. Must agree with `price`; finds nothing itself.
 
 use super::bounds::Last;
+use super::coding::Coding;
 use super::problem::{LoadedRange, Node, Problem};
 use super::ranges::Ranges;
 
@@ -35,6 +36,15 @@ struct Runs {
     memory_free_bytes: u64,
 }
 
+/// What a way to send a cut costs, wherever it goes.
+struct CodingCosts {
+    bytes: f64,
+    encode_ms: f64,
+    decode_ms: f64,
+    /// Its loss, at the price of agreement.
+    loss_ms: f64,
+}
+
 /// A problem over some members, the first of which is the origin.
 pub(super) struct Costs<'a> {
     pub(super) ranges: &'a Ranges,
@@ -43,14 +53,23 @@ pub(super) struct Costs<'a> {
     /// `latency_ms[from * members + to]`: infinite where no link leads, zero on the diagonal.
     latency_ms: Vec<f64>,
     ms_per_byte: Vec<f64>,
-    cut_bytes: Vec<f64>,
+    /// Ways to send each cut that may be best somewhere.
+    codings: Vec<Vec<CodingCosts>>,
+    encode_factors: Vec<f64>,
+    decode_factors: Vec<f64>,
     force_first: bool,
     force_last: bool,
 }
 
 impl<'a> Costs<'a> {
-    /// `members[0]` must be the origin.
-    pub(super) fn new(problem: &Problem, ranges: &'a Ranges, members: Vec<Member>) -> Self {
+    /// `members[0]` must be the origin. Where agreement has a price, losses count as times; at an infinite
+    /// one, all codings are lossless.
+    pub(super) fn new(
+        problem: &Problem,
+        ranges: &'a Ranges,
+        members: Vec<Member>,
+        loss_price_ms: f64,
+    ) -> Self {
         let count = members.len();
         let mut latency_ms = vec![f64::INFINITY; count * count];
         let mut ms_per_byte = vec![0.0; count * count];
@@ -59,7 +78,7 @@ impl<'a> Costs<'a> {
             for (to, receiver) in members.iter().enumerate() {
                 if let Some(link) = problem.links.get(sender.node, receiver.node).filter(|_| from != to) {
                     latency_ms[from * count + to] = link.latency_ms;
-                    ms_per_byte[from * count + to] = link.effective_ms_per_byte();
+                    ms_per_byte[from * count + to] = link.ms_per_byte;
                 }
             }
         }
@@ -67,13 +86,17 @@ impl<'a> Costs<'a> {
             let node = &problem.nodes[member.node];
             if member.computes { Runs::new(problem, ranges, node) } else { Runs::none(ranges) }
         });
+        let cuts = 0..=problem.block_count() as u16;
+        let nodes = || members.iter().map(|member| &problem.nodes[member.node]);
         Self {
             ranges,
             runs: runs.collect(),
-            members,
             latency_ms,
             ms_per_byte,
-            cut_bytes: problem.cut_bytes.iter().map(|bytes| *bytes as f64).collect(),
+            codings: cuts.map(|cut| worthwhile(problem.codings(cut), loss_price_ms)).collect(),
+            encode_factors: nodes().map(|node| node.encode_factor).collect(),
+            decode_factors: nodes().map(|node| node.decode_factor).collect(),
+            members,
             force_first: problem.force_first,
             force_last: problem.force_last,
         }
@@ -102,8 +125,25 @@ impl<'a> Costs<'a> {
         if cut == 0 && self.force_first && to != 0 {
             return f64::INFINITY;
         }
+        self.hop_ms(from, to, cut)
+    }
+
+    /// Time to bring a cut's tensors from one member to another, by the best coding.
+    fn hop_ms(&self, from: usize, to: usize, cut: usize) -> f64 {
+        if from == to {
+            return 0.0;
+        }
         let link = from * self.members.len() + to;
-        self.latency_ms[link] + self.ms_per_byte[link] * self.cut_bytes[cut]
+        let (latency_ms, ms_per_byte) = (self.latency_ms[link], self.ms_per_byte[link]);
+        let (encode_factor, decode_factor) = (self.encode_factors[from], self.decode_factors[to]);
+        let mut best_ms = f64::INFINITY;
+        for coding in &self.codings[cut] {
+            // In the order of `Coding::transfer_ms`, so that not even rounding differs.
+            let coding_ms = coding.encode_ms * encode_factor + coding.decode_ms * decode_factor;
+            let hop_ms = latency_ms + ms_per_byte * coding.bytes + coding_ms + coding.loss_ms;
+            best_ms = if hop_ms < best_ms { hop_ms } else { best_ms };
+        }
+        best_ms
     }
 
     /// Time to bring the result home; infinite if it may not come from there.
@@ -111,8 +151,7 @@ impl<'a> Costs<'a> {
         if self.force_last && from != 0 {
             return f64::INFINITY;
         }
-        let link = from * self.members.len();
-        self.latency_ms[link] + self.ms_per_byte[link] * self.cut_bytes[self.block_count()]
+        self.hop_ms(from, 0, self.block_count())
     }
 
     /// Wait, loading and run of a range; infinite if it does not fit.
@@ -182,6 +221,33 @@ impl<'a> Costs<'a> {
             }
         }
         best_ms
+    }
+}
+
+/// Ways to send a cut without those that another one beats in every respect.
+fn worthwhile(codings: impl Iterator<Item = Coding>, loss_price_ms: f64) -> Vec<CodingCosts> {
+    let costs = codings.map(|coding| CodingCosts {
+        bytes: coding.bytes as f64,
+        encode_ms: coding.encode_ms,
+        decode_ms: coding.decode_ms,
+        loss_ms: coding.loss_ms(loss_price_ms),
+    });
+    let mut kept: Vec<CodingCosts> = Vec::new();
+    for costs in costs.filter(|costs| costs.loss_ms.is_finite()) {
+        if !kept.iter().any(|known| known.is_never_worse_than(&costs)) {
+            kept.retain(|known| !costs.is_never_worse_than(known));
+            kept.push(costs);
+        }
+    }
+    kept
+}
+
+impl CodingCosts {
+    fn is_never_worse_than(&self, other: &Self) -> bool {
+        self.bytes <= other.bytes
+            && self.encode_ms <= other.encode_ms
+            && self.decode_ms <= other.decode_ms
+            && self.loss_ms <= other.loss_ms
     }
 }
 

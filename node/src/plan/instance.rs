@@ -1,12 +1,14 @@
 //! Planning instances as JSON files: nodes and links by name, times in ms, links in ms per MB of
-//! 10^6 bytes. Text in, problem out; no file is opened here. Read are the first variant and, per
-//! link, the lossless codec that saves most.
+//! 10^6 bytes. Text in, problem out; no file is opened here. Read are the first variant and the first
+//! lossless codec, whatever its name.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use stormo_protocol::codec::payload::Codec;
 
-use super::problem::{Codec, Link, Links, Node, Problem, ProblemError};
+use super::coding::Coding;
+use super::problem::{Link, Links, Node, Problem, ProblemError};
 
 const BYTES_PER_MB: f64 = 1e6;
 
@@ -26,7 +28,7 @@ pub enum BadInstance {
     #[error("this is no planning instance: {0}")]
     Json(#[from] serde_json::Error),
     /// A node is named that is not listed.
-    #[error("node `{0}` is not listed")]
+    #[error("node `{0}` is not listed, or the codec has no time for it")]
     UnknownNode(String),
     /// Two nodes have one name.
     #[error("node `{0}` is listed twice")]
@@ -105,13 +107,25 @@ impl Instance {
             }
         }
         let links = links(&file, &indices)?;
-        let node_names = file.nodes.iter().map(|node| node.name.clone()).collect();
+        let node_names: Vec<String> = file.nodes.iter().map(|node| node.name.clone()).collect();
         let variant = file.variants.into_iter().next().ok_or(BadInstance::NoVariant)?;
+        let codec = file.codecs.into_iter().find(|codec| codec.loss == 0.0);
+        let mut nodes: Vec<Node> = file.nodes.into_iter().map(FileNode::into_node).collect();
+        for (node, name) in nodes.iter_mut().zip(&node_names) {
+            let unknown = || BadInstance::UnknownNode(name.clone());
+            if let Some(codec) = &codec {
+                node.encode_factor = *codec.encode_ms_per_mb.get(name).ok_or_else(unknown)?;
+                node.decode_factor = *codec.decode_ms_per_mb.get(name).ok_or_else(unknown)?;
+            }
+        }
+        let codings = |bytes: &u64| codec.iter().map(|codec| codec.coding(*bytes)).collect::<Vec<_>>();
         let problem = Problem {
+            codings: variant.cut_bytes.iter().map(codings).collect(),
+            loss_max: 0.0,
             cut_bytes: variant.cut_bytes,
             block_weights_bytes: variant.weights_bytes,
             block_peak_bytes: variant.peak_bytes,
-            nodes: file.nodes.into_iter().map(FileNode::into_node).collect(),
+            nodes,
             links,
             force_first: file.force_first,
             force_last: file.force_last,
@@ -133,6 +147,8 @@ impl FileNode {
             loaded: vec![],
             cold_fixed_ms: 0.0,
             cold_ms_per_byte: 0.0,
+            encode_factor: 1.0,
+            decode_factor: 1.0,
         }
     }
 }
@@ -143,33 +159,20 @@ fn links(file: &File, indices: &HashMap<&str, usize>) -> Result<Links, BadInstan
     let mut links = Links::new(file.nodes.len());
     for link in &file.links {
         let (from, to) = (index_of(&link.from)?, index_of(&link.to)?);
-        links.set(from, to, directed(file, link, &link.from, &link.to));
+        let one_way = Link { latency_ms: link.latency_ms, ms_per_byte: link.ms_per_mb / BYTES_PER_MB };
+        links.set(from, to, one_way);
         if link.both_ways {
-            links.set(to, from, directed(file, link, &link.to, &link.from));
+            links.set(to, from, one_way);
         }
     }
     Ok(links)
 }
 
-fn directed(file: &File, link: &FileLink, from: &str, to: &str) -> Link {
-    let with = |codec: Option<Codec>| Link {
-        latency_ms: link.latency_ms,
-        ms_per_byte: link.ms_per_mb / BYTES_PER_MB,
-        codec,
-    };
-    let lossless = file.codecs.iter().filter(|codec| codec.loss == 0.0);
-    lossless.filter_map(|codec| codec.between(from, to)).fold(with(None), |best, codec| {
-        let coded = with(Some(codec));
-        if coded.effective_ms_per_byte() < best.effective_ms_per_byte() { coded } else { best }
-    })
-}
-
 impl FileCodec {
-    fn between(&self, from: &str, to: &str) -> Option<Codec> {
-        Some(Codec {
-            ratio: self.ratio,
-            encode_ms_per_byte: self.encode_ms_per_mb.get(from)? / BYTES_PER_MB,
-            decode_ms_per_byte: self.decode_ms_per_mb.get(to)? / BYTES_PER_MB,
-        })
+    /// At a factor of 1, coding takes 1 ms for each MB.
+    fn coding(&self, raw_bytes: u64) -> Coding {
+        let unit_ms = raw_bytes as f64 / BYTES_PER_MB;
+        let bytes = (raw_bytes as f64 * self.ratio).ceil() as u64;
+        Coding { codec: Codec::ShuffleLz4, bytes, encode_ms: unit_ms, decode_ms: unit_ms, loss: 0.0 }
     }
 }

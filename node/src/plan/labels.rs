@@ -8,7 +8,7 @@
 
 use super::bounds::{Bounds, Last, Way};
 use super::costs::Costs;
-use super::price::{PlanShape, StageShape};
+use super::price::StageShape;
 
 /// Plans kept for each number of stages.
 const COMPLETIONS_PER_COUNT: usize = 4;
@@ -50,8 +50,9 @@ pub(super) struct Outcome {
 
 /// A whole plan.
 pub(super) struct Completion {
+    /// With losses at their price.
     pub(super) latency_ms: f64,
-    pub(super) shape: PlanShape,
+    pub(super) stages: Vec<StageShape>,
 }
 
 /// What a partial plan has taken of a member's memory.
@@ -296,13 +297,14 @@ impl Sweep<'_> {
             }
             ends.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms));
             ends.truncate(COMPLETIONS_PER_COUNT);
-            let whole = |end: &Entry| Completion { latency_ms: end.latency_ms, shape: self.shape(end.label) };
+            let whole =
+                |end: &Entry| Completion { latency_ms: end.latency_ms, stages: self.stages(end.label) };
             completions.extend(ends.iter().map(whole));
         }
         Outcome { completions, is_exact: self.tally.is_exact, work: self.tally.work }
     }
 
-    fn shape(&self, label: usize) -> PlanShape {
+    fn stages(&self, label: usize) -> Vec<StageShape> {
         let mut stages = vec![];
         let mut label = &self.labels[label];
         while label.parent != NO_PARENT {
@@ -310,7 +312,7 @@ impl Sweep<'_> {
             label = &self.labels[label.parent];
         }
         stages.reverse();
-        PlanShape { stages }
+        stages
     }
 }
 

@@ -1,13 +1,18 @@
 //! What a plan costs: the one function that prices a given plan, stage by stage and edge by edge,
 //! straight from the problem. Not how a good plan is found.
 
+use stormo_protocol::codec::payload::Codec;
+
+use super::coding::Hop;
 use super::problem::Problem;
 
-/// Which node runs which blocks, in order.
+/// Which node runs which blocks, in order, and how tensors are coded between them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PlanShape {
     /// Stages that together cover all blocks, one after the other.
     pub stages: Vec<StageShape>,
+    /// How each stage's input is coded, and last the result; raw where nothing moves.
+    pub codecs: Vec<Codec>,
 }
 
 /// Blocks that run as one session on one node.
@@ -36,6 +41,8 @@ pub struct Priced {
     pub cold_ms: f64,
     /// What goes over links, as coded.
     pub bytes: u64,
+    /// Share of agreement that all its codings lose together, at most: losses add up.
+    pub loss: f64,
 }
 
 /// What a stage costs.
@@ -60,12 +67,14 @@ pub struct PricedEdge {
     pub to: usize,
     /// Which cut.
     pub cut: u16,
-    /// Whether the link's codec is used.
-    pub is_coded: bool,
+    /// How they are coded.
+    pub codec: Codec,
     /// Bytes on the link, as coded.
     pub bytes: u64,
-    /// Time from the sender's last byte computed to the receiver's start.
+    /// Time from the sender's last byte computed to the receiver's start, coding included.
     pub transfer_ms: f64,
+    /// Share of agreement that the coding loses.
+    pub loss: f64,
 }
 
 /// Why a plan cannot run.
@@ -83,6 +92,9 @@ pub enum Infeasible {
     /// Tensors would have to go where no link leads.
     #[error("node {from} cannot reach node {to}")]
     Unreachable { from: usize, to: usize },
+    /// A codec is named for each hop, and must be possible there.
+    #[error("the codec named for cut {cut} is not possible there, or nothing moves")]
+    Codec { cut: u16 },
     /// A node's stages together want more than is free.
     #[error("node {node} would need {need_bytes} bytes for its stages and has {free_bytes} free")]
     Memory { node: usize, need_bytes: u64, free_bytes: u64 },
@@ -122,13 +134,9 @@ impl Problem {
         self.check_shape(shape)?;
         self.check_memory(shape)?;
         let stages: Vec<PricedStage> = shape.stages.iter().map(|stage| self.price_stage(*stage)).collect();
-        let mut edges = Vec::with_capacity(stages.len() + 1);
-        let mut holder = 0;
-        for stage in &shape.stages {
-            edges.push(self.price_edge(holder, stage.node, stage.first)?);
-            holder = stage.node;
-        }
-        edges.push(self.price_edge(holder, 0, self.block_count() as u16)?);
+        let coded_hops = self.hops(&shape.stages).zip(&shape.codecs);
+        let edges = coded_hops.map(|(hop, codec)| self.price_edge(hop, *codec));
+        let edges: Vec<PricedEdge> = edges.collect::<Result<_, _>>()?;
         let stages_ms: f64 =
             stages.iter().map(|stage| stage.wait_ms + stage.cold_ms + stage.compute_ms).sum();
         Ok(Priced {
@@ -136,6 +144,7 @@ impl Problem {
             latency_ms: stages_ms + edges.iter().map(|edge| edge.transfer_ms).sum::<f64>(),
             cold_ms: stages.iter().map(|stage| stage.cold_ms).sum(),
             bytes: edges.iter().fold(0, |sum, edge| edge.bytes.saturating_add(sum)),
+            loss: edges.iter().map(|edge| edge.loss).sum(),
             stages,
             edges,
         })
@@ -161,21 +170,17 @@ impl Problem {
         }
     }
 
-    fn price_edge(&self, from: usize, to: usize, cut: u16) -> Result<PricedEdge, Infeasible> {
+    fn price_edge(&self, hop: Hop, codec: Codec) -> Result<PricedEdge, Infeasible> {
+        let Hop { from, to, cut } = hop;
+        let not_possible = Infeasible::Codec { cut };
         if from == to {
-            return Ok(PricedEdge { from, to, cut, is_coded: false, bytes: 0, transfer_ms: 0.0 });
+            let nothing = PricedEdge { from, to, cut, codec, bytes: 0, transfer_ms: 0.0, loss: 0.0 };
+            return if codec == Codec::Raw { Ok(nothing) } else { Err(not_possible) };
         }
         let link = self.links.get(from, to).ok_or(Infeasible::Unreachable { from, to })?;
-        let raw_bytes = self.cut_bytes[usize::from(cut)];
-        let ratio = link.codec.filter(|_| link.uses_codec()).map(|codec| codec.ratio);
-        Ok(PricedEdge {
-            from,
-            to,
-            cut,
-            is_coded: ratio.is_some(),
-            bytes: ratio.map_or(raw_bytes, |ratio| (raw_bytes as f64 * ratio).ceil() as u64),
-            transfer_ms: link.latency_ms + link.effective_ms_per_byte() * raw_bytes as f64,
-        })
+        let coding = self.codings(cut).find(|coding| coding.codec == codec).ok_or(not_possible)?;
+        let transfer_ms = coding.transfer_ms(&self.nodes[from], link, &self.nodes[to]);
+        Ok(PricedEdge { from, to, cut, codec, bytes: coding.bytes, transfer_ms, loss: coding.loss })
     }
 
     fn check_shape(&self, shape: &PlanShape) -> Result<(), Infeasible> {
@@ -192,6 +197,9 @@ impl Problem {
         }
         if usize::from(next) != self.block_count() {
             return Err(Infeasible::Coverage);
+        }
+        if shape.codecs.len() != shape.stages.len() + 1 {
+            return Err(Infeasible::Codec { cut: next });
         }
         let is_at_origin = |stage: Option<&StageShape>| stage.is_some_and(|stage| stage.node == 0);
         if self.force_first && !is_at_origin(shape.stages.first()) {

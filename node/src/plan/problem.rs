@@ -1,6 +1,8 @@
 //! What a planner may know: the model's sizes, the nodes, the links between them. Not where these
 //! numbers come from, and not how a plan is priced by them.
 
+use super::coding::Coding;
+
 /// The longest time that a problem may name, ms: thirty years, so that no sum can overflow.
 const TIME_MS_MAX: f64 = 1e12;
 
@@ -13,6 +15,10 @@ const SIZE_BYTES_MAX: u64 = 1 << 47;
 pub struct Problem {
     /// Bytes that cross each cut: one more than blocks, the input first, the result last.
     pub cut_bytes: Vec<u64>,
+    /// Ways to send each cut coded; sending it as it is needs no mention.
+    pub codings: Vec<Vec<Coding>>,
+    /// Share of agreement that a plan's codings may lose in all; at 0, all are lossless.
+    pub loss_max: f64,
     /// Weights of each block.
     pub block_weights_bytes: Vec<u64>,
     /// Largest sum of live activations while each block runs.
@@ -47,6 +53,10 @@ pub struct Node {
     pub cold_fixed_ms: f64,
     /// Price of loading a range, per byte of its weights.
     pub cold_ms_per_byte: f64,
+    /// What encoding takes here, in parts of a [`Coding`]'s time.
+    pub encode_factor: f64,
+    /// Likewise decoding.
+    pub decode_factor: f64,
 }
 
 /// Blocks that run on a node as one session, already loaded.
@@ -67,37 +77,6 @@ pub struct Link {
     pub latency_ms: f64,
     /// Inverse of the rate.
     pub ms_per_byte: f64,
-    /// A codec that both ends have, used where it saves time.
-    pub codec: Option<Codec>,
-}
-
-/// A lossless way to send fewer bytes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Codec {
-    /// Coded bytes per byte.
-    pub ratio: f64,
-    /// Sender's work per byte before coding.
-    pub encode_ms_per_byte: f64,
-    /// Receiver's work per byte before coding.
-    pub decode_ms_per_byte: f64,
-}
-
-impl Link {
-    /// Whether the codec saves time. Both ways are linear in bytes, so size does not matter.
-    pub fn uses_codec(&self) -> bool {
-        self.codec.is_some_and(|codec| codec.ms_per_byte(self) < self.ms_per_byte)
-    }
-
-    /// Time per byte before coding, with the codec where it saves time.
-    pub fn effective_ms_per_byte(&self) -> f64 {
-        self.codec.map_or(self.ms_per_byte, |codec| codec.ms_per_byte(self).min(self.ms_per_byte))
-    }
-}
-
-impl Codec {
-    fn ms_per_byte(&self, link: &Link) -> f64 {
-        self.encode_ms_per_byte + self.ratio * link.ms_per_byte + self.decode_ms_per_byte
-    }
 }
 
 /// Links by direction; a pair without one cannot reach each other that way.
@@ -157,6 +136,15 @@ pub enum ProblemError {
     LoadedRange { node: usize },
 }
 
+impl Coding {
+    fn check(&self) -> Result<(), ProblemError> {
+        number("a coding's encoding time", self.encode_ms)?;
+        number("a coding's decoding time", self.decode_ms)?;
+        number("a coding's loss", self.loss)?;
+        sizes("a coded cut", &[self.bytes])
+    }
+}
+
 fn number(what: &'static str, value: f64) -> Result<(), ProblemError> {
     if (0.0..=TIME_MS_MAX).contains(&value) { Ok(()) } else { Err(ProblemError::Number { what }) }
 }
@@ -192,11 +180,14 @@ impl Problem {
             return Err(ProblemError::NoNodes);
         }
         length("the list of cuts", self.cut_bytes.len(), blocks + 1)?;
+        length("the list of codings", self.codings.len(), blocks + 1)?;
         length("the list of peaks", self.block_peak_bytes.len(), blocks)?;
         length("the table of links", self.links.node_count, self.nodes.len())?;
         sizes("a cut", &self.cut_bytes)?;
         sizes("a block's weights", &self.block_weights_bytes)?;
         sizes("a block's activations", &self.block_peak_bytes)?;
+        number("the loss allowed", self.loss_max)?;
+        self.codings.iter().flatten().try_for_each(Coding::check)?;
         for (index, node) in self.nodes.iter().enumerate() {
             node.check(index, blocks)?;
         }
@@ -212,6 +203,8 @@ impl Node {
         number("a session's overhead", self.overhead_ms)?;
         number("a cold start's price", self.cold_fixed_ms)?;
         number("a cold start's price per byte", self.cold_ms_per_byte)?;
+        number("a node's factor for encoding", self.encode_factor)?;
+        number("a node's factor for decoding", self.decode_factor)?;
         let mut ranges: Vec<(u16, u16)> = self.loaded.iter().map(|range| (range.first, range.end)).collect();
         ranges.sort_unstable();
         let twice = ranges.windows(2).any(|pair| pair[0] == pair[1]);
@@ -228,12 +221,6 @@ impl Node {
 impl Link {
     fn check(&self) -> Result<(), ProblemError> {
         number("a link's latency", self.latency_ms)?;
-        number("a link's time per byte", self.ms_per_byte)?;
-        if let Some(codec) = self.codec {
-            number("a codec's ratio", codec.ratio)?;
-            number("a codec's encoding time", codec.encode_ms_per_byte)?;
-            number("a codec's decoding time", codec.decode_ms_per_byte)?;
-        }
-        Ok(())
+        number("a link's time per byte", self.ms_per_byte)
     }
 }

@@ -1,4 +1,4 @@
-//! The least latency over given nodes: the dynamic programme first, label setting where its plan
+//! The least latency over given nodes, losses at a given price: the dynamic programme first, label setting where its plan
 //! asks more of a node's memory than there is. Which nodes to plan over is chosen elsewhere.
 
 use super::bounds::Bounds;
@@ -15,7 +15,7 @@ const LABELS_PER_STATE: [usize; 4] = [1, 4, 16, usize::MAX];
 /// The best plan found, and how good any could be.
 pub(super) struct Solved {
     pub(super) priced: Priced,
-    /// No plan over these nodes takes less.
+    /// No plan over these nodes takes less, losses at their price.
     pub(super) bound_ms: f64,
 }
 
@@ -35,18 +35,21 @@ pub(super) fn is_at_bound(plan: Option<&Completion>, bound_ms: f64) -> bool {
     plan.is_some_and(|plan| plan.latency_ms <= bound_ms * (1.0 + 1e-9))
 }
 
-/// The least latency over the members, the first of which is the origin.
+/// The least latency over the members, the first of which is the origin, where all agreement has a price;
+/// at an infinite one, codings are lossless.
 pub(super) fn solve(
     problem: &Problem,
     ranges: &Ranges,
     members: Vec<Member>,
+    loss_price_ms: f64,
     expansions_max: usize,
 ) -> Result<Solved, Unsolved> {
-    let costs = Costs::new(problem, ranges, members);
+    let costs = Costs::new(problem, ranges, members, loss_price_ms);
     let bounds = Bounds::over_all(&costs);
     let bound_ms = bounds.total_ms(0);
-    let shape = bounds.follow(&costs).ok_or(Unsolved::NoWay)?;
-    if let Ok(priced) = problem.price(&shape) {
+    let price = |stages| problem.price(&problem.coded(stages, loss_price_ms));
+    let stages = bounds.follow(&costs).ok_or(Unsolved::NoWay)?;
+    if let Ok(priced) = price(stages) {
         return Ok(Solved { priced, bound_ms });
     }
     let (mut best, mut is_proven): (Option<Completion>, bool) = (None, false);
@@ -74,6 +77,7 @@ pub(super) fn solve(
         }
     }
     let none = if is_proven { Unsolved::SharedMemory } else { Unsolved::GaveUp };
-    let priced = problem.price(&best.ok_or(none)?.shape).map_err(|_| Unsolved::GaveUp)?;
-    Ok(Solved { bound_ms: if is_proven { priced.latency_ms } else { bound_ms }, priced })
+    let best = best.ok_or(none)?;
+    let bound_ms = if is_proven { best.latency_ms } else { bound_ms };
+    Ok(Solved { priced: price(best.stages).map_err(|_| Unsolved::GaveUp)?, bound_ms })
 }

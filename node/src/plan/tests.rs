@@ -4,11 +4,14 @@
 mod big;
 mod every_plan;
 mod hand_cases;
+mod losses;
 mod metamorphic;
 mod refusals;
 mod shared_instances;
 
-use super::{Codec, Kind, Link, Links, LoadedRange, Node, PlanShape, Priced, Problem, StageShape};
+use stormo_protocol::codec::payload::Codec;
+
+use super::{Coding, Kind, Link, Links, LoadedRange, Node, PlanShape, Priced, Problem, StageShape};
 
 /// Numbers that look random and are the same on every run (SplitMix64).
 struct Numbers(u64);
@@ -51,15 +54,21 @@ fn node(block_ms: &[f64]) -> Node {
         loaded: vec![],
         cold_fixed_ms: 0.0,
         cold_ms_per_byte: 0.0,
+        encode_factor: 1.0,
+        decode_factor: 1.0,
     }
 }
 
 fn link(latency_ms: f64, ms_per_byte: f64) -> Link {
-    Link { latency_ms, ms_per_byte, codec: None }
+    Link { latency_ms, ms_per_byte }
 }
 
+/// Stages with nothing coded between them.
 fn shape(stages: &[(usize, u16, u16)]) -> PlanShape {
-    PlanShape { stages: stages.iter().map(|&(node, first, end)| StageShape { node, first, end }).collect() }
+    PlanShape {
+        stages: stages.iter().map(|&(node, first, end)| StageShape { node, first, end }).collect(),
+        codecs: vec![Codec::Raw; stages.len() + 1],
+    }
 }
 
 /// A small problem with a bit of everything: tight memory, loaded ranges, missing links, codecs.
@@ -76,8 +85,14 @@ fn random_problem(seed: u64) -> Problem {
             }
         }
     }
+    let cut_bytes = numbers.list(blocks + 1, |numbers| numbers.below(20));
     Problem {
-        cut_bytes: numbers.list(blocks + 1, |numbers| numbers.below(20)),
+        codings: cut_bytes
+            .iter()
+            .map(|bytes| random_coding(&mut numbers, *bytes).into_iter().collect())
+            .collect(),
+        loss_max: 0.0,
+        cut_bytes,
         block_weights_bytes: numbers.list(blocks, |numbers| numbers.below(6)),
         block_peak_bytes: numbers.list(blocks, |numbers| numbers.below(4)),
         nodes: numbers.list(nodes, |numbers| random_node(numbers, blocks, is_tight)),
@@ -87,13 +102,16 @@ fn random_problem(seed: u64) -> Problem {
     }
 }
 
+/// Perhaps a lossless coding of a quarter of the bytes.
+fn random_coding(numbers: &mut Numbers, raw_bytes: u64) -> Option<Coding> {
+    let times_ms = [numbers.below(8) as f64 / 4.0, numbers.below(8) as f64 / 4.0];
+    let [encode_ms, decode_ms] = times_ms;
+    let coding = Coding { codec: Codec::ShuffleLz4, bytes: raw_bytes / 4, encode_ms, decode_ms, loss: 0.0 };
+    numbers.one_in(3).then_some(coding)
+}
+
 fn random_link(numbers: &mut Numbers) -> Link {
-    let codec = numbers.one_in(4).then(|| Codec {
-        ratio: 0.25,
-        encode_ms_per_byte: numbers.below(3) as f64 / 8.0,
-        decode_ms_per_byte: numbers.below(3) as f64 / 8.0,
-    });
-    Link { latency_ms: numbers.below(10) as f64, ms_per_byte: numbers.below(16) as f64 / 8.0, codec }
+    link(numbers.below(10) as f64, numbers.below(16) as f64 / 8.0)
 }
 
 fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
@@ -114,10 +132,12 @@ fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
         loaded,
         cold_fixed_ms: numbers.below(8) as f64,
         cold_ms_per_byte: numbers.below(3) as f64 / 2.0,
+        encode_factor: numbers.below(4) as f64 / 2.0,
+        decode_factor: numbers.below(4) as f64 / 2.0,
     }
 }
 
-/// Prices every plan there is: all divisions times all assignments.
+/// Prices every plan there is: all divisions times all assignments times all codings.
 fn every_plan(problem: &Problem) -> Vec<Priced> {
     let (blocks, nodes) = (problem.block_count(), problem.nodes.len());
     let mut found = vec![];
@@ -125,19 +145,37 @@ fn every_plan(problem: &Problem) -> Vec<Priced> {
     for borders in 0..1u32 << (blocks - 1) {
         let stages = borders.count_ones() as usize + 1;
         for mut assignment in 0..nodes.pow(stages as u32) {
-            let mut shape = PlanShape { stages: vec![] };
+            let mut stages = vec![];
             let mut first = 0;
             for end in 1..=blocks {
                 if end == blocks || borders >> (end - 1) & 1 == 1 {
-                    shape.stages.push(StageShape { node: assignment % nodes, first, end: end as u16 });
+                    stages.push(StageShape { node: assignment % nodes, first, end: end as u16 });
                     assignment /= nodes;
                     first = end as u16;
                 }
             }
-            found.extend(problem.price(&shape));
+            let shapes = every_coding(problem, &stages);
+            found.extend(shapes.into_iter().flat_map(|shape| problem.price(&shape)));
         }
     }
     found
+}
+
+/// These stages with every combination of codings between them.
+fn every_coding(problem: &Problem, stages: &[StageShape]) -> Vec<PlanShape> {
+    let mut holder = 0;
+    let mut codecs = vec![vec![]];
+    let home = StageShape { node: 0, first: problem.block_count() as u16, end: 0 };
+    for to in stages.iter().chain([&home]) {
+        let coded = problem.codings[usize::from(to.first)].iter().filter(|_| holder != to.node);
+        let ways: Vec<Codec> = [Codec::Raw].into_iter().chain(coded.map(|coding| coding.codec)).collect();
+        codecs = codecs
+            .iter()
+            .flat_map(|before: &Vec<Codec>| ways.iter().map(|codec| [&before[..], &[*codec]].concat()))
+            .collect();
+        holder = to.node;
+    }
+    codecs.into_iter().map(|codecs| PlanShape { stages: stages.to_vec(), codecs }).collect()
 }
 
 fn least_ms<'a>(plans: impl IntoIterator<Item = &'a Priced>) -> Option<f64> {

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::Tensor;
 
-use super::{MakeError, Sample};
+use super::MakeError;
 use crate::engine::{Engine, PartitionSource};
 use crate::model::{Observed, QuantiseError, Quantiser, Watched};
+use crate::sample::Sample;
 
 /// Activations that are in memory at once, bytes. All of a small detector's have some 30 MB.
 const BYTES_AT_ONCE: u64 = 256 << 20;

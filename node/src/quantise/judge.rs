@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{DType, Tensor, TensorSpec};
 
-use super::{MakeError, Sample, Source};
+use super::{MakeError, Source};
 use crate::card::{Agreement, Card, Meaning};
 use crate::engine::{Engine, Partition, PartitionSource};
+use crate::sample::Sample;
 
 /// How long times are compared, and how often at least.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,7 @@
 //! Units are in the names. Fields are only ever added.
 
 use serde::{Deserialize, Serialize};
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId, PlanId};
 use stormo_protocol::model::BlockKind;
 use stormo_protocol::state::Class;
@@ -154,11 +155,30 @@ pub struct TensorView {
     pub is_batched: bool,
 }
 
+/// What a codec makes of a cut, as measured where the model was divided.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CodecView {
+    /// Its name.
+    pub codec: Codec,
+    /// Bytes on the wire.
+    pub bytes: u64,
+    /// Encoding on one core there.
+    pub encode_ms: f64,
+    /// Decoding on one core there.
+    pub decode_ms: f64,
+    /// Share of agreement that answers lose; `null` where it was not measured, and then plans do not use
+    /// it.
+    pub loss: Option<f64>,
+}
+
 /// A cut between blocks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CutView {
     /// Bytes that cross it.
     pub bytes: u64,
+    /// Codecs that make them fewer.
+    #[serde(default)]
+    pub codecs: Vec<CodecView>,
     /// The tensors that cross it.
     pub tensors: Vec<String>,
 }
@@ -244,6 +264,9 @@ pub struct ModelView {
     /// Parallel regions.
     #[serde(default)]
     pub regions: Vec<RegionView>,
+    /// Images that the codecs' losses were measured on; 0 if they were not.
+    #[serde(default)]
+    pub loss_samples: u16,
     /// Most items in one request, if the model keeps its first axis open; shapes are of one item.
     #[serde(default)]
     pub batch_items_max: Option<u64>,
@@ -399,7 +422,7 @@ pub struct StageInputView {
     /// Part of the tensors; `null`: all.
     pub slice: Option<[u64; 2]>,
     /// How they are coded on the way.
-    pub codec: String,
+    pub codec: Codec,
 }
 
 /// A stage of a plan, with its predicted times.
@@ -435,9 +458,13 @@ pub struct EdgeView {
     pub from: Option<u16>,
     /// Stage; `null`: the origin.
     pub to: Option<u16>,
-    /// Bytes that travel; 0 within one node.
+    /// Bytes that travel, as coded; 0 within one node.
     pub bytes: u64,
-    /// Predicted time.
+    /// How they are coded.
+    pub codec: Codec,
+    /// Share of agreement that answers lose by that.
+    pub loss: f64,
+    /// Predicted time, coding included.
     pub transfer_ms: f64,
 }
 
@@ -456,7 +483,7 @@ pub struct PlanView {
     /// Edges in order: input, between stages, result.
     pub edges: Vec<EdgeView>,
     /// How the result is coded on its way home.
-    pub result_codec: String,
+    pub result_codec: Codec,
     /// Predicted latency, loading included.
     pub latency_ms: f64,
     /// Predicted time between results of a full pipeline: the busiest node or link.
@@ -465,6 +492,8 @@ pub struct PlanView {
     pub energy_j: Option<f64>,
     /// Accuracy of the variant less what its codecs lose; `null` when the variant has no figure.
     pub accuracy: Option<f64>,
+    /// Share of agreement that its codecs lose together.
+    pub loss: f64,
     /// Bytes over the network.
     pub bytes: u64,
     /// Of the latency, loading of parts that are not loaded yet.
@@ -494,10 +523,14 @@ pub struct StageTraceView {
     pub blocks: [u16; 2],
     /// From the first byte of its input to the last.
     pub receive_ms: f64,
+    /// Decoding it.
+    pub decode_ms: f64,
     /// From there to the start of the run, loading included.
     pub wait_ms: f64,
     /// The run.
     pub run_ms: f64,
+    /// Encoding its output.
+    pub encode_ms: f64,
 }
 
 /// Answer of `/v1/requests/{id}`: one of the last requests that entered here.
@@ -514,8 +547,12 @@ pub struct RequestView {
     pub attempts: u16,
     /// From the request's arrival at the node to its result there.
     pub latency_ms: f64,
+    /// Encoding the input.
+    pub input_encode_ms: f64,
     /// From the last stage's first result byte to its last.
     pub result_receive_ms: f64,
+    /// Decoding it.
+    pub result_decode_ms: f64,
     /// Stages in order.
     pub stages: Vec<StageTraceView>,
 }

@@ -8,6 +8,7 @@ use axum::routing::{delete, get};
 use axum::{Json, Router};
 use futures::StreamExt;
 use serde::Deserialize;
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{ObjectId, RequestId};
 use stormo_protocol::limits::OBJECT_BYTES_MAX;
 use tokio::time::timeout;
@@ -90,6 +91,7 @@ struct PlansQuery {
     #[serde(default)]
     force_last: bool,
     min_accuracy: Option<f64>,
+    codec: Option<Codec>,
 }
 
 async fn plans(
@@ -103,13 +105,13 @@ async fn plans(
             return refusal(StatusCode::BAD_REQUEST, text);
         }
     };
-    let PlansQuery { model, variant, all, image, force_first, force_last, min_accuracy } = query;
+    let PlansQuery { model, variant, all, image, force_first, force_last, min_accuracy, codec } = query;
     let min_accuracy = match min_accuracy.map(accuracy).transpose() {
         Ok(min_accuracy) => min_accuracy,
         Err(error) => return error.into_response(),
     };
     let limits = PlanLimits { force_first, force_last, min_accuracy };
-    answer(shared, |reply| Call::Plans { model, variant, all, image, limits, reply }).await
+    answer(shared, |reply| Call::Plans { model, variant, all, image, limits, codec, reply }).await
 }
 
 async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Response {

@@ -394,6 +394,7 @@ fn respond(
         "request_id": answer.request.to_string(),
         "variant": answer.variant,
         "nodes": answer.nodes.join(","),
+        "codecs": answer.codecs.iter().map(|codec| codec.name()).collect::<Vec<_>>().join(","),
         "latency_ms": answer.latency_ms,
         "late": answer.late,
     });

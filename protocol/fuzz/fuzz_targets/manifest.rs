@@ -12,7 +12,9 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     for cut in 0..=manifest.block_count() {
-        let _ = manifest.cut_bytes(cut);
+        let raw_bytes = manifest.cut_bytes(cut);
+        let codecs = &manifest.cuts[usize::from(cut)].codecs;
+        assert!(codecs.iter().all(|figures| figures.coded_bytes < raw_bytes));
     }
     for first in 0..manifest.block_count() {
         let _ = manifest.range_memory_bytes(first..manifest.block_count());

@@ -19,33 +19,47 @@ pub use coded::CodedTensor;
 pub use scratch::Scratch;
 pub use shuffle::shuffle;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::tensor::{DType, Tensor, TensorBuffer, TensorData, TensorSpec};
 
+/// Tensors below this many bytes are never rounded: they are sizes, places and flags as often as
+/// activations, and there is nothing to save.
+const ROUNDED_BYTES_MIN: u64 = 128;
+
 /// How the data of a tensor is written. A closed list; values are on the wire. All numbers are
 /// little-endian.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Codec {
     /// The data as it lies in memory, row major.
+    #[default]
+    #[serde(rename = "raw")]
     Raw = 0,
     /// First bytes of all elements, then all second bytes, ...; then one [LZ4 block]. Floats share their
     /// exponents, so one of the four parts becomes short.
     ///
     /// [LZ4 block]: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+    #[serde(rename = "shuffle+lz4")]
     ShuffleLz4 = 1,
     /// Each element rounded to IEEE 754 half precision, to nearest, ties to even.
+    #[serde(rename = "f16")]
     F16 = 2,
     /// [`Codec::F16`], then one LZ4 block.
+    #[serde(rename = "f16+lz4")]
     F16Lz4 = 3,
     /// Per channel the smallest value and a step (f32 each), all channels' together; then one byte for
     /// each element: the steps above the smallest value. A channel is a run of the data over the axes
     /// from 2 on; where that is shorter than 32 elements, from 1 on; else the whole tensor.
+    #[serde(rename = "int8")]
     Int8 = 4,
     /// [`Codec::Int8`] with its elements' bytes as one LZ4 block.
+    #[serde(rename = "int8+lz4")]
     Int8Lz4 = 5,
     /// [`Codec::Int8`] with its elements' bytes as differences, each from the one before it (modulo 256,
     /// the first from 0), and these as one [Zstandard frame](https://www.rfc-editor.org/rfc/rfc8878).
+    #[serde(rename = "int8+zstd")]
     Int8Zstd = 6,
 }
 
@@ -72,14 +86,36 @@ impl Codec {
         }
     }
 
+    /// From its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|codec| codec.name() == name)
+    }
+
     /// Whether decoding gives back every bit.
     pub fn is_lossless(self) -> bool {
         matches!(self, Self::Raw | Self::ShuffleLz4)
     }
 
-    /// Whether a payload of this tensor may be coded so: those that round only take single precision.
+    /// Whether a payload of this tensor may be coded so: those that round take single precision only, and
+    /// no tensor that is so small that it may be a place or a size.
     pub fn applies_to(self, spec: &TensorSpec) -> bool {
-        self.is_lossless() || spec.dtype == DType::F32
+        self.is_lossless()
+            || (spec.dtype == DType::F32 && spec.byte_length().is_ok_and(|bytes| bytes >= ROUNDED_BYTES_MIN))
+    }
+
+    /// What serves where this codec does not: the packed forms' plain ones, and for these raw data.
+    fn simpler(self) -> Option<Self> {
+        match self {
+            Self::Raw => None,
+            Self::ShuffleLz4 | Self::F16 | Self::Int8 => Some(Self::Raw),
+            Self::F16Lz4 => Some(Self::F16),
+            Self::Int8Lz4 | Self::Int8Zstd => Some(Self::Int8),
+        }
+    }
+
+    /// Whether [`encode`] with this codec may have used that one.
+    pub fn may_become(self, used: Self) -> bool {
+        std::iter::successors(Some(self), |codec| codec.simpler()).any(|codec| codec == used)
     }
 }
 

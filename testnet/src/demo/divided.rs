@@ -45,7 +45,7 @@ pub(super) fn tell(demo: &mut Demo, input: &TensorView, reference: &[InferAnswer
 
 /// A divided plan whose parts are all loaded; loads them by a first request where they are not.
 fn loaded_plan(demo: &Demo, client: &Client, origin: NodeId, input: &TensorView) -> Result<PlanView> {
-    let plans = client.plans(MODEL)?.plans;
+    let plans = client.uncoded_plans(MODEL)?.plans;
     let plan = plans.into_iter().find(|plan| is_divided(plan, origin));
     let plan = plan.context("no plan of 3 stages on 3 nodes is on offer")?;
     if plan.cold_ms == 0.0 {
@@ -60,7 +60,7 @@ fn loaded_plan(demo: &Demo, client: &Client, origin: NodeId, input: &TensorView)
     let first = client.infer(MODEL, &image.request(input).by_plan(plan.id))?;
     demo.narrator.say(&format!("It took {:.1} ms.", first.parameters.latency_ms));
     let heard = wait::until("the origin to hear that the parts are loaded", HEARD_MAX, || {
-        let plans = client.plans(MODEL).map_err(|error| error.to_string())?.plans;
+        let plans = client.uncoded_plans(MODEL).map_err(|error| error.to_string())?.plans;
         let mut divided = plans.into_iter().filter(|plan| is_divided(plan, origin));
         divided.find(|plan| plan.cold_ms == 0.0).ok_or_else(|| "no loaded plan of 3 stages".to_owned())
     })?;

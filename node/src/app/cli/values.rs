@@ -1,5 +1,6 @@
 //! Values on the command line that are more than a word or a number, and what to say where they are wrong.
 
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::model::is_valid_name;
 
 use super::VariantArg;
@@ -58,6 +59,13 @@ pub(super) fn parse_variant(text: &str) -> Result<VariantArg, String> {
     Ok(VariantArg { label: label.to_owned(), file: file.into(), accuracy })
 }
 
+pub(super) fn parse_codec(text: &str) -> Result<Codec, String> {
+    Codec::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = Codec::ALL.into_iter().map(Codec::name).collect();
+        format!("the codecs are: {}", names.join(", "))
+    })
+}
+
 pub(super) fn parse_shape(text: &str) -> Result<(String, Vec<u64>), String> {
     let wrong = || format!("`{text}` is no shape; an example: image=1x3x224x224");
     // Names of inputs may hold an equals sign; shapes do not.
@@ -95,5 +103,7 @@ mod tests {
                 .iter()
                 .all(|text| parse_variant(text).is_err())
         );
+        assert_eq!(parse_codec("int8+lz4"), Ok(Codec::Int8Lz4));
+        assert!(parse_codec("jpeg").is_err());
     }
 }

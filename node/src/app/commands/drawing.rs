@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::models::branch_of;
+use super::models::{branch_of, coded};
 use super::table::{bytes, ms};
-use crate::serve::json::{ModelView, RegionView};
+use crate::serve::json::{CutView, ModelView, RegionView};
 
 /// Pixels of the picture.
 const WIDTH: f64 = 1200.0;
@@ -39,8 +39,9 @@ pub(super) fn dot(model: &ModelView) -> String {
     let borders: Vec<usize> = model.regions.iter().flat_map(borders).collect();
     for cut in (0..=last).filter(|cut| !borders.contains(cut)) {
         let style = if cut > 0 && is_thin(model, cut) { ", penwidth=3, color=forestgreen" } else { "" };
-        let label = bytes(model.cuts[cut].bytes);
-        let _ = writeln!(text, "  {} -> {} [label=\"{label}\"{style}];", before(cut), behind(cut));
+        let (label, tip) = (bytes(model.cuts[cut].bytes), codecs(&model.cuts[cut]));
+        let (from, to) = (before(cut), behind(cut));
+        let _ = writeln!(text, "  {from} -> {to} [label=\"{label}\", tooltip=\"{label} {tip}\"{style}];");
     }
     for region in &model.regions {
         let (first, end) = ends(region);
@@ -118,10 +119,17 @@ fn bar(text: &mut String, model: &ModelView, cut: usize, at: f64) {
     let _ = writeln!(
         text,
         "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{BLOCKS_TOP}\" y2=\"{top:.1}\" stroke=\"{colour}\" \
-         stroke-width=\"3\"><title>cut {cut}: {} ({})</title></line>",
+         stroke-width=\"3\"><title>cut {cut}: {} {} ({})</title></line>",
         bytes(model.cuts[cut].bytes),
+        escaped(&codecs(&model.cuts[cut])),
         escaped(&model.cuts[cut].tensors.join(" "))
     );
+}
+
+/// What codecs make of a cut.
+fn codecs(cut: &CutView) -> String {
+    let coded = [true, false].map(|lossless| coded(cut, lossless)).into_iter();
+    coded.filter(|text| !text.is_empty()).map(|text| format!("= {text}")).collect::<Vec<_>>().join(" ")
 }
 
 fn escaped(text: &str) -> String {
@@ -131,7 +139,8 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::json::{BlockView, BranchView, CutView};
+    use crate::serve::json::{BlockView, BranchView, CodecView};
+    use stormo_protocol::codec::payload::Codec;
     use stormo_protocol::model::BlockKind;
 
     fn model() -> ModelView {
@@ -142,7 +151,16 @@ mod tests {
             weights_bytes: 10,
             peak_activation_bytes: 20,
         };
-        let cut = |bytes, name: &str| CutView { bytes, tensors: vec![name.to_owned()] };
+        let codec = |codec, bytes, loss| CodecView { codec, bytes, encode_ms: 0.1, decode_ms: 0.1, loss };
+        let codecs = |bytes| {
+            vec![
+                codec(Codec::ShuffleLz4, bytes / 2, Some(0.0)),
+                codec(Codec::F16, bytes / 2, Some(0.0)),
+                codec(Codec::Int8, bytes / 4, Some(0.125)),
+            ]
+        };
+        let cut =
+            |bytes, name: &str| CutView { bytes, codecs: codecs(bytes), tensors: vec![name.to_owned()] };
         ModelView {
             name: "m".into(),
             version: 1,
@@ -155,6 +173,7 @@ mod tests {
             blocks: vec![block(1.0), block(3.0)],
             cuts: vec![cut(100, "x"), cut(50, "<a>"), cut(400, "y")],
             regions: vec![],
+            loss_samples: 0,
             batch_items_max: None,
             inputs: vec![],
             outputs: vec![],
@@ -167,6 +186,7 @@ mod tests {
         assert_eq!(dot.matches("forestgreen").count(), 1);
         assert_eq!(svg.matches("#2e8b57").count(), 1);
         assert!(svg.contains("&lt;a&gt;") && !svg.contains("<a>"));
+        assert!(dot.contains("100 B int8 (12.5 %)") && svg.contains("100 B int8 (12.5 %)"), "{dot}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::table::{bytes, ms, table};
 use super::{say, say_json};
 use crate::app::cli::ModelsArgs;
 use crate::app::client::{Client, CommandError, encoded};
-use crate::serve::json::{BranchView, ModelView, ModelsView, VariantView};
+use crate::serve::json::{BranchView, CutView, ModelView, ModelsView, VariantView};
 use stormo_protocol::model::BlockKind;
 
 pub(super) fn run(args: &ModelsArgs) -> Result<(), CommandError> {
@@ -158,13 +158,41 @@ fn show(model: &ModelView) {
                 bytes(block.weights_bytes),
                 bytes(block.peak_activation_bytes),
                 format!("{}{}", bytes(crossing), if crossing < input_bytes { " thin" } else { "" }),
+                cut.map(|cut| coded(cut, true)).unwrap_or_default(),
+                cut.map(|cut| coded(cut, false)).unwrap_or_default(),
                 cut.map(|cut| cut.tensors.join(" ")).unwrap_or_default(),
             ]
         })
         .collect();
-    say(table(
-        &["BLOCK", "BRANCH", "ms", "SO FAR", "MFLOP", "WEIGHTS", "PEAK", "CUT BEHIND", "TENSORS"],
-        &rows,
-    ));
+    let columns = [
+        "BLOCK",
+        "BRANCH",
+        "ms",
+        "SO FAR",
+        "MFLOP",
+        "WEIGHTS",
+        "PEAK",
+        "CUT BEHIND",
+        "LOSSLESS",
+        "ROUNDED",
+        "TENSORS",
+    ];
+    say(table(&columns, &rows));
     show_regions(model);
+    match model.loss_samples {
+        0 => say("What rounding costs was not measured (--card FILE --samples DIR), so plans do not round."),
+        count => say(format!("ROUNDED: and the share of answers that change, measured on {count} images.")),
+    }
+}
+
+/// The fewest bytes of a cut by codecs that lose nothing, or by those that round.
+pub(super) fn coded(cut: &CutView, lossless: bool) -> String {
+    let fewest = cut.codecs.iter().filter(|coded| coded.codec.is_lossless() == lossless);
+    let Some(fewest) = fewest.min_by_key(|coded| coded.bytes) else { return String::new() };
+    let text = format!("{} {}", bytes(fewest.bytes), fewest.codec.name());
+    match fewest.loss {
+        _ if lossless => text,
+        Some(loss) => format!("{text} ({:.1} %)", 100.0 * loss),
+        None => format!("{text} (?)"),
+    }
 }

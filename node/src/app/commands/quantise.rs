@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::local::{Progress, engine_here, read_card, read_model};
-use super::samples::{For, read_samples};
+use super::samples::{CALIBRATION_MAX, For, read_samples};
 use super::table::bytes;
 use super::{here, say, say_json};
 use crate::app::cli::QuantiseArgs;
@@ -51,7 +51,8 @@ fn made(args: &QuantiseArgs, progress: &Progress) -> Result<Made, CommandError> 
     let card = args.card.as_deref().map(|path| read_card(path, &args.model.path)).transpose()?;
     let card = card.as_deref().map(Card::parse).transpose().map_err(here)?;
     let shapes = args.sample_shape.iter().cloned().collect();
-    let wanted = For { inputs: graph.inputs(), shapes: &shapes, card: card.as_ref() };
+    let (inputs, count_max) = (graph.inputs(), CALIBRATION_MAX);
+    let wanted = For { inputs, shapes: &shapes, card: card.as_ref(), count_max };
     let samples = read_samples(&args.samples, &wanted)?;
     let source = Source {
         model: &model,

@@ -11,10 +11,10 @@ use super::local::read_file;
 use crate::app::client::CommandError;
 use crate::card::Card;
 use crate::model::InputDecl;
-use crate::quantise::Sample;
+use crate::sample::Sample;
 
-/// Samples that are read, the first by name: more than a calibration gains from.
-const SAMPLES_MAX: usize = 512;
+/// Samples that a calibration gains from; more are not read.
+pub(super) const CALIBRATION_MAX: usize = 512;
 /// Memory that they may take together, bytes.
 const SAMPLES_BYTES_MAX: usize = 1 << 30;
 
@@ -24,6 +24,9 @@ pub(super) struct For<'a> {
     /// Shapes of inputs whose axes the model leaves open.
     pub shapes: &'a HashMap<String, Vec<u64>>,
     pub card: Option<&'a Card>,
+    /// More are not read: then some, at equal distances in the order of their names, so that a folder
+    /// sorted by class gives some of each.
+    pub count_max: usize,
 }
 
 /// Reads the samples of a folder, in the order of their names.
@@ -41,11 +44,10 @@ pub(super) fn read_samples(folder: &Path, wanted: &For<'_>) -> Result<Vec<Sample
         return Err(wrong("there are no samples in it: put JPEG, PNG, .npy or .npz files there".to_owned()));
     }
     paths.sort();
-    paths.truncate(SAMPLES_MAX);
-    let mut samples = Vec::with_capacity(paths.len());
+    let mut samples = Vec::new();
     let mut bytes_so_far = 0;
-    for path in paths {
-        let sample = read_sample(&path, wanted)?;
+    for path in spread(&paths, wanted.count_max) {
+        let sample = read_sample(path, wanted)?;
         bytes_so_far += sample.inputs.iter().map(|input| input.data().as_bytes().len()).sum::<usize>();
         if bytes_so_far > SAMPLES_BYTES_MAX {
             break;
@@ -53,6 +55,12 @@ pub(super) fn read_samples(folder: &Path, wanted: &For<'_>) -> Result<Vec<Sample
         samples.push(sample);
     }
     Ok(samples)
+}
+
+/// At most so many, at equal distances.
+fn spread<T>(all: &[T], count_max: usize) -> impl Iterator<Item = &T> {
+    let count = all.len().min(count_max);
+    (0..count).filter_map(move |index| all.get(index * all.len() / count))
 }
 
 enum Kind {
@@ -120,4 +128,16 @@ fn specs(wanted: &For<'_>) -> Result<Vec<TensorSpec>, String> {
         Ok(TensorSpec { name: input.name.clone(), dtype: input.dtype, shape: shape.ok_or_else(open)? })
     };
     wanted.inputs.iter().map(spec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_spread_over_the_folder() {
+        let of = |count| spread(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], count).copied().collect::<Vec<_>>();
+        assert_eq!(of(3), [0, 3, 6]);
+        assert_eq!((of(20).len(), of(0).len()), (10, 0));
+    }
 }

@@ -3,22 +3,24 @@
 use std::time::{Duration, Instant};
 
 use stormo_protocol::control::{Prepare, Request, Response};
-use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN, StageTrace};
 use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::tensor::{Tensor, TensorSpec};
+use stormo_protocol::tensor::Tensor;
 use tokio::task::AbortHandle;
 
 use super::plans::enough_ms;
-use super::result::{Arrived, Collection};
+use super::result::Collection;
 use super::signature::outputs_of;
-use super::variants::{Bound, accurate_enough, bound};
+use super::stages::check_tensors;
+use super::variants::{Bound, Choice, accurate_enough, bound};
 use super::{Driver, Event};
-use crate::app::calls::{Answer, CallError, InferOptions, Reply};
+use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, Reply};
+use crate::app::planning::{accuracy, loss_of};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
-use crate::net::{OutgoingFrame, Progress, SignReader};
+use crate::net::{OutgoingFrame, Progress, Received, SignReader};
 use crate::serve::json::{RequestView, StageTraceView};
 
 /// Requests under way that entered here; more are refused at once.
@@ -60,6 +62,8 @@ pub(super) struct Pending {
     deadline_ms: u64,
     /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
     tried: Vec<Plan>,
+    /// Of the last attempt whose input was taken.
+    input_encode_time: Duration,
     result: Collection,
     delivering: Option<AbortHandle>,
     reply: Reply<Answer>,
@@ -115,7 +119,7 @@ impl Driver {
         let found = self.find_deployment(&model, version).and_then(|deployment| {
             let choices = self.variants_of(deployment, options.variant.as_deref())?;
             let variants = bound(accurate_enough(choices, options.limits)?, &inputs)?;
-            let fixed = options.plan.map(|id| self.fixed_plan(id, &variants)).transpose()?;
+            let fixed = options.plan.map(|id| self.fixed_plan(id, &variants, options.limits)).transpose()?;
             if self.origins.len() >= REQUESTS_MAX {
                 return Err(CallError::Overloaded(format!(
                     "{REQUESTS_MAX} requests are under way at this node; try again shortly, or another node"
@@ -146,6 +150,7 @@ impl Driver {
             started: Instant::now(),
             deadline_ms: self.now_ms() + u64::from(timeout_ms),
             tried: Vec::new(),
+            input_encode_time: Duration::ZERO,
             result: Collection::default(),
             delivering: None,
             reply,
@@ -169,7 +174,7 @@ impl Driver {
     }
 
     /// A plan asked for by its id, if all its hosts are there.
-    fn fixed_plan(&self, id: PlanId, variants: &[Bound]) -> Result<Plan, CallError> {
+    fn fixed_plan(&self, id: PlanId, variants: &[Bound], limits: PlanLimits) -> Result<Plan, CallError> {
         let of_plan = |plan: &&Plan| variants.iter().find(|bound| bound.choice.id == plan.variant);
         let found = self.plans.get(id).and_then(|plan| Some((plan, of_plan(&plan)?)));
         let (plan, bound) = found.ok_or_else(|| {
@@ -178,6 +183,7 @@ impl Driver {
                  node with `stormo plan NAME --all`"
             ))
         })?;
+        check_accuracy(plan, &bound.choice, limits)?;
         if plan.check().as_ref() != Ok(&bound.blocks) {
             return Err(CallError::BadRequest(format!(
                 "plan {id} is not for this kind of input; `stormo plan NAME --all` lists those for images of \
@@ -237,7 +243,8 @@ impl Driver {
         let edge = Edge { from: ORIGIN, to: 0 };
         let key = DeliveryKey { request, attempt, edge };
         let header = Header::of(key, plan.id(), remaining_ms, &[], &inputs);
-        let frame = OutgoingFrame { header, traces: Vec::new(), tensors: inputs };
+        let codec = plan.codec_of(edge);
+        let frame = OutgoingFrame { header, traces: Vec::new(), tensors: inputs, codec };
         let mut hosts: Vec<NodeId> = plan.stages.iter().map(|stage| stage.node).collect();
         hosts.sort_unstable();
         hosts.dedup();
@@ -295,7 +302,11 @@ impl Driver {
 
     pub(super) fn on_input_delivery(&mut self, key: DeliveryKey, progress: Progress) {
         match progress {
-            Progress::Taken(..) => {}
+            Progress::Taken(sent) => {
+                if let Some(pending) = self.origins.get_mut(&key.request) {
+                    pending.input_encode_time = sent.encode_time;
+                }
+            }
             Progress::Passed => self.on_origin(key.request, OriginEvent::FirstPassed(key.attempt)),
             Progress::Refused(stage, reason) => self.origin_failed(key.request, key.attempt, stage, reason),
             Progress::Lost => self.origin_failed(key.request, key.attempt, 0, Refusal::SuccessorLost),
@@ -355,7 +366,7 @@ impl Driver {
         &mut self,
         from: NodeId,
         header: &Header,
-        specs: &[TensorSpec],
+        described: &[Descriptor],
     ) -> Result<SignReader, Refusal> {
         let pending = self.origins.get_mut(&header.key.request).ok_or(Refusal::NotWaiting)?;
         let plan = pending.plan_of(header.key.attempt).ok_or(Refusal::NotWaiting)?;
@@ -366,20 +377,22 @@ impl Driver {
         }
         let bound = pending.bound_of(plan).ok_or(Refusal::NotWaiting)?;
         let (manifest, results) = (&bound.choice.manifest, bound.results_of(stage));
-        if results.is_empty() || !manifest.are(&results, specs.iter()) {
+        if results.is_empty() {
             return Err(Refusal::WrongTensors);
         }
+        check_tensors(manifest, &results, plan.codec_of(header.key.edge), described)?;
         // An answer is for as many items as were asked about.
-        if manifest.items(&results, specs.iter()).is_some_and(|items| Some(items) != bound.items()) {
+        let specs = described.iter().map(|descriptor| &descriptor.spec);
+        if manifest.items(&results, specs).is_some_and(|items| Some(items) != bound.items()) {
             return Err(Refusal::WrongTensors);
         }
         pending.result.begin(header.key.attempt, from_stage)
     }
 
-    pub(super) fn on_result(&mut self, header: Header, arrived: Arrived) {
-        let DeliveryKey { request, attempt, edge } = header.key;
+    pub(super) fn on_result(&mut self, received: Received) {
+        let DeliveryKey { request, attempt, edge } = received.header.key;
         let Some(pending) = self.origins.get_mut(&request) else { return };
-        pending.result.arrived(attempt, edge.from, arrived);
+        pending.result.arrived(attempt, edge.from, received);
         if pending.is_complete(attempt) {
             self.on_origin(request, OriginEvent::Result(attempt));
         }
@@ -404,7 +417,9 @@ impl Driver {
             plan_id: plan.id(),
             attempts: pending.machine.attempts(),
             latency_ms,
+            input_encode_ms: pending.input_encode_time.as_secs_f64() * 1000.0,
             result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
+            result_decode_ms: result.decode_time.as_secs_f64() * 1000.0,
             stages: stage_traces(&plan, &result.traces),
         };
         let Some(Bound { choice, blocks, .. }) = pending.bound_of(&plan) else {
@@ -418,6 +433,7 @@ impl Driver {
             variant,
             plan: plan.id(),
             nodes: plan.stages.iter().map(|stage| stage.node.to_string()).collect(),
+            codecs: plan.codecs().collect(),
             outputs,
             latency_ms,
             late: pending.options.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
@@ -458,6 +474,19 @@ impl Driver {
     }
 }
 
+/// A plan that was asked for by its id must reach the accuracy that was asked for beside it.
+fn check_accuracy(plan: &Plan, choice: &Choice, limits: PlanLimits) -> Result<(), CallError> {
+    let reached = loss_of(plan, &choice.manifest).map(|loss| accuracy(choice.accuracy_known(), loss));
+    match (limits.min_accuracy, reached) {
+        (Some(enough), Some(reached)) if reached < enough => Err(CallError::Conflict(format!(
+            "plan {} reaches an accuracy of {reached}, not {enough}; list others with `stormo plan NAME --all \
+             --min-accuracy {enough}`",
+            plan.id()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The first stage of a plan on a node.
 fn stage_on(plan: &Plan, node: NodeId) -> u16 {
     plan.stages.iter().position(|stage| stage.node == node).unwrap_or(0) as u16
@@ -474,8 +503,10 @@ fn stage_traces(plan: &Plan, traces: &[StageTrace]) -> Vec<StageTraceView> {
                 node: stage.node,
                 blocks: [stage.first, stage.end],
                 receive_ms: ms(trace.receive_us),
+                decode_ms: ms(trace.decode_us),
                 wait_ms: ms(trace.wait_us),
                 run_ms: ms(trace.run_us),
+                encode_ms: ms(trace.encode_us),
             })
         })
         .collect()

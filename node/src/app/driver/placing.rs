@@ -13,7 +13,7 @@ use super::Driver;
 use super::variants::Choice;
 use crate::app::calls::{CallError, PlanLimits};
 use crate::app::planning::Posed;
-use crate::plan::{self, EXPANSIONS_DEFAULT, PlanShape, StageShape};
+use crate::plan::{self, EXPANSIONS_DEFAULT, StageShape};
 use crate::serve::json::{DeployBody, PlacementEntry};
 
 /// One wish: these blocks of a variant on this node.
@@ -138,7 +138,7 @@ impl Driver {
         let mut whole: Vec<(f64, NodeId)> = (0..posed.nodes.len())
             .filter_map(|node| {
                 let stages = vec![StageShape { node, first: 0, end: end - start }];
-                let priced = posed.problem.price(&PlanShape { stages }).ok()?;
+                let priced = posed.problem.price(&posed.problem.lossless(stages)).ok()?;
                 Some((priced.latency_ms - priced.cold_ms, posed.nodes[node]))
             })
             .collect();

@@ -1,8 +1,9 @@
 //! Planning, beside the loop: for one request, or a list to choose from.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
@@ -10,7 +11,7 @@ use stormo_protocol::plan::Plan;
 use super::variants::{Choice, accurate_enough, with_any};
 use super::{Driver, Event};
 use crate::app::calls::{CallError, PlanLimits, Reply};
-use crate::app::planning::{Candidate, Posed, Question};
+use crate::app::planning::{Candidate, Posed, Question, loss_max};
 use crate::flow::OriginEvent;
 use crate::plan::{self, Alternative, EXPANSIONS_DEFAULT, Kind, Priced};
 use crate::serve::json::PlansView;
@@ -108,11 +109,18 @@ pub(super) struct Asked {
     /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
     pub image: Option<bool>,
     pub limits: PlanLimits,
+    /// Wherever it is possible, instead of the best codecs.
+    pub codec: Option<Codec>,
 }
 
 /// All kinds of plans of all variants, the soonest first; or the best alone.
-fn listed(posed: &[Posed], all: bool, enough_ms: f64) -> Result<Vec<PricedPlan>, String> {
-    let of_each = posed.iter().map(|posed| listed_of(posed, all));
+fn listed(
+    posed: &[Posed],
+    all: bool,
+    codec: Option<Codec>,
+    enough_ms: f64,
+) -> Result<Vec<PricedPlan>, String> {
+    let of_each = posed.iter().map(|posed| listed_of(posed, all, codec));
     if !all {
         let soonest = |plans: Vec<PricedPlan>| {
             let latency_ms = plans.first().map_or(f64::INFINITY, |(.., priced)| priced.latency_ms);
@@ -131,8 +139,8 @@ fn listed(posed: &[Posed], all: bool, enough_ms: f64) -> Result<Vec<PricedPlan>,
     why.filter(|_| plans.is_empty()).map_or(Ok(plans), Err)
 }
 
-fn listed_of(posed: &Posed, all: bool) -> Result<Vec<PricedPlan>, String> {
-    let priced: Vec<(Kind, Priced)> = if all {
+fn listed_of(posed: &Posed, all: bool, codec: Option<Codec>) -> Result<Vec<PricedPlan>, String> {
+    let mut priced: Vec<(Kind, Priced)> = if all {
         let found =
             plan::alternatives(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| none.to_string())?;
         found.into_iter().map(|Alternative { kind, priced }| (kind, priced)).collect()
@@ -140,7 +148,38 @@ fn listed_of(posed: &Posed, all: bool) -> Result<Vec<PricedPlan>, String> {
         let best = plan::best(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| none.to_string())?;
         vec![(best.priced.shape.kind(), best.priced)]
     };
-    Ok(priced.into_iter().map(|(kind, priced)| (posed.plan(&priced.shape), kind, priced)).collect())
+    if let Some(codec) = codec {
+        for (_, priced) in &mut priced {
+            let shape = posed.problem.all_by(codec, std::mem::take(&mut priced.shape.stages));
+            *priced = posed.problem.price(&shape).map_err(|why| why.to_string())?;
+        }
+        priced.sort_by(|(_, one), (_, other)| one.latency_ms.total_cmp(&other.latency_ms));
+    }
+    // Plans that differed in their codecs may be the same now.
+    let mut known = BTreeSet::new();
+    let plans = priced.into_iter().map(|(kind, priced)| (posed.plan(&priced.shape), kind, priced));
+    Ok(plans.filter(|(plan, ..)| known.insert(plan.id())).collect())
+}
+
+/// Whether a codec may be asked for by name.
+fn check_codec(manifest: &Manifest, codec: Codec) -> Result<(), CallError> {
+    let is_measured = |codec| {
+        let figures = manifest.cuts.iter().filter_map(|cut| cut.figures(codec));
+        figures.filter_map(|figures| figures.loss()).next().is_some()
+    };
+    if codec == Codec::Raw || is_measured(codec) {
+        return Ok(());
+    }
+    let why = if codec.is_lossless() {
+        "makes none of its cuts smaller"
+    } else {
+        "loses something, and how much was not measured; deploy it with --card FILE --samples DIR"
+    };
+    Err(CallError::Conflict(format!(
+        "`{}` has no cut for the codec {}: it {why}",
+        manifest.model,
+        codec.name()
+    )))
 }
 
 /// The blocks that a request runs: all for an encoded image, without the ends for tensors.
@@ -174,9 +213,12 @@ impl Driver {
                 .filter(|known| self.view.is_usable(now_ms, known.record.node))
                 .map(|known| Candidate { record: &known.record, takes_work: takes_work(known.record.node) }),
         );
-        let PlanLimits { force_first, force_last, .. } = limits;
+        let PlanLimits { force_first, force_last, min_accuracy } = limits;
+        // What is out of reach was said when the request came.
+        let loss_max = loss_max(choice.accuracy_known(), min_accuracy).unwrap_or(0.0);
+        let rounds = min_accuracy.is_some();
         let (manifest, variant) = (&choice.manifest.manifest, choice.id);
-        Question { manifest, variant, blocks, candidates, force_first, force_last }.pose()
+        Question { manifest, variant, blocks, candidates, force_first, force_last, rounds, loss_max }.pose()
     }
 
     /// Plans for a request, beside the loop; variants in the order of preference.
@@ -197,11 +239,12 @@ impl Driver {
     }
 
     pub(super) fn on_plans(&mut self, asked: Asked, reply: Reply<PlansView>) {
-        let Asked { model, variant, all, image, limits } = asked;
+        let Asked { model, variant, all, image, limits, codec } = asked;
         let found = self.find_deployment(&model, None).and_then(|deployment| {
             let choices = self.variants_of(deployment, variant.as_deref())?;
             let choices = accurate_enough(choices, limits)?;
             let with_blocks = with_any(choices, |choice| {
+                codec.map_or(Ok(()), |codec| check_codec(&choice.manifest, codec))?;
                 blocks_of(&choice.manifest, image.unwrap_or(choice.manifest.card.is_some()))
             });
             Ok((deployment.version, with_blocks?))
@@ -213,12 +256,18 @@ impl Driver {
                 return;
             }
         };
-        let posed = choices.iter().map(|(choice, blocks)| self.pose(choice, blocks.clone(), &[], limits));
+        let posed = choices.iter().map(|(choice, blocks)| {
+            let mut posed = self.pose(choice, blocks.clone(), &[], limits);
+            if let Some(codec) = codec {
+                posed.leave_only(codec, &choice.manifest);
+            }
+            posed
+        });
         let posed: Vec<Posed> = posed.collect();
         let choices = choices.into_iter().map(|(choice, _)| choice).collect();
         let enough_ms = enough_ms(None, limits);
         self.beside(async move {
-            let plans = tokio::task::spawn_blocking(move || listed(&posed, all, enough_ms)).await;
+            let plans = tokio::task::spawn_blocking(move || listed(&posed, all, codec, enough_ms)).await;
             let plans = plans.unwrap_or_else(|error| Err(format!("the planner failed: {error}")));
             Event::Listed(Listed { model, version, choices, plans, reply })
         });

@@ -1,13 +1,10 @@
 //! The result of a request, collected at its origin: each of the model's outputs comes from the stage that
 //! makes it, so the parts of one attempt arrive in any order, and those of several attempts mingle.
 
-use std::time::Duration;
-
-use stormo_protocol::frame::{Sign, StageTrace};
+use stormo_protocol::frame::Sign;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::tensor::Tensor;
 
-use crate::net::{SignReader, SignWriter, signs};
+use crate::net::{Received, SignReader, SignWriter, signs};
 
 /// What is there of a result, or on its way.
 #[derive(Default)]
@@ -20,14 +17,7 @@ struct Part {
     attempt: u16,
     stage: u16,
     signs: SignWriter,
-    arrived: Option<Arrived>,
-}
-
-/// A frame of results.
-pub(super) struct Arrived {
-    pub traces: Vec<StageTrace>,
-    pub tensors: Vec<Tensor>,
-    pub receive_time: Duration,
+    arrived: Option<Received>,
 }
 
 impl Part {
@@ -53,9 +43,9 @@ impl Collection {
     }
 
     /// A part is here; its sender may let go of it.
-    pub(super) fn arrived(&mut self, attempt: u16, stage: u16, arrived: Arrived) {
+    pub(super) fn arrived(&mut self, attempt: u16, stage: u16, received: Received) {
         if let Some(part) = self.parts.iter_mut().find(|part| part.is(attempt, stage)) {
-            part.arrived = Some(arrived);
+            part.arrived = Some(received);
             part.signs.send_replace(Sign::Passed);
         }
     }
@@ -66,7 +56,7 @@ impl Collection {
     }
 
     /// All that came of an attempt: its tensors, and what the last stage's frame said of the way there.
-    pub(super) fn take(&mut self, attempt: u16) -> Option<Arrived> {
+    pub(super) fn take(&mut self, attempt: u16) -> Option<Received> {
         let parts = std::mem::take(&mut self.parts);
         let mut parts: Vec<Part> = parts.into_iter().filter(|part| part.attempt == attempt).collect();
         parts.sort_by_key(|part| part.stage);
@@ -79,12 +69,22 @@ impl Collection {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
+    use stormo_protocol::ids::{NodeId, PlanId, RequestId};
+
     use super::*;
 
-    fn part(stage: u16, tensors: usize) -> Arrived {
+    fn part(stage: u16, tensors: usize) -> Received {
         let image = || crate::ends::bytes_tensor("x", &[0]).expect("a tensor");
+        let tensors: Vec<_> = (0..tensors).map(|_| image()).collect();
         let traces = vec![StageTrace { stage, ..StageTrace::default() }];
-        Arrived { traces, tensors: (0..tensors).map(|_| image()).collect(), receive_time: Duration::ZERO }
+        let edge = Edge { from: stage, to: ORIGIN };
+        let key = DeliveryKey { request: RequestId([1; 16]), attempt: 1, edge };
+        let header = Header::of(key, PlanId([2; 16]), 1000, &traces, &tensors);
+        let [receive_time, decode_time] = [Duration::ZERO; 2];
+        Received { from: NodeId([3; 32]), header, traces, tensors, receive_time, decode_time }
     }
 
     #[test]

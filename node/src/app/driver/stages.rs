@@ -5,24 +5,24 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::control::{Prepare, Request, Response};
-use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign, StageTrace};
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN, Sign, StageTrace};
 use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::tensor::{Tensor, TensorSpec};
+use stormo_protocol::tensor::Tensor;
 use tokio::task::AbortHandle;
 
 use super::hosting::PartitionKey;
-use super::result::Arrived;
 use super::{Driver, Event};
 use crate::ends::{Described, Work, WorkError};
 use crate::engine::{Ran, RunError};
 use crate::flow::{Stage, StageAction, StageEvent, patience_ms};
 use crate::net::{
-    NetEvent, Offer, OutgoingFrame, Progress, Received, SignReader, SignWriter, Verdict, signs,
+    NetEvent, Offer, OutgoingFrame, Progress, Received, Sent, SignReader, SignWriter, Verdict, signs,
 };
 
 /// Stages under way at once, announced ones included.
@@ -180,7 +180,7 @@ impl Driver {
     }
 
     fn decide(&mut self, offer: Offer) {
-        let verdict = match self.accept(offer.from, &offer.header, &offer.specs) {
+        let verdict = match self.accept(offer.from, &offer.header, &offer.described) {
             Ok(signs) => Verdict::Take(signs),
             Err(reason) => Verdict::Refuse(reason),
         };
@@ -189,9 +189,14 @@ impl Driver {
     }
 
     /// Whether these tensors, from there, are wanted now.
-    fn accept(&mut self, from: NodeId, header: &Header, specs: &[TensorSpec]) -> Result<SignReader, Refusal> {
+    fn accept(
+        &mut self,
+        from: NodeId,
+        header: &Header,
+        described: &[Descriptor],
+    ) -> Result<SignReader, Refusal> {
         if header.key.edge.to == ORIGIN {
-            return self.accept_result(from, header, specs);
+            return self.accept_result(from, header, described);
         }
         let key = stage_key(header.key);
         let hosted = self.stages.get_mut(&key).ok_or(Refusal::UnknownPlan)?;
@@ -200,10 +205,10 @@ impl Driver {
         if header.plan != plan.id() || sender != from || header.key.edge != expected {
             return Err(Refusal::NotMyStage);
         }
+        let codec = plan.codec_of(expected);
         hosted.machine.may_arrive()?;
-        if !hosted.manifest.are_the_cut(hosted.blocks().start, specs.iter()) {
-            return Err(Refusal::WrongTensors);
-        }
+        let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().start)];
+        check_tensors(&hosted.manifest, &cut.tensors, codec, described)?;
         let (writer, reader) = signs();
         hosted.signs = Some(writer);
         self.on_stage(key, StageEvent::Offered);
@@ -212,15 +217,16 @@ impl Driver {
 
     /// Tensors that were accepted are here.
     pub(super) fn on_received(&mut self, received: Received) {
-        let Received { header, mut traces, tensors, receive_time, .. } = received;
-        if header.key.edge.to == ORIGIN {
-            return self.on_result(header, Arrived { traces, tensors, receive_time });
+        if received.header.key.edge.to == ORIGIN {
+            return self.on_result(received);
         }
+        let Received { header, mut traces, tensors, receive_time, decode_time, .. } = received;
         let key = stage_key(header.key);
         let received_ms = self.started.elapsed().as_secs_f64() * 1000.0;
         if let Some(hosted) = self.stages.get_mut(&key) {
-            let receive_us = u32::try_from(receive_time.as_micros()).unwrap_or(u32::MAX);
-            traces.push(StageTrace { stage: key.stage, receive_us, ..StageTrace::default() });
+            let [receive_us, decode_us] =
+                [receive_time, decode_time].map(|time| u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
+            traces.push(StageTrace { stage: key.stage, receive_us, decode_us, ..StageTrace::default() });
             hosted.traces = traces;
             hosted.input = tensors;
             hosted.received_ms = received_ms;
@@ -236,16 +242,16 @@ impl Driver {
 
     /// How a delivery of ours goes on: the input of a request, or the output of a stage.
     pub(super) fn on_delivery(&mut self, key: DeliveryKey, to: NodeId, progress: Progress) {
-        if let Progress::Taken(bytes, time) = progress
+        if let Progress::Taken(sent) = progress
             && to != self.own()
         {
-            self.links.transfer(to, bytes, time.as_micros() as f64);
+            self.links.transfer(to, sent.bytes, sent.transfer_time.as_micros() as f64);
         }
         if key.edge.from == ORIGIN {
             return self.on_input_delivery(key, progress);
         }
         let event = match progress {
-            Progress::Taken(..) => StageEvent::Taken(key.edge),
+            Progress::Taken(_) => StageEvent::Taken(key.edge),
             Progress::Passed => StageEvent::Passed(key.edge),
             Progress::Refused(stage, reason) => StageEvent::Refused(key.edge, stage, reason),
             Progress::Lost => StageEvent::Lost(key.edge),
@@ -378,10 +384,11 @@ impl Driver {
         let Some(hosted) = self.stages.get(&key) else { return };
         let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
         let remaining_ms = hosted.deadline_ms.saturating_sub(now_ms) as u32;
-        let plan = hosted.machine.plan().id();
+        let plan = hosted.machine.plan();
         let tensors = if edge.to == ORIGIN { &hosted.result } else { &hosted.output };
-        let header = Header::of(delivery, plan, remaining_ms, &hosted.traces, tensors);
-        let frame = OutgoingFrame { header, traces: hosted.traces.clone(), tensors: tensors.clone() };
+        let header = Header::of(delivery, plan.id(), remaining_ms, &hosted.traces, tensors);
+        let (traces, tensors, codec) = (hosted.traces.clone(), tensors.clone(), plan.codec_of(edge));
+        let frame = OutgoingFrame { header, traces, tensors, codec };
         let delivering = self.deliver(to, frame);
         if let (Some(hosted), Some(delivering)) = (self.stages.get_mut(&key), delivering) {
             hosted.delivering.push(delivering);
@@ -395,13 +402,14 @@ impl Driver {
             let patience = Duration::from_millis(patience_ms(round_trip_ms));
             return Some(self.parts.net.deliver(to, frame, patience).abort_handle());
         }
-        let OutgoingFrame { header, traces, tensors } = frame;
-        let specs: Vec<TensorSpec> = tensors.iter().map(|tensor| tensor.spec().clone()).collect();
+        let OutgoingFrame { header, traces, tensors, .. } = frame;
+        let described: Vec<Descriptor> = tensors.iter().map(Descriptor::raw).collect();
         let key = header.key;
-        match self.accept(to, &header, &specs) {
+        match self.accept(to, &header, &described) {
             Ok(signs) => {
                 let watching = self.watch_own_delivery(key, signs);
-                let received = Received { from: to, header, traces, tensors, receive_time: Duration::ZERO };
+                let [receive_time, decode_time] = [Duration::ZERO; 2];
+                let received = Received { from: to, header, traces, tensors, receive_time, decode_time };
                 self.on_received(received);
                 Some(watching)
             }
@@ -417,7 +425,7 @@ impl Driver {
         let (events, to) = (self.events.clone(), self.own());
         let tell = move |progress| Event::Net(NetEvent::Delivery { key, to, progress });
         tokio::spawn(async move {
-            let _ = events.send(tell(Progress::Taken(0, Duration::ZERO))).await;
+            let _ = events.send(tell(Progress::Taken(Sent::default()))).await;
             let last = loop {
                 match *signs.borrow_and_update() {
                     Sign::Passed => break Progress::Passed,
@@ -482,6 +490,23 @@ fn sender_of(plan: &Plan, stage: u16) -> (NodeId, Edge) {
         Some(before) => (before.node, Edge { from: stage - 1, to: stage }),
         None => (plan.origin, Edge { from: ORIGIN, to: stage }),
     }
+}
+
+/// Whether tensors are these of the manifest, coded as a plan says or more simply.
+///
+/// # Errors
+/// The reason to refuse with.
+pub(super) fn check_tensors(
+    manifest: &Manifest,
+    tensors: &[u32],
+    codec: Codec,
+    described: &[Descriptor],
+) -> Result<(), Refusal> {
+    if !manifest.are(tensors, described.iter().map(|descriptor| &descriptor.spec)) {
+        return Err(Refusal::WrongTensors);
+    }
+    let is_named = |descriptor: &Descriptor| codec.may_become(descriptor.codec);
+    if described.iter().all(is_named) { Ok(()) } else { Err(Refusal::WrongCodec) }
 }
 
 /// These tensors of the manifest, in this order: what the partition made, and what passed it by.

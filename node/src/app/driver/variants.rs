@@ -19,7 +19,7 @@ use crate::ends::Described;
 pub(super) struct Choice {
     pub id: VariantId,
     pub manifest: Arc<Described>,
-    /// Share of its answers that are right, if known.
+    /// Of its answers when nothing is lost between stages, if known.
     pub accuracy: Option<f64>,
 }
 
@@ -134,7 +134,8 @@ pub(super) fn accurate_enough(choices: Vec<Choice>, limits: PlanLimits) -> Resul
     let left: Vec<Choice> = choices.into_iter().filter(|choice| choice.accuracy_known() >= enough).collect();
     match closest {
         Some((model, variant, best)) if left.is_empty() => Err(CallError::Conflict(format!(
-            "no plan for `{model}` reaches an accuracy of {enough}: the closest is {best}, its variant `{variant}`; lower min_accuracy to {best}"
+            "no plan for `{model}` reaches an accuracy of {enough}: the closest is {best}, its variant `{variant}` \
+             with nothing lost on the way; lower min_accuracy to {best}"
         ))),
         _ => Ok(left),
     }

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use stormo_protocol::ids::{NodeId, ObjectId, RequestId};
-use stormo_protocol::model::{Block, Branch, Manifest, Region};
+use stormo_protocol::model::{Block, Branch, CodecFigures, Manifest, Region};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::state::{Deployment, Hosted, NodeRecord};
 
 use super::Driver;
 use super::variants::Choice;
 use crate::app::calls::CallError;
+use crate::app::planning::accuracy;
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    BlockView, BranchView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
+    BlockView, BranchView, CodecView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
     LoadingView, ModelView, ModelsView, NodeView, NodesView, PlanView, RegionView, RequestView,
     StageInputView, StageView, TensorView, TrafficView, VariantView,
 };
@@ -147,7 +148,7 @@ impl Driver {
         let count = plan.stages.len() as u16;
         let stages = plan.stages.iter().zip(&priced.stages).enumerate().map(|(index, (stage, cost))| {
             let input =
-                StageInputView { stage: (index as u16).checked_sub(1), slice: None, codec: "raw".into() };
+                StageInputView { stage: (index as u16).checked_sub(1), slice: None, codec: stage.codec };
             StageView {
                 id: index as u16,
                 node: stage.node,
@@ -165,6 +166,8 @@ impl Driver {
             from: (index as u16).checked_sub(1),
             to: (index as u16 != count).then_some(index as u16),
             bytes: edge.bytes,
+            codec: edge.codec,
+            loss: edge.loss,
             transfer_ms: edge.transfer_ms,
         });
         PlanView {
@@ -177,11 +180,12 @@ impl Driver {
             variant: choice.manifest.variant.clone(),
             stages: stages.collect(),
             edges: edges.collect(),
-            result_codec: "raw".into(),
+            result_codec: plan.result_codec,
             latency_ms: priced.latency_ms,
             period_ms: period_ms(plan, priced),
             energy_j: None,
-            accuracy: choice.accuracy,
+            accuracy: choice.accuracy.map(|of_variant| accuracy(of_variant, priced.loss)),
+            loss: priced.loss,
             bytes: priced.bytes,
             cold_ms: priced.cold_ms,
         }
@@ -223,10 +227,21 @@ fn block_view(manifest: &Manifest, block: &Block) -> BlockView {
     }
 }
 
-fn cut_view(manifest: &Manifest, tensors: &[u32]) -> CutView {
+fn codec_view(figures: &CodecFigures) -> CodecView {
+    CodecView {
+        codec: figures.codec,
+        bytes: figures.coded_bytes,
+        encode_ms: micros_to_ms(u64::from(figures.encode_us)),
+        decode_ms: micros_to_ms(u64::from(figures.decode_us)),
+        loss: figures.loss(),
+    }
+}
+
+fn cut_view(manifest: &Manifest, tensors: &[u32], codecs: &[CodecFigures]) -> CutView {
     let specs = || tensors.iter().map(|index| &manifest.tensors[*index as usize]);
     CutView {
         bytes: specs().map(|spec| spec.byte_length().unwrap_or(u64::MAX)).fold(0, u64::saturating_add),
+        codecs: codecs.iter().map(codec_view).collect(),
         tensors: specs().map(|spec| spec.name.clone()).collect(),
     }
 }
@@ -234,8 +249,8 @@ fn cut_view(manifest: &Manifest, tensors: &[u32]) -> CutView {
 fn region_view(manifest: &Manifest, region: &Region) -> RegionView {
     let branch = |branch: &Branch| BranchView {
         blocks: [branch.first, branch.end],
-        reads: cut_view(manifest, &branch.reads),
-        makes: cut_view(manifest, &manifest.made_by(branch.first..branch.end)),
+        reads: cut_view(manifest, &branch.reads, &[]),
+        makes: cut_view(manifest, &manifest.made_by(branch.first..branch.end), &[]),
     };
     RegionView { branches: region.branches.iter().map(branch).collect() }
 }
@@ -261,7 +276,7 @@ fn variant_view(choice: &Choice, seen: &mut BTreeSet<ObjectId>) -> VariantView {
 
 fn model_view(version: u64, choice: &Choice) -> ModelView {
     let manifest = &choice.manifest.manifest;
-    let cuts = manifest.cuts.iter().map(|cut| cut_view(manifest, &cut.tensors));
+    let cuts = manifest.cuts.iter().map(|cut| cut_view(manifest, &cut.tensors, &cut.codecs));
     ModelView {
         name: manifest.model.clone(),
         version,
@@ -274,6 +289,7 @@ fn model_view(version: u64, choice: &Choice) -> ModelView {
         blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
         regions: manifest.regions.iter().map(|region| region_view(manifest, region)).collect(),
+        loss_samples: manifest.loss_samples,
         batch_items_max: manifest.batch.as_ref().map(|batch| batch.items_max),
         inputs: manifest.inputs.iter().map(|index| tensor_view(manifest, *index)).collect(),
         outputs: manifest.outputs.iter().map(|index| tensor_view(manifest, *index)).collect(),

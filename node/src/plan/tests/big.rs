@@ -22,6 +22,8 @@ fn mesh(nodes: usize, memory_free_bytes: u64) -> Problem {
     };
     Problem {
         cut_bytes: vec![100_000; 11],
+        codings: vec![vec![]; 11],
+        loss_max: 0.0,
         block_weights_bytes: vec![10; 10],
         block_peak_bytes: vec![0; 10],
         nodes: (0..nodes).map(&mut machine).collect(),

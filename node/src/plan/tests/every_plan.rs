@@ -14,8 +14,10 @@ const SEEDS: std::ops::Range<u64> = 0..4_000;
 /// Whether the plain dynamic programme's plan asks too much of a node's memory.
 fn is_coupled(problem: &Problem) -> bool {
     let ranges = Ranges::new(problem);
-    let costs = Costs::new(problem, &ranges, choose(problem, &ranges, CANDIDATES_MAX));
-    Bounds::over_all(&costs).follow(&costs).is_some_and(|shape| problem.price(&shape).is_err())
+    let members = choose(problem, &ranges, CANDIDATES_MAX);
+    let costs = Costs::new(problem, &ranges, members, f64::INFINITY);
+    let stages = Bounds::over_all(&costs).follow(&costs);
+    stages.is_some_and(|stages| problem.price(&problem.lossless(stages)).is_err())
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Optima worked out by hand: three blocks on a device, an edge box and a cloud server.
 
+use stormo_protocol::codec::payload::Codec;
+
 use crate::plan::tests::{is_close, link, node, shape};
-use crate::plan::{Codec, EXPANSIONS_DEFAULT, Kind, Links, PlanShape, Problem, alternatives, best};
+use crate::plan::{Coding, EXPANSIONS_DEFAULT, Kind, Links, PlanShape, Problem, alternatives, best};
 
 const DEVICE: usize = 0;
 const EDGE: usize = 1;
@@ -17,6 +19,8 @@ fn problem() -> Problem {
     }
     Problem {
         cut_bytes: vec![1_000_000, 500_000, 100_000, 10_000],
+        codings: vec![vec![]; 4],
+        loss_max: 0.0,
         block_weights_bytes: vec![40; 3],
         block_peak_bytes: vec![0; 3],
         nodes: vec![node(&[10.0, 20.0, 30.0]), node(&[2.0, 4.0, 6.0]), node(&[1.0, 1.0, 1.0])],
@@ -73,17 +77,45 @@ fn a_wait_is_paid_once_per_stage() {
 #[test]
 fn a_codec_moves_the_cut_forward() {
     let mut problem = problem();
-    let codec = Codec { ratio: 0.25, encode_ms_per_byte: 2e-6, decode_ms_per_byte: 2e-6 };
-    for (from, to) in [(DEVICE, EDGE), (EDGE, DEVICE), (DEVICE, CLOUD), (CLOUD, DEVICE)] {
-        let plain = problem.links.get(from, to).unwrap();
-        problem.links.set(from, to, crate::plan::Link { codec: Some(codec), ..plain });
+    for (codings, bytes) in problem.codings.iter_mut().zip(&problem.cut_bytes) {
+        let half_ms = *bytes as f64 * 2e-6;
+        codings.push(Coding {
+            codec: Codec::ShuffleLz4,
+            bytes: bytes / 4,
+            encode_ms: half_ms,
+            decode_ms: half_ms,
+            loss: 0.0,
+        });
     }
-    assert_best(&problem, 34.24, Some(shape(&[(DEVICE, 0, 1), (EDGE, 1, 3)])));
+    let mut expected = shape(&[(DEVICE, 0, 1), (EDGE, 1, 3)]);
+    expected.codecs = vec![Codec::Raw, Codec::ShuffleLz4, Codec::ShuffleLz4];
+    assert_best(&problem, 34.24, Some(expected));
     let edges = best(&problem, EXPANSIONS_DEFAULT).unwrap().priced.edges;
-    assert_eq!(
-        edges.iter().map(|edge| (edge.is_coded, edge.bytes)).collect::<Vec<_>>(),
-        [(false, 0), (true, 125_000), (true, 2_500),]
-    );
+    assert_eq!(edges.iter().map(|edge| edge.bytes).collect::<Vec<_>>(), [0, 125_000, 2_500]);
+    // On an edge ten times slower at coding, the result goes home as it is: 1.8 instead of 1.62 ms.
+    problem.nodes[EDGE].encode_factor = 100.0;
+    let edges = best(&problem, EXPANSIONS_DEFAULT).unwrap().priced.edges;
+    assert_eq!(edges.last().map(|edge| (edge.codec, edge.bytes)), Some((Codec::Raw, 10_000)));
+}
+
+#[test]
+fn losses_are_bought_where_they_save_most() {
+    let mut problem = problem();
+    // A tenth of the bytes, at a loss that only one hop may take.
+    for (codings, bytes) in problem.codings.iter_mut().zip(&problem.cut_bytes) {
+        let (codec, bytes) = (Codec::Int8, bytes / 10);
+        codings.push(Coding { codec, bytes, encode_ms: 0.0, decode_ms: 0.0, loss: 0.01 });
+    }
+    assert_best(&problem, 46.8, None);
+    problem.loss_max = 0.01;
+    // All on the edge, the input coded: 9 in, 12 there, 1.8 home.
+    let mut expected = shape(&[(EDGE, 0, 3)]);
+    expected.codecs = vec![Codec::Int8, Codec::Raw];
+    let found = best(&problem, EXPANSIONS_DEFAULT).unwrap();
+    assert_eq!(found.priced.shape, expected);
+    assert!(is_close(found.priced.latency_ms, 22.8) && is_close(found.priced.loss, 0.01), "{found:?}");
+    problem.loss_max = 0.02;
+    assert_best(&problem, 22.08, None);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! How the optimum must move when the problem changes: better means never make it worse.
 
-use crate::plan::tests::{Numbers, is_close, random_link, random_node, random_problem};
-use crate::plan::{EXPANSIONS_DEFAULT, Links, Problem, best};
+use stormo_protocol::codec::payload::Codec;
+
+use crate::plan::tests::{Numbers, is_close, random_coding, random_link, random_node, random_problem};
+use crate::plan::{Coding, EXPANSIONS_DEFAULT, Links, Problem, best};
 
 const SEEDS: std::ops::Range<u64> = 10_000..11_500;
 
@@ -33,6 +35,15 @@ fn more_bandwidth_is_never_worse() {
             link.ms_per_byte /= 2.0;
             problem.links.set(from, to, link);
         }
+    });
+}
+
+#[test]
+fn one_more_coding_is_never_worse() {
+    assert_never_worse(|problem, numbers| {
+        let cut = numbers.below(problem.cut_bytes.len() as u64) as usize;
+        let coding = random_coding(numbers, problem.cut_bytes[cut]);
+        problem.codings[cut].extend(coding.map(|coding| Coding { codec: Codec::F16, ..coding }));
     });
 }
 
@@ -94,15 +105,15 @@ fn all_times_scaled_scale_the_optimum() {
                 *time_ms *= FACTOR;
             }
         }
+        for coding in after.codings.iter_mut().flatten() {
+            coding.encode_ms *= FACTOR;
+            coding.decode_ms *= FACTOR;
+        }
         for from in 0..after.nodes.len() {
             for to in 0..after.nodes.len() {
                 let Some(mut link) = after.links.get(from, to) else { continue };
                 link.latency_ms *= FACTOR;
                 link.ms_per_byte *= FACTOR;
-                if let Some(codec) = &mut link.codec {
-                    codec.encode_ms_per_byte *= FACTOR;
-                    codec.decode_ms_per_byte *= FACTOR;
-                }
                 after.links.set(from, to, link);
             }
         }

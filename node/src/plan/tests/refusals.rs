@@ -1,9 +1,12 @@
 //! What the planner refuses: problems that make no sense, plans that cannot run, and, when there
 //! is no plan, what it says binds.
 
+use stormo_protocol::codec::payload::Codec;
+
 use crate::plan::tests::{link, node, shape};
 use crate::plan::{
-    EXPANSIONS_DEFAULT, Infeasible, Links, LoadedRange, NoPlan, Problem, ProblemError, alternatives, best,
+    Coding, EXPANSIONS_DEFAULT, Infeasible, Links, LoadedRange, NoPlan, Problem, ProblemError, alternatives,
+    best,
 };
 
 /// Two blocks of 10 bytes on an origin and two others, all joined.
@@ -14,6 +17,8 @@ fn problem() -> Problem {
     }
     Problem {
         cut_bytes: vec![4; 3],
+        codings: vec![vec![]; 3],
+        loss_max: 0.0,
         block_weights_bytes: vec![10; 2],
         block_peak_bytes: vec![1; 2],
         nodes: vec![node(&[5.0, 5.0]), node(&[1.0, 1.0]), node(&[2.0, 2.0])],
@@ -26,12 +31,20 @@ fn problem() -> Problem {
 #[test]
 fn wrong_problems_are_named() {
     type Change = fn(&mut Problem);
-    let cases: [(Change, ProblemError); 8] = [
+    let cases: [(Change, ProblemError); 10] = [
         (|problem| problem.block_weights_bytes.clear(), ProblemError::BlockCount),
         (|problem| problem.nodes.clear(), ProblemError::NoNodes),
         (
             |problem| problem.cut_bytes.truncate(2),
             ProblemError::Length { what: "the list of cuts", found: 2, expected: 3 },
+        ),
+        (
+            |problem| problem.codings.truncate(2),
+            ProblemError::Length { what: "the list of codings", found: 2, expected: 3 },
+        ),
+        (
+            |problem| problem.codings[1].push(Coding { loss: -1.0, ..Coding::raw(4) }),
+            ProblemError::Number { what: "a coding's loss" },
         ),
         (
             |problem| problem.links = Links::new(2),
@@ -69,6 +82,15 @@ fn plans_that_cannot_run_are_refused() {
     assert_eq!(problem.price(&shape(&[(2, 0, 2)])), Err(Infeasible::Node { node: 2 }));
     let memory = Infeasible::Memory { node: 1, need_bytes: 21, free_bytes: 20 };
     assert_eq!(problem.price(&shape(&[(1, 0, 1), (1, 1, 2)])), Err(memory));
+    let mut coded = shape(&[(0, 0, 1), (1, 1, 2)]);
+    coded.codecs[1] = Codec::Int8;
+    assert_eq!(problem.price(&coded), Err(Infeasible::Codec { cut: 1 }));
+    problem.codings[0].push(Coding { codec: Codec::F16, ..Coding::raw(2) });
+    let mut unmoved = shape(&[(0, 0, 2)]);
+    unmoved.codecs[0] = Codec::F16;
+    assert_eq!(problem.price(&unmoved), Err(Infeasible::Codec { cut: 0 }));
+    unmoved.codecs.pop();
+    assert_eq!(problem.price(&unmoved), Err(Infeasible::Codec { cut: 2 }));
     problem.force_last = true;
     assert_eq!(problem.price(&shape(&[(0, 0, 1), (1, 1, 2)])), Err(Infeasible::Forced));
     problem.links = Links::new(3);

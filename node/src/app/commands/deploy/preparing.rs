@@ -9,15 +9,16 @@ use tokio::runtime::Runtime;
 
 use super::super::here;
 use super::super::local::{Progress, engine_here, read_card, read_file, read_model};
-use super::super::samples::{For, read_samples};
+use super::super::samples::{CALIBRATION_MAX, For, read_samples};
 use super::super::table::ms;
 use crate::app::cli::{DeployArgs, ModelFileArgs, QUANTISE_SEARCH_S, VariantArg};
 use crate::app::client::CommandError;
 use crate::card::Card;
-use crate::deploy::{Prepared, Source, SourceCard, interchangeable, prepare};
+use crate::deploy::{Prepared, SAMPLES_MAX, Source, SourceCard, interchangeable, prepare};
 use crate::engine::Engine;
 use crate::model::Graph;
 use crate::quantise::{self, Made};
+use crate::sample::Sample;
 
 /// Label of the model itself.
 const BASE: &str = "base";
@@ -105,14 +106,16 @@ impl Workshop<'_> {
         accuracy: Option<f64>,
     ) -> Result<Ready, CommandError> {
         let Self { args, progress, engine, runtime } = self;
-        let source = Source {
+        let mut source = Source {
             bytes,
             name: args.name.clone(),
             variant: label.to_owned(),
             level: args.ort_level.into(),
             shapes: self.shapes(),
             card: self.card_text()?.map(|text| self.source_card(text)).transpose()?,
+            samples: Vec::new(),
         };
+        source.samples = self.samples(&source.bytes, file, SAMPLES_MAX)?;
         let prepared =
             runtime.block_on(prepare(engine, source, &|step| progress.step(&format!("{label}: {step}"))));
         let prepared = prepared.map_err(|error| {
@@ -136,18 +139,21 @@ impl Workshop<'_> {
         Ok(SourceCard { text, sample })
     }
 
+    /// What a model is for, as far as a folder of it is given.
+    fn samples(&self, model: &[u8], file: &Path, count_max: usize) -> Result<Vec<Sample>, CommandError> {
+        let Some(folder) = &self.args.samples else { return Ok(Vec::new()) };
+        let graph = Graph::parse(model)
+            .map_err(|error| CommandError::Here(format!("`{}`: {error}", file.display())))?;
+        let card = self.card_text()?.as_deref().map(Card::parse).transpose().map_err(here)?;
+        let (inputs, shapes) = (graph.inputs(), &self.shapes());
+        read_samples(folder, &For { inputs, shapes, card: card.as_ref(), count_max })
+    }
+
     fn quantise(&self, model: &[u8]) -> Result<Made, CommandError> {
         let Self { args, progress, engine, runtime } = self;
         let file = &args.model.path;
-        let told = |error: &dyn std::fmt::Display| {
-            progress.end();
-            CommandError::Here(format!("--quantize, `{}`: {error}", file.display()))
-        };
+        let samples = self.samples(model, file, CALIBRATION_MAX)?;
         let card = self.card_text()?.as_deref().map(Card::parse).transpose().map_err(here)?;
-        let graph = Graph::parse(model).map_err(|error| told(&error))?;
-        let folder = args.samples.as_deref().ok_or_else(|| told(&"it needs --samples DIR"))?;
-        let wanted = For { inputs: graph.inputs(), shapes: &self.shapes(), card: card.as_ref() };
-        let samples = read_samples(folder, &wanted)?;
         let source = quantise::Source {
             model,
             card: card.as_ref(),
@@ -157,6 +163,9 @@ impl Workshop<'_> {
             search_max: Duration::from_secs(QUANTISE_SEARCH_S),
         };
         let say = |step: &str| progress.step(&format!("{INT8}: {step}"));
-        runtime.block_on(quantise::make(engine, &source, &say)).map_err(|error| told(&error))
+        runtime.block_on(quantise::make(engine, &source, &say)).map_err(|error| {
+            progress.end();
+            CommandError::Here(format!("--quantize, `{}`: {error}", file.display()))
+        })
     }
 }

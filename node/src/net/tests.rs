@@ -1,0 +1,112 @@
+//! What a peer that knows the mesh's key but not the rules gets: two networks in one process, one of them
+//! writing bytes by hand.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use stormo_protocol::codec::payload::{Codec, CodedTensor, Scratch};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign, preamble};
+use stormo_protocol::ids::{MeshKey, ObjectId, PlanId, RequestId};
+use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Identity, Net, NetConfig, NetEvent, ObjectSource, Verdict, frames, signs};
+
+/// Much longer than anything here takes.
+const SOON: Duration = Duration::from_secs(30);
+
+struct Nothing;
+
+impl ObjectSource for Nothing {
+    fn open(&self, _: ObjectId) -> Option<(File, u64)> {
+        None
+    }
+
+    fn outline(&self, _: ObjectId) -> Option<(u64, Vec<u8>)> {
+        None
+    }
+}
+
+async fn start(secret: u8) -> (Identity, Net, mpsc::Receiver<NetEvent>) {
+    let identity = Identity::from_secret(vec![secret; 32]).unwrap();
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+    let (mesh, objects) = (MeshKey([5; 32]), Arc::new(Nothing));
+    let (net, events) =
+        Net::start(NetConfig { identity: identity.clone(), mesh, listen, objects }).await.unwrap();
+    (identity, net, events)
+}
+
+async fn next<T>(events: &mut mpsc::Receiver<NetEvent>, wanted: impl Fn(NetEvent) -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = wanted(events.recv().await.unwrap()) {
+                return found;
+            }
+        }
+    };
+    timeout(SOON, found).await.unwrap()
+}
+
+/// Header and descriptions of a tensor in int8, and its payload.
+fn frame() -> (Header, Vec<u8>, Vec<u8>) {
+    let spec = TensorSpec { name: "x".into(), dtype: DType::F32, shape: vec![1, 1, 64] };
+    let numbers: Vec<f32> = (0..64).map(|index| index as f32).collect();
+    let tensor = Tensor::new(spec, TensorData::copied_from(bytemuck::cast_slice(&numbers))).unwrap();
+    let coded = [CodedTensor::encode(Codec::Int8, &tensor, &mut Scratch::default())];
+    assert_eq!((coded[0].codec(), coded[0].bytes().len()), (Codec::Int8, 72));
+    let key = DeliveryKey { request: RequestId([1; 16]), attempt: 1, edge: Edge { from: ORIGIN, to: 0 } };
+    let header = Header::of(key, PlanId([2; 16]), 10_000, &[], &[tensor]).coded(&coded);
+    (header, preamble(&[], &coded), coded[0].bytes().to_vec())
+}
+
+#[tokio::test]
+async fn a_wrong_coded_length_ends_the_stream_before_its_payload() {
+    let (receiver, receiving, mut offers) = start(1).await;
+    let (_, sending, mut events) = start(2).await;
+    let address = next(&mut offers, |event| match event {
+        NetEvent::Listening(address) => Some(address),
+        _ => None,
+    });
+    sending.dial(&address.await).await.unwrap();
+    next(&mut events, |event| matches!(event, NetEvent::Connected(_)).then_some(())).await;
+    let offered = |event| match event {
+        NetEvent::Offered(offer) => Some(offer),
+        _ => None,
+    };
+
+    // One byte more than int8 ever gives, in descriptor and header alike: they agree, and are refused.
+    let (mut header, mut described, payload) = frame();
+    described[5] += 1;
+    header.payload_bytes += 1;
+    let mut stream = sending.open(receiver.node(), &sending.protocols.frames).await.unwrap();
+    stream.write_all(&header.to_bytes()).await.unwrap();
+    stream.write_all(&described).await.unwrap();
+    stream.flush().await.unwrap();
+    // No sign of life comes, only the end.
+    let ended = timeout(SOON, stream.read(&mut [0; 1])).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    while let Ok(event) = offers.try_recv() {
+        assert!(offered(event).is_none(), "it was offered");
+    }
+
+    // The same with the true length is offered, taken, and decoded.
+    let (header, described, _) = frame();
+    let mut stream = sending.open(receiver.node(), &sending.protocols.frames).await.unwrap();
+    stream.write_all(&[&header.to_bytes()[..], &described, &payload].concat()).await.unwrap();
+    stream.flush().await.unwrap();
+    let offer = next(&mut offers, offered).await;
+    assert_eq!((offer.described[0].codec, offer.described[0].coded_bytes), (Codec::Int8, 72));
+    let (_writer, reader) = signs();
+    offer.verdict.send(Verdict::Take(reader)).unwrap();
+    let received = next(&mut offers, |event| match event {
+        NetEvent::Received(received) => Some(received),
+        _ => None,
+    });
+    assert_eq!(received.await.tensors[0].data().as_slice_of::<f32>().unwrap()[63], 63.0);
+    assert_eq!(timeout(SOON, frames::read_sign(&mut stream)).await.unwrap().unwrap(), Sign::Receiving(72));
+    assert_eq!(timeout(SOON, frames::read_sign(&mut stream)).await.unwrap().unwrap(), Sign::Taken);
+    drop(receiving);
+}
