@@ -153,11 +153,17 @@ pub async fn prepare(
     source: Source,
     progress: &dyn Fn(&str),
 ) -> Result<Prepared, PrepareError> {
-    let graph = Graph::parse(&source.bytes)?;
+    let mut graph = Graph::parse(&source.bytes)?;
     let card = source.card.as_ref().map(|card| Card::parse(&card.text)).transpose()?;
     let inputs = sample_inputs(&graph, &source.shapes)?;
     progress(&format!("read {} nodes; running once on a sample", graph.node_count()));
     let specs = probe(engine, &graph, &inputs, source.level).await?;
+    let of_two = of_two_items(engine, &graph, &inputs, &source, progress).await?;
+    let is_fixed = |name: &String, spec: &TensorSpec| {
+        of_two.as_ref().is_none_or(|of_two| of_two.get(name) == Some(spec))
+    };
+    let fixed = specs.iter().filter(|(name, spec)| is_fixed(name, spec));
+    graph.fix_shapes(&fixed.map(|(name, spec)| (name.clone(), spec.clone())).collect())?;
     // The ends take two of the blocks that a variant may have.
     let ends = if card.is_some() { 2 } else { 0 };
     let options = DivideOptions {
@@ -165,8 +171,8 @@ pub async fn prepare(
         keeps_outputs: card.as_ref().is_some_and(Card::gives_meaning),
     };
     let mut division = divide(&graph, &specs, &options)?;
-    if let Some(two) = two_items(&graph, &inputs, &source.shapes)? {
-        keep_batch(engine, &graph, &mut division, two, source.level, progress).await?;
+    if let Some(Err(tensor)) = of_two.map(|of_two| division.keep_batch(&of_two)) {
+        progress(&format!("one item at a time: `{tensor}` does not follow the batch axis"));
     }
     let (whole_us, outputs) = measure_whole(engine, &graph, &division, &inputs, source.level).await?;
     let mflops = engine::calibrate(engine).await?;
@@ -309,26 +315,21 @@ fn two_items(
     two.collect::<Result<_, _>>().map(Some)
 }
 
-/// Keeps the first axis open if everything at the cuts follows it; else says why not.
-async fn keep_batch(
+/// Element type and shape of every tensor where there are two items; `None` where there cannot be.
+async fn of_two_items(
     engine: &Engine,
     graph: &Graph,
-    division: &mut Division,
-    two: Vec<Tensor>,
-    level: OrtLevel,
+    inputs: &[Tensor],
+    source: &Source,
     progress: &dyn Fn(&str),
-) -> Result<(), PrepareError> {
+) -> Result<Option<HashMap<String, TensorSpec>>, PrepareError> {
+    let Some(two) = two_items(graph, inputs, &source.shapes)? else { return Ok(None) };
     progress("running once on two items, to keep the batch axis open");
-    match probe(engine, graph, &two, level).await {
-        Ok(specs) => {
-            if let Err(tensor) = division.keep_batch(&specs) {
-                progress(&format!("one item at a time: `{tensor}` does not follow the batch axis"));
-            }
-            Ok(())
-        }
+    match probe(engine, graph, &two, source.level).await {
+        Ok(specs) => Ok(Some(specs)),
         Err(PrepareError::Runtime(why)) => {
             progress(&format!("one item at a time: two are refused ({why})"));
-            Ok(())
+            Ok(None)
         }
         Err(other) => Err(other),
     }

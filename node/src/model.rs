@@ -12,6 +12,7 @@ mod envelope;
 mod error;
 mod external;
 mod extract;
+mod fixed;
 mod flops;
 mod graph;
 mod links;

@@ -26,7 +26,7 @@ use stormo_testnet::wait;
 const IMAGES: usize = 5;
 /// What a variant may cost in disk and transfer besides its own weights, as a share of the first one: its graph
 /// with the small weights, and the descriptions of both.
-const DESCRIPTION_MAX: f64 = 0.03;
+const DESCRIPTION_MAX: f64 = 0.02;
 
 /// What `stormo deploy --json` prints.
 #[derive(Debug, Deserialize)]

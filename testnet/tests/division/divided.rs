@@ -46,7 +46,7 @@ impl Divided {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let file = fs::read(&model.file).with_context(|| model.file.display().to_string())?;
         let started = Instant::now();
-        let graph = Graph::parse(&file)?;
+        let mut graph = Graph::parse(&file)?;
         let parsed = started.elapsed();
         let inputs = inputs(&graph, model)?;
         let given: Vec<Tensor> = inputs.values().cloned().collect();
@@ -59,9 +59,10 @@ impl Divided {
         });
         let tensors: Vec<TensorSpec> = tensors.collect();
         let specs = inputs.values().map(Tensor::spec).chain(&tensors);
-        let sizes = specs.map(|spec| (spec.name.clone(), spec.clone())).collect();
+        let sizes = specs.map(|spec| (spec.name.clone(), spec.clone())).collect::<HashMap<_, _>>();
         let open = (tensors.len() == count).then_some((open, tensors));
         let started = Instant::now();
+        graph.fix_shapes(&sizes)?;
         let division = divide(&graph, &sizes, &DivideOptions::default())?;
         trial::told(&format!(
             "{}: {} nodes parsed in {:.3} s, divided in {:.3} s{}",
