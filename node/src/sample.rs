@@ -1,12 +1,15 @@
 //! Inputs for running a model and for measuring it: real ones, and where there are none, made-up ones
-//! (noise for numbers, zeros for indices; the same bytes each time, so that two measurements do the same
-//! work).
+//! (noise for numbers, zeros for indices and as texts; the same bytes each time, so that two measurements do
+//! the same work).
 
 use crate::card::{Frame, PrepareError};
-use stormo_protocol::tensor::{BadTensor, DType, Tensor, TensorBuffer, TensorSpec};
+use stormo_protocol::tensor::{BadTensor, DType, Tensor, TensorBuffer, TensorData, TensorSpec};
 
 /// Largest sample, bytes; above this a shape is a mistake.
 const SAMPLE_BYTES_MAX: u64 = 1 << 30;
+
+/// A text that is also a number, for models that read one from it.
+const TEXT: &str = "0";
 
 /// One set of real inputs.
 #[derive(Debug, Clone)]
@@ -25,6 +28,10 @@ pub fn tensor(spec: TensorSpec) -> Result<Tensor, BadTensor> {
     let bytes = spec.byte_length()?;
     if bytes > SAMPLE_BYTES_MAX {
         return Err(BadTensor::Overflow(spec.shape));
+    }
+    if spec.dtype == DType::Text {
+        let texts = std::iter::repeat_n(TEXT, spec.elements()? as usize);
+        return Tensor::new(spec, TensorData::of_texts(texts)?);
     }
     let mut buffer = TensorBuffer::zeroed(bytes as usize);
     fill(spec.dtype, buffer.as_mut_bytes());
@@ -88,5 +95,7 @@ mod tests {
         assert_eq!(tensor(spec).unwrap(), sample);
         let indices = TensorSpec { name: "i".into(), dtype: DType::I64, shape: vec![3] };
         assert_eq!(tensor(indices).unwrap().data().as_bytes(), [0; 24]);
+        let words = TensorSpec { name: "w".into(), dtype: DType::Text, shape: vec![2] };
+        assert_eq!(tensor(words).unwrap().texts().unwrap().collect::<Vec<_>>(), ["0", "0"]);
     }
 }

@@ -27,6 +27,10 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const TENSOR_NAME_BYTES_MAX: usize = 512;
 /// Largest tensor rank.
 pub const RANK_MAX: usize = 8;
+/// Texts in one tensor: ONNX Runtime takes some hundred bytes for the shortest.
+pub const TEXTS_MAX: u64 = 1 << 18;
+/// All texts of one tensor with their lengths, bytes.
+pub const TEXTS_BYTES_MAX: u64 = 16 << 20;
 /// Tensors in one frame.
 pub const FRAME_TENSORS_MAX: usize = 64;
 /// Payload of one frame, bytes.

@@ -1,9 +1,13 @@
 //! Tensors: their description, and their bytes in memory that a session can read in place.
 
+mod texts;
+
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::texts::{BadTexts, Texts};
 use crate::limits::{RANK_MAX, TENSOR_NAME_BYTES_MAX};
 
 /// Element type of a tensor that may cross between nodes. A closed list; values are on the wire.
@@ -24,6 +28,8 @@ pub enum DType {
     I32 = 6,
     /// Signed 64-bit integer.
     I64 = 7,
+    /// A text: its length and as many bytes of UTF-8.
+    Text = 8,
     /// One byte, 0 or 1.
     Bool = 9,
     /// IEEE 754 half precision.
@@ -40,7 +46,7 @@ pub enum DType {
 
 impl DType {
     /// Every element type.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::F32,
         Self::U8,
         Self::I8,
@@ -48,6 +54,7 @@ impl DType {
         Self::I16,
         Self::I32,
         Self::I64,
+        Self::Text,
         Self::Bool,
         Self::F16,
         Self::F64,
@@ -61,13 +68,14 @@ impl DType {
         Self::ALL.into_iter().find(|dtype| *dtype as u8 == number)
     }
 
-    /// Bytes of one element.
-    pub fn bytes(self) -> u64 {
+    /// Bytes of one element; `None` for texts, each of which has its own length.
+    pub fn bytes(self) -> Option<u64> {
         match self {
-            Self::U8 | Self::I8 | Self::Bool => 1,
-            Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
-            Self::F32 | Self::I32 | Self::U32 => 4,
-            Self::F64 | Self::I64 | Self::U64 => 8,
+            Self::U8 | Self::I8 | Self::Bool => Some(1),
+            Self::U16 | Self::I16 | Self::F16 | Self::BF16 => Some(2),
+            Self::F32 | Self::I32 | Self::U32 => Some(4),
+            Self::F64 | Self::I64 | Self::U64 => Some(8),
+            Self::Text => None,
         }
     }
 
@@ -81,6 +89,7 @@ impl DType {
             Self::I16 => "INT16",
             Self::I32 => "INT32",
             Self::I64 => "INT64",
+            Self::Text => "BYTES",
             Self::Bool => "BOOL",
             Self::F16 => "FP16",
             Self::F64 => "FP64",
@@ -116,6 +125,9 @@ pub enum BadTensor {
         /// Bytes that came.
         got: u64,
     },
+    /// The data is not the texts that the description says, or they are too many.
+    #[error(transparent)]
+    Texts(#[from] BadTexts),
 }
 
 /// Name, element type and shape of a tensor.
@@ -141,21 +153,48 @@ impl TensorSpec {
         (is_alike && items > 0 && items.checked_mul(*one) == Some(*all)).then_some(items)
     }
 
-    /// Bytes of the raw data (row major, no padding).
+    /// Number of elements.
     ///
     /// # Errors
     /// When name or rank exceed [`limits`](crate::limits), or the product overflows.
-    pub fn byte_length(&self) -> Result<u64, BadTensor> {
+    pub fn elements(&self) -> Result<u64, BadTensor> {
         if self.name.len() > TENSOR_NAME_BYTES_MAX {
             return Err(BadTensor::Name(self.name.len()));
         }
         if self.shape.len() > RANK_MAX {
             return Err(BadTensor::Rank(self.shape.len()));
         }
-        self.shape
-            .iter()
-            .try_fold(self.dtype.bytes(), |bytes, dim| bytes.checked_mul(*dim))
-            .ok_or_else(|| BadTensor::Overflow(self.shape.clone()))
+        self.times_elements(1)
+    }
+
+    /// Bytes of the raw data (row major, no padding). Of texts, whose length only the data tells, what so many
+    /// usually take: enough to plan with, but memory is reserved by [`TensorSpec::byte_lengths`].
+    ///
+    /// # Errors
+    /// As [`TensorSpec::elements`], or when there are too many texts.
+    pub fn byte_length(&self) -> Result<u64, BadTensor> {
+        let lengths = self.byte_lengths()?;
+        if self.dtype == DType::Text {
+            return self.times_elements(texts::TEXT_BYTES_TYPICAL);
+        }
+        Ok(*lengths.start())
+    }
+
+    /// Bytes that the raw data may have: a single number, except for texts.
+    ///
+    /// # Errors
+    /// As [`TensorSpec::byte_length`].
+    pub fn byte_lengths(&self) -> Result<RangeInclusive<u64>, BadTensor> {
+        let elements = self.elements()?;
+        match self.dtype.bytes() {
+            Some(element_bytes) => self.times_elements(element_bytes).map(|bytes| bytes..=bytes),
+            None => Ok(texts::byte_lengths(elements)?),
+        }
+    }
+
+    fn times_elements(&self, factor: u64) -> Result<u64, BadTensor> {
+        let product = self.shape.iter().try_fold(factor, |product, dim| product.checked_mul(*dim));
+        product.ok_or_else(|| BadTensor::Overflow(self.shape.clone()))
     }
 }
 
@@ -258,8 +297,12 @@ impl Tensor {
     /// Joins description and data.
     ///
     /// # Errors
-    /// When the description is out of bounds or the data has another length.
+    /// When the description is out of bounds, the data has another length, or is not the texts it should be.
     pub fn new(spec: TensorSpec, data: TensorData) -> Result<Self, BadTensor> {
+        if spec.dtype == DType::Text {
+            texts::check(data.as_bytes(), spec.elements()?)?;
+            return Ok(Self { spec, data });
+        }
         let (expected, got) = (spec.byte_length()?, data.as_bytes().len() as u64);
         if expected != got {
             return Err(BadTensor::Length { expected, got });
@@ -291,6 +334,7 @@ pub fn total_bytes(tensors: &[Tensor]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::TEXTS_BYTES_MAX;
 
     fn spec(shape: &[u64]) -> TensorSpec {
         TensorSpec { name: "x".into(), dtype: DType::F32, shape: shape.to_vec() }
@@ -301,6 +345,15 @@ mod tests {
         assert_eq!(spec(&[2, 3]).byte_length(), Ok(24));
         assert_eq!(spec(&[]).byte_length(), Ok(4));
         assert_eq!(spec(&[0, 9]).byte_length(), Ok(0));
+    }
+
+    #[test]
+    fn texts_are_as_long_as_their_data_says() {
+        let texts = |shape: &[u64]| TensorSpec { dtype: DType::Text, ..spec(shape) };
+        assert_eq!(texts(&[2, 3]).byte_lengths(), Ok(24..=TEXTS_BYTES_MAX));
+        assert_eq!(texts(&[0, 3]).byte_lengths(), Ok(0..=0));
+        assert_eq!(texts(&[2, 3]).byte_length(), Ok(6 * texts::TEXT_BYTES_TYPICAL));
+        assert_eq!(texts(&[1 << 40]).byte_length(), Err(BadTexts::Many(1 << 40).into()));
     }
 
     #[test]

@@ -22,7 +22,7 @@ const CARDS: [&str; 9] = [
 const FRAME: Frame = Frame { image_px: [8, 8], input_px: [8, 8], scale: [1.0, 1.0], offset_px: [0.0, 0.0] };
 
 fn scores(name: &str, dtype: DType, bytes: &[u8]) -> Tensor {
-    let shape = vec![1, bytes.len() as u64 / dtype.bytes()];
+    let shape = vec![1, bytes.len() as u64 / dtype.bytes().unwrap()];
     Tensor::new(TensorSpec { name: name.into(), dtype, shape }, TensorData::copied_from(bytes)).unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use stormo_protocol::codec::payload::{Codec, CodedTensor, Scratch};
 use stormo_protocol::model::{CodecFigures, Manifest};
-use stormo_protocol::tensor::{Tensor, total_bytes};
+use stormo_protocol::tensor::{DType, Tensor, total_bytes};
 
 use super::PrepareError;
 use super::divided::{Divided, Tensors, run};
@@ -50,9 +50,9 @@ pub(super) async fn measure(
     let tensors = run(&open, inputs).await?;
     let mut scratch = Scratch::default();
     let of_cut = |cut: &u16| {
-        let crossing: Vec<Tensor> =
-            divided.manifest.cut_specs(*cut).filter_map(|spec| tensors.get(&spec.name).cloned()).collect();
-        // What is not there goes along uncoded: the place of the image, a few bytes.
+        let numbers = divided.manifest.cut_specs(*cut).filter(|spec| spec.dtype != DType::Text);
+        let crossing: Vec<Tensor> = numbers.filter_map(|spec| tensors.get(&spec.name).cloned()).collect();
+        // What is not there goes along uncoded: texts, and the place of the image, a few bytes.
         let beside_bytes = divided.manifest.cut_bytes(*cut).saturating_sub(total_bytes(&crossing));
         figures(&crossing, beside_bytes, &mut scratch)
     };
@@ -105,7 +105,7 @@ fn micros_since(started: Instant) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stormo_protocol::tensor::{DType, TensorData, TensorSpec};
+    use stormo_protocol::tensor::{TensorData, TensorSpec};
 
     fn tensor(numbers: &[f32]) -> Tensor {
         let spec =

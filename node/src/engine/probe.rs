@@ -18,7 +18,7 @@ use super::{Engine, memory};
 pub enum Probed {
     /// A tensor that may cross between nodes.
     Tensor(TensorSpec),
-    /// Something else, in words: a sequence, strings, a name or rank beyond the limits.
+    /// Something else, in words: a sequence, complex numbers, a name or rank beyond the limits.
     Unsupported(String),
 }
 

@@ -119,6 +119,11 @@ async fn every_element_type_passes_unchanged() {
             let length = x.byte_length().unwrap() as usize;
             let bytes: Vec<u8> = match dtype {
                 DType::Bool => (0..length).map(|index| index as u8 % 2).collect(),
+                DType::Text => {
+                    let texts = ["", "some words", "日本語", "\n", "é", "1"];
+                    let texts = texts.into_iter().take(x.elements().unwrap() as usize);
+                    TensorData::of_texts(texts).unwrap().as_bytes().to_vec()
+                }
                 _ => (0..length).map(|index| (index as u8).wrapping_mul(37)).collect(),
             };
             let ran = partition.run(vec![tensor(&x, &bytes)]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Tensors as ONNX Runtime's values and back: both are read where they are.
+//! Tensors as ONNX Runtime's values and back: numbers are read where they are, texts are copied.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ pub(super) enum ValueError {
     Refused { name: String, text: String },
 }
 
-/// Calls a generic function with the Rust type of an element type.
+/// Calls a generic function with the Rust type of an element type; does something else with texts.
 macro_rules! with_element {
-    ($dtype:expr, $call:ident ( $($argument:expr),* )) => {
+    ($dtype:expr, $call:ident ( $($argument:expr),* ), texts: $texts:expr) => {
         match $dtype {
             DType::F32 => $call::<f32>($($argument),*),
             DType::F64 => $call::<f64>($($argument),*),
@@ -43,12 +43,13 @@ macro_rules! with_element {
             DType::I32 => $call::<i32>($($argument),*),
             DType::I64 => $call::<i64>($($argument),*),
             DType::Bool => $call::<bool>($($argument),*),
+            DType::Text => $texts,
         }
     };
 }
 
-/// What an element type of ONNX Runtime is here; `None` for those that never cross (strings, complex
-/// numbers, packed 4-bit numbers and the like).
+/// What an element type of ONNX Runtime is here; `None` for those that never cross (complex numbers,
+/// packed 4-bit numbers and the like).
 pub(super) fn dtype_of(element: TensorElementType) -> Option<DType> {
     Some(match element {
         TensorElementType::Float32 => DType::F32,
@@ -64,34 +65,45 @@ pub(super) fn dtype_of(element: TensorElementType) -> Option<DType> {
         TensorElementType::Int32 => DType::I32,
         TensorElementType::Int64 => DType::I64,
         TensorElementType::Bool => DType::Bool,
+        TensorElementType::String => DType::Text,
         _ => return None,
     })
 }
 
-/// A view of a tensor's bytes that a session reads in place.
+/// A view of a tensor's bytes that a session reads in place, or its own copy of the texts.
 pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>, ValueError> {
-    with_element!(tensor.spec().dtype, view(tensor))
+    with_element!(tensor.spec().dtype, view(tensor), texts: copied(tensor))
 }
 
 fn view<T>(tensor: &Tensor) -> Result<SessionInputValue<'_>, ValueError>
 where
     T: bytemuck::CheckedBitPattern + PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static,
 {
-    let name = || tensor.spec().name.clone();
     // Length and alignment fit by construction of `Tensor`, so only a boolean can be wrong here.
     let elements: &[T] = bytemuck::checked::try_cast_slice(tensor.data().as_bytes())
-        .map_err(|_| ValueError::NoBoolean(name()))?;
-    let shape: Vec<i64> = tensor
-        .spec()
-        .shape
-        .iter()
-        .map(|dimension| i64::try_from(*dimension))
-        .collect::<Result<_, _>>()
-        .map_err(|error| ValueError::Refused { name: name(), text: error.to_string() })?;
-    match TensorRef::from_array_view((shape, elements)) {
+        .map_err(|_| ValueError::NoBoolean(tensor.spec().name.clone()))?;
+    match TensorRef::from_array_view((dimensions(tensor.spec())?, elements)) {
         Ok(value) => Ok(value.into()),
-        Err(error) => Err(ValueError::Refused { name: name(), text: bounded(error.message()) }),
+        Err(error) => Err(refused(&tensor.spec().name, &error)),
     }
+}
+
+fn copied(tensor: &Tensor) -> Result<SessionInputValue<'_>, ValueError> {
+    let texts: Vec<String> = tensor.texts().into_iter().flatten().map(str::to_owned).collect();
+    match ort::value::Tensor::from_string_array((dimensions(tensor.spec())?, texts.as_slice())) {
+        Ok(value) => Ok(value.into()),
+        Err(error) => Err(refused(&tensor.spec().name, &error)),
+    }
+}
+
+fn dimensions(spec: &TensorSpec) -> Result<Vec<i64>, ValueError> {
+    let dimensions = spec.shape.iter().map(|dimension| i64::try_from(*dimension));
+    let fit: Result<_, _> = dimensions.collect();
+    fit.map_err(|error| ValueError::Refused { name: spec.name.clone(), text: error.to_string() })
+}
+
+fn refused(name: &str, error: &ort::Error) -> ValueError {
+    ValueError::Refused { name: name.into(), text: bounded(error.message()) }
 }
 
 /// Name, element type and shape of what a session gave.
@@ -110,15 +122,30 @@ pub(super) fn spec_of(name: &str, value: &DynValue) -> Result<TensorSpec, ValueE
     }
 }
 
-/// What a session gave for these inputs, in the memory that it was written to. That memory belongs to
-/// the value alone, except where a model passes an input on: then it is the caller's, and copied.
+/// What a session gave for these inputs.
 pub(super) fn tensor_of(name: &str, value: DynValue, inputs: &[Tensor]) -> Result<Tensor, ValueError> {
     let spec = spec_of(name, &value)?;
-    let written = with_element!(spec.dtype, written(name, value))?;
-    let is_input = inputs.iter().any(|input| overlap(input.data().as_bytes(), (*written).as_ref()));
-    let data =
-        if is_input { TensorData::copied_from((*written).as_ref()) } else { TensorData::shared(written) };
+    let data = with_element!(spec.dtype, in_place(name, value, inputs), texts: texts_of(name, &value))?;
     Tensor::new(spec, data).map_err(|source| ValueError::OutOfBounds { name: name.into(), source })
+}
+
+fn texts_of(name: &str, value: &DynValue) -> Result<TensorData, ValueError> {
+    let (_, texts) = value.try_extract_strings().map_err(|error| refused(name, &error))?;
+    let data = TensorData::of_texts(texts.iter().map(String::as_str));
+    data.map_err(|source| ValueError::OutOfBounds { name: name.into(), source })
+}
+
+/// The numbers in the memory that they were written to. That memory belongs to the value alone, except where
+/// a model passes an input on: then it is the caller's, and copied.
+fn in_place<T>(name: &str, value: DynValue, inputs: &[Tensor]) -> Result<TensorData, ValueError>
+where
+    T: bytemuck::NoUninit + PrimitiveTensorElementType + Send + Sync + std::fmt::Debug + 'static,
+{
+    let value = value.downcast::<TensorValueType<T>>().map_err(|error| refused(name, &error))?;
+    let written = Arc::new(Written(value));
+    let bytes = (*written).as_ref();
+    let is_input = inputs.iter().any(|input| overlap(input.data().as_bytes(), bytes));
+    Ok(if is_input { TensorData::copied_from(bytes) } else { TensorData::shared(written) })
 }
 
 fn overlap(one: &[u8], other: &[u8]) -> bool {
@@ -137,16 +164,6 @@ where
 {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(self.0.extract_tensor().1)
-    }
-}
-
-fn written<T>(name: &str, value: DynValue) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>, ValueError>
-where
-    T: bytemuck::NoUninit + PrimitiveTensorElementType + Send + Sync + std::fmt::Debug + 'static,
-{
-    match value.downcast::<TensorValueType<T>>() {
-        Ok(value) => Ok(Arc::new(Written(value))),
-        Err(error) => Err(ValueError::Refused { name: name.into(), text: bounded(error.message()) }),
     }
 }
 

@@ -11,6 +11,9 @@ use super::error::ModelError;
 use super::links::Links;
 use super::messages::{GraphProto, NodeProto, TensorProto};
 
+/// Bytes of an element where a node does not say which: zeros of single precision.
+const FLOAT_BYTES: u64 = 4;
+
 /// Tensor -> bytes; 0 for what is no constant.
 pub(super) fn constant_bytes(proto: &GraphProto, links: &Links) -> Vec<u64> {
     let sparse = proto.sparse_initializer.iter().map(|sparse| &*sparse.values);
@@ -56,7 +59,7 @@ fn made_bytes<'a>(node: &NodeProto, stored: impl Fn(&str) -> Option<&'a TensorPr
         "ConstantOfShape" => {
             let shape = data::integers(stored(node.input.first()?)?)?;
             let element = value_of(node).and_then(|value| data::dtype_of(value.data_type()));
-            let element_bytes = element.unwrap_or(DType::F32).bytes();
+            let element_bytes = element.and_then(DType::bytes).unwrap_or(FLOAT_BYTES);
             let dims = shape.iter().map(|dim| u64::try_from(*dim).unwrap_or(0));
             Some(dims.fold(element_bytes, u64::saturating_mul))
         }

@@ -129,9 +129,10 @@ pub(super) fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
     }
 }
 
-/// Name, element type and shape, when the tensor can be an object of the pool.
+/// Name, element type and shape, when the tensor can be an object of the pool. Texts cannot: ONNX Runtime
+/// reads none from external data.
 pub(super) fn spec_of(tensor: &TensorProto) -> Option<TensorSpec> {
-    let dtype = dtype_of(tensor.data_type())?;
+    let dtype = dtype_of(tensor.data_type()).filter(|dtype| *dtype != DType::Text)?;
     let shape: Option<Vec<u64>> = tensor.dims.iter().map(|dim| u64::try_from(*dim).ok()).collect();
     let spec = TensorSpec {
         name: tensor.name().to_owned(),
@@ -160,6 +161,8 @@ pub(super) fn raw_bytes(tensor: &TensorProto, dtype: DType) -> Vec<u8> {
         DType::U16 | DType::I16 | DType::F16 | DType::BF16 => {
             ints.iter().flat_map(|value| (*value as u16).to_le_bytes()).collect()
         }
+        // They have no `spec_of`.
+        DType::Text => Vec::new(),
     }
 }
 

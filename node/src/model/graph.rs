@@ -24,10 +24,8 @@ const IR_VERSION_MIN: i64 = 4;
 /// and sent once for all variants. At the design's 64 KiB a second variant of digits with 10.4 % of the
 /// weights its own cost 23 % of the first, at 16 KiB 12.7 %, so 11.9 %.
 pub(super) const INLINE_BYTES_MAX: u64 = 4 << 10;
-/// ONNX's number for texts.
-const STRING: i32 = 8;
 /// Results of these are no tensors, so a probe cannot ask for them.
-const MAKES_NO_TENSOR: [&str; 9] = [
+const MAKES_NO_TENSOR: [&str; 8] = [
     "Optional",
     "SequenceConstruct",
     "SequenceEmpty",
@@ -35,7 +33,6 @@ const MAKES_NO_TENSOR: [&str; 9] = [
     "SequenceInsert",
     "SequenceMap",
     "SplitToSequence",
-    "StringSplit",
     "ZipMap",
 ];
 
@@ -225,10 +222,8 @@ fn declaration(info: &ValueInfoProto) -> Result<InputDecl, ModelError> {
     else {
         return Err(unsupported("a sequence, map, optional or sparse value"));
     };
-    let dtype = data::dtype_of(tensor.elem_type()).ok_or_else(|| match tensor.elem_type() {
-        STRING => unsupported("a tensor of strings"),
-        other => unsupported(&format!("of element type {other}")),
-    })?;
+    let dtype = data::dtype_of(tensor.elem_type())
+        .ok_or_else(|| unsupported(&format!("of element type {}", tensor.elem_type())))?;
     let dims = tensor.shape.as_ref().map(|shape| {
         let size = |value: &Option<Value>| match value {
             Some(Value::DimValue(size)) => u64::try_from(*size).ok(),

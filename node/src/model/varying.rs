@@ -6,7 +6,8 @@ use super::messages::tensor_shape_proto::dimension::Value;
 use super::messages::{GraphProto, NodeProto, ValueInfoProto};
 
 /// How many results these make depends on what they find (ONNX operator documentation).
-const COUNTS_WHAT_IT_FINDS: [&str; 5] = ["Compress", "Loop", "NonMaxSuppression", "NonZero", "Unique"];
+const COUNTS_WHAT_IT_FINDS: [&str; 7] =
+    ["Compress", "Loop", "NonMaxSuppression", "NonZero", "StringSplit", "Tokenizer", "Unique"];
 
 /// Positions of the inputs whose values decide the shape of the output (ONNX operator documentation).
 fn shape_operands(op_type: &str) -> &'static [usize] {
@@ -39,7 +40,7 @@ pub(super) fn varying_shapes(graph: &GraphProto, links: &Links) -> Vec<bool> {
         } else {
             let by_operand = shape_operands(node.op_type()).iter().any(operand_varies);
             let by_branch = node.op_type() == "If" && operand_varies(&0) && !branches_agree(node);
-            let found = COUNTS_WHAT_IT_FINDS.contains(&node.op_type());
+            let found = COUNTS_WHAT_IT_FINDS.contains(&node.op_type()) || leaves_words_out(node);
             // A node without readings that is not free is a random one.
             (
                 found || by_branch || by_operand || any(&shapes),
@@ -52,6 +53,12 @@ pub(super) fn varying_shapes(graph: &GraphProto, links: &Links) -> Vec<bool> {
         }
     }
     shapes
+}
+
+/// Whether it gives only those of its texts that are not among the words it is told to leave out.
+fn leaves_words_out(node: &NodeProto) -> bool {
+    let stopwords = node.attribute.iter().find(|attribute| attribute.name() == "stopwords");
+    node.op_type() == "StringNormalizer" && stopwords.is_some_and(|words| !words.strings.is_empty())
 }
 
 /// Whether all branches of an `If` declare the same fixed shapes.

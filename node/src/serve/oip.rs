@@ -17,8 +17,7 @@ use crate::app::calls::{Answer, Call, CallError, InferOptions, PlanLimits};
 use crate::ends::bytes_tensor;
 use crate::serve::json::TensorView;
 
-/// The protocol's type of texts and images: each element is its length (u32, little-endian) and as many
-/// bytes.
+/// The protocol's type of texts and of images.
 const BYTES: &str = "BYTES";
 /// Length of the JSON before binary tensors.
 const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -206,8 +205,9 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Parsed, CallError> {
     let parsed: InferBody =
         serde_json::from_slice(head).map_err(|error| bad(format!("the request is malformed: {error}")))?;
     let mut inputs = Vec::with_capacity(parsed.inputs.len());
+    let is_only = parsed.inputs.len() == 1;
     for input in parsed.inputs {
-        inputs.push(read_input(input, &mut binary)?);
+        inputs.push(read_input(input, is_only, &mut binary)?);
     }
     if !binary.is_empty() {
         return Err(bad(format!("{} bytes follow the last input's data", binary.len())));
@@ -217,12 +217,9 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Parsed, CallError> {
     Ok(Parsed { id: parsed.id, inputs, options, outputs: parsed.outputs, binary_output })
 }
 
-fn read_input(input: InputBody, binary: &mut &[u8]) -> Result<Tensor, CallError> {
+fn read_input(input: InputBody, is_only: bool, binary: &mut &[u8]) -> Result<Tensor, CallError> {
     let InputBody { name, shape, datatype, parameters, data } = input;
     match (parameters.get("binary_data_size"), data) {
-        (None, Some(_)) if datatype == BYTES => Err(bad(format!(
-            "input `{name}`: BYTES must be sent as binary data (an image does not fit into JSON text)"
-        ))),
         (Some(size), None) => {
             let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
             let size = size.ok_or_else(|| bad(format!("input `{name}`: binary_data_size is no number")))?;
@@ -233,10 +230,9 @@ fn read_input(input: InputBody, binary: &mut &[u8]) -> Result<Tensor, CallError>
                 ))
             })?;
             *binary = rest;
-            if datatype == BYTES {
-                return read_image(&name, &shape, own);
-            }
-            read_binary(name, &datatype, shape, own)
+            let may_be_image = is_only && datatype == BYTES;
+            read_binary(name, &datatype, shape.clone(), own)
+                .or_else(|error| may_be_image.then(|| read_image(&shape, own)).flatten().ok_or(error))
         }
         (None, Some(data)) => read_json(name, &datatype, shape, &data),
         (Some(_), Some(_)) => Err(bad(format!("input `{name}` has both `data` and binary data"))),
@@ -244,18 +240,12 @@ fn read_input(input: InputBody, binary: &mut &[u8]) -> Result<Tensor, CallError>
     }
 }
 
-/// An encoded image: one element of BYTES, whatever the input is called.
-fn read_image(name: &str, shape: &[u64], own: &[u8]) -> Result<Tensor, CallError> {
-    let element = own.split_first_chunk::<4>().filter(|(length, image)| {
-        u32::from_le_bytes(**length) as usize == image.len()
-            && shape.iter().try_fold(1u64, |count, dim| count.checked_mul(*dim)) == Some(1)
-    });
-    let (_, image) = element.ok_or_else(|| {
-        bad(format!(
-            "input `{name}`: one image is wanted, as one element of BYTES: its length (4 bytes), then it"
-        ))
-    })?;
-    bytes_tensor(ENCODED_IMAGE, image).ok_or_else(|| bad(format!("input `{name}` is too long")))
+/// One element of BYTES as an encoded image, whatever the input is called. No JPEG or PNG is a text.
+fn read_image(shape: &[u64], own: &[u8]) -> Option<Tensor> {
+    let (length, image) = own.split_first_chunk()?;
+    let is_one = u32::from_le_bytes(*length) as usize == image.len()
+        && shape.iter().try_fold(1u64, |count, dim| count.checked_mul(*dim)) == Some(1);
+    is_one.then(|| bytes_tensor(ENCODED_IMAGE, image)).flatten()
 }
 
 fn flag(parameters: &Map<String, Value>, name: &str) -> Result<Option<bool>, CallError> {

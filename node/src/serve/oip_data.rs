@@ -1,4 +1,4 @@
-//! Tensors as the Open Inference Protocol writes them: numbers in JSON, or raw little-endian bytes.
+//! Tensors as the Open Inference Protocol writes them: numbers and texts in JSON, or their raw bytes.
 
 use half::{bf16, f16};
 use serde::{Serialize, Serializer};
@@ -31,7 +31,7 @@ pub(super) fn read_binary(
     Tensor::new(spec, TensorData::copied_from(bytes)).map_err(|error| bad(format!("input `{name}`: {error}")))
 }
 
-/// A tensor from numbers, flat or nested.
+/// A tensor from numbers or texts, flat or nested.
 pub(super) fn read_json(
     name: String,
     datatype: &str,
@@ -41,7 +41,7 @@ pub(super) fn read_json(
     let spec = spec(name, datatype, shape)?;
     let name = spec.name.clone();
     let wrong = |what: String| bad(format!("input `{name}`: {what}"));
-    let expected = spec.byte_length().map_err(|error| wrong(error.to_string()))? / spec.dtype.bytes();
+    let expected = spec.elements().map_err(|error| wrong(error.to_string()))?;
     let mut values = Vec::new();
     flatten(data, &mut values);
     if values.len() as u64 != expected {
@@ -51,13 +51,23 @@ pub(super) fn read_json(
             spec.shape
         )));
     }
-    let width = spec.dtype.bytes() as usize;
-    let mut buffer = TensorBuffer::zeroed(values.len() * width);
-    for (to, value) in buffer.as_mut_bytes().chunks_exact_mut(width).zip(values) {
-        write_value(spec.dtype, value, to)
-            .ok_or_else(|| wrong(format!("{value} is no {}", spec.dtype.oip_name())))?;
-    }
-    Tensor::new(spec, buffer.freeze()).map_err(|error| wrong(error.to_string()))
+    let no = |value: &Value| wrong(format!("{value} is no {}", spec.dtype.oip_name()));
+    let data = match spec.dtype.bytes() {
+        Some(element_bytes) => {
+            let element_bytes = element_bytes as usize;
+            let mut buffer = TensorBuffer::zeroed(values.len() * element_bytes);
+            for (to, value) in buffer.as_mut_bytes().chunks_exact_mut(element_bytes).zip(values) {
+                write_value(spec.dtype, value, to).ok_or_else(|| no(value))?;
+            }
+            buffer.freeze()
+        }
+        None => {
+            let texts = values.into_iter().map(|value| value.as_str().ok_or_else(|| no(value)));
+            let texts: Vec<&str> = texts.collect::<Result<_, _>>()?;
+            TensorData::of_texts(texts).map_err(|error| wrong(error.to_string()))?
+        }
+    };
+    Tensor::new(spec, data).map_err(|error| wrong(error.to_string()))
 }
 
 /// The JSON reader bounds the depth of nesting.
@@ -87,10 +97,11 @@ fn write_value(dtype: DType, value: &Value, to: &mut [u8]) -> Option<()> {
         DType::U32 => put(to, u32::try_from(value.as_u64()?).ok()?.to_le_bytes()),
         DType::U64 => put(to, value.as_u64()?.to_le_bytes()),
         DType::Bool => put(to, [u8::from(value.as_bool().or_else(|| value.as_u64().map(|bit| bit != 0))?)]),
+        DType::Text => None,
     }
 }
 
-/// A tensor's numbers, flat. Not-a-number and infinity are `null`, as JSON has neither.
+/// A tensor's numbers or texts, flat. Not-a-number and infinity are `null`, as JSON has neither.
 pub(super) struct OutputData<'a>(pub(super) &'a Tensor);
 
 impl Serialize for OutputData<'_> {
@@ -119,6 +130,7 @@ impl Serialize for OutputData<'_> {
             DType::U32 => numbers!(u32),
             DType::U64 => numbers!(u64),
             DType::Bool => to.collect_seq(bytes.iter().map(|byte| *byte != 0)),
+            DType::Text => to.collect_seq(self.0.texts().into_iter().flatten()),
         }
     }
 }
@@ -131,7 +143,11 @@ mod tests {
     #[test]
     fn every_type_comes_back_from_json() {
         for dtype in DType::ALL {
-            let data = if dtype == DType::Bool { json!([true, false]) } else { json!([[1], [0]]) };
+            let data = match dtype {
+                DType::Bool => json!([true, false]),
+                DType::Text => json!([["one"], ["\"é\n"]]),
+                _ => json!([[1], [0]]),
+            };
             let tensor = read_json("x".into(), dtype.oip_name(), vec![2, 1], &data).unwrap();
             let back = serde_json::to_value(OutputData(&tensor)).unwrap();
             let again = read_json("x".into(), dtype.oip_name(), vec![2, 1], &back).unwrap();
@@ -155,7 +171,11 @@ mod tests {
             (read_json("x".into(), "INT8", vec![1], &json!([300])), "300 is no INT8"),
             (read_json("x".into(), "FP32", vec![2], &json!([1])), "1 values were given, shape [2] has 2"),
             (read_json("x".into(), "FP32", vec![1], &json!(["a"])), "\"a\" is no FP32"),
-            (read_json("x".into(), "BYTES", vec![1], &json!(["a"])), "`BYTES` is not supported"),
+            (read_json("x".into(), "BYTES", vec![1], &json!([1])), "1 is no BYTES"),
+            (read_json("x".into(), "BYTES", vec![2], &json!(["a"])), "1 values were given, shape [2] has 2"),
+            (read_json("x".into(), "BYTES", vec![1], &json!(["a\u{0}b"])), "text 0 has a zero byte in it"),
+            (read_json("x".into(), "TEXT", vec![1], &json!(["a"])), "`TEXT` is not supported"),
+            (read_binary("x".into(), "BYTES", vec![1], b"\x02\0\0\0a"), "ends before text 0 does"),
             (read_json("x".into(), "FP32", vec![u64::MAX, 8], &json!([1])), "more bytes than any machine"),
             (read_binary("x".into(), "FP32", vec![2], &[0; 4]), "4 bytes of data"),
         ];

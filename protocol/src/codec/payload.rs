@@ -97,9 +97,11 @@ impl Codec {
     }
 
     /// Whether a payload of this tensor may be coded so: those that round take single precision only, and
-    /// no tensor that is so small that it may be a place or a size.
+    /// no tensor that is so small that it may be a place or a size. Texts go as they are, since their length
+    /// could not be told before they are decoded.
     pub fn applies_to(self, spec: &TensorSpec) -> bool {
-        self.is_lossless()
+        self == Self::Raw
+            || (self.is_lossless() && spec.dtype != DType::Text)
             || (spec.dtype == DType::F32 && spec.byte_length().is_ok_and(|bytes| bytes >= ROUNDED_BYTES_MIN))
     }
 
@@ -158,10 +160,11 @@ pub fn encode<'a>(codec: Codec, tensor: &'a Tensor, scratch: &'a mut Scratch) ->
     if !codec.applies_to(tensor.spec()) || bytes.len() as u64 > FRAME_PAYLOAD_BYTES_MAX {
         return raw;
     }
+    let Some(element_bytes) = tensor.spec().dtype.bytes() else { return raw };
     let numbers = tensor.data().as_slice_of::<f32>().unwrap_or_default();
     let coded = match codec {
         Codec::Raw => None,
-        Codec::ShuffleLz4 => scratch.shuffle_lz4(bytes, tensor.spec().dtype.bytes()),
+        Codec::ShuffleLz4 => scratch.shuffle_lz4(bytes, element_bytes),
         Codec::F16 | Codec::F16Lz4 => scratch.f16(codec, numbers),
         Codec::Int8 | Codec::Int8Lz4 | Codec::Int8Zstd => {
             int8::channel_elements(tensor.spec()).and_then(|channel| scratch.int8(codec, numbers, channel))
@@ -170,16 +173,22 @@ pub fn encode<'a>(codec: Codec, tensor: &'a Tensor, scratch: &'a mut Scratch) ->
     coded.filter(|coded| coded.bytes.len() < bytes.len()).unwrap_or(raw)
 }
 
-/// Bytes of the raw data, if the codec applies to the tensor and may give so many coded bytes.
+/// Bytes of the raw data, if the codec applies to the tensor and may give so many coded bytes. Texts may have
+/// any length within their limit; whether the bytes are texts is seen when they are a [`Tensor`].
 ///
 /// # Errors
 /// When the tensor is too large or the length impossible.
 pub fn check_length(codec: Codec, spec: &TensorSpec, coded_bytes: u64) -> Result<u64, BadPayload> {
-    let raw_bytes = spec.byte_length().map_err(|_| BadPayload::AboveLimit)?;
+    let raw_lengths = spec.byte_lengths().map_err(|_| BadPayload::AboveLimit)?;
+    let Some(element_bytes) = spec.dtype.bytes() else {
+        let is_possible = codec == Codec::Raw && raw_lengths.contains(&coded_bytes);
+        return if is_possible { Ok(coded_bytes) } else { Err(BadPayload::Announced(codec)) };
+    };
+    let raw_bytes = *raw_lengths.start();
     if raw_bytes > FRAME_PAYLOAD_BYTES_MAX {
         return Err(BadPayload::AboveLimit);
     }
-    let elements = raw_bytes / spec.dtype.bytes();
+    let elements = raw_bytes / element_bytes;
     let head_bytes = int8::channel_elements(spec).map_or(0, |channel| int8::head_bytes(elements, channel));
     let is_possible = codec.applies_to(spec)
         && match codec {
@@ -208,13 +217,13 @@ pub fn decode(
 ) -> Result<TensorData, BadPayload> {
     // Within memory, since it is below the limit of a frame.
     let raw_bytes = check_length(codec, spec, coded.len() as u64)? as usize;
-    if codec == Codec::Raw {
+    let Some(element_bytes) = spec.dtype.bytes().filter(|_| codec != Codec::Raw) else {
         return Ok(TensorData::copied_from(coded));
-    }
+    };
     let mut buffer = TensorBuffer::zeroed(raw_bytes);
     let decoded = match codec {
         Codec::Raw => None,
-        Codec::ShuffleLz4 => scratch.unshuffle_lz4(coded, spec.dtype.bytes(), buffer.as_mut_bytes()),
+        Codec::ShuffleLz4 => scratch.unshuffle_lz4(coded, element_bytes, buffer.as_mut_bytes()),
         Codec::F16 | Codec::F16Lz4 => {
             buffer.as_mut_slice_of::<f32>().and_then(|to| scratch.restore_f16(codec, coded, to))
         }

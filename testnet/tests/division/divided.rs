@@ -184,6 +184,11 @@ fn inputs(graph: &Graph, model: &Model) -> Result<Tensors> {
                 };
                 anyhow::Ok((input.name.clone(), Tensor::new(spec, TensorData::copied_from(&bytes))?))
             }
+            None if input.dtype == DType::Text => {
+                let texts: Vec<String> = (0..spec.elements()?).map(|index| index.to_string()).collect();
+                let data = TensorData::of_texts(texts.iter().map(String::as_str))?;
+                Ok((input.name.clone(), Tensor::new(spec, data)?))
+            }
             None => Ok((input.name.clone(), sample::tensor(spec)?)),
         }
     };

@@ -3,7 +3,7 @@
     odd_models.py FOLDER
 
 Weights are drawn at random, the same ones each time. Inputs are for whoever runs them: floats between 0
-and 1, integers 0.
+and 1, integers 0, texts "0", "1" and so on.
 """
 import os
 import sys
@@ -13,7 +13,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT, INT64, BOOL, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8
+STRING = TensorProto.STRING
 OPSET = helper.make_opsetid("", 17)
+OF_TEXTS = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 2)]
 random = numpy.random.default_rng(3)
 node = helper.make_node
 
@@ -105,8 +107,44 @@ def sequence():
 
 def strings():
     """Numbers that become text on the way, and numbers again."""
-    nodes = chain("x", "a", 2) + [node("Cast", ["a"], ["s"], to=TensorProto.STRING), node("Cast", ["s"], ["r"], to=FLOAT)]
+    nodes = chain("x", "a", 2) + [node("Cast", ["a"], ["s"], to=STRING), node("Cast", ["s"], ["r"], to=FLOAT)]
     return model(nodes + chain("r", "y", 2, "f"), [value("x", [2, 4])], [value("y", None)])
+
+
+def texts():
+    """Texts in and out, put together and chosen among."""
+    nodes = [
+        node("StringConcat", ["x", "unit"], ["a"]), node("RegexFullMatch", ["a"], ["small"], pattern="[0-2] µs"),
+        node("StringConcat", ["a", "a"], ["b"]), node("Where", ["small", "b", "large"], ["c"]),
+        node("StringNormalizer", ["flat"], ["n"], case_change_action="UPPER", locale="C"), node("Equal", ["n", "flat"], ["same"]),
+    ]
+    nodes.insert(4, node("Reshape", ["c", "six"], ["flat"]))
+    stored_texts = [helper.make_tensor("unit", STRING, [1], [" µs".encode()]), helper.make_tensor("large", STRING, [1], [b"large"])]
+    outputs = [value("n", None, STRING), value("small", None, BOOL), value("same", None, BOOL)]
+    return model(nodes, [value("x", [2, 3], STRING)], outputs, stored_texts + [stored("six", [6])], opsets=OF_TEXTS)
+
+
+def labels():
+    """Labels become numbers, numbers the label of the largest."""
+    nodes = [
+        node("LabelEncoder", ["x"], ["l"], domain="ai.onnx.ml", keys_strings=["0", "1"], values_floats=[0.5, 1.5], default_float=-1.0),
+        node("CategoryMapper", ["x"], ["m"], domain="ai.onnx.ml", cats_strings=["1", "2"], cats_int64s=[7, 8], default_int64=9),
+        node("Cast", ["m"], ["f"], to=FLOAT), node("Add", ["l", "f"], ["s"]),
+    ] + chain("s", "t", 3) + [
+        node("MatMul", ["t", "w"], ["p"]), node("ArgMax", ["p"], ["best"], axis=1, keepdims=0),
+        node("LabelEncoder", ["best"], ["y"], domain="ai.onnx.ml", keys_int64s=[0, 1, 2, 3], values_strings=["no", "one", "two", "three"]),
+    ]
+    return model(nodes, [value("x", ["batch", 3], STRING)], [value("p", None), value("y", None, STRING)], [weight("w", 3, 5)], opsets=OF_TEXTS)
+
+
+def tokens():
+    """As many words as the texts have, some left out."""
+    nodes = [
+        node("StringNormalizer", ["x"], ["n"], stopwords=["1"], is_case_sensitive=1), node("StringConcat", ["n", "n2"], ["t"]),
+        node("StringSplit", ["t"], ["words", "counts"], delimiter=" "), node("Cast", ["words"], ["f"], to=FLOAT),
+        node("ReduceSum", ["f"], ["r"], keepdims=0),
+    ]
+    return model(nodes + chain("r", "y", 3), [value("x", [4], STRING)], [value("y", None)], [helper.make_tensor("n2", STRING, [1], [b" 2"])], opsets=OF_TEXTS)
 
 
 def found():
@@ -213,7 +251,7 @@ def of_opset(version):
     return model(nodes, [value("x", [1, 3, 8, 8])], [value("y", None)], weights, opsets=[helper.make_opsetid("", version)])
 
 
-MODELS = [captures, loop_in_branch, scan, functions, sequence, strings, found, recurrent, shapes, words, kinds, passing, typed, microsoft]
+MODELS = [captures, loop_in_branch, scan, functions, sequence, strings, texts, labels, tokens, found, recurrent, shapes, words, kinds, passing, typed, microsoft]
 
 folder = sys.argv[1]
 written = {make.__name__: make() for make in MODELS}

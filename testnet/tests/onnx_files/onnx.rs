@@ -1,11 +1,16 @@
 //! Small ONNX files written field by field, sound or not. Numbers are those of ONNX's `onnx.proto`.
 
+/// The first opset in which texts are put together.
+const OPSET: u64 = 20;
+
 /// A message: fields one after the other.
 pub(crate) type Message = Vec<u8>;
 
 pub(crate) const FLOAT: u64 = 1;
 const INT64: u64 = 7;
 pub(crate) const STRING: u64 = 8;
+pub(crate) const COMPLEX: u64 = 14;
+pub(crate) const FLOAT8: u64 = 17;
 const INT_ATTRIBUTE: u64 = 2;
 const GRAPH_ATTRIBUTE: u64 = 5;
 const EXTERNAL: u64 = 1;
@@ -84,10 +89,15 @@ fn tensor(name: &str, dims: &[u64], data_type: u64, data: &[u8]) -> Message {
     [dims, number(2, data_type), text(8, name), data.to_vec()].concat()
 }
 
-/// The numbers of one tensor as the text that shows them.
-pub(crate) fn text_of(from: &str, to: &str) -> Message {
-    let attribute = [text(1, "to"), number(3, STRING), number(20, INT_ATTRIBUTE)].concat();
+/// One tensor's elements as those of another type.
+pub(crate) fn cast(from: &str, to: &str, element: u64) -> Message {
+    let attribute = [text(1, "to"), number(3, element), number(20, INT_ATTRIBUTE)].concat();
     bytes(1, &node_with("Cast", &[from], &[to], &bytes(5, &attribute)))
+}
+
+/// An initialiser of texts.
+pub(crate) fn words(name: &str, values: &[&str]) -> Message {
+    bytes(5, &tensor(name, &[values.len() as u64], STRING, &texts(6, values)))
 }
 
 /// How an input is declared; `None` is an open axis.
@@ -113,5 +123,5 @@ pub(crate) fn model_of(input: Declared, output_element: u64, contents: &[Message
     let input = [text(1, "x"), bytes(2, &bytes(1, &declared))].concat();
     let output = [text(1, "y"), bytes(2, &bytes(1, &number(1, output_element)))].concat();
     let graph = [contents.concat(), text(2, "test"), bytes(11, &input), bytes(12, &output)].concat();
-    [number(1, 8), bytes(8, &number(2, 17)), bytes(7, &graph)].concat()
+    [number(1, 8), bytes(8, &number(2, OPSET)), bytes(7, &graph)].concat()
 }

@@ -182,8 +182,20 @@ fn show_meaning(meaning: Option<Meaning>) {
     }
 }
 
-/// The largest values with their places: for a classifier, the answer.
+/// The first texts, or the largest numbers with their places: for a classifier, the answer.
 fn show_values(output: &Value) {
+    let texts: Vec<String> = output["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|value| value.is_string())
+        .take(SHOWN_MAX)
+        .map(ToString::to_string)
+        .collect();
+    if !texts.is_empty() {
+        say(format!("  first: {}", texts.join("   ")));
+        return;
+    }
     let values: Vec<f64> = output["data"]
         .as_array()
         .into_iter()

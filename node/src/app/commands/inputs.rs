@@ -142,6 +142,9 @@ fn dtype_of(npy: &NpyType) -> Result<DType, String> {
         (TypeChar::Uint, 4) => Ok(DType::U32),
         (TypeChar::Uint, 8) => Ok(DType::U64),
         (TypeChar::Bool, _) => Ok(DType::Bool),
+        (TypeChar::UnicodeStr | TypeChar::ByteStr, _) => {
+            Err("holds texts; send them over HTTP, as BYTES in JSON".into())
+        }
         _ => Err(format!("holds `{}`, which no tensor can", npy.descr())),
     }
 }
@@ -172,6 +175,7 @@ fn raw_bytes(file: NpyFile<impl Read>, dtype: DType) -> std::io::Result<Vec<u8>>
             let values: Vec<bool> = file.into_vec()?;
             values.into_iter().map(u8::from).collect()
         }
+        DType::Text => return Err(std::io::ErrorKind::Unsupported.into()),
     })
 }
 

@@ -186,7 +186,7 @@ fn check_codec(manifest: &Manifest, codec: Codec) -> Result<(), CallError> {
 pub(super) fn blocks_of(manifest: &Manifest, image: bool) -> Result<Range<u16>, CallError> {
     if image && manifest.card.is_none() {
         return Err(CallError::BadRequest(format!(
-            "`{}` has no card, so it takes tensors; deploy it with --card FILE to send images",
+            "`{}` has no card, so it takes tensors (texts as UTF-8 without zero bytes); deploy it with --card FILE to send images",
             manifest.model
         )));
     }

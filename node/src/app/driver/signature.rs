@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use stormo_protocol::model::{ENCODED_IMAGE, Manifest};
-use stormo_protocol::tensor::Tensor;
+use stormo_protocol::tensor::{DType, Tensor};
 
 use super::plans::blocks_of;
 use crate::app::calls::CallError;
-use crate::ends::no_frame;
+use crate::ends::{bytes_tensor, no_frame};
 
 /// What a request runs, and the tensors of the cut before: for an image all blocks, for tensors those of
 /// the graph.
@@ -15,14 +15,14 @@ pub(super) fn what_to_run(
     manifest: &Manifest,
     given: Vec<Tensor>,
 ) -> Result<(Range<u16>, Vec<Tensor>), CallError> {
-    if let [image] = &given[..]
-        && image.spec().name == ENCODED_IMAGE
+    if let [only] = &given[..]
+        && let Some(image) = as_image(manifest, only)
     {
         let blocks = blocks_of(manifest, true)?;
         if !manifest.are_the_cut(0, std::iter::once(image.spec())) {
             return Err(CallError::BadRequest("the encoded image is too long".into()));
         }
-        return Ok((blocks, given));
+        return Ok((blocks, vec![image]));
     }
     let mut inputs = in_model_order(manifest, given)?;
     if !manifest.are(&manifest.inputs, inputs.iter().map(Tensor::spec)) {
@@ -37,6 +37,18 @@ pub(super) fn what_to_run(
     let ordered =
         cut.filter_map(|index| inputs.iter().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned());
     Ok((blocks, ordered.collect()))
+}
+
+/// What came as an image, and any text for a model that takes images but no texts: it is for its card to say
+/// what is wrong with it.
+fn as_image(manifest: &Manifest, given: &Tensor) -> Option<Tensor> {
+    if given.spec().name == ENCODED_IMAGE {
+        return Some(given.clone());
+    }
+    let takes_texts = manifest.input_specs().any(|spec| spec.dtype == DType::Text);
+    let mut texts = given.texts().filter(|_| manifest.card.is_some() && !takes_texts)?;
+    let (only, None) = (texts.next()?, texts.next()) else { return None };
+    bytes_tensor(ENCODED_IMAGE, only.as_bytes())
 }
 
 /// What a caller wants of a result: the model's outputs in its order, or their meaning.

@@ -191,6 +191,16 @@ fn no_cut_goes_where_the_sample_does_not_hold() {
     let divided = divided(&model.node("ReduceSum", &["n"], &["y"]).output("y"));
     assert_eq!(divided.manifest.block_count(), 2);
     assert_eq!(ops(&divided.part(1, 2)), ["NonZero", "Neg", "ReduceSum"]);
+    // The words that are left out are others next time.
+    let mut some_words = node("StringNormalizer", &["t1"], &["some"]);
+    let words = AttributeProto { strings: vec![b"the".to_vec()], ..AttributeProto::default() };
+    some_words.attribute.push(AttributeProto { name: Some("stopwords".to_owned()), ..words });
+    for (normaliser, blocks) in [(some_words, 2), (node("StringNormalizer", &["t1"], &["some"]), 4)] {
+        let mut model = chain(1);
+        model.graph().node.push(normaliser);
+        let model = model.node("Neg", &["some"], &["n"]).node("ReduceSum", &["n"], &["y"]).output("y");
+        assert_eq!(self::divided(&model).manifest.block_count(), blocks);
+    }
     // A shape computed from a shape holds for every input of the same shape.
     let model = chain(1).node("Shape", &["t1"], &["s"]).node("Reshape", &["x", "s"], &["r"]);
     let fixed = self::divided(&model.node("Relu", &["r"], &["y"]).output("y"));

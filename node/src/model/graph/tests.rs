@@ -120,10 +120,10 @@ fn inputs_that_are_no_tensors_are_refused() {
     let mut model = chain(1);
     model.graph().input[0].type_ = protobuf::MessageField::none();
     assert!(matches!(refusal(&model), ModelError::UnsupportedInput { .. }));
-    let mut texts = type_proto::Tensor::new();
-    texts.set_elem_type(8);
-    model.graph().input[0].type_.mut_or_insert_default().set_tensor_type(texts);
-    let what = "a tensor of strings".to_owned();
+    let mut complex = type_proto::Tensor::new();
+    complex.set_elem_type(14);
+    model.graph().input[0].type_.mut_or_insert_default().set_tensor_type(complex);
+    let what = "of element type 14".to_owned();
     assert_eq!(refusal(&model), ModelError::UnsupportedInput { input: "x".into(), what });
 }
 

@@ -249,7 +249,7 @@ impl Draft<'_> {
         axis: usize,
     ) -> String {
         let channels = [scales.len() as i64];
-        let zeros = vec![0; scales.len() * dtype.bytes() as usize];
+        let zeros = vec![0; scales.len() * dtype.bytes().unwrap_or(1) as usize];
         let small = self.store(base, "int8", dtype, dims, bytes);
         let scale_bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
         let scale = self.store(base, "scale", DType::F32, &channels, scale_bytes);

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::TEXTS_BYTES_MAX;
 use crate::tensor::{DType, TensorSpec};
 
 fn spec(dtype: DType, shape: &[u64]) -> TensorSpec {
@@ -79,8 +80,11 @@ fn elements_of_every_width_round_trip() {
     let bytes: Vec<u8> = (0..8 * 3 * 700u32).map(|byte| (byte / 64) as u8).collect();
     for dtype in DType::ALL {
         let spec = spec(dtype, &[3, 700]);
-        let bytes = &bytes[..spec.byte_length().unwrap() as usize];
-        let tensor = Tensor::new(spec, TensorData::copied_from(bytes)).unwrap();
+        let data = match dtype {
+            DType::Text => TensorData::of_texts(["some", "texts", ""].repeat(700)).unwrap(),
+            _ => TensorData::copied_from(&bytes[..spec.byte_length().unwrap() as usize]),
+        };
+        let tensor = Tensor::new(spec, data).unwrap();
         for codec in Codec::ALL {
             let (used, _, back) = round_trip(codec, &tensor);
             match codec.applies_to(tensor.spec()) {
@@ -223,6 +227,25 @@ fn lengths_that_no_encoder_gives_are_refused() {
 }
 
 #[test]
+fn texts_travel_as_they_are_and_are_checked_on_arrival() {
+    let words = spec(DType::Text, &[2]);
+    assert_eq!(check_length(Codec::Raw, &words, 9), Ok(9));
+    assert_eq!(check_length(Codec::Raw, &words, 7), Err(BadPayload::Announced(Codec::Raw)));
+    let above = TEXTS_BYTES_MAX + 1;
+    assert_eq!(check_length(Codec::Raw, &words, above), Err(BadPayload::Announced(Codec::Raw)));
+    assert_eq!(check_length(Codec::Raw, &spec(DType::Text, &[1 << 40]), 9), Err(BadPayload::AboveLimit));
+    for codec in Codec::ALL.into_iter().filter(|codec| *codec != Codec::Raw) {
+        assert_eq!(check_length(codec, &words, 9), Err(BadPayload::Announced(codec)));
+    }
+    let arrived = |bytes: &[u8]| {
+        let bytes = TensorData::copied_from(bytes);
+        CodedTensor::new(words.clone(), Codec::Raw, bytes).unwrap().decode(&mut Scratch::default())
+    };
+    assert!(arrived(b"\x01\0\0\0a\0\0\0\0").is_ok());
+    assert_eq!(arrived(b"\x02\0\0\0a\0\0\0\0"), Err(BadPayload::Malformed(Codec::Raw)));
+}
+
+#[test]
 fn a_head_that_leads_to_infinity_is_refused() {
     let image = spec(DType::F32, &[32]);
     for (low, step) in [(f32::NAN, 0.0), (0.0, f32::INFINITY), (f32::MAX, f32::MAX), (0.0, -1.0)] {
@@ -247,11 +270,16 @@ fn any_tensor() -> impl Strategy<Value = Tensor> {
             let bytes = spec.byte_length().unwrap() as usize;
             let data = match dtype {
                 DType::F32 => prop::collection::vec(any_number(), bytes / 4)
-                    .prop_map(|numbers| bytemuck::cast_slice(&numbers).to_vec())
+                    .prop_map(|numbers| TensorData::copied_from(bytemuck::cast_slice(&numbers)))
                     .boxed(),
-                _ => prop::collection::vec(any::<u8>(), bytes).boxed(),
+                DType::Text => prop::collection::vec("[a-z]{0,9}", spec.elements().unwrap() as usize)
+                    .prop_map(|texts| TensorData::of_texts(texts.iter().map(String::as_str)).unwrap())
+                    .boxed(),
+                _ => prop::collection::vec(any::<u8>(), bytes)
+                    .prop_map(|data| TensorData::copied_from(&data))
+                    .boxed(),
             };
-            data.prop_map(move |data| Tensor::new(spec.clone(), TensorData::copied_from(&data)).unwrap())
+            data.prop_map(move |data| Tensor::new(spec.clone(), data).unwrap())
         },
     )
 }
@@ -285,7 +313,7 @@ proptest! {
     ) {
         let spec = spec(dtype, &shape);
         if let Ok(data) = decode(codec, &spec, &bytes, &mut Scratch::default()) {
-            prop_assert_eq!(data.as_bytes().len() as u64, spec.byte_length().unwrap());
+            prop_assert!(spec.byte_lengths().unwrap().contains(&(data.as_bytes().len() as u64)));
         }
     }
 

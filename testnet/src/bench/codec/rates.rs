@@ -53,7 +53,7 @@ pub(super) fn measure(sample: &Sample) -> Rates {
     let raw = tensor.data().as_bytes();
     let mut to = vec![0; raw.len()];
     let copy_gbps = rate(raw.len(), || to.copy_from_slice(black_box(raw)));
-    let width = tensor.spec().dtype.bytes();
+    let width = tensor.spec().dtype.bytes().unwrap_or(1);
     let shuffle_gbps = rate(raw.len(), || payload::shuffle(black_box(raw), width, &mut to));
     Rates {
         model: model.clone(),
