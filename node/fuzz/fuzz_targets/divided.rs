@@ -11,7 +11,7 @@ use crate::model::{DivideOptions, Division, Graph, divide};
 const NODES_MAX: usize = 300;
 
 pub(crate) fn divided(bytes: &[u8]) -> Option<(Division, Manifest)> {
-    let graph = Graph::parse(bytes).ok().filter(|graph| graph.node_count() <= NODES_MAX)?;
+    let mut graph = Graph::parse(bytes).ok().filter(|graph| graph.node_count() <= NODES_MAX)?;
     let probe = graph.probe_model().expect("small");
     let size = |name: &String| {
         let elements = name.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31) ^ u64::from(byte)) % 5000;
@@ -20,6 +20,7 @@ pub(crate) fn divided(bytes: &[u8]) -> Option<(Division, Manifest)> {
     };
     let names = probe.outputs.iter().chain(graph.inputs().iter().map(|input| &input.name));
     let sizes: HashMap<String, TensorSpec> = names.map(size).collect();
+    graph.fix_shapes(&sizes).expect("a graph that was parsed");
     let options = DivideOptions { blocks_max: 1 + bytes.len() % 64, keeps_outputs: bytes.len() % 2 == 0 };
     let division = divide(&graph, &sizes, &options).ok()?;
     let manifest = division.manifest("m", "v", OrtLevel::Off, 1.0);

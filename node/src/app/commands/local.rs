@@ -1,6 +1,7 @@
 //! What commands need that work on a model on this machine: its file and its card, ONNX Runtime, and a
 //! line that says how far they are. What they do with it is theirs.
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -19,23 +20,34 @@ use crate::model::import_external;
 /// Largest model file that is read, bytes: what one protobuf message may be.
 const MODEL_BYTES_MAX: u64 = 2 << 30;
 
+/// Where there is no terminal, a step that differs from the last one by its numbers only is told so often.
+const STEP_EVERY: Duration = Duration::from_secs(1);
+
 /// Tells what is being done, on one line where there is a terminal.
 pub(super) struct Progress {
     started: Instant,
     terminal: bool,
+    /// The last step in words, and when it was told.
+    told: RefCell<(String, Instant)>,
 }
 
 impl Progress {
     pub(super) fn begin() -> Self {
-        Self { started: Instant::now(), terminal: std::io::stderr().is_terminal() }
+        let started = Instant::now();
+        let told = RefCell::new((String::new(), started));
+        Self { started, terminal: std::io::stderr().is_terminal(), told }
     }
 
     pub(super) fn step(&self, text: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.terminal {
-            eprint!("\r\x1b[2K[{seconds:5.1} s] {text}");
-        } else {
+            return eprint!("\r\x1b[2K[{seconds:5.1} s] {text}");
+        }
+        let words: String = text.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        let (last, at) = &mut *self.told.borrow_mut();
+        if *last != words || at.elapsed() >= STEP_EVERY {
             eprintln!("[{seconds:5.1} s] {text}");
+            (*last, *at) = (words, Instant::now());
         }
     }
 
