@@ -1,4 +1,5 @@
-//! A model of texts, divided over two processes: asked in JSON and in bytes, with texts crossing between.
+//! A model of texts, divided over two processes: asked in JSON, in bytes and by the command, with texts
+//! crossing between.
 
 #![allow(dead_code, reason = "a test uses a part of the writer of files")]
 
@@ -11,8 +12,9 @@ use stormo::serve::json::PlanView;
 use stormo_protocol::limits::TEXTS_MAX;
 use stormo_testnet::binary::workspace_root;
 use stormo_testnet::client::{Client, RawAnswer};
+use stormo_testnet::commands::Progress;
 use stormo_testnet::mesh::Mesh;
-use stormo_testnet::trial::{self, asker, edge};
+use stormo_testnet::trial::{self, COMMAND_MAX, arguments, asker, edge};
 use stormo_testnet::{raw_http, surroundings};
 
 #[path = "onnx_files/onnx.rs"]
@@ -58,6 +60,7 @@ fn texts_through_two_processes_as_json_and_as_bytes() -> Result<()> {
             as_bytes(client, names)?;
         }
         wrong_texts(client)?;
+        as_lines(mesh)?;
         as_json(client, &["world", "Ada"])
     })
 }
@@ -139,6 +142,28 @@ fn send_bytes(client: &Client, shape: &[usize], data: &[u8]) -> Result<RawAnswer
     let body = [head, data.to_vec()].concat();
     let headers = [("Inference-Header-Content-Length", length.as_str())];
     Ok(raw_http::exchange(client.base(), &raw_http::post(INFER, &headers, body.len(), &body))?)
+}
+
+/// By the command, from a file with one text on each line.
+fn as_lines(mesh: &Mesh) -> Result<()> {
+    let file = mesh.folder().join("names.txt");
+    let asked = arguments(&["infer", "greet", "--api", mesh.node("one").client.base()]);
+    let asked = [asked, vec![file.clone().into_os_string()]].concat();
+    let names = ["Ada", "é", "", "world"];
+    fs::write(&file, names.join("\n"))?;
+    let answer: Value = mesh.stormo().json(&asked, Progress::Kept, COMMAND_MAX)?;
+    ensure!(answer["outputs"][0]["data"] == json!(greeted(&names)), "{answer}");
+    let ran = mesh.stormo().run(&asked, Progress::Kept, COMMAND_MAX)?;
+    ensure!(
+        ran.stdout.contains("y BYTES [2, 2]") && ran.stdout.contains("first: \"hello, Ada!\""),
+        "{}",
+        ran.stdout
+    );
+    fs::write(&file, "Ada\nGrace\nEmmy\n")?;
+    let ran = mesh.stormo().run(&asked, Progress::Kept, COMMAND_MAX)?;
+    let told = ran.stderr.contains("has 3 lines; `x` takes texts of shape [1, 2], or some times as many");
+    ensure!(ran.status.code() == Some(1) && told, "{} {}", ran.status, ran.stderr);
+    Ok(())
 }
 
 fn wrong_texts(client: &Client) -> Result<()> {

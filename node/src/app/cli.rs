@@ -305,7 +305,7 @@ pub struct LimitArgs {
 pub struct InferArgs {
     /// The model.
     pub name: String,
-    /// An image, NAME=FILE.npy, or FILE.npz.
+    /// An image, NAME=FILE.npy, FILE.npz, or NAME=FILE.txt with one text on each line.
     #[arg(required = true)]
     pub inputs: Vec<String>,
     /// Latency wished for; a later answer is marked late.

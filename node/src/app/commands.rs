@@ -15,6 +15,7 @@ mod quantise;
 mod samples;
 mod status;
 mod table;
+mod texts;
 
 use super::cli::{Cli, Command};
 use super::client::CommandError;

@@ -1,4 +1,5 @@
-//! The inputs of `stormo infer`: images, `.npy` and `.npz` files, turned into the model's tensors.
+//! The inputs of `stormo infer`: images, `.npy` and `.npz` files, lines of text, turned into the model's
+//! tensors.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -9,6 +10,7 @@ use ndarray::Array4;
 use npyz::{DType as NpyType, NpyFile, TypeChar};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
+use super::texts::read_texts;
 use crate::app::client::CommandError;
 use crate::ends::{ENCODED_BYTES_MAX, bytes_tensor};
 use crate::serve::json::{ModelView, TensorView};
@@ -39,7 +41,12 @@ pub(super) fn read_inputs(given: &[String], model: &ModelView) -> Result<Vec<Ten
             }
             Some("npy") => tensors.push(read_npy_file(path, &only_name(name, inputs)?)?),
             _ if model.card.is_some() => tensors.push(read_encoded(path)?),
-            _ => tensors.push(read_image(path, &input_of(&only_name(name, inputs)?, inputs)?)?),
+            _ => {
+                let input = input_of(&only_name(name, inputs)?, inputs)?;
+                let takes_texts = input.datatype == DType::Text.oip_name();
+                let read = if takes_texts { read_texts } else { read_image };
+                tensors.push(read(path, &input)?);
+            }
         }
     }
     Ok(tensors)
@@ -143,7 +150,7 @@ fn dtype_of(npy: &NpyType) -> Result<DType, String> {
         (TypeChar::Uint, 8) => Ok(DType::U64),
         (TypeChar::Bool, _) => Ok(DType::Bool),
         (TypeChar::UnicodeStr | TypeChar::ByteStr, _) => {
-            Err("holds texts; send them over HTTP, as BYTES in JSON".into())
+            Err("holds texts; `stormo infer` reads them from a .txt file, one on each line".into())
         }
         _ => Err(format!("holds `{}`, which no tensor can", npy.descr())),
     }
