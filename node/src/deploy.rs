@@ -3,6 +3,7 @@
 
 mod codecs;
 mod divided;
+mod inputs;
 mod interchangeable;
 mod losses;
 
@@ -22,7 +23,7 @@ use crate::engine::{
     self, Engine, LoadError, MeasureError, OpenBatch, PartitionSource, ProbeError, Probed, ProfileBudget,
     RunError, Weight,
 };
-use crate::model::{DivideOptions, Division, Graph, InputDecl, ModelError, Skeleton, divide, extract};
+use crate::model::{DivideOptions, Division, Graph, ModelError, Skeleton, divide, extract};
 use crate::sample::{self, Sample};
 use divided::{Divided, Tensors, by_name};
 pub use interchangeable::{NotInterchangeable, interchangeable};
@@ -50,7 +51,8 @@ pub struct Source {
     pub shapes: HashMap<String, Vec<u64>>,
     /// The model's card (TOML, labels in it), and an encoded image to measure it on.
     pub card: Option<SourceCard>,
-    /// Inputs of what the model is for: on the first few is measured what codecs cost.
+    /// Inputs of what the model is for: the first is what everything is measured on, and its shapes are those
+    /// of axes that nobody fixed; on the first few is measured what codecs cost.
     pub samples: Vec<Sample>,
 }
 
@@ -82,7 +84,8 @@ pub enum PrepareError {
     Model(#[from] ModelError),
     /// An open axis and no shape for it.
     #[error(
-        "input `{input}` has no fixed shape ({shape}); say which one to use: --sample-shape {input}=1x3x224x224"
+        "input `{input}` has no fixed shape ({shape}); say which one to use: --sample-shape {input}=1x3x224x224, or \
+         give --samples DIR with inputs as they will come"
     )]
     OpenShape {
         /// The input.
@@ -91,7 +94,7 @@ pub enum PrepareError {
         shape: String,
     },
     /// A shape for an input that there is not, or one that does not fit.
-    #[error("--sample-shape {input}={given:?} does not fit the model, which has {declared}")]
+    #[error("the shape {given:?} for `{input}` does not fit the model, which has {declared}")]
     Shape {
         /// The input.
         input: String,
@@ -99,6 +102,19 @@ pub enum PrepareError {
         given: Vec<u64>,
         /// What the model has.
         declared: String,
+    },
+    /// A sample that is not of the shape that was asked for.
+    #[error(
+        "the samples' `{input}` is of shape {given:?}, but --sample-shape says {fixed:?}; leave that option out, or give \
+         samples of that shape"
+    )]
+    SampleShape {
+        /// The input.
+        input: String,
+        /// Of the sample.
+        given: Vec<u64>,
+        /// As asked for.
+        fixed: Vec<u64>,
     },
     /// An output that no frame can carry.
     #[error("{what}: leave this output out, or let the model give numbers")]
@@ -155,7 +171,7 @@ pub async fn prepare(
 ) -> Result<Prepared, PrepareError> {
     let mut graph = Graph::parse(&source.bytes)?;
     let card = source.card.as_ref().map(|card| Card::parse(&card.text)).transpose()?;
-    let inputs = sample_inputs(&graph, &source.shapes)?;
+    let inputs = inputs::of(&graph, &source.shapes, source.samples.first())?;
     progress(&format!("read {} nodes; running once on a sample", graph.node_count()));
     let specs = probe(engine, &graph, &inputs, source.level).await?;
     let of_two = of_two_items(engine, &graph, &inputs, &source, progress).await?;
@@ -247,74 +263,6 @@ fn shortest_us(mut work: impl FnMut() -> bool) -> u64 {
     times.min().unwrap_or(0)
 }
 
-fn declared(input: &InputDecl) -> String {
-    let dims = input.dims.as_deref().map(|dims| {
-        let dims: Vec<String> =
-            dims.iter().map(|dim| dim.map_or_else(|| "?".to_owned(), |dim| dim.to_string())).collect();
-        dims.join("x")
-    });
-    format!("input `{}` of shape {}", input.name, dims.unwrap_or_else(|| "unknown".to_owned()))
-}
-
-/// One sample per input. A single open first axis is the batch: one image at a time.
-fn sample_inputs(graph: &Graph, shapes: &HashMap<String, Vec<u64>>) -> Result<Vec<Tensor>, PrepareError> {
-    if let Some((name, given)) =
-        shapes.iter().find(|(name, _)| graph.inputs().iter().all(|input| input.name != **name))
-    {
-        let all: Vec<String> = graph.inputs().iter().map(declared).collect();
-        return Err(PrepareError::Shape {
-            input: name.clone(),
-            given: given.clone(),
-            declared: all.join(", "),
-        });
-    }
-    graph.inputs().iter().map(|input| sample_input(input, shapes.get(&input.name))).collect()
-}
-
-fn sample_input(input: &InputDecl, given: Option<&Vec<u64>>) -> Result<Tensor, PrepareError> {
-    let shape = match (given, &input.dims) {
-        (Some(given), _) if input.accepts(given) => given.clone(),
-        (Some(given), _) => {
-            return Err(PrepareError::Shape {
-                input: input.name.clone(),
-                given: given.clone(),
-                declared: declared(input),
-            });
-        }
-        (None, Some(dims)) if dims.iter().skip(1).all(Option::is_some) => {
-            dims.iter().map(|dim| dim.unwrap_or(1)).collect()
-        }
-        (None, _) => {
-            return Err(PrepareError::OpenShape { input: input.name.clone(), shape: declared(input) });
-        }
-    };
-    let spec = TensorSpec { name: input.name.clone(), dtype: input.dtype, shape };
-    sample::tensor(spec).map_err(|error| PrepareError::Manifest(error.into()))
-}
-
-/// The sample twice, if an input leaves its first axis open and nobody fixed it.
-fn two_items(
-    graph: &Graph,
-    inputs: &[Tensor],
-    shapes: &HashMap<String, Vec<u64>>,
-) -> Result<Option<Vec<Tensor>>, PrepareError> {
-    let is_open = |input: &InputDecl| {
-        let first = input.dims.as_ref().and_then(|dims| dims.first());
-        first.is_some_and(Option::is_none) && !shapes.contains_key(&input.name)
-    };
-    if !graph.inputs().iter().any(is_open) {
-        return Ok(None);
-    }
-    let two = graph.inputs().iter().zip(inputs).map(|(input, sample)| {
-        let mut spec = sample.spec().clone();
-        if let Some(items) = spec.shape.first_mut().filter(|_| is_open(input)) {
-            *items = 2;
-        }
-        sample::tensor(spec).map_err(|error| PrepareError::Manifest(error.into()))
-    });
-    two.collect::<Result<_, _>>().map(Some)
-}
-
 /// Element type and shape of every tensor where there are two items; `None` where there cannot be.
 async fn of_two_items(
     engine: &Engine,
@@ -323,7 +271,7 @@ async fn of_two_items(
     source: &Source,
     progress: &dyn Fn(&str),
 ) -> Result<Option<HashMap<String, TensorSpec>>, PrepareError> {
-    let Some(two) = two_items(graph, inputs, &source.shapes)? else { return Ok(None) };
+    let Some(two) = inputs::two_items(graph, inputs, &source.shapes)? else { return Ok(None) };
     progress("running once on two items, to keep the batch axis open");
     match probe(engine, graph, &two, source.level).await {
         Ok(specs) => Ok(Some(specs)),

@@ -7,9 +7,11 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use stormo_protocol::model::OrtLevel;
+use stormo_testnet::arrays;
+use stormo_testnet::commands::Progress;
 use stormo_testnet::oip::{Difference, InferRequest};
 use stormo_testnet::reference::Reference;
-use stormo_testnet::trial::{self, edge};
+use stormo_testnet::trial::{self, COMMAND_MAX, edge};
 
 #[path = "onnx_files/onnx.rs"]
 mod onnx;
@@ -20,14 +22,14 @@ use onnx::{Declared, FLOAT, integers, model_of, node, weight};
 const WIDTH: u64 = 3;
 
 /// Layers with something to cut between, flattened and unfolded by the batch in the middle.
-fn layers() -> Vec<u8> {
+fn layers(width: Option<u64>) -> Vec<u8> {
     let weights = |name: &str, inputs: u64, outputs: u64, seed: f32| {
         let values: Vec<f32> =
             (0..inputs * outputs).map(|index| ((index as f32 + seed) * 0.7).sin()).collect();
         weight(name, &[inputs, outputs], &values)
     };
     model_of(
-        Declared { element: FLOAT, dims: &[None, Some(WIDTH)] },
+        Declared { element: FLOAT, dims: &[None, width] },
         FLOAT,
         &[
             weights("a", WIDTH, 32, 1.0),
@@ -57,7 +59,7 @@ fn request(items: u64) -> InferRequest {
 fn several_items_through_three_processes_are_what_one_session_gives() -> Result<()> {
     trial::run(&[edge("one"), edge("two"), edge("three")], |mesh| {
         let path = mesh.folder().join("layers.onnx");
-        fs::write(&path, layers())?;
+        fs::write(&path, layers(Some(WIDTH)))?;
         let options = ["--parts", "3", "--replicas", "1", "--ort-level", "off"];
         trial::deploy(mesh, "one", "layers", &path, &options)?;
         let client = &mesh.node("one").client;
@@ -79,6 +81,42 @@ fn several_items_through_three_processes_are_what_one_session_gives() -> Result<
         let described = client.get_raw("/v2/models/layers")?;
         let described: serde_json::Value = serde_json::from_slice(&described.body)?;
         ensure!(described["inputs"][0]["shape"] == json!([-1, WIDTH]), "{described}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_sample_tells_the_axes_that_nothing_else_does() -> Result<()> {
+    trial::run(&[edge("one")], |mesh| {
+        let folder = mesh.folder();
+        let (path, samples) = (folder.join("layers.onnx"), folder.join("samples"));
+        fs::write(&path, layers(None))?;
+        fs::create_dir_all(&samples)?;
+        let sample = request(1).inputs.swap_remove(0);
+        arrays::write_npy(&samples.join("sample.npy"), &sample)?;
+        let client = &mesh.node("one").client;
+        let samples = samples.display().to_string();
+        let deploy = |options: &[&str]| {
+            let path = path.display().to_string();
+            let words = [&["deploy", "layers", &path, "--api", client.base()], options].concat();
+            mesh.stormo().run(&trial::arguments(&words), Progress::Kept, COMMAND_MAX)
+        };
+        let refusals: [(&[&str], &str); 2] = [
+            (&[], "or give --samples DIR"),
+            (&["--sample-shape", "x=1x4", "--samples", &samples], "leave that option out"),
+        ];
+        for (options, says) in refusals {
+            let refused = deploy(options)?;
+            let stderr = refused.stderr;
+            ensure!(refused.status.code() == Some(1) && stderr.contains(says), "{stderr}");
+        }
+        let deployed = deploy(&["--samples", &samples, "--ort-level", "off"])?;
+        ensure!(deployed.status.success(), "{}", deployed.stderr);
+        fs::write(&path, layers(Some(WIDTH)))?;
+        let reference = Reference::of("layers", &path, OrtLevel::Off)?;
+        let answer = client.infer("layers", &request(2))?;
+        let apart = Difference::between(&reference.whole(&request(2).inputs)?, &answer.outputs);
+        ensure!(apart == Some(Difference::NONE), "{apart:?}");
         Ok(())
     })
 }
