@@ -6,6 +6,7 @@ mod divided;
 mod inputs;
 mod interchangeable;
 mod losses;
+mod profiling;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,27 +16,26 @@ use stormo_protocol::codec::encode;
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::limits::BLOCKS_MAX;
 use stormo_protocol::model::{BadManifest, Manifest, ObjectRef, OrtLevel};
+use stormo_protocol::profile::Reference;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 
 use crate::card::{Card, CardError, ReadError};
 use crate::ends::{EndTimes, EndsError, add_ends};
 use crate::engine::{
-    self, Engine, LoadError, MeasureError, OpenBatch, PartitionSource, ProbeError, Probed, ProfileBudget,
-    RunError, Weight,
+    self, CalibrateError, Engine, LoadError, OpenBatch, PartitionSource, ProbeError, Probed, RunError, Weight,
 };
-use crate::model::{DivideOptions, Division, Graph, ModelError, Skeleton, divide, extract};
+use crate::model::{DivideOptions, Graph, ModelError, Skeleton, divide, extract};
+use crate::profile::BlockRange;
 use crate::sample::{self, Sample};
 use divided::{Divided, Tensors, by_name};
 pub use interchangeable::{NotInterchangeable, interchangeable};
 pub use losses::SAMPLES_MAX;
 use losses::{Shown, WholeTimes};
+pub use profiling::Profiled;
+use profiling::Profiler;
 
-/// Longest measuring of one part. Short parts get many runs, long ones a few.
-const PART_TIME_MAX: Duration = Duration::from_millis(250);
 /// Runs of the card's work that are timed.
 const END_RUNS: usize = 5;
-/// Longest measuring of the whole model.
-const WHOLE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A model as the user gives it.
 pub struct Source {
@@ -74,6 +74,10 @@ pub struct Prepared {
     pub objects: Vec<(ObjectRef, Arc<[u8]>)>,
     /// Time of the whole model on this machine, microseconds.
     pub whole_us: u64,
+    /// The ranges of the graph's blocks that were measured, and the time of each, microseconds.
+    pub measured: Vec<(BlockRange, f64)>,
+    /// How much of the time went into coding what crosses the cuts.
+    pub coding: Duration,
 }
 
 /// Why a model cannot be deployed.
@@ -154,8 +158,8 @@ impl From<ProbeError> for PrepareError {
     }
 }
 
-impl From<MeasureError> for PrepareError {
-    fn from(error: MeasureError) -> Self {
+impl From<CalibrateError> for PrepareError {
+    fn from(error: CalibrateError) -> Self {
         Self::Runtime(error.to_string())
     }
 }
@@ -190,21 +194,16 @@ pub async fn prepare(
     if let Some(Err(tensor)) = of_two.map(|of_two| division.keep_batch(&of_two)) {
         progress(&format!("one item at a time: `{tensor}` does not follow the batch axis"));
     }
-    let (whole_us, outputs) = measure_whole(engine, &graph, &division, &inputs, source.level).await?;
-    let mflops = engine::calibrate(engine).await?;
-    let draft = division.manifest(&source.name, &source.variant, source.level, mflops);
-    draft.check()?;
-    let skeleton = Skeleton::parse(&division.skeleton, &draft)?;
-    let weights: HashMap<ObjectId, Arc<[u8]>> =
-        division.weights.iter().map(|(object, bytes)| (object.id, bytes.as_slice().into())).collect();
-    let parts = Divided { engine, manifest: &draft, skeleton: &skeleton, weights: &weights };
-    let block_us = measure_blocks(&parts, &inputs, progress).await?;
-    division.set_times(&block_us, whole_us as f64);
-    let mut manifest = division.manifest(&source.name, &source.variant, source.level, mflops);
+    let mut manifest = division.manifest(&source.name, &source.variant, source.level);
+    manifest.check()?;
+    let skeleton = Skeleton::parse(&division.skeleton, &manifest)?;
     let mut objects = vec![object(division.skeleton.into())];
-    let all =
-        division.weights.iter().filter_map(|(object, _)| Some((*object, weights.get(&object.id)?.clone())));
-    objects.extend(all);
+    objects.extend(division.weights.into_iter().map(|(object, bytes)| (object, bytes.into())));
+    let weights = by_id(&objects);
+    let draft = manifest.clone();
+    let parts = Divided { engine, manifest: &draft, skeleton: &skeleton, weights: &weights };
+    let (measured, outputs) = profile(&parts, &mut manifest, &inputs, progress).await?;
+    let whole_us = manifest.whole_us();
     let mut shown = inputs;
     if let (Some(card), Some(given)) = (&card, source.card) {
         progress("measuring the card's work on an image");
@@ -217,17 +216,61 @@ pub async fn prepare(
         objects.push(text);
     }
     progress("coding what crosses the cuts");
+    let began_coding = Instant::now();
     let parts = Divided { manifest: &manifest.clone(), ..parts };
     if let Some(first) = source.samples.first() {
         shown.clone_from(&first.inputs);
     }
     let seen = Seen { inputs: by_name(shown), card: card.as_ref(), samples: &source.samples };
     measure_codecs(&parts, &mut manifest, &seen, Duration::from_micros(whole_us), progress).await?;
+    let coding = began_coding.elapsed();
     manifest.check()?;
     let described = object(encode(&manifest).into());
     let manifest_object = described.0;
     objects.insert(0, described);
-    Ok(Prepared { manifest, manifest_object, objects, whole_us })
+    Ok(Prepared { manifest, manifest_object, objects, whole_us, measured, coding })
+}
+
+/// Ranges that were measured, and the time of each, microseconds.
+type MeasuredRanges = Vec<(BlockRange, f64)>;
+
+/// Writes times into the manifest; gives those that they were told from, and the model's outputs.
+async fn profile(
+    parts: &Divided<'_>,
+    manifest: &mut Manifest,
+    inputs: &[Tensor],
+    progress: &dyn Fn(&str),
+) -> Result<(MeasuredRanges, Vec<Tensor>), PrepareError> {
+    let speeds = engine::calibrate(parts.engine).await?;
+    let profiled = Profiler::new(parts, inputs).measure(&[], progress).await?;
+    for (block, time_ns) in manifest.blocks.iter_mut().zip(profiled.fitted.block_ns) {
+        block.time_ns = time_ns;
+    }
+    manifest.reference = Reference { speeds, range_ns: profiled.fitted.range_ns };
+    Ok((profiled.measured, profiled.outputs))
+}
+
+/// Profiles a prepared graph anew on these inputs, and in turns with that measures other ranges of its
+/// blocks, to see how well their times are foretold.
+///
+/// # Errors
+/// That of the first session that does not load or run.
+pub async fn profile_beside(
+    engine: &Engine,
+    prepared: &Prepared,
+    inputs: &[Tensor],
+    apart: &[BlockRange],
+) -> Result<Profiled, PrepareError> {
+    let manifest = &prepared.manifest;
+    let weights = by_id(&prepared.objects);
+    let skeleton = weights.get(&manifest.skeleton.id).cloned().unwrap_or_default();
+    let skeleton = Skeleton::parse(&skeleton, manifest)?;
+    let parts = Divided { engine, manifest, skeleton: &skeleton, weights: &weights };
+    Profiler::new(&parts, inputs).measure(apart, &|_| {}).await
+}
+
+fn by_id(objects: &[(ObjectRef, Arc<[u8]>)]) -> HashMap<ObjectId, Arc<[u8]>> {
+    objects.iter().map(|(object, bytes)| (object.id, bytes.clone())).collect()
 }
 
 fn object(bytes: Arc<[u8]>) -> (ObjectRef, Arc<[u8]>) {
@@ -307,51 +350,6 @@ pub(crate) async fn probe(
         }
     }
     Ok(specs)
-}
-
-async fn measure_whole(
-    engine: &Engine,
-    graph: &Graph,
-    division: &Division,
-    inputs: &[Tensor],
-    level: OrtLevel,
-) -> Result<(u64, Vec<Tensor>), PrepareError> {
-    let outputs = division.outputs.iter().map(|index| division.tensors[*index as usize].clone()).collect();
-    let source = PartitionSource {
-        model: graph.whole_model()?,
-        weights: Vec::new(),
-        inputs: inputs.iter().map(|input| input.spec().clone()).collect(),
-        outputs,
-        level,
-        batch: None,
-    };
-    let whole = engine.load("whole".into(), source).await?;
-    let budget = ProfileBudget { warm_up_runs: 2, runs_max: 50, time_max: WHOLE_TIME_MAX };
-    let outputs = whole.run(inputs.to_vec()).await?.outputs;
-    Ok((engine::profile(&whole, inputs, budget).await?.median_us, outputs))
-}
-
-/// Each block by itself on what the blocks before it gave.
-async fn measure_blocks(
-    parts: &Divided<'_>,
-    inputs: &[Tensor],
-    progress: &dyn Fn(&str),
-) -> Result<Vec<f64>, PrepareError> {
-    let blocks = parts.manifest.block_count();
-    let mut live = by_name(inputs.iter().cloned());
-    let mut times = Vec::with_capacity(parts.manifest.blocks.len());
-    for block in 0..blocks {
-        progress(&format!("measuring block {} of {blocks}", block + 1));
-        let loaded = parts.load(block..block + 1).await?;
-        let part_inputs: Vec<Tensor> =
-            loaded.inputs().iter().filter_map(|spec| live.get(&spec.name).cloned()).collect();
-        for output in loaded.run(part_inputs.clone()).await?.outputs {
-            live.insert(output.spec().name.clone(), output);
-        }
-        let budget = ProfileBudget { warm_up_runs: 2, runs_max: 50, time_max: PART_TIME_MAX };
-        times.push(engine::profile(&loaded, &part_inputs, budget).await?.median_us as f64);
-    }
-    Ok(times)
 }
 
 /// What a model is shown while its cuts are measured.

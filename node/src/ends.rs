@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use stormo_protocol::model::{
     Block, BlockKind, Cut, ENCODED_IMAGE, IMAGE_FRAME, MEANING, Manifest, ObjectRef, VariableTensor,
 };
+use stormo_protocol::profile;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
 use crate::card::{Card, Frame, Meaning, PrepareError};
@@ -114,7 +115,8 @@ fn end(kind: BlockKind, node: u32, time_us: u64) -> Block {
         inline_bytes: 0,
         flops: 0,
         peak_activation_bytes: 0,
-        time_us,
+        work: profile::Work::default(),
+        time_ns: time_us.saturating_mul(1000),
     }
 }
 
@@ -169,12 +171,7 @@ impl Work {
     /// What failed.
     pub async fn run(self) -> Result<Ran, WorkError> {
         let Self { described, blocks, partition, mut input } = self;
-        let mut ran = Ran {
-            outputs: Vec::new(),
-            queued: Duration::ZERO,
-            ran: Duration::ZERO,
-            computed: Duration::ZERO,
-        };
+        let mut ran = Ran::default();
         let graph = described.graph_blocks();
         if blocks.start < graph.start {
             let (described, given) = (described.clone(), std::mem::take(&mut input));
@@ -191,6 +188,7 @@ impl Work {
             let graph_ran = partition.run(inputs).await?;
             ran.queued = graph_ran.queued;
             ran.ran += graph_ran.ran;
+            ran.computed = graph_ran.computed;
             ran.outputs.extend(graph_ran.outputs);
         }
         if blocks.end > graph.end {

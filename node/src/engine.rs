@@ -10,6 +10,7 @@ use ort::logging::LogLevel;
 use tokio::sync::watch;
 
 mod batch;
+mod calibrate;
 mod measure;
 mod memory;
 mod partition;
@@ -25,7 +26,8 @@ mod tiny_onnx;
 mod values;
 
 pub use batch::OpenBatch;
-pub use measure::{MeasureError, Profile, ProfileBudget, calibrate, profile};
+pub use calibrate::{CalibrateError, calibrate};
+pub use measure::{ProfileBudget, profile};
 pub use partition::{Partition, PartitionSource, QUEUE_JOBS_MAX, Ran, RunError};
 pub use probe::{ProbeError, Probed};
 pub use session::{LoadError, Weight};

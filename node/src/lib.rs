@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod net;
 pub mod plan;
 pub mod pool;
+pub mod profile;
 pub mod quantise;
 pub mod sample;
 pub mod serve;

@@ -10,8 +10,15 @@ use source::{Source, names};
 mod source;
 
 /// The rooms whose answers depend on nothing but their arguments.
-const PURE_ROOMS: [&str; 6] =
-    ["protocol/src", "node/src/card", "node/src/model", "node/src/plan", "node/src/mesh", "node/src/flow"];
+const PURE_ROOMS: [&str; 7] = [
+    "protocol/src",
+    "node/src/card",
+    "node/src/model",
+    "node/src/profile",
+    "node/src/plan",
+    "node/src/mesh",
+    "node/src/flow",
+];
 
 const CRATES: [&str; 3] = ["protocol", "node", "testnet"];
 

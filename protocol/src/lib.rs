@@ -9,6 +9,7 @@ pub mod limits;
 pub mod model;
 pub mod object;
 pub mod plan;
+pub mod profile;
 pub mod refusal;
 pub mod state;
 pub mod tensor;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::ObjectId;
 use crate::limits::{BLOCKS_MAX, FRAME_TENSORS_MAX, GRAPH_NODES_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX};
+use crate::profile::{Reference, Work};
 use crate::tensor::{BadTensor, TensorSpec};
 
 /// How much ONNX Runtime may rewrite a graph. `Off` makes every fp32 cut bit-exact.
@@ -74,11 +75,13 @@ pub struct Block {
     pub inline_bytes: u64,
     /// Multiply-adds times two, for the sample input.
     pub flops: u64,
+    /// The same and all other work by class, for the sample input.
+    pub work: Work,
     /// Largest sum of bytes of live activations while the block runs.
     pub peak_activation_bytes: u64,
-    /// Share of the whole model's time on the reference node, microseconds. The blocks' times add
-    /// up to the whole model's, so that what fusion across their borders saves is counted.
-    pub time_us: u64,
+    /// What it adds to the time of a range on the reference node, nanoseconds; an end's whole time. A
+    /// range takes more than its blocks add: see [`Reference`].
+    pub time_ns: u64,
 }
 
 /// Blocks that depend on nothing another branch of their region makes: a range that can run beside the
@@ -146,8 +149,8 @@ pub struct Manifest {
     pub regions: Vec<Region>,
     /// Images that the codecs' losses were measured on; 0 if they were not.
     pub loss_samples: u16,
-    /// Speed of the node that measured `time_us`, in millions of floating-point operations a second.
-    pub reference_mflops: f64,
+    /// How long the graph took where it was profiled.
+    pub reference: Reference,
 }
 
 /// What is wrong with a manifest.
@@ -159,6 +162,9 @@ pub enum BadManifest {
     /// A count is beyond its limit, or zero where something is needed.
     #[error("{0}")]
     Count(&'static str),
+    /// The reference times are not those of the blocks, or contradict themselves.
+    #[error("the reference times contradict themselves")]
+    Reference,
     /// An index points outside its list, or a list that ascends does not.
     #[error("an index of {0} points nowhere")]
     Index(&'static str),
@@ -196,9 +202,6 @@ impl Manifest {
         {
             return Err(BadManifest::Count("an object is above the size limit"));
         }
-        if !self.reference_mflops.is_finite() || self.reference_mflops <= 0.0 {
-            return Err(BadManifest::Count("the reference speed must be positive"));
-        }
         let mut tensor_bytes = 0u64;
         for tensor in &self.tensors {
             tensor_bytes = tensor_bytes.saturating_add(tensor.byte_length()?);
@@ -231,7 +234,15 @@ impl Manifest {
         }
         self.check_ends()?;
         self.check_batch()?;
-        self.check_regions()
+        self.check_regions()?;
+        self.check_reference()
+    }
+
+    fn check_reference(&self) -> Result<(), BadManifest> {
+        let graph = self.graph_blocks();
+        let graph = &self.blocks[usize::from(graph.start)..usize::from(graph.end)];
+        let block_ns: Vec<u64> = graph.iter().map(|block| block.time_ns).collect();
+        if self.reference.is_sound(&block_ns) { Ok(()) } else { Err(BadManifest::Reference) }
     }
 
     /// What is settled is an output, stays settled, and crosses no more before the end.
@@ -306,6 +317,14 @@ impl Manifest {
                 && variable.length_max <= OBJECT_BYTES_MAX
         };
         if self.variable.iter().all(is_sound) { Ok(()) } else { Err(BadManifest::Index("variable tensors")) }
+    }
+
+    /// Time of the whole graph as one session on the reference node, microseconds.
+    pub fn whole_us(&self) -> u64 {
+        let graph = self.graph_blocks();
+        let blocks = usize::from(graph.end - graph.start);
+        let whole_ns = self.reference.range_ns.get(blocks.saturating_sub(1)).copied().unwrap_or(0);
+        whole_ns / 1000
     }
 
     /// The blocks that are parts of the graph: all but the ends.
@@ -391,14 +410,20 @@ impl Manifest {
         std::iter::once(self.skeleton).chain(weights).collect()
     }
 
-    /// Memory that a range needs while it runs: its weights and its largest activations, bytes.
-    pub fn range_memory_bytes(&self, blocks: Range<u16>) -> u64 {
+    /// Weights that loading a range takes, bytes.
+    pub fn range_weights_bytes(&self, blocks: Range<u16>) -> u64 {
         let weights =
             self.range_weights(blocks.clone()).into_iter().map(|index| self.weights[index as usize].bytes);
         let blocks = &self.blocks[usize::from(blocks.start)..usize::from(blocks.end)];
         let inline = blocks.iter().map(|block| block.inline_bytes);
-        let peak = blocks.iter().map(|block| block.peak_activation_bytes).max().unwrap_or(0);
-        weights.chain(inline).fold(peak, u64::saturating_add)
+        weights.chain(inline).fold(0, u64::saturating_add)
+    }
+
+    /// Memory that a range needs while it runs: its weights and its largest activations, bytes.
+    pub fn range_memory_bytes(&self, blocks: Range<u16>) -> u64 {
+        let within = &self.blocks[usize::from(blocks.start)..usize::from(blocks.end)];
+        let peak = within.iter().map(|block| block.peak_activation_bytes).max().unwrap_or(0);
+        self.range_weights_bytes(blocks).saturating_add(peak)
     }
 }
 
@@ -417,7 +442,8 @@ mod tests {
             inline_bytes: 1,
             flops: 10,
             peak_activation_bytes: 8,
-            time_us: 5,
+            work: Work::default(),
+            time_ns: 5,
         };
         Manifest {
             model: "digits".into(),
@@ -437,7 +463,7 @@ mod tests {
             cuts: [0, 1, 2].map(|index| Cut::crossed_by(vec![index])).to_vec(),
             regions: Vec::new(),
             loss_samples: 0,
-            reference_mflops: 1000.0,
+            reference: Reference { range_ns: vec![5, 12, 8], ..Reference::unmeasured(2) },
         }
     }
 
@@ -460,7 +486,8 @@ mod tests {
             inline_bytes: 0,
             flops: 0,
             peak_activation_bytes: 0,
-            time_us: 1,
+            work: Work::default(),
+            time_ns: 1,
         };
         manifest.card = Some(manifest.skeleton);
         manifest.blocks.insert(0, end(BlockKind::Decode, 0));
@@ -531,6 +558,7 @@ mod tests {
         let mut third = manifest.blocks[1].clone();
         (third.first_node, third.end_node) = (4, 6);
         manifest.blocks.push(third);
+        manifest.reference.range_ns = vec![5, 12, 18, 8, 12, 6];
         manifest.tensors.push(TensorSpec { name: "b".into(), dtype: DType::F32, shape: vec![1] });
         manifest.outputs = vec![1, 2];
         let inner = Cut { settled: vec![1], ..Cut::crossed_by(vec![3]) };
@@ -566,6 +594,13 @@ mod tests {
         assert_eq!(with(&|manifest| manifest.cuts[0].settled = vec![1]), wrong, "before anything ran");
         assert_eq!(with(&|manifest| manifest.cuts[3].settled = vec![1]), wrong, "behind the end");
         assert_eq!(with(&|manifest| manifest.cuts[3].tensors = vec![2]), wrong, "gone at the end");
+    }
+
+    #[test]
+    fn reference_times_must_fit_the_blocks() {
+        let mut bad = manifest();
+        bad.reference.range_ns.pop();
+        assert_eq!(bad.check(), Err(BadManifest::Reference));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::limits::{
     RECORD_BYTES_MAX, VARIANTS_MAX,
 };
 use crate::model::{ObjectRef, is_valid_name};
+use crate::profile::Speeds;
 
 /// What kind of machine a node is, as its owner says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,8 +33,10 @@ pub struct Hosted {
     pub first: u16,
     /// One past the last block.
     pub end: u16,
-    /// Time of one run, measured here, microseconds.
+    /// Time of one run here, microseconds: half of the last ones were faster.
     pub time_us: u64,
+    /// Nineteen in twenty were faster than this, microseconds.
+    pub p95_us: u64,
     /// Time that a new input would wait now, microseconds.
     pub queue_wait_us: u64,
 }
@@ -69,8 +72,8 @@ pub struct Machine {
     pub addresses: Vec<String>,
     /// Cores it may use.
     pub cores: u16,
-    /// Speed of one core on a convolution, millions of floating-point operations a second.
-    pub mflops: f64,
+    /// Speed of one core at each class of work.
+    pub speeds: Speeds,
     /// Memory that partitions may take in all, bytes.
     pub memory_budget_bytes: u64,
 }
@@ -82,6 +85,10 @@ pub struct Load {
     pub memory_used_bytes: u64,
     /// Share of its cores in use, thousandths.
     pub utilisation_permille: u16,
+    /// Time to load a partition whatever its size, by its last loads, microseconds.
+    pub cold_us: u64,
+    /// Time beyond that for each megabyte of its weights, microseconds.
+    pub cold_us_per_mb: u64,
     /// It is going away: no new work.
     pub leaving: bool,
 }
@@ -150,7 +157,7 @@ impl NodeRecord {
         if !bounded {
             return Err(DecodeError::Malformed);
         }
-        machine.mflops = if machine.mflops.is_finite() { machine.mflops.clamp(1.0, 1e9) } else { 1.0 };
+        machine.speeds = machine.speeds.sane();
         Ok(record)
     }
 }
@@ -307,6 +314,7 @@ impl Signed {
 mod tests {
     use super::*;
     use crate::ids::ObjectId;
+    use crate::profile::WorkClass;
     use proptest::prelude::*;
 
     fn record() -> NodeRecord {
@@ -318,15 +326,22 @@ mod tests {
                 class: Class::Device,
                 addresses: vec!["/ip4/127.0.0.1/tcp/4001".into()],
                 cores: 4,
-                mflops: 5000.0,
+                speeds: Speeds::new([5000.0; 5]),
                 memory_budget_bytes: 1 << 30,
             },
-            load: Load { memory_used_bytes: 5, utilisation_permille: 250, leaving: false },
+            load: Load {
+                memory_used_bytes: 5,
+                utilisation_permille: 250,
+                cold_us: 8000,
+                cold_us_per_mb: 900,
+                leaving: false,
+            },
             hosted: vec![Hosted {
                 variant: VariantId { deployment: DeploymentId([3; 16]), index: 0 },
                 first: 0,
                 end: 4,
                 time_us: 1500,
+                p95_us: 1700,
                 queue_wait_us: 0,
             }],
             links: vec![LinkEstimate {
@@ -348,16 +363,23 @@ mod tests {
     fn the_largest_record_fits_its_limit() {
         let mut largest = record();
         largest.machine.addresses = vec!["/ip6/2001:db8:1111:2222:3333:4444:5555:6666/tcp/40001".into(); 8];
-        largest.hosted = vec![Hosted { time_us: u64::MAX, queue_wait_us: u64::MAX, ..largest.hosted[0] }; 64];
+        largest.hosted =
+            vec![
+                Hosted { time_us: u64::MAX, p95_us: u64::MAX, queue_wait_us: u64::MAX, ..largest.hosted[0] };
+                64
+            ];
         largest.links = vec![LinkEstimate { bytes_per_second: u64::MAX, ..largest.links[0] }; 32];
         assert_eq!(NodeRecord::from_bytes(&largest.to_bytes()), Ok(largest));
     }
 
     #[test]
     fn numbers_that_break_arithmetic_are_clamped_and_excess_is_refused() {
-        let mut odd = record();
-        odd.machine.mflops = f64::NAN;
-        assert_eq!(NodeRecord::from_bytes(&odd.to_bytes()).unwrap().machine.mflops, 1.0);
+        let bytes = record().to_bytes();
+        let (known, broken) = (5000.0f64.to_le_bytes(), f64::NAN.to_le_bytes());
+        let at = bytes.windows(8).position(|window| window == known).unwrap();
+        let bytes = [&bytes[..at], &broken, &bytes[at + 8..]].concat();
+        let speeds = NodeRecord::from_bytes(&bytes).unwrap().machine.speeds;
+        assert_eq!(speeds.of(WorkClass::Convolution), Speeds::RANGE.0);
         let mut many = record();
         many.links = vec![many.links[0]; 33];
         assert_eq!(NodeRecord::from_bytes(&many.to_bytes()), Err(DecodeError::Malformed));

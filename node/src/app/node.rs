@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::config::{ConfigError, NodeConfig};
 use super::driver::{Driver, Event, Parts};
-use crate::engine::{self, Engine, EngineConfig, EngineError, MeasureError, runtime_library};
+use crate::engine::{self, CalibrateError, Engine, EngineConfig, EngineError, runtime_library};
 use crate::monitor;
 use crate::net::{Identity, IdentityError, Net, NetConfig, NetError, NetEvent};
 use crate::pool::{Pool, PoolError};
@@ -37,7 +37,7 @@ pub enum NodeError {
     Engine(#[from] EngineError),
     /// The machine could not be measured.
     #[error("this machine's speed could not be measured: {0}")]
-    Measure(#[from] MeasureError),
+    Calibrate(#[from] CalibrateError),
     /// The pool.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -81,7 +81,7 @@ pub async fn run(
     let identity = Identity::load_or_create(&config.data.join("node.key"))?;
     let pool = Arc::new(Pool::open(&config.data.join("objects"), config.disk_budget)?);
     let engine = open_engine(&config).await?;
-    let mflops = engine::calibrate(&engine).await?;
+    let speeds = engine::calibrate(&engine).await?;
     let (net, mut net_events) = Net::start(NetConfig {
         identity: identity.clone(),
         mesh: config.mesh.clone(),
@@ -98,7 +98,7 @@ pub async fn run(
         class: config.class,
         addresses: addresses.clone(),
         cores: u16::try_from(monitor::cores()).unwrap_or(u16::MAX),
-        mflops,
+        speeds,
         memory_budget_bytes: config.memory_budget_bytes,
     };
     let mesh = config.mesh.mesh_id();

@@ -7,10 +7,12 @@ use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{NodeId, VariantId};
 use stormo_protocol::model::{Block, CodecFigures, Manifest};
 use stormo_protocol::plan::{Plan, Stage};
+use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Hosted, NodeRecord};
 
 use crate::mesh::LinkQuality;
-use crate::plan::{Coding, Link, Links, LoadedRange, Node, PlanShape, Problem};
+use crate::plan::{Coding, Extra, Link, Links, LoadedRange, Node, PlanShape, Problem};
+use crate::profile::{Measured, Predictor};
 
 /// What a run costs beyond its blocks: hand-over to the session's thread, signs, bookkeeping.
 /// Measured as the difference between a pass through a tiny partition and its session's own time.
@@ -19,10 +21,8 @@ const RUN_OVERHEAD_MS: f64 = 0.05;
 /// digits in three parts over loopback, requests with two coded edges took 0.03 ms more than without, the
 /// coding itself apart.
 const HAND_OVER_MS: f64 = 0.01;
-/// Making a session, whatever its size: a guess from loading SqueezeNet's parts (10 to 30 ms).
-const COLD_FIXED_MS: f64 = 30.0;
-/// Fetching, hashing and packing a range's weights: a guess of 100 MB/s.
-const COLD_MS_PER_BYTE: f64 = 1e-5;
+/// Longest time that a planner is given, ms.
+const TIME_MS_MAX: f64 = 1e9;
 
 /// A candidate as the planner may use it: the newest record, and whether it takes work.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,11 @@ impl Question<'_> {
     pub(super) fn pose(&self) -> Posed {
         let Range { start, end } = self.blocks;
         let is_allowed = |codec: Codec| self.rounds || codec.is_lossless();
+        let offset = usize::from(start);
+        let predictor = Predictor::new(self.manifest);
+        let extra_ms = |range: Range<usize>| {
+            (predictor.extra_us(range.start + offset..range.end + offset) / 1000.0).min(TIME_MS_MAX)
+        };
         Posed {
             problem: Problem {
                 cut_bytes: (start..=end).map(|cut| self.manifest.cut_bytes(cut)).collect(),
@@ -68,7 +73,8 @@ impl Question<'_> {
                 loss_max: self.loss_max,
                 block_weights_bytes: self.blocks().map(|block| self.weights_bytes(block)).collect(),
                 block_peak_bytes: self.blocks().map(|block| block.peak_activation_bytes).collect(),
-                nodes: self.candidates.iter().map(|candidate| self.node(candidate)).collect(),
+                extra: Extra::of(usize::from(end - start), extra_ms),
+                nodes: self.candidates.iter().map(|candidate| self.node(candidate, &predictor)).collect(),
                 links: self.links(),
                 force_first: self.force_first,
                 force_last: self.force_last,
@@ -89,17 +95,12 @@ impl Question<'_> {
         weights.fold(block.inline_bytes, u64::saturating_add).min(1 << 47)
     }
 
-    fn block_ms(&self, block: &Block, speed_factor: f64) -> f64 {
-        (micros_to_ms(block.time_us) * speed_factor).min(1e9)
-    }
-
     /// Ranges that are ready on a node, in the problem's blocks. A session holds a part of the graph; the
     /// ends need none, so a session with or without an end beside it is ready, and so is an end alone.
-    fn loaded(&self, hosted: &[Hosted], speed_factor: f64) -> Vec<LoadedRange> {
+    fn loaded(&self, hosted: &[Hosted], block_ms: &[f64]) -> Vec<LoadedRange> {
         let graph = self.manifest.graph_blocks();
         let end_ms = |from: u16, to: u16| -> f64 {
-            let blocks = &self.manifest.blocks[usize::from(from)..usize::from(to)];
-            blocks.iter().map(|block| self.block_ms(block, speed_factor)).sum()
+            block_ms.get(usize::from(from)..usize::from(to)).into_iter().flatten().sum()
         };
         let before_ms = end_ms(self.blocks.start, graph.start.max(self.blocks.start));
         let behind_ms = end_ms(graph.end.min(self.blocks.end), self.blocks.end);
@@ -109,7 +110,7 @@ impl Question<'_> {
             if first < graph.start || end > graph.end || first >= end {
                 continue;
             }
-            let time_ms = RUN_OVERHEAD_MS + micros_to_ms(hosted.time_us);
+            let time_ms = RUN_OVERHEAD_MS + micros_to_ms(hosted.time_us as f64);
             let firsts = [(first, 0.0), (self.blocks.start, before_ms)];
             let ends = [(end, 0.0), (self.blocks.end, behind_ms)];
             for (first, before_ms) in &firsts[..if first == graph.start { 2 } else { 1 }] {
@@ -127,28 +128,36 @@ impl Question<'_> {
         let ranges = loaded.into_iter().map(|((first, end), time_ms)| LoadedRange {
             first: first - offset,
             end: end - offset,
-            time_ms: Some(time_ms.min(1e9)),
+            time_ms: Some(time_ms.min(TIME_MS_MAX)),
         });
         ranges.collect()
     }
 
-    fn node(&self, candidate: &Candidate<'_>) -> Node {
+    fn node(&self, candidate: &Candidate<'_>, predictor: &Predictor) -> Node {
         let record = candidate.record;
-        let speed_factor = self.manifest.reference_mflops / record.machine.mflops;
+        let hosted = record.hosted.iter().filter(|hosted| hosted.variant == self.variant);
+        let measured: Vec<Measured> = hosted
+            .map(|hosted| Measured { blocks: hosted.first..hosted.end, time_us: hosted.time_us as f64 })
+            .collect();
+        let estimate = predictor.on_node(&record.machine.speeds, &measured);
+        let block_ms: Vec<f64> = estimate.block_us.into_iter().map(micros_to_ms).collect();
+        // Coding is plain arithmetic over memory.
+        let memory = |speeds: &Speeds| speeds.of(WorkClass::Memory);
+        let coding_factor = memory(&self.manifest.reference.speeds) / memory(&record.machine.speeds);
         let queue_wait_us = record.hosted.iter().map(|hosted| hosted.queue_wait_us).max().unwrap_or(0);
         let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
         Node {
             can_compute: candidate.takes_work,
-            queue_wait_ms: micros_to_ms(queue_wait_us),
+            queue_wait_ms: micros_to_ms(queue_wait_us as f64),
             memory_free_bytes: free.min(1 << 47),
             overhead_ms: RUN_OVERHEAD_MS,
-            block_ms: self.blocks().map(|block| self.block_ms(block, speed_factor)).collect(),
-            loaded: self.loaded(&record.hosted, speed_factor),
-            cold_fixed_ms: COLD_FIXED_MS,
-            cold_ms_per_byte: COLD_MS_PER_BYTE,
-            // Both are plain arithmetic over memory, which this factor is a rough measure of.
-            encode_factor: speed_factor.min(1e9),
-            decode_factor: speed_factor.min(1e9),
+            loaded: self.loaded(&record.hosted, &block_ms),
+            block_ms: block_ms[usize::from(self.blocks.start)..usize::from(self.blocks.end)].to_vec(),
+            extra_factor: estimate.extra_factor.min(TIME_MS_MAX),
+            cold_fixed_ms: micros_to_ms(record.load.cold_us as f64),
+            cold_ms_per_byte: micros_to_ms(record.load.cold_us_per_mb as f64) / 1e6,
+            encode_factor: coding_factor.min(TIME_MS_MAX),
+            decode_factor: coding_factor.min(TIME_MS_MAX),
         }
     }
 
@@ -169,7 +178,7 @@ impl Question<'_> {
 /// Codecs of a cut whose loss is known.
 fn codings(manifest: &Manifest, cut: u16, is_allowed: impl Fn(Codec) -> bool) -> Vec<Coding> {
     let of = |figures: &CodecFigures| {
-        let coding_ms = |micros: u32| HAND_OVER_MS + micros_to_ms(u64::from(micros));
+        let coding_ms = |micros: u32| HAND_OVER_MS + micros_to_ms(f64::from(micros));
         Some(Coding {
             codec: figures.codec,
             bytes: figures.coded_bytes.min(1 << 47),
@@ -209,9 +218,9 @@ pub(super) fn loss_of(plan: &Plan, manifest: &Manifest) -> Option<f64> {
     losses.sum()
 }
 
-/// A peer's number, kept below what a planner takes.
-fn micros_to_ms(micros: u64) -> f64 {
-    (micros as f64 / 1000.0).min(1e9)
+/// A number that came from a peer, kept below what a planner takes.
+fn micros_to_ms(micros: f64) -> f64 {
+    (micros / 1000.0).min(TIME_MS_MAX)
 }
 
 impl Posed {
@@ -246,6 +255,7 @@ mod tests {
     use super::*;
     use stormo_protocol::ids::{DeploymentId, ObjectId};
     use stormo_protocol::model::{BlockKind, Cut, ObjectRef, OrtLevel};
+    use stormo_protocol::profile::{Reference, Work};
     use stormo_protocol::tensor::{DType, TensorSpec};
 
     /// Two blocks; at the cut between them one lossless codec, one measured and one not.
@@ -258,7 +268,8 @@ mod tests {
             inline_bytes: 1,
             flops: 1,
             peak_activation_bytes: 1,
-            time_us: 1000,
+            work: Work::default(),
+            time_ns: 1_000_000,
         };
         let figures = |codec, loss_ppm| CodecFigures {
             codec,
@@ -290,7 +301,10 @@ mod tests {
             regions: vec![],
             batch: None,
             loss_samples: 16,
-            reference_mflops: 1000.0,
+            reference: Reference {
+                range_ns: vec![1_000_000, 2_000_000, 1_000_000],
+                ..Reference::unmeasured(2)
+            },
         };
         manifest.check().unwrap();
         manifest

@@ -53,17 +53,17 @@ pub(super) struct WholeTimes {
 /// the work, then the next.
 pub(super) fn worthwhile(manifest: &Manifest, cuts: &[u16], samples: usize, whole: WholeTimes) -> Vec<u16> {
     let graph = manifest.graph_blocks();
-    let time_us = |from: u16, to: u16| -> u64 {
+    let time_ns = |from: u16, to: u16| -> u64 {
         let blocks = &manifest.blocks[usize::from(from)..usize::from(to)];
-        blocks.iter().map(|block| block.time_us).sum()
+        blocks.iter().map(|block| block.time_ns).sum()
     };
-    let all_us = time_us(graph.start, graph.end).max(1);
+    let all_ns = time_ns(graph.start, graph.end).max(1);
     let mut cuts: Vec<u16> = cuts.to_vec();
     cuts.sort_by_key(|cut| manifest.cut_bytes(*cut));
     let mut places = [0u32; DEPTHS as usize + 1];
     let mut ranked: Vec<(u32, u16)> = Vec::new();
     for cut in cuts {
-        let place = &mut places[(time_us(graph.start, cut) * DEPTHS / all_us).min(DEPTHS) as usize];
+        let place = &mut places[(time_ns(graph.start, cut) * DEPTHS / all_ns).min(DEPTHS) as usize];
         ranked.push((*place, cut));
         *place += 1;
     }
@@ -72,7 +72,7 @@ pub(super) fn worthwhile(manifest: &Manifest, cuts: &[u16], samples: usize, whol
     let mut run_left = whole.run.saturating_mul(WHOLE_RUNS_MAX).min(RUN_TIME_MAX);
     let mut bytes_left = CROSSING_BYTES_MAX;
     let is_in_time = |(_, cut): &(u32, u16)| {
-        let rest = time_us(*cut, graph.end) as f64 / all_us as f64;
+        let rest = time_ns(*cut, graph.end) as f64 / all_ns as f64;
         let load = whole.load.mul_f64(rest);
         let run = whole.run.mul_f64(rest).saturating_mul((samples * ROUNDING.len()) as u32);
         let bytes = manifest.cut_bytes(*cut).saturating_mul(samples as u64);

@@ -1,4 +1,4 @@
-//! Writes small ONNX models by hand: the calibration graph, and the models of this room's tests.
+//! Writes small ONNX models by hand: the calibration graphs, and the models of this room's tests.
 //! Parsing and cutting real models is not done here.
 
 use stormo_protocol::tensor::{DType, TensorSpec};
@@ -7,17 +7,20 @@ use stormo_protocol::tensor::{DType, TensorSpec};
 const OPSET: u64 = 17;
 /// Version of the file format that goes with it.
 const IR_VERSION: u64 = 8;
+/// `AttributeProto.type` of an integer.
+const ATTRIBUTE_INT: u64 = 2;
 /// `AttributeProto.type` of a list of integers.
 const ATTRIBUTE_INTS: u64 = 7;
 /// `TensorProto.data_location` of data outside the model.
 const LOCATION_EXTERNAL: u64 = 1;
 
-/// A node of a graph; attributes are lists of integers.
+/// A node of a graph; attributes are lists of integers, one perhaps a single integer.
 pub(super) struct Node<'a> {
     pub(super) op: &'a str,
     pub(super) inputs: &'a [&'a str],
     pub(super) outputs: &'a [&'a str],
     pub(super) ints: &'a [(&'a str, &'a [u64])],
+    pub(super) int: Option<(&'a str, u64)>,
 }
 
 /// An initialiser whose bytes lie outside the model, under the name `location`.
@@ -95,6 +98,12 @@ fn node_message(node: &Node<'_>) -> Vec<u8> {
             attribute.extend(number_field(8, *number));
         }
         attribute.extend(number_field(20, ATTRIBUTE_INTS));
+        message.extend(bytes_field(5, &attribute));
+    }
+    if let Some((name, number)) = node.int {
+        let mut attribute = bytes_field(1, name.as_bytes());
+        attribute.extend(number_field(3, number));
+        attribute.extend(number_field(20, ATTRIBUTE_INT));
         message.extend(bytes_field(5, &attribute));
     }
     message

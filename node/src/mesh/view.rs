@@ -131,6 +131,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stormo_protocol::profile::Speeds;
     use stormo_protocol::state::{Class, Load, Machine};
 
     fn signed(node: u8, generation: u64, sequence: u64) -> Signed {
@@ -142,10 +143,16 @@ mod tests {
                 class: Class::Edge,
                 addresses: vec![],
                 cores: 2,
-                mflops: 1000.0,
+                speeds: Speeds::new([1000.0; 5]),
                 memory_budget_bytes: 1 << 20,
             },
-            load: Load { memory_used_bytes: 0, utilisation_permille: 0, leaving: false },
+            load: Load {
+                memory_used_bytes: 0,
+                utilisation_permille: 0,
+                cold_us: 0,
+                cold_us_per_mb: 0,
+                leaving: false,
+            },
             hosted: vec![],
             links: vec![],
         };

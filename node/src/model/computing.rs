@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use stormo_protocol::profile::WorkClass;
 use stormo_protocol::tensor::TensorSpec;
 
 use super::dag::{Crossing, Dag, Edge};
@@ -27,6 +28,8 @@ pub(super) struct Computing {
     pub tensors: Vec<usize>,
     /// Node of the dag -> floating-point operations.
     pub flops: Vec<u64>,
+    /// Node of the dag -> its work, and of which class that is.
+    pub work: Vec<(WorkClass, u64)>,
 }
 
 impl Computing {
@@ -44,6 +47,7 @@ impl Computing {
         let shapes = Shapes::new(&graph.model.graph, links, sizes);
         let protos = &graph.model.graph.node;
         let flops: Vec<u64> = nodes.iter().map(|node| shapes.flops(&protos[*node])).collect();
+        let work = nodes.iter().map(|node| shapes.work(&protos[*node])).collect();
         let mut dag = Dag { edges: edges(graph, sizes, &tensors, keeps_outputs), ..Dag::default() };
         dag.inputs = (0..links.inputs.len()).collect();
         dag.after = vec![Vec::new(); nodes.len()];
@@ -65,7 +69,7 @@ impl Computing {
             let writing = elements.saturating_mul(FLOPS_PER_ELEMENT);
             dag.work.push(flops[index].saturating_add(writing).saturating_add(FLOPS_PER_NODE));
         }
-        Self { dag, nodes, tensors, flops }
+        Self { dag, nodes, tensors, flops, work }
     }
 }
 

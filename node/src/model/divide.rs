@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::limits::{BATCH_ITEMS_MAX, BLOCKS_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use stormo_protocol::model::{Batch, Block, BlockKind, Branch, Cut, Manifest, ObjectRef, OrtLevel, Region};
+use stormo_protocol::profile::{Reference, Work};
 use stormo_protocol::tensor::TensorSpec;
 
 use super::choose::{Chosen, choose, least_share};
@@ -51,7 +52,7 @@ pub struct Division {
     pub inputs: Vec<u32>,
     /// The model's outputs, likewise.
     pub outputs: Vec<u32>,
-    /// Blocks in order of execution, their times 0 until [`Division::set_times`].
+    /// Blocks in order of execution, their times not known.
     pub blocks: Vec<Block>,
     /// `cuts[i]` lies before block `i`.
     pub cuts: Vec<Cut>,
@@ -243,8 +244,9 @@ fn blocks(
             weights,
             inline_bytes,
             flops: nodes.iter().map(|node| computing.flops[*node]).fold(0, u64::saturating_add),
+            work: nodes.iter().fold(Work::default(), |sum, node| sum.with(computing.work[*node])),
             peak_activation_bytes,
-            time_us: 0,
+            time_ns: 0,
         });
     }
     blocks
@@ -254,26 +256,6 @@ impl Division {
     /// Floating-point operations of the whole model.
     pub fn flops(&self) -> u64 {
         self.blocks.iter().map(|block| block.flops).fold(0, u64::saturating_add)
-    }
-
-    /// Sets the blocks' times from one measurement of each and one of the whole model, microseconds:
-    /// scaled so that they add up to the whole's, since pieces lose what fusion across their borders
-    /// saves. Blocks without a measurement count as 0; if all do, time is shared out by operations.
-    pub fn set_times(&mut self, block_us: &[f64], whole_us: f64) {
-        let sound = |time: f64| if time.is_finite() { time.max(0.0) } else { 0.0 };
-        let mut shares: Vec<f64> =
-            (0..self.blocks.len()).map(|block| sound(block_us.get(block).copied().unwrap_or(0.0))).collect();
-        if shares.iter().sum::<f64>() <= 0.0 {
-            shares = self.blocks.iter().map(|block| block.flops as f64 + 1.0).collect();
-        }
-        let scale = sound(whole_us) / shares.iter().sum::<f64>();
-        // Rounded along the sum, so that the rounded times add up too.
-        let (mut exact, mut given) = (0.0, 0u64);
-        for (block, share) in self.blocks.iter_mut().zip(shares) {
-            exact += share * scale;
-            block.time_us = (exact.round() as u64).saturating_sub(given);
-            given += block.time_us;
-        }
     }
 
     /// Keeps the first axis open, given the sizes of a run on two items where the division was made of one.
@@ -298,14 +280,8 @@ impl Division {
         Ok(())
     }
 
-    /// The manifest of this division, for the publisher to sign.
-    pub fn manifest(
-        &self,
-        model: &str,
-        variant: &str,
-        ort_level: OrtLevel,
-        reference_mflops: f64,
-    ) -> Manifest {
+    /// The manifest of this division, no time measured yet.
+    pub fn manifest(&self, model: &str, variant: &str, ort_level: OrtLevel) -> Manifest {
         Manifest {
             model: model.to_owned(),
             variant: variant.to_owned(),
@@ -322,7 +298,7 @@ impl Division {
             batch: self.batch.clone(),
             regions: self.regions.clone(),
             loss_samples: 0,
-            reference_mflops,
+            reference: Reference::unmeasured(self.blocks.len()),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Floating-point operations of a node, for the shapes of the sample run: exact for what multiplies
-//! matrices, one per output element for the rest.
+//! matrices, one per output element for the rest; and of which class its work is.
 
 use std::collections::HashMap;
 
-use stormo_protocol::tensor::TensorSpec;
+use stormo_protocol::profile::WorkClass;
+use stormo_protocol::tensor::{DType, TensorSpec};
 
 use super::constants::value_of;
 use super::data;
@@ -12,6 +13,8 @@ use super::messages::{GraphProto, NodeProto, TensorProto};
 
 /// Longest chain of copies and casts from a weight to where it is used.
 const HOPS_MAX: usize = 8;
+/// What a text counts as, which has a length of its own: about a word.
+const TEXT_BYTES: u64 = 8;
 
 /// Shapes of everything: measured ones, and those of stored tensors.
 pub(super) struct Shapes<'a> {
@@ -66,6 +69,45 @@ impl<'a> Shapes<'a> {
         self.multiply_adds(node).map_or(elements, |count| count.saturating_mul(2))
     }
 
+    /// What a node mostly does, and how much of it.
+    pub(super) fn work(&self, node: &NodeProto) -> (WorkClass, u64) {
+        let Some(class) = self.multiplies(node).filter(|_| self.multiply_adds(node).is_some()) else {
+            let names = node.input.iter().chain(&node.output);
+            let bytes = names.map(|name| self.elements(name).saturating_mul(self.element_bytes(name)));
+            return (WorkClass::Memory, bytes.fold(0, u64::saturating_add));
+        };
+        (class, self.flops(node))
+    }
+
+    /// The class of a node that multiplies and adds.
+    fn multiplies(&self, node: &NodeProto) -> Option<WorkClass> {
+        let is_convolution = match node.op_type() {
+            "QLinearConv" | "ConvInteger" | "QLinearMatMul" | "MatMulInteger" => {
+                return Some(WorkClass::Integer);
+            }
+            "Conv" | "FusedConv" | "ConvTranspose" => true,
+            "Gemm" | "MatMul" | "FusedMatMul" | "MatMulNBits" | "LSTM" | "GRU" | "RNN" => false,
+            _ => return None,
+        };
+        // Between dequantised and quantised tensors ONNX Runtime computes with the integers.
+        let reads = node.input.first().and_then(|name| self.links.find(name));
+        let maker = reads.and_then(|tensor| self.links.maker[tensor]);
+        if maker.is_some_and(|maker| self.graph.node[maker].op_type() == "DequantizeLinear") {
+            return Some(WorkClass::Integer);
+        }
+        let channels_of_a_filter = || node.input.get(1).and_then(|name| self.of(name)?.get(1).copied());
+        Some(match is_convolution {
+            false => WorkClass::Matrix,
+            true if has_groups(node) && channels_of_a_filter() == Some(1) => WorkClass::Depthwise,
+            true => WorkClass::Convolution,
+        })
+    }
+
+    fn element_bytes(&self, name: &str) -> u64 {
+        let dtype = self.sizes.get(name).map_or(DType::F32, |spec| spec.dtype);
+        dtype.bytes().unwrap_or(TEXT_BYTES)
+    }
+
     fn multiply_adds(&self, node: &NodeProto) -> Option<u64> {
         let input = |position: usize| self.of(node.input.get(position)?);
         let made = || node.output.first().map(|name| self.elements(name));
@@ -92,6 +134,10 @@ fn unsigned(dims: &[i64]) -> Option<Vec<u64>> {
 
 fn is_set(node: &NodeProto, name: &str) -> bool {
     node.attribute.iter().any(|attribute| attribute.name() == name && attribute.i() != 0)
+}
+
+fn has_groups(node: &NodeProto) -> bool {
+    node.attribute.iter().any(|attribute| attribute.name() == "group" && attribute.i() > 1)
 }
 
 fn product(shape: &[u64]) -> u64 {

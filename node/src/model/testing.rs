@@ -142,7 +142,7 @@ impl Divided {
 
     pub(super) fn with(graph: &Graph, bytes_of: impl Fn(&str) -> u64, options: DivideOptions) -> Self {
         let division = divide(graph, &sizes(graph, bytes_of), &options).expect("divisible");
-        let manifest = division.manifest("m", "v", OrtLevel::Off, 1.0);
+        let manifest = division.manifest("m", "v", OrtLevel::Off);
         assert_eq!(manifest.check(), Ok(()));
         let skeleton = Skeleton::parse(&division.skeleton, &manifest).expect("own skeleton");
         Self { division, manifest, skeleton }

@@ -69,7 +69,9 @@ fn chain_ms(problem: &Problem, ranges: &Ranges, index: usize) -> f64 {
     let whole_ms: f64 = node.block_ms.iter().sum();
     let loaded = node.loaded.iter().map(|range| {
         let blocks_ms: f64 = node.block_ms[usize::from(range.first)..usize::from(range.end)].iter().sum();
-        let run_ms = range.time_ms.unwrap_or(node.overhead_ms + blocks_ms);
+        let estimate_ms =
+            || node.estimate_ms(&problem.extra, usize::from(range.first), usize::from(range.end));
+        let run_ms = range.time_ms.unwrap_or_else(estimate_ms);
         let machines = if blocks_ms > 0.0 { whole_ms / blocks_ms } else { ranges.block_count() as f64 };
         machines * (hop_ms + run_ms)
     });

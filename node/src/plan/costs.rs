@@ -3,7 +3,7 @@
 
 use super::bounds::Last;
 use super::coding::Coding;
-use super::problem::{LoadedRange, Node, Problem};
+use super::problem::{Extra, LoadedRange, Node, Problem};
 use super::ranges::Ranges;
 
 /// A node that takes part in a search.
@@ -28,6 +28,8 @@ struct Runs {
     loaded: Vec<LoadedRun>,
     /// What any range costs that must be loaded, beyond its blocks: wait, overhead, loading.
     cold_base_ms: f64,
+    /// See [`Node::extra_factor`].
+    extra_factor: f64,
     /// Sums of blocks' times and of their loading, one more than blocks.
     cold_before_ms: Vec<f64>,
     /// For each first block the furthest end whose range fits the free memory; the block itself
@@ -159,7 +161,9 @@ impl<'a> Costs<'a> {
         let runs = &self.runs[member];
         match runs.loaded_from(first).iter().find(|run| run.end == end) {
             Some(run) => run.run_ms,
-            None if end <= runs.cold_end_max[first] => runs.cold_ms(first, end),
+            None if end <= runs.cold_end_max[first] => {
+                runs.cold_ms(first, end) + runs.extra_factor * self.ranges.extra.ms(first, end)
+            }
             None => f64::INFINITY,
         }
     }
@@ -187,8 +191,13 @@ impl<'a> Costs<'a> {
     ) -> f64 {
         let runs = &self.runs[member];
         let base_ms = runs.cold_base_ms - runs.cold_before_ms[first];
+        let extra_ms = self.ranges.extra.from(first);
         let cold_ms = |from: usize, to: usize| {
-            base_ms + least_sum(&runs.cold_before_ms[from..to], &after_cold_ms[from..to])
+            let (before_ms, after_ms) = (&runs.cold_before_ms[from..to], &after_cold_ms[from..to]);
+            match extra_ms.get(from - first - 1..to - first - 1) {
+                Some(extra_ms) => base_ms + least_sum_with(before_ms, after_ms, extra_ms, runs.extra_factor),
+                None => base_ms + least_sum(before_ms, after_ms),
+            }
         };
         // A loaded range costs what it costs even if loading it anew were cheaper, so the cold
         // ends are taken in the stretches that loaded ends leave.
@@ -265,11 +274,26 @@ fn least_sum(a: &[f64], b: &[f64]) -> f64 {
     rest.map(|(a, b)| a + b).chain(lanes).fold(f64::INFINITY, f64::min)
 }
 
+/// The least of `a[i] + b[i] + factor * c[i]`, likewise.
+fn least_sum_with(a: &[f64], b: &[f64], c: &[f64], factor: f64) -> f64 {
+    let mut lanes = [f64::INFINITY; 4];
+    let (a_lanes, b_lanes, c_lanes) = (a.chunks_exact(4), b.chunks_exact(4), c.chunks_exact(4));
+    let rest = a_lanes.remainder().iter().zip(b_lanes.remainder()).zip(c_lanes.remainder());
+    for ((a, b), c) in a_lanes.zip(b_lanes).zip(c_lanes) {
+        for (lane, ((a, b), c)) in lanes.iter_mut().zip(a.iter().zip(b).zip(c)) {
+            let sum = a + b + factor * c;
+            *lane = if sum < *lane { sum } else { *lane };
+        }
+    }
+    rest.map(|((a, b), c)| a + b + factor * c).chain(lanes).fold(f64::INFINITY, f64::min)
+}
+
 impl Runs {
     fn none(ranges: &Ranges) -> Self {
         Self {
             loaded: vec![],
             cold_base_ms: 0.0,
+            extra_factor: 0.0,
             cold_before_ms: vec![0.0; ranges.block_count() + 1],
             cold_end_max: (0..ranges.block_count()).collect(),
             memory_free_bytes: 0,
@@ -284,11 +308,12 @@ impl Runs {
             cold_before_ms.push(before_ms);
         }
         let mut loaded: Vec<LoadedRun> =
-            node.loaded.iter().map(|range| LoadedRun::new(node, range)).collect();
+            node.loaded.iter().map(|range| LoadedRun::new(node, &ranges.extra, range)).collect();
         loaded.sort_unstable_by_key(|run| (run.first, run.end));
         Self {
             loaded,
             cold_base_ms: node.queue_wait_ms + node.overhead_ms + node.cold_fixed_ms,
+            extra_factor: node.extra_factor,
             cold_before_ms,
             cold_end_max: cold_end_max(ranges, node.memory_free_bytes),
             memory_free_bytes: node.memory_free_bytes,
@@ -307,9 +332,9 @@ impl Runs {
 }
 
 impl LoadedRun {
-    fn new(node: &Node, range: &LoadedRange) -> Self {
+    fn new(node: &Node, extra: &Extra, range: &LoadedRange) -> Self {
         let (first, end) = (usize::from(range.first), usize::from(range.end));
-        let estimate_ms = || node.overhead_ms + node.block_ms[first..end].iter().sum::<f64>();
+        let estimate_ms = || node.estimate_ms(extra, first, end);
         Self { first, end, run_ms: node.queue_wait_ms + range.time_ms.unwrap_or_else(estimate_ms) }
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use stormo_protocol::codec::payload::Codec;
 
 use super::coding::Coding;
-use super::problem::{Link, Links, Node, Problem, ProblemError};
+use super::problem::{Extra, Link, Links, Node, Problem, ProblemError};
 
 const BYTES_PER_MB: f64 = 1e6;
 
@@ -125,6 +125,7 @@ impl Instance {
             cut_bytes: variant.cut_bytes,
             block_weights_bytes: variant.weights_bytes,
             block_peak_bytes: variant.peak_bytes,
+            extra: Extra::none(),
             nodes,
             links,
             force_first: file.force_first,
@@ -144,6 +145,7 @@ impl FileNode {
             memory_free_bytes: self.memory_bytes.unwrap_or(u64::MAX),
             overhead_ms: 0.0,
             block_ms: self.block_ms,
+            extra_factor: 0.0,
             loaded: vec![],
             cold_fixed_ms: 0.0,
             cold_ms_per_byte: 0.0,

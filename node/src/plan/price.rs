@@ -106,14 +106,13 @@ impl Problem {
         self.nodes[stage.node].loaded.iter().any(|range| (range.first, range.end) == (stage.first, stage.end))
     }
 
-    /// Time that a range runs on a node: as measured, or overhead and blocks.
+    /// Time that a range runs on a node: as measured, or as estimated.
     pub(super) fn range_ms(&self, stage: StageShape) -> f64 {
         let node = &self.nodes[stage.node];
         let loaded = node.loaded.iter().find(|range| (range.first, range.end) == (stage.first, stage.end));
-        let blocks = usize::from(stage.first)..usize::from(stage.end);
-        loaded
-            .and_then(|range| range.time_ms)
-            .unwrap_or_else(|| node.overhead_ms + node.block_ms[blocks].iter().sum::<f64>())
+        loaded.and_then(|range| range.time_ms).unwrap_or_else(|| {
+            node.estimate_ms(&self.extra, usize::from(stage.first), usize::from(stage.end))
+        })
     }
 
     /// Time that loading a range on a node takes; none if it is loaded.

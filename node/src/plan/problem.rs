@@ -1,6 +1,10 @@
 //! What a planner may know: the model's sizes, the nodes, the links between them. Not where these
 //! numbers come from, and not how a plan is priced by them.
 
+use std::ops::Range;
+
+use stormo_protocol::profile::range_index;
+
 use super::coding::Coding;
 
 /// The longest time that a problem may name, ms: thirty years, so that no sum can overflow.
@@ -23,6 +27,8 @@ pub struct Problem {
     pub block_weights_bytes: Vec<u64>,
     /// Largest sum of live activations while each block runs.
     pub block_peak_bytes: Vec<u64>,
+    /// What a range takes beyond its blocks, on some machine.
+    pub extra: Extra,
     /// Who may run them. The first is the origin, where the input is and the result is wanted.
     pub nodes: Vec<Node>,
     /// How bytes get from one to another.
@@ -31,6 +37,43 @@ pub struct Problem {
     pub force_first: bool,
     /// Whether the last stage must run at the origin.
     pub force_last: bool,
+}
+
+/// What each range of blocks takes beyond its blocks: conversions where a session begins and ends, and
+/// what it cannot fuse there. Planners take it that one session is no slower than two beside each other on
+/// the same node; where numbers say otherwise, a plan of these two is not found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extra {
+    blocks: usize,
+    /// By [`range_index`]; empty if there is none.
+    ms: Vec<f64>,
+}
+
+impl Extra {
+    /// Ranges take what their blocks take.
+    pub fn none() -> Self {
+        Self { blocks: 0, ms: Vec::new() }
+    }
+
+    /// As told for each `first..end`, in milliseconds.
+    pub fn of(blocks: usize, extra_ms: impl Fn(Range<usize>) -> f64) -> Self {
+        let ranges = (0..blocks).flat_map(|first| (first + 1..=blocks).map(move |end| first..end));
+        Self { blocks, ms: ranges.map(extra_ms).collect() }
+    }
+
+    /// For one range, which is not empty.
+    pub fn ms(&self, first: usize, end: usize) -> f64 {
+        self.from(first).get(end - first - 1).copied().unwrap_or(0.0)
+    }
+
+    /// For all ranges from this block on, by their ends; empty if there is none.
+    pub(super) fn from(&self, first: usize) -> &[f64] {
+        if self.ms.is_empty() {
+            return &[];
+        }
+        let start = range_index(self.blocks, first, first + 1);
+        &self.ms[start..start + self.blocks - first]
+    }
 }
 
 /// A machine as the planner sees it.
@@ -47,6 +90,8 @@ pub struct Node {
     pub overhead_ms: f64,
     /// Estimated time of each block here.
     pub block_ms: Vec<f64>,
+    /// How many times as long the problem's [`Extra`] takes here.
+    pub extra_factor: f64,
     /// Ranges that are ready to run. A part of a loaded range is not itself loaded.
     pub loaded: Vec<LoadedRange>,
     /// Price of loading a range, whatever its size.
@@ -183,6 +228,10 @@ impl Problem {
         length("the list of codings", self.codings.len(), blocks + 1)?;
         length("the list of peaks", self.block_peak_bytes.len(), blocks)?;
         length("the table of links", self.links.node_count, self.nodes.len())?;
+        if !self.extra.ms.is_empty() {
+            length("the table of ranges", self.extra.blocks, blocks)?;
+        }
+        self.extra.ms.iter().try_for_each(|time_ms| number("a range's extra time", *time_ms))?;
         sizes("a cut", &self.cut_bytes)?;
         sizes("a block's weights", &self.block_weights_bytes)?;
         sizes("a block's activations", &self.block_peak_bytes)?;
@@ -196,9 +245,16 @@ impl Problem {
 }
 
 impl Node {
+    /// Time of a range that nobody has measured here.
+    pub(super) fn estimate_ms(&self, extra: &Extra, first: usize, end: usize) -> f64 {
+        let blocks_ms: f64 = self.block_ms[first..end].iter().sum();
+        self.overhead_ms + blocks_ms + self.extra_factor * extra.ms(first, end)
+    }
+
     fn check(&self, index: usize, blocks: usize) -> Result<(), ProblemError> {
         length("a node's list of block times", self.block_ms.len(), blocks)?;
         self.block_ms.iter().try_for_each(|time_ms| number("a block's time", *time_ms))?;
+        number("a factor of extra times", self.extra_factor)?;
         number("a queue's wait", self.queue_wait_ms)?;
         number("a session's overhead", self.overhead_ms)?;
         number("a cold start's price", self.cold_fixed_ms)?;

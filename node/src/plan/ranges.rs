@@ -1,13 +1,14 @@
-//! Memory of any range of blocks, asked for in constant time. Only sums and maxima of the model's
-//! own sizes; nothing of nodes.
+//! Memory of any range of blocks, and what it takes beyond its blocks, asked for in constant time. Only
+//! the model's own numbers; nothing of nodes.
 
-use super::problem::Problem;
+use super::problem::{Extra, Problem};
 
 /// Prefix sums of weights and a sparse table of peak activations.
 pub(super) struct Ranges {
     weights_before: Vec<u64>,
     /// `peaks[level][i]` is the largest of the `2^level` blocks from `i`.
     peaks: Vec<Vec<u64>>,
+    pub(super) extra: Extra,
 }
 
 impl Ranges {
@@ -27,7 +28,7 @@ impl Ranges {
             peaks.push(level);
             width *= 2;
         }
-        Self { weights_before, peaks }
+        Self { weights_before, peaks, extra: problem.extra.clone() }
     }
 
     /// How many blocks there are.

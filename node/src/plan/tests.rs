@@ -11,7 +11,7 @@ mod shared_instances;
 
 use stormo_protocol::codec::payload::Codec;
 
-use super::{Coding, Kind, Link, Links, LoadedRange, Node, PlanShape, Priced, Problem, StageShape};
+use super::{Coding, Extra, Kind, Link, Links, LoadedRange, Node, PlanShape, Priced, Problem, StageShape};
 
 /// Numbers that look random and are the same on every run (SplitMix64).
 struct Numbers(u64);
@@ -51,6 +51,7 @@ fn node(block_ms: &[f64]) -> Node {
         memory_free_bytes: u64::MAX,
         overhead_ms: 0.0,
         block_ms: block_ms.to_vec(),
+        extra_factor: 1.0,
         loaded: vec![],
         cold_fixed_ms: 0.0,
         cold_ms_per_byte: 0.0,
@@ -95,6 +96,7 @@ fn random_problem(seed: u64) -> Problem {
         cut_bytes,
         block_weights_bytes: numbers.list(blocks, |numbers| numbers.below(6)),
         block_peak_bytes: numbers.list(blocks, |numbers| numbers.below(4)),
+        extra: random_extra(&mut numbers, blocks),
         nodes: numbers.list(nodes, |numbers| random_node(numbers, blocks, is_tight)),
         links,
         force_first: numbers.one_in(6),
@@ -108,6 +110,22 @@ fn random_coding(numbers: &mut Numbers, raw_bytes: u64) -> Option<Coding> {
     let [encode_ms, decode_ms] = times_ms;
     let coding = Coding { codec: Codec::ShuffleLz4, bytes: raw_bytes / 4, encode_ms, decode_ms, loss: 0.0 };
     numbers.one_in(3).then_some(coding)
+}
+
+/// Costs of borders and some exceptions, or none.
+fn random_extra(numbers: &mut Numbers, blocks: usize) -> Extra {
+    if numbers.one_in(3) {
+        return Extra::none();
+    }
+    let mut ms = vec![vec![0.0f64; blocks + 1]; blocks];
+    for len in 1..=blocks {
+        for first in 0..=blocks - len {
+            let end = first + len;
+            let parts = (first + 1..end).map(|cut| ms[first][cut] + ms[cut][end]);
+            ms[first][end] = parts.fold(numbers.below(12) as f64, f64::min);
+        }
+    }
+    Extra::of(blocks, |range| ms[range.start][range.end])
 }
 
 fn random_link(numbers: &mut Numbers) -> Link {
@@ -129,6 +147,7 @@ fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
         memory_free_bytes: if is_tight { 3 + numbers.below(9) } else { u64::MAX },
         overhead_ms: numbers.below(4) as f64,
         block_ms: numbers.list(blocks, |numbers| numbers.below(30) as f64),
+        extra_factor: numbers.below(3) as f64,
         loaded,
         cold_fixed_ms: numbers.below(8) as f64,
         cold_ms_per_byte: numbers.below(3) as f64 / 2.0,

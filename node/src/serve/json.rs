@@ -1,6 +1,8 @@
 //! The JSON of the mesh API under `/v1`, shared by the server, the commands and the test mesh.
 //! Units are in the names. Fields are only ever added.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId, PlanId};
@@ -52,8 +54,11 @@ pub struct HostedView {
     pub variant: String,
     /// First block and one past the last.
     pub blocks: [u16; 2],
-    /// Time of one run, measured there.
+    /// Time of one run, measured there: half of the last ones were faster.
     pub time_ms: f64,
+    /// Nineteen in twenty of them were faster than this.
+    #[serde(default)]
+    pub p95_ms: f64,
     /// Time that a new input would wait.
     pub queue_wait_ms: f64,
 }
@@ -107,6 +112,15 @@ pub struct NodeView {
     pub cores: u16,
     /// Speed of one core on a convolution, MFLOP/s.
     pub mflops: f64,
+    /// Speed of one core at each class of work, millions of operations (of bytes, for `memory`) a second.
+    #[serde(default)]
+    pub speeds: BTreeMap<String, f64>,
+    /// Time to load a partition, by its last loads.
+    #[serde(default)]
+    pub cold_ms: f64,
+    /// Time beyond that for each megabyte of weights.
+    #[serde(default)]
+    pub cold_ms_per_mb: f64,
     /// Memory that partitions may take.
     pub memory_budget_bytes: u64,
     /// Memory that they take.
@@ -257,7 +271,11 @@ pub struct ModelView {
     pub card: Option<String>,
     /// Bytes of weights.
     pub weights_bytes: u64,
-    /// Blocks in order of execution.
+    /// Time of all blocks in one go, where the model was profiled.
+    #[serde(default)]
+    pub time_ms: f64,
+    /// Blocks in order of execution. A range takes more time than its blocks together: what it takes
+    /// where a session begins and ends is not theirs.
     pub blocks: Vec<BlockView>,
     /// `cuts[i]` lies before block `i`.
     pub cuts: Vec<CutView>,

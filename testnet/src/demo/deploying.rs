@@ -39,11 +39,11 @@ pub(super) fn tell(demo: &mut Demo) -> Result<(DeploymentView, TensorView)> {
 
 fn show(demo: &Demo, model: &ModelView, deployment: &DeploymentView) {
     let cuts = model.cuts.iter().map(|cut| cut.bytes);
-    let blocks_ms: f64 = model.blocks.iter().map(|block| block.time_ms).sum();
     demo.narrator.say(&format!(
-        "{} kB of weights, {} blocks of together {blocks_ms:.2} ms, {} to {} bytes at a cut.",
+        "{} kB of weights, {} blocks of together {:.2} ms, {} to {} bytes at a cut.",
         model.weights_bytes / 1000,
         model.blocks.len(),
+        model.time_ms,
         cuts.clone().min().unwrap_or(0),
         cuts.max().unwrap_or(0),
     ));

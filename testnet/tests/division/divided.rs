@@ -72,7 +72,7 @@ impl Divided {
             started.elapsed().as_secs_f64(),
             if cfg!(debug_assertions) { " by an unoptimised build" } else { "" }
         ));
-        let manifest = division.manifest("model", "base", OrtLevel::Off, 1.0);
+        let manifest = division.manifest("model", "base", OrtLevel::Off);
         manifest.check()?;
         let skeleton = Skeleton::parse(&division.skeleton, &manifest)?;
         let weights = division.weights.into_iter().map(|(object, bytes)| (object.id, bytes.into())).collect();

@@ -169,6 +169,7 @@ mod tests {
             variants: vec![],
             ort_level: "all".into(),
             card: None,
+            time_ms: 3.0,
             weights_bytes: 20,
             blocks: vec![block(1.0), block(3.0)],
             cuts: vec![cut(100, "x"), cut(50, "<a>"), cut(400, "y")],

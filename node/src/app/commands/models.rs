@@ -31,10 +31,6 @@ pub(super) fn run(args: &ModelsArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn time_ms(model: &ModelView) -> f64 {
-    model.blocks.iter().map(|block| block.time_ms).sum()
-}
-
 fn row(model: &ModelView) -> Vec<String> {
     let inputs: Vec<String> = model
         .inputs
@@ -46,7 +42,7 @@ fn row(model: &ModelView) -> Vec<String> {
         model.version.to_string(),
         model.variants.iter().map(told).collect::<Vec<_>>().join(", "),
         model.blocks.len().to_string(),
-        ms(time_ms(model)),
+        ms(model.time_ms),
         bytes(model.weights_bytes),
         inputs.join(", "),
     ]
@@ -126,7 +122,7 @@ fn show(model: &ModelView) {
         model.name,
         model.version,
         model.variant,
-        ms(time_ms(model)),
+        ms(model.time_ms),
         bytes(model.weights_bytes),
         model.ort_level
     ));
@@ -135,7 +131,8 @@ fn show(model: &ModelView) {
     }
     let input_bytes = model.cuts.first().map_or(0, |cut| cut.bytes);
     say(format!("in: {}", bytes(input_bytes)));
-    let total = time_ms(model).max(f64::MIN_POSITIVE);
+    let blocks_ms = model.blocks.iter().map(|block| block.time_ms).sum::<f64>();
+    let total = blocks_ms.max(f64::MIN_POSITIVE);
     let mut done = 0.0;
     let rows: Vec<Vec<String>> = model
         .blocks

@@ -56,7 +56,8 @@ fn node_row(node: &NodeView, own: Option<&NodeView>) -> Vec<String> {
         .iter()
         .map(|hosted| {
             let [first, end] = hosted.blocks;
-            format!("{} {} {first}-{} ({} ms)", hosted.model, hosted.variant, end - 1, ms(hosted.time_ms))
+            let (time, p95) = (ms(hosted.time_ms), ms(hosted.p95_ms));
+            format!("{} {} {first}-{} ({time} ms, p95 {p95})", hosted.model, hosted.variant, end - 1)
         })
         .collect();
     let rate = link.and_then(|link| link.bytes_per_second);

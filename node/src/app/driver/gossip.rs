@@ -221,6 +221,7 @@ impl Driver {
 
     /// What this node says of itself.
     pub(super) fn record(&self) -> NodeRecord {
+        let (cold_us, cold_us_per_mb) = self.hosting.cold_us();
         NodeRecord {
             node: self.own(),
             stamp: Stamp { generation: self.parts.generation, sequence: self.sequence },
@@ -228,6 +229,8 @@ impl Driver {
             load: Load {
                 memory_used_bytes: self.hosting.memory_used_bytes(),
                 utilisation_permille: self.utilisation_permille,
+                cold_us,
+                cold_us_per_mb,
                 leaving: self.leaving,
             },
             hosted: self.hosting.hosted(),

@@ -19,9 +19,8 @@ use crate::ends::Described;
 use crate::engine::Partition;
 use crate::flow::StageEvent;
 use crate::pool::Progress;
+use crate::profile::{Loads, Recent};
 
-/// Weight of a new run in a partition's time.
-const TIME_WEIGHT: f64 = 0.2;
 /// A range of blocks of a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionKey {
@@ -40,7 +39,10 @@ impl PartitionKey {
 #[derive(Debug)]
 pub struct Loaded {
     pub partition: Arc<Partition>,
-    pub time_us: u64,
+    /// Its first runs.
+    pub runs: Recent,
+    /// Time from the wish to load it.
+    pub loading: Duration,
 }
 
 enum Slot {
@@ -53,13 +55,24 @@ enum Slot {
         progress: watch::Receiver<Progress>,
     },
     /// Runs.
-    Ready { partition: Arc<Partition>, time_us: f64, memory_bytes: u64, used_ms: u64, keep: bool },
+    Ready { partition: Arc<Partition>, runs: Recent, memory_bytes: u64, used_ms: u64, keep: bool },
 }
 
+/// Loading a partition before this node has loaded any, milliseconds, and milliseconds per megabyte of
+/// weights: SqueezeNet's parts on one core of a server, their objects at hand.
+const LOAD_GUESS_MS: (f64, f64) = (8.0, 2.0);
+
 /// All partitions of this node.
-#[derive(Default)]
 pub(super) struct Hosting {
     slots: BTreeMap<PartitionKey, Slot>,
+    loads: Loads,
+}
+
+impl Default for Hosting {
+    fn default() -> Self {
+        let (fixed_ms, ms_per_mb) = LOAD_GUESS_MS;
+        Self { slots: BTreeMap::new(), loads: Loads::guessed(fixed_ms, ms_per_mb) }
+    }
 }
 
 impl Hosting {
@@ -75,16 +88,24 @@ impl Hosting {
     /// For the node's record: what is ready.
     pub(super) fn hosted(&self) -> Vec<Hosted> {
         let ready = self.slots.iter().filter_map(|(key, slot)| match slot {
-            Slot::Ready { partition, time_us, .. } => Some(Hosted {
+            Slot::Ready { partition, runs, .. } => Some(Hosted {
                 variant: key.variant,
                 first: key.first,
                 end: key.end,
-                time_us: *time_us as u64,
+                time_us: runs.median_us(),
+                p95_us: runs.p95_us(),
                 queue_wait_us: partition.expected_wait().as_micros() as u64,
             }),
             Slot::Loading { .. } => None,
         });
         ready.take(HOSTED_MAX).collect()
+    }
+
+    /// For the node's record: time to load a partition, and for each megabyte of its weights,
+    /// microseconds.
+    pub(super) fn cold_us(&self) -> (u64, u64) {
+        let (fixed_ms, ms_per_mb) = self.loads.line();
+        ((fixed_ms * 1000.0) as u64, (ms_per_mb * 1000.0) as u64)
     }
 
     /// All partitions, loaded or not yet.
@@ -112,8 +133,8 @@ impl Hosting {
 
     /// A real run counts into the partition's time.
     pub(super) fn ran(&mut self, key: PartitionKey, time: Duration) {
-        if let Some(Slot::Ready { time_us, .. }) = self.slots.get_mut(&key) {
-            *time_us += TIME_WEIGHT * (time.as_micros() as f64 - *time_us);
+        if let Some(Slot::Ready { runs, .. }) = self.slots.get_mut(&key) {
+            runs.note(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         }
     }
 
@@ -180,10 +201,10 @@ impl Driver {
     /// Begins to load a partition unless it is loaded or loading.
     pub(super) fn load(&mut self, key: PartitionKey, keep: bool, answer: Option<oneshot::Sender<Response>>) {
         match self.hosting.slots.get_mut(&key) {
-            Some(Slot::Ready { time_us, keep: kept, .. }) => {
+            Some(Slot::Ready { runs, keep: kept, .. }) => {
                 *kept |= keep;
                 if let Some(answer) = answer {
-                    let _ = answer.send(Response::Hosting { time_us: *time_us as u64 });
+                    let _ = answer.send(Response::Hosting { time_us: runs.median_us() });
                 }
                 self.stages_ready(key, StageEvent::Ready);
             }
@@ -236,7 +257,7 @@ impl Driver {
     }
 
     pub(super) fn on_loaded(&mut self, key: PartitionKey, result: Result<Loaded, Refusal>) {
-        let Loaded { partition, time_us } = match result {
+        let Loaded { partition, runs, loading } = match result {
             Ok(loaded) => loaded,
             Err(reason) => return self.loading_failed(key, reason),
         };
@@ -244,7 +265,12 @@ impl Driver {
             return;
         };
         let used_ms = self.now_ms();
-        let slot = Slot::Ready { partition, time_us: time_us as f64, memory_bytes, used_ms, keep };
+        if let Some(manifest) = self.manifests.get(&key.variant) {
+            let weights_bytes = manifest.range_weights_bytes(key.blocks());
+            self.hosting.loads.note(weights_bytes, loading.as_secs_f64() * 1000.0);
+        }
+        let time_us = runs.median_us();
+        let slot = Slot::Ready { partition, runs, memory_bytes, used_ms, keep };
         self.hosting.slots.insert(key, slot);
         for answer in waiting {
             let _ = answer.send(Response::Hosting { time_us });

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stormo_protocol::codec::decode;
 use stormo_protocol::ids::{NodeId, ObjectId, VariantId};
@@ -25,9 +25,10 @@ use crate::net::Net;
 use crate::pool::{Pool, PoolError, Progress};
 use crate::sample;
 
-/// How a partition is measured before it takes work.
+/// How a partition is measured before it takes work. A request may be waiting for it, and real runs say
+/// more soon.
 const WARM_UP: ProfileBudget =
-    ProfileBudget { warm_up_runs: 2, runs_max: 20, time_max: Duration::from_millis(200) };
+    ProfileBudget { warm_up_runs: 2, runs_max: 10, time_max: Duration::from_millis(30) };
 /// Extractions tried: an object that turns out damaged on disk is fetched once more.
 const EXTRACTIONS_MAX: u32 = 2;
 
@@ -133,6 +134,7 @@ pub(super) struct Loader {
 impl Loader {
     pub(super) async fn load(self, manifest: &Arc<Described>, key: PartitionKey) -> Result<Loaded, Refusal> {
         let Ok(_one) = LOADING.acquire().await else { return Err(Refusal::Leaving) };
+        let begun = Instant::now();
         let source = self.source(manifest, key).await?;
         let failed = |error: String| {
             tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
@@ -143,9 +145,9 @@ impl Loader {
         let partition = self.engine.load(label, source).await.map_err(|error| failed(error.to_string()))?;
         let inputs: Result<Vec<Tensor>, _> = specs.into_iter().map(sample::tensor).collect();
         let inputs = inputs.map_err(|error| failed(error.to_string()))?;
-        let profile = engine::profile(&partition, &inputs, WARM_UP).await;
-        let time_us = profile.map_err(|error| failed(error.to_string()))?.median_us;
-        Ok(Loaded { partition, time_us })
+        let times_us = engine::profile(&partition, &inputs, WARM_UP).await;
+        let runs = times_us.map_err(|error| failed(error.to_string()))?.into_iter().collect();
+        Ok(Loaded { partition, runs, loading: begun.elapsed() })
     }
 
     /// What the session is made of. An object that was damaged on disk is gone once that was seen, so a

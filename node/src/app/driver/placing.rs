@@ -257,9 +257,9 @@ impl Driver {
 fn equal_parts(manifest: &Manifest, parts: u16) -> Result<Vec<(u16, u16)>, CallError> {
     let graph = manifest.graph_blocks();
     let blocks = &manifest.blocks[usize::from(graph.start)..usize::from(graph.end)];
-    let times_us: Vec<u64> = blocks.iter().map(|block| block.time_us.max(1)).collect();
+    let times_ns: Vec<u64> = blocks.iter().map(|block| block.time_ns.max(1)).collect();
     let cut_bytes: Vec<u64> = (graph.start..=graph.end).map(|cut| manifest.cut_bytes(cut)).collect();
-    let ranges = plan::parts(&times_us, &cut_bytes, usize::from(parts)).ok_or_else(|| {
+    let ranges = plan::parts(&times_ns, &cut_bytes, usize::from(parts)).ok_or_else(|| {
         let blocks = blocks.len();
         CallError::BadRequest(format!(
             "the model has {blocks} blocks, so it can be divided into 1 to {blocks} parts, not {parts} \

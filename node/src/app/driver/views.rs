@@ -1,10 +1,11 @@
 //! What this node knows, as the mesh API shows it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stormo_protocol::ids::{NodeId, ObjectId, RequestId};
-use stormo_protocol::model::{Block, Branch, CodecFigures, Manifest, Region};
+use stormo_protocol::model::{Block, BlockKind, Branch, CodecFigures, Manifest, Region};
 use stormo_protocol::plan::Plan;
+use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Deployment, Hosted, NodeRecord};
 
 use super::Driver;
@@ -61,7 +62,10 @@ impl Driver {
             age_ms,
             addresses: machine.addresses.iter().map(|address| with_peer(address, record.node)).collect(),
             cores: machine.cores,
-            mflops: machine.mflops,
+            mflops: machine.speeds.of(WorkClass::Convolution),
+            speeds: speeds_view(&machine.speeds),
+            cold_ms: micros_to_ms(record.load.cold_us),
+            cold_ms_per_mb: micros_to_ms(record.load.cold_us_per_mb),
             memory_budget_bytes: machine.memory_budget_bytes,
             memory_used_bytes: record.load.memory_used_bytes,
             utilisation: f64::from(record.load.utilisation_permille) / 1000.0,
@@ -105,6 +109,7 @@ impl Driver {
             variant: variant.unwrap_or_default(),
             blocks: [hosted.first, hosted.end],
             time_ms: micros_to_ms(hosted.time_us),
+            p95_ms: micros_to_ms(hosted.p95_us),
             queue_wait_ms: micros_to_ms(hosted.queue_wait_us),
         }
     }
@@ -192,6 +197,10 @@ impl Driver {
     }
 }
 
+fn speeds_view(speeds: &Speeds) -> BTreeMap<String, f64> {
+    WorkClass::ALL.into_iter().map(|class| (class.name().to_owned(), speeds.of(class))).collect()
+}
+
 /// The busiest node or link of a full pipeline.
 fn period_ms(plan: &Plan, priced: &Priced) -> f64 {
     let busy_ms = |node: NodeId| {
@@ -220,7 +229,7 @@ fn block_view(manifest: &Manifest, block: &Block) -> BlockView {
     let weights = block.weights.iter().map(|index| manifest.weights[*index as usize].bytes);
     BlockView {
         kind: block.kind,
-        time_ms: micros_to_ms(block.time_us),
+        time_ms: block.time_ns as f64 / 1e6,
         mflop: block.flops as f64 / 1e6,
         weights_bytes: weights.sum::<u64>() + block.inline_bytes,
         peak_activation_bytes: block.peak_activation_bytes,
@@ -255,6 +264,12 @@ fn region_view(manifest: &Manifest, region: &Region) -> RegionView {
     RegionView { branches: region.branches.iter().map(branch).collect() }
 }
 
+/// Time of a variant in one go on the node that profiled it, its ends included.
+fn whole_ms(manifest: &Manifest) -> f64 {
+    let ends = manifest.blocks.iter().filter(|block| block.kind != BlockKind::Graph);
+    micros_to_ms(manifest.whole_us()) + ends.map(|end| end.time_ns as f64 / 1e6).sum::<f64>()
+}
+
 /// `seen` are the objects of the variants before: what those have too is stored and sent once.
 fn variant_view(choice: &Choice, seen: &mut BTreeSet<ObjectId>) -> VariantView {
     let manifest = &choice.manifest.manifest;
@@ -268,7 +283,7 @@ fn variant_view(choice: &Choice, seen: &mut BTreeSet<ObjectId>) -> VariantView {
         label: manifest.variant.clone(),
         accuracy: choice.accuracy,
         blocks: manifest.block_count(),
-        time_ms: micros_to_ms(manifest.blocks.iter().map(|block| block.time_us).sum()),
+        time_ms: whole_ms(manifest),
         bytes,
         own_bytes,
     }
@@ -286,6 +301,7 @@ fn model_view(version: u64, choice: &Choice) -> ModelView {
         ort_level: format!("{:?}", manifest.ort_level).to_lowercase(),
         card: choice.manifest.card.as_ref().map(|card| card.reads().to_owned()),
         weights_bytes: manifest.weights.iter().map(|weight| weight.bytes).sum(),
+        time_ms: whole_ms(manifest),
         blocks: manifest.blocks.iter().map(|block| block_view(manifest, block)).collect(),
         cuts: cuts.collect(),
         regions: manifest.regions.iter().map(|region| region_view(manifest, region)).collect(),

@@ -270,7 +270,7 @@ fn a_batch_axis_that_everything_at_the_cuts_follows_is_kept() {
     assert_eq!(division.keep_batch(&one), Ok(()));
     assert_eq!(division.batch, None, "no input tells");
     assert_eq!(division.keep_batch(&two), Ok(()));
-    let manifest = division.manifest("m", "v", stormo_protocol::model::OrtLevel::Off, 1.0);
+    let manifest = division.manifest("m", "v", stormo_protocol::model::OrtLevel::Off);
     assert_eq!(manifest.check(), Ok(()));
     assert_eq!(manifest.batch.as_ref().map(|batch| batch.tensors.len()), Some(4));
     let skeleton = Skeleton::parse(&division.skeleton, &manifest).expect("own skeleton");
@@ -307,16 +307,4 @@ fn a_model_whose_output_depends_on_no_input_is_one_block() {
     let part = divided.part(0, 1);
     assert_eq!((names(&part.inputs), names(&part.outputs)), (vec![], vec!["y"]));
     assert_eq!(ops(&part), ["Constant", "Neg"]);
-}
-
-#[test]
-fn measured_times_add_up_to_that_of_the_whole() {
-    let mut division = divided(&chain(3)).division;
-    division.set_times(&[1.0, 1.0, 4.0], 9.0);
-    let times = |division: &crate::model::Division| {
-        division.blocks.iter().map(|block| block.time_us).collect::<Vec<_>>()
-    };
-    assert_eq!(times(&division), [2, 1, 6]);
-    division.set_times(&[f64::NAN], 9.0);
-    assert_eq!(times(&division).iter().sum::<u64>(), 9);
 }

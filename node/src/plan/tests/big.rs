@@ -2,7 +2,7 @@
 
 use crate::plan::tests::{Numbers, link, node, shape};
 use crate::plan::{
-    CANDIDATES_MAX, EXPANSIONS_DEFAULT, Kind, Links, LoadedRange, Problem, alternatives, best,
+    CANDIDATES_MAX, EXPANSIONS_DEFAULT, Extra, Kind, Links, LoadedRange, Problem, alternatives, best,
 };
 
 /// Ten blocks on an origin and others of differing speed and distance, each with this much memory
@@ -26,6 +26,7 @@ fn mesh(nodes: usize, memory_free_bytes: u64) -> Problem {
         loss_max: 0.0,
         block_weights_bytes: vec![10; 10],
         block_peak_bytes: vec![0; 10],
+        extra: Extra::none(),
         nodes: (0..nodes).map(&mut machine).collect(),
         links,
         force_first: false,

@@ -3,7 +3,7 @@
 use stormo_protocol::codec::payload::Codec;
 
 use crate::plan::tests::{is_close, link, node, shape};
-use crate::plan::{Coding, EXPANSIONS_DEFAULT, Kind, Links, PlanShape, Problem, alternatives, best};
+use crate::plan::{Coding, EXPANSIONS_DEFAULT, Extra, Kind, Links, PlanShape, Problem, alternatives, best};
 
 const DEVICE: usize = 0;
 const EDGE: usize = 1;
@@ -23,6 +23,7 @@ fn problem() -> Problem {
         loss_max: 0.0,
         block_weights_bytes: vec![40; 3],
         block_peak_bytes: vec![0; 3],
+        extra: Extra::none(),
         nodes: vec![node(&[10.0, 20.0, 30.0]), node(&[2.0, 4.0, 6.0]), node(&[1.0, 1.0, 1.0])],
         links,
         force_first: false,

@@ -95,6 +95,7 @@ fn all_times_scaled_scale_the_optimum() {
             for time_ms in [
                 &mut node.queue_wait_ms,
                 &mut node.overhead_ms,
+                &mut node.extra_factor,
                 &mut node.cold_fixed_ms,
                 &mut node.cold_ms_per_byte,
             ]

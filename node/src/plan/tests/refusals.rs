@@ -5,8 +5,8 @@ use stormo_protocol::codec::payload::Codec;
 
 use crate::plan::tests::{link, node, shape};
 use crate::plan::{
-    Coding, EXPANSIONS_DEFAULT, Infeasible, Links, LoadedRange, NoPlan, Problem, ProblemError, alternatives,
-    best,
+    Coding, EXPANSIONS_DEFAULT, Extra, Infeasible, Links, LoadedRange, NoPlan, Problem, ProblemError,
+    alternatives, best,
 };
 
 /// Two blocks of 10 bytes on an origin and two others, all joined.
@@ -21,6 +21,7 @@ fn problem() -> Problem {
         loss_max: 0.0,
         block_weights_bytes: vec![10; 2],
         block_peak_bytes: vec![1; 2],
+        extra: Extra::none(),
         nodes: vec![node(&[5.0, 5.0]), node(&[1.0, 1.0]), node(&[2.0, 2.0])],
         links,
         force_first: false,
@@ -31,7 +32,7 @@ fn problem() -> Problem {
 #[test]
 fn wrong_problems_are_named() {
     type Change = fn(&mut Problem);
-    let cases: [(Change, ProblemError); 10] = [
+    let cases: [(Change, ProblemError); 12] = [
         (|problem| problem.block_weights_bytes.clear(), ProblemError::BlockCount),
         (|problem| problem.nodes.clear(), ProblemError::NoNodes),
         (
@@ -49,6 +50,14 @@ fn wrong_problems_are_named() {
         (
             |problem| problem.links = Links::new(2),
             ProblemError::Length { what: "the table of links", found: 2, expected: 3 },
+        ),
+        (
+            |problem| problem.extra = Extra::of(3, |_| 0.0),
+            ProblemError::Length { what: "the table of ranges", found: 3, expected: 2 },
+        ),
+        (
+            |problem| problem.extra = Extra::of(2, |_| f64::INFINITY),
+            ProblemError::Number { what: "a range's extra time" },
         ),
         (|problem| problem.nodes[1].block_ms[0] = f64::NAN, ProblemError::Number { what: "a block's time" }),
         (|problem| problem.nodes[1].queue_wait_ms = -1.0, ProblemError::Number { what: "a queue's wait" }),

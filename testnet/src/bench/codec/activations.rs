@@ -83,7 +83,7 @@ impl<'a> Divided<'a> {
             }
         }
         let division = divide(&graph, &specs, &DivideOptions::default())?;
-        let manifest = division.manifest(name, "base", OrtLevel::All, 1.0);
+        let manifest = division.manifest(name, "base", OrtLevel::All);
         let skeleton = Skeleton::parse(&division.skeleton, &manifest)?;
         let weights = division.weights.into_iter().map(|(object, bytes)| (object.id, bytes.into())).collect();
         Ok(Self { opened, manifest, skeleton, weights, samples })
