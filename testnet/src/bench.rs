@@ -3,6 +3,7 @@
 pub(crate) mod bare;
 mod chain;
 mod codec;
+mod predict;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,8 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "DIR")]
         models: Option<PathBuf>,
     },
+    /// How well times of ranges that nobody measured are told, and how long dividing and profiling takes
+    Predict(predict::Options),
 }
 
 /// Measures.
@@ -38,5 +41,6 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Chain { json, model } => chain::run(*json, model),
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
+        Bench::Predict(options) => predict::run(options),
     }
 }
