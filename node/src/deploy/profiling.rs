@@ -12,7 +12,7 @@ use crate::engine::Partition;
 use crate::profile::{BlockRange, Fitted, Structure, dependent, families, fit};
 
 /// Time for measuring beyond what is needed in any case.
-const TIME_MAX: Duration = Duration::from_millis(2800);
+const TIME_MAX: Duration = Duration::from_millis(2500);
 /// Runs of the whole model by which a slow one may take longer.
 const SLOW_MODEL_RUNS: u32 = 8;
 /// Rounds over all ranges that a family must leave time for.
@@ -81,6 +81,8 @@ pub(super) struct Profiler<'a> {
     /// Time of loading so far, and blocks in what was loaded.
     loading: Duration,
     blocks_loaded: u32,
+    /// What first runs took beyond their own time: emptying caches, and waiting for a core.
+    beyond: Duration,
 }
 
 impl<'a> Profiler<'a> {
@@ -93,6 +95,7 @@ impl<'a> Profiler<'a> {
             started: Instant::now(),
             loading: Duration::ZERO,
             blocks_loaded: 0,
+            beyond: Duration::ZERO,
         }
     }
 
@@ -188,8 +191,10 @@ impl<'a> Profiler<'a> {
         self.loading += begun.elapsed();
         self.blocks_loaded += range.blocks() as u32;
         let mut session = Session { range, partition, inputs, runs: Vec::new(), is_apart };
+        let begun = Instant::now();
         let outputs = session.warm_up().await?;
         session.run().await?;
+        self.beyond += (begun.elapsed() / 2).saturating_sub(session.time());
         self.sessions.push(session);
         Ok(outputs)
     }
@@ -217,12 +222,13 @@ impl<'a> Profiler<'a> {
             let alone = &alone[range.first..range.end];
             alone.iter().map(Session::time).sum::<Duration>().mul_f64(part)
         };
+        let beyond = self.beyond / self.sessions.len().max(1) as u32;
         let runs = |time: Duration| {
             let (warm_ups, counted) = runs_per_round(time);
-            time * (warm_ups + counted) * ROUNDS_MIN
+            (time + beyond) * (warm_ups + counted) * ROUNDS_MIN
         };
         let loaded: Duration = self.sessions.iter().map(|session| runs(session.time())).sum();
-        let more: Duration = family.iter().map(of_range).map(|time| runs(time) + 2 * time).sum();
+        let more: Duration = family.iter().map(of_range).map(|time| runs(time) + 2 * (time + beyond)).sum();
         self.started.elapsed() + loading + loaded + more
     }
 }
