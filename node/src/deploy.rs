@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use stormo_protocol::codec::encode;
 use stormo_protocol::ids::ObjectId;
-use stormo_protocol::limits::BLOCKS_MAX;
+use stormo_protocol::limits::{BATCH_ITEMS_MAX, BLOCKS_MAX};
 use stormo_protocol::model::{BadManifest, Manifest, ObjectRef, OrtLevel};
 use stormo_protocol::profile::Reference;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
@@ -34,6 +34,8 @@ use losses::{Shown, WholeTimes};
 pub use profiling::Profiled;
 use profiling::Profiler;
 
+/// Most bytes of tensors that a run on many items may give out.
+const PROBE_BYTES_MAX: u64 = 512 << 20;
 /// Runs of the card's work that are timed.
 const END_RUNS: usize = 5;
 
@@ -178,10 +180,9 @@ pub async fn prepare(
     let inputs = inputs::of(&graph, &source.shapes, source.samples.first())?;
     progress(&format!("read {} nodes; running once on a sample", graph.node_count()));
     let specs = probe(engine, &graph, &inputs, source.level).await?;
-    let of_two = of_two_items(engine, &graph, &inputs, &source, progress).await?;
-    let is_fixed = |name: &String, spec: &TensorSpec| {
-        of_two.as_ref().is_none_or(|of_two| of_two.get(name) == Some(spec))
-    };
+    let batches = try_batches(engine, &graph, &inputs, &specs, &source, progress).await?;
+    let is_fixed =
+        |name: &String, spec: &TensorSpec| batches.iter().all(|(_, sizes)| sizes.get(name) == Some(spec));
     let fixed = specs.iter().filter(|(name, spec)| is_fixed(name, spec));
     graph.fix_shapes(&fixed.map(|(name, spec)| (name.clone(), spec.clone())).collect())?;
     // The ends take two of the blocks that a variant may have.
@@ -191,7 +192,9 @@ pub async fn prepare(
         keeps_outputs: card.as_ref().is_some_and(Card::gives_meaning),
     };
     let mut division = divide(&graph, &specs, &options)?;
-    if let Some(Err(tensor)) = of_two.map(|of_two| division.keep_batch(&of_two)) {
+    if !batches.is_empty()
+        && let Err(tensor) = division.keep_batch(&batches)
+    {
         progress(&format!("one item at a time: `{tensor}` does not follow the batch axis"));
     }
     let mut manifest = division.manifest(&source.name, &source.variant, source.level);
@@ -306,24 +309,33 @@ fn shortest_us(mut work: impl FnMut() -> bool) -> u64 {
     times.min().unwrap_or(0)
 }
 
-/// Element type and shape of every tensor where there are two items; `None` where there cannot be.
-async fn of_two_items(
+/// Element type and shape of every tensor in runs on two items, and on as many as a request may ever bring:
+/// what was padded to eight is no constant then. None where the first axis is not open.
+async fn try_batches(
     engine: &Engine,
     graph: &Graph,
     inputs: &[Tensor],
+    of_one: &HashMap<String, TensorSpec>,
     source: &Source,
     progress: &dyn Fn(&str),
-) -> Result<Option<HashMap<String, TensorSpec>>, PrepareError> {
-    let Some(two) = inputs::two_items(graph, inputs, &source.shapes)? else { return Ok(None) };
-    progress("running once on two items, to keep the batch axis open");
-    match probe(engine, graph, &two, source.level).await {
-        Ok(specs) => Ok(Some(specs)),
-        Err(PrepareError::Runtime(why)) => {
-            progress(&format!("one item at a time: two are refused ({why})"));
-            Ok(None)
+) -> Result<Vec<(u64, HashMap<String, TensorSpec>)>, PrepareError> {
+    let bytes =
+        of_one.values().map(|spec| spec.byte_length().unwrap_or(u64::MAX)).fold(1, u64::saturating_add);
+    let most = (PROBE_BYTES_MAX / bytes).clamp(2, BATCH_ITEMS_MAX);
+    let mut tried = Vec::new();
+    for items in [2, most].into_iter().take(if most > 2 { 2 } else { 1 }) {
+        let Some(batch) = inputs::batch(graph, inputs, &source.shapes, items)? else { break };
+        progress(&format!("running once on {items} items, to keep the batch axis open"));
+        match probe(engine, graph, &batch, source.level).await {
+            Ok(sizes) => tried.push((items, sizes)),
+            Err(PrepareError::Runtime(why)) => {
+                progress(&format!("one item at a time: {items} are refused ({why})"));
+                return Ok(Vec::new());
+            }
+            Err(other) => return Err(other),
         }
-        Err(other) => Err(other),
     }
+    Ok(tried)
 }
 
 /// Element type and shape of every tensor, from one run with all of them as outputs.

@@ -24,6 +24,7 @@ mod properties;
 mod quantise;
 mod quantised;
 mod scan;
+mod shaping;
 mod skeleton;
 #[cfg(test)]
 mod testing;

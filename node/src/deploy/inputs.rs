@@ -42,11 +42,12 @@ pub(super) fn of(
     Ok(sample.inputs.clone())
 }
 
-/// The same for two items, where inputs leave their first axis open and nobody fixed it.
-pub(super) fn two_items(
+/// The same for so many items, where inputs leave their first axis open and nobody fixed it.
+pub(super) fn batch(
     graph: &Graph,
     inputs: &[Tensor],
     shapes: &HashMap<String, Vec<u64>>,
+    items: u64,
 ) -> Result<Option<Vec<Tensor>>, PrepareError> {
     // A sample of several items says how many there will be.
     let is_open = |input: &InputDecl, one: &Tensor| {
@@ -58,17 +59,17 @@ pub(super) fn two_items(
     if !with_inputs().any(|(input, one)| is_open(input, one)) {
         return Ok(None);
     }
-    let two = with_inputs().map(|(input, one)| {
+    let all = with_inputs().map(|(input, one)| {
         if !is_open(input, one) {
             return Ok(one.clone());
         }
         let mut spec = one.spec().clone();
-        if let Some(items) = spec.shape.first_mut() {
-            *items = 2;
+        if let Some(first) = spec.shape.first_mut() {
+            *first = items;
         }
         tensor(spec)
     });
-    two.collect::<Result<_, _>>().map(Some)
+    all.collect::<Result<_, _>>().map(Some)
 }
 
 fn made_up(input: &InputDecl, given: Option<&Vec<u64>>) -> Result<Tensor, PrepareError> {

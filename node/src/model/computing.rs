@@ -82,7 +82,7 @@ fn edges(
 ) -> Vec<Edge> {
     let links = &graph.links;
     let protos = &graph.model.graph.node;
-    let varying = varying_shapes(&graph.model.graph, links);
+    let varying = varying_shapes(&graph.model.graph, &graph.model.functions, links);
     let made_by = |tensor: usize, op_type: &str| {
         links.maker[tensor].is_some_and(|node| protos[node].op_type() == op_type)
     };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use stormo_protocol::ids::ObjectId;
-use stormo_protocol::limits::{BATCH_ITEMS_MAX, BLOCKS_MAX, FRAME_PAYLOAD_BYTES_MAX};
+use stormo_protocol::limits::{BLOCKS_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use stormo_protocol::model::{Batch, Block, BlockKind, Branch, Cut, Manifest, ObjectRef, OrtLevel, Region};
 use stormo_protocol::profile::{Reference, Work};
 use stormo_protocol::tensor::TensorSpec;
@@ -258,23 +258,29 @@ impl Division {
         self.blocks.iter().map(|block| block.flops).fold(0, u64::saturating_add)
     }
 
-    /// Keeps the first axis open, given the sizes of a run on two items where the division was made of one.
-    /// That is possible if every tensor at a cut is as it was, or twice as long in its first axis alone.
+    /// Keeps the first axis open for up to as many items as were tried, given the sizes of runs on so many where
+    /// the division was made of one. That is possible if every tensor at a cut is as it was in all of them, or
+    /// so many times as long in its first axis alone.
     ///
     /// # Errors
     /// The tensor that is neither.
-    pub fn keep_batch(&mut self, of_two: &HashMap<String, TensorSpec>) -> Result<(), String> {
+    pub fn keep_batch(&mut self, tried: &[(u64, HashMap<String, TensorSpec>)]) -> Result<(), String> {
         let mut tensors = Vec::new();
         for (index, of_one) in (0u32..).zip(&self.tensors) {
-            match of_two.get(&of_one.name) {
-                Some(of_two) if of_two == of_one => {}
-                Some(of_two) if of_one.items_of(of_two) == Some(2) => tensors.push(index),
-                _ => return Err(of_one.name.clone()),
+            let all = || tried.iter().map(|(items, sizes)| (*items, sizes.get(&of_one.name)));
+            let follows = |(items, of_all): (u64, Option<&TensorSpec>)| {
+                of_all.is_some_and(|of_all| of_one.items_of(of_all) == Some(items))
+            };
+            if all().all(follows) {
+                tensors.push(index);
+            } else if !all().all(|(_, of_all)| of_all == Some(of_one)) {
+                return Err(of_one.name.clone());
             }
         }
         let peaks = self.blocks.iter().map(|block| block.peak_activation_bytes);
         let widest = peaks.max().unwrap_or(0).max(1);
-        let items_max = (BATCH_BYTES_MAX / widest).min(BATCH_ITEMS_MAX);
+        let most = tried.iter().map(|(items, _)| *items).max().unwrap_or(1);
+        let items_max = (BATCH_BYTES_MAX / widest).min(most);
         let tells = self.inputs.iter().any(|input| tensors.contains(input));
         self.batch = (tells && items_max >= 2).then_some(Batch { tensors, items_max });
         Ok(())

@@ -12,7 +12,8 @@ use super::links::Links;
 use super::messages::attribute_proto::AttributeType;
 use super::messages::tensor_proto::DataType;
 use super::messages::{AttributeProto, NodeProto, TensorProto};
-use super::varying::varying_shapes;
+use super::shaping::Functions;
+use super::varying::{is_shape, varying_shapes};
 
 impl Graph {
     /// Replaces each `Shape` and `Size` of a tensor in `sizes` by its value. `sizes` holds what is the same
@@ -21,10 +22,11 @@ impl Graph {
     /// # Errors
     /// None that a parsed graph could cause; those of reading links.
     pub fn fix_shapes(&mut self, sizes: &HashMap<String, TensorSpec>) -> Result<(), ModelError> {
-        let varying = varying_shapes(&self.model.graph, &self.links);
+        let functions = Functions::of(&self.model.functions);
+        let varying = varying_shapes(&self.model.graph, &self.model.functions, &self.links);
         let mut is_changed = false;
         for node in &mut self.model.graph.mut_or_insert_default().node {
-            if !matches!(node.domain(), "" | "ai.onnx") {
+            if !is_shape(node, &functions) {
                 continue;
             }
             let Some(spec) = node.input.first().and_then(|name| sizes.get(name)) else { continue };

@@ -3,28 +3,12 @@
 
 use super::links::Links;
 use super::messages::tensor_shape_proto::dimension::Value;
-use super::messages::{GraphProto, NodeProto, ValueInfoProto};
-
-/// How many results these make depends on what they find (ONNX operator documentation).
-const COUNTS_WHAT_IT_FINDS: [&str; 7] =
-    ["Compress", "Loop", "NonMaxSuppression", "NonZero", "StringSplit", "Tokenizer", "Unique"];
-
-/// Positions of the inputs whose values decide the shape of the output (ONNX operator documentation).
-fn shape_operands(op_type: &str) -> &'static [usize] {
-    match op_type {
-        "ConstantOfShape" => &[0],
-        "Range" => &[0, 1, 2],
-        "Resize" => &[1, 2, 3],
-        "Slice" => &[1, 2, 3, 4],
-        "CenterCropPad" | "Expand" | "OneHot" | "Pad" | "Reshape" | "Split" | "Squeeze" | "Tile" | "TopK"
-        | "Unsqueeze" | "Upsample" => &[1],
-        op_type if op_type.starts_with("Reduce") => &[1],
-        _ => &[],
-    }
-}
+use super::messages::{FunctionProto, GraphProto, NodeProto, ValueInfoProto};
+use super::shaping::{Functions, ShapedBy};
 
 /// For each tensor, whether its shape may change while the input keeps its shape.
-pub(super) fn varying_shapes(graph: &GraphProto, links: &Links) -> Vec<bool> {
+pub(super) fn varying_shapes(graph: &GraphProto, functions: &[FunctionProto], links: &Links) -> Vec<bool> {
+    let functions = Functions::of(functions);
     let mut shapes = vec![false; links.names.len()];
     let mut values = shapes.clone();
     links.inputs.iter().for_each(|input| values[*input] = true);
@@ -34,18 +18,16 @@ pub(super) fn varying_shapes(graph: &GraphProto, links: &Links) -> Vec<bool> {
         let any = |flags: &[bool]| reads.iter().any(|tensor| flags[*tensor]);
         let operand = |position: &usize| node.input.get(*position).and_then(|name| links.find(name));
         let operand_varies = |position: &usize| operand(position).is_some_and(|tensor| values[tensor]);
-        // A shape is a value that comes from no value.
-        let (shape_varies, value_varies) = if matches!(node.op_type(), "Shape" | "Size") {
+        let by_value = match functions.shaped_by(node) {
+            ShapedBy::Operands(positions) => positions.iter().any(operand_varies),
+            ShapedBy::Branch => operand_varies(&0) && !branches_agree(node),
+            ShapedBy::Anything => !branches_agree(node) && (any(&values) || reads.is_empty()),
+        };
+        let (shape_varies, value_varies) = if is_shape(node, &functions) {
             (false, any(&shapes))
         } else {
-            let by_operand = shape_operands(node.op_type()).iter().any(operand_varies);
-            let by_branch = node.op_type() == "If" && operand_varies(&0) && !branches_agree(node);
-            let found = COUNTS_WHAT_IT_FINDS.contains(&node.op_type()) || leaves_words_out(node);
             // A node without readings that is not free is a random one.
-            (
-                found || by_branch || by_operand || any(&shapes),
-                any(&values) || any(&shapes) || reads.is_empty(),
-            )
+            (by_value || any(&shapes), any(&values) || any(&shapes) || reads.is_empty())
         };
         for tensor in &links.writes[index] {
             shapes[*tensor] = shape_varies;
@@ -55,14 +37,17 @@ pub(super) fn varying_shapes(graph: &GraphProto, links: &Links) -> Vec<bool> {
     shapes
 }
 
-/// Whether it gives only those of its texts that are not among the words it is told to leave out.
-fn leaves_words_out(node: &NodeProto) -> bool {
-    let stopwords = node.attribute.iter().find(|attribute| attribute.name() == "stopwords");
-    node.op_type() == "StringNormalizer" && stopwords.is_some_and(|words| !words.strings.is_empty())
+/// Whether it gives a shape: a value that comes from no value.
+pub(super) fn is_shape(node: &NodeProto, functions: &Functions<'_>) -> bool {
+    matches!((node.domain(), node.op_type()), ("" | "ai.onnx", "Shape" | "Size"))
+        && functions.shaped_by(node) == ShapedBy::Operands(&[])
 }
 
 /// Whether all branches of an `If` declare the same fixed shapes.
 fn branches_agree(node: &NodeProto) -> bool {
+    if node.op_type() != "If" {
+        return false;
+    }
     let mut declared =
         super::scan::bodies(node).map(|body| body.output.iter().map(fixed_shape).collect::<Vec<_>>());
     let Some(first) = declared.next() else { return false };

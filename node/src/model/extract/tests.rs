@@ -265,11 +265,29 @@ fn a_batch_axis_that_everything_at_the_cuts_follows_is_kept() {
     let one = sizes(&|name| if name == "t2" { 7 } else { 1 });
     let two = sizes(&|name| if name == "t2" { 14 } else { 2 });
     let mut division = crate::model::divide(&graph, &one, &DivideOptions::default()).expect("divisible");
-    assert_eq!(division.keep_batch(&sizes(&|name| if name == "t1" { 3 } else { 2 })), Err("t1".into()));
+    assert_eq!(
+        division.keep_batch(&[(2, sizes(&|name| if name == "t1" { 3 } else { 2 }))]),
+        Err("t1".into())
+    );
     assert_eq!(division.batch, None);
-    assert_eq!(division.keep_batch(&one), Ok(()));
+    assert_eq!(division.keep_batch(&[(2, one)]), Ok(()));
     assert_eq!(division.batch, None, "no input tells");
-    assert_eq!(division.keep_batch(&two), Ok(()));
+    // As much for one and two as if it were padded to eight.
+    let padded = |items| {
+        sizes(&|name| {
+            if name == "t1" {
+                1
+            } else if name == "t2" {
+                7 * items
+            } else {
+                items
+            }
+        })
+    };
+    let nine = sizes(&|name| if name == "t2" { 63 } else { 9 });
+    assert_eq!(division.keep_batch(&[(2, padded(2)), (9, nine.clone())]), Err("t1".into()));
+    assert_eq!(division.keep_batch(&[(2, two), (9, nine)]), Ok(()));
+    assert_eq!(division.batch.as_ref().map(|batch| batch.items_max), Some(9));
     let manifest = division.manifest("m", "v", stormo_protocol::model::OrtLevel::Off);
     assert_eq!(manifest.check(), Ok(()));
     assert_eq!(manifest.batch.as_ref().map(|batch| batch.tensors.len()), Some(4));

@@ -205,6 +205,25 @@ fn a_relu_behind_a_convolution_is_its_range() {
 }
 
 #[test]
+fn a_relu_behind_a_product_whose_result_is_not_rounded_stays() {
+    for last in ["Exp", "Relu"] {
+        let mut model = Builder::new().input("x", &SHAPE);
+        let mut stored = weight("w", 3 * 3);
+        stored.dims = vec![3, 3];
+        model.graph().initializer.push(stored);
+        let model = model.node("MatMul", &["x", "w"], &["t"]);
+        let model = if last == "Relu" { model } else { model.node("Relu", &["t"], &["r"]) };
+        let reads = if last == "Relu" { "t" } else { "r" };
+        let quantiser = quantiser(&model.node(last, &[reads], &["y"]).output("y")).expect("fine");
+        let made = quantiser.quantise(&observed(&quantiser), RangeMethod::MinMax, &HashSet::new());
+        let made = decode(&made.expect("fine")).expect("a model");
+        let ops: Vec<&str> = made.graph.node.iter().map(|node| node.op_type()).collect();
+        assert!(ops.contains(&"QuantizeLinear") && ops.contains(&"MatMul"), "{ops:?}");
+        assert_eq!(ops.iter().filter(|op| **op == "Relu").count(), 1, "{ops:?}");
+    }
+}
+
+#[test]
 fn nothing_to_do_and_done_already_are_told_apart() {
     let nothing = quantiser(&build(&[Step::Relu])).map(drop).expect_err("no weights");
     assert!(nothing.to_string().contains("nothing to quantise"), "{nothing}");

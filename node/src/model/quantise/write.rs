@@ -121,14 +121,16 @@ impl Draft<'_> {
                 }
             }
         }
+        if !from.rounds(node) {
+            self.nodes.push(proto);
+            // No range does its work.
+            self.nodes.extend(from.net.clamp[node].map(|clamp| from.graph.node[clamp].clone()));
+            return;
+        }
         let made = from.net.made(node).to_vec();
         // A folded Relu or Clip: the node writes what that would have written.
         for (output, tensor) in proto.output.iter_mut().zip(&made) {
             output.clone_from(&links.names[*tensor]);
-        }
-        if !from.rounds(node) {
-            self.nodes.push(proto);
-            return;
         }
         let is_output = |tensor: &usize| links.outputs.contains(tensor);
         for (output, tensor) in proto.output.iter_mut().zip(&made).filter(|(_, tensor)| is_output(tensor)) {
