@@ -12,7 +12,7 @@ mod survey;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +34,8 @@ use survey::hash_file;
 
 /// Ending of a file with the outline of the object beside it.
 const OUTLINE_ENDING: &str = "groups";
+/// Ending of what lay in the place of an object and was none.
+const ASIDE_ENDING: &str = "aside";
 
 /// Why an object could not be stored or had.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +105,8 @@ pub struct Pool {
 impl ObjectSource for Pool {
     fn open(&self, id: ObjectId) -> Option<(File, u64)> {
         let bytes = self.index().use_object(id)?;
-        Some((File::open(self.path_of(id)).ok()?, bytes))
+        let file = file_at(&self.path_of(id)).ok()??;
+        (file.metadata().ok()?.len() == bytes).then_some((file, bytes))
     }
 
     fn outline(&self, id: ObjectId) -> Option<(u64, Vec<u8>)> {
@@ -177,14 +180,6 @@ impl Pool {
         self.index().use_object(object.id) == Some(object.bytes)
     }
 
-    /// Whether an object need not be uploaded; if so, it is kept as if it just had been.
-    pub fn has_for_upload(&self, id: ObjectId) -> bool {
-        let now_ms = self.now_ms();
-        let mut index = self.index();
-        index.offered(id, now_ms);
-        index.use_object(id).is_some()
-    }
-
     /// What partitions and deployments need: never evicted. Everything else may go when room is wanted.
     pub fn set_needed(&self, needed: HashSet<ObjectId>) {
         self.index().set_needed(needed);
@@ -218,22 +213,20 @@ impl Pool {
     /// # Errors
     /// When it is not here, or no longer what its name says.
     pub fn read(&self, id: ObjectId) -> Result<Arc<[u8]>, PoolError> {
-        let path = self.path_of(id);
-        let bytes: Arc<[u8]> = match fs::read(&path) {
-            Ok(bytes) => bytes.into(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.index().removed(id);
-                return Err(PoolError::Missing(id));
-            }
-            Err(source) => return Err(self.disk(source)),
+        let Some(mut file) = file_at(&self.path_of(id)).map_err(|source| self.disk(source))? else {
+            self.index().removed(id);
+            return Err(PoolError::Missing(id));
         };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|source| self.disk(source))?;
+        let bytes: Arc<[u8]> = bytes.into();
         if ObjectId::of(&bytes) != id {
             self.remove_damaged(id);
             return Err(PoolError::Damaged(id));
         }
         self.index().use_object(id);
         // The order of uses outlives this run by the files' times; a run without them only evicts less well.
-        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        let _ = file.set_modified(SystemTime::now());
         Ok(bytes)
     }
 
@@ -264,7 +257,7 @@ impl Pool {
         if kept.is_some() {
             return kept;
         }
-        let (found, outline, _) = hash_file(&path).ok()?;
+        let (found, outline, _) = hash_file(file_at(&path).ok()??).ok()?;
         if found != object.id {
             self.remove_damaged(object.id);
             return None;
@@ -319,7 +312,10 @@ impl Pool {
         uploaded_ms: Option<u64>,
     ) -> Result<(), PoolError> {
         let target = self.path_of(object.id);
-        let stored = target.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
+        let folder =
+            |folder: &Path| make_way(folder, fs::Metadata::is_dir).and_then(|()| fs::create_dir_all(folder));
+        let stored = target.parent().map_or(Ok(()), folder).and_then(|()| {
+            make_way(&target, fs::Metadata::is_file)?;
             if group_count(object.bytes) > 1 {
                 keep_outline(&target.with_extension(OUTLINE_ENDING), outline);
             }
@@ -341,6 +337,32 @@ impl Pool {
             tracing::warn!(peer = %peer.short(), %object, "a peer sent wrong bytes; it is avoided for a while");
         }
     }
+}
+
+/// The file at a path, unless nothing is there, or no file: a folder, a pipe.
+fn file_at(path: &Path) -> io::Result<Option<File>> {
+    let found = fs::metadata(path);
+    match found.and_then(|found| found.is_file().then(|| File::open(path)).transpose()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
+/// Moves aside what lies in the place of a file or folder of the pool and is of another kind. It is not the
+/// pool's, so it is kept.
+fn make_way(path: &Path, is_of_kind: fn(&fs::Metadata) -> bool) -> io::Result<()> {
+    if fs::metadata(path).map_or(true, |found| is_of_kind(&found)) {
+        return Ok(());
+    }
+    let aside = path.with_extension(ASIDE_ENDING);
+    fs::rename(path, &aside).map_err(|error| {
+        let text = format!("`{}` is in the way and cannot be moved aside ({error})", path.display());
+        io::Error::new(error.kind(), text)
+    })?;
+    tracing::warn!(path = %path.display(), aside = %aside.display(), "moved aside: it was where the pool keeps its own");
+    Ok(())
 }
 
 /// Outlines can be had again from their object, and are checked when read: losing one costs time only.

@@ -105,7 +105,7 @@ impl Client {
         self.value(request.call())
     }
 
-    /// Whether an object is in the node's pool.
+    /// Whether an object is in the node's pool, and undamaged.
     ///
     /// # Errors
     /// When no node answers.

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use stormo_protocol::model::ObjectRef;
 use stormo_protocol::object::{Outline, group_count, group_range};
 
-use super::{OUTLINE_ENDING, Pool, PoolError, keep_outline};
+use super::{OUTLINE_ENDING, Pool, PoolError, keep_outline, make_way};
 
 /// Bytes that a file takes on disk; one with holes takes less than its length.
 pub(super) fn bytes_on_disk(path: &Path) -> u64 {
@@ -39,14 +39,12 @@ impl Partial {
             true => pool.partial_folder().join(object.id.to_string()),
             false => pool.temporary_path(object.id),
         };
-        let opened =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).and_then(
-                |file| {
-                    let found_bytes = file.metadata()?.len();
-                    file.set_len(object.bytes)?;
-                    Ok((file, found_bytes))
-                },
-            );
+        let opened = make_way(&path, fs::Metadata::is_file).and_then(|()| {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let found_bytes = file.metadata()?.len();
+            file.set_len(object.bytes)?;
+            Ok((file, found_bytes))
+        });
         let (file, found_bytes) = opened.map_err(|source| {
             if claimed {
                 pool.index().release_claim(object.id);

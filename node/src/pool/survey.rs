@@ -9,7 +9,7 @@ use stormo_protocol::ids::ObjectId;
 use stormo_protocol::object::{Outline, OutlineHasher};
 
 use super::index::Victim;
-use super::{OUTLINE_ENDING, Pool, PoolError, partial};
+use super::{OUTLINE_ENDING, Pool, PoolError, file_at, partial};
 
 /// Bytes read from the disk at once, where a whole object is hashed.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -60,7 +60,8 @@ impl Pool {
         for folder in folders(&self.folder).map_err(|source| self.disk(source))? {
             for file in files(&folder).map_err(|source| self.disk(source))? {
                 let Some(id) = object_named(&file) else { continue };
-                let (found, _, bytes) = hash_file(&file).map_err(|source| self.disk(source))?;
+                let hashed = File::open(&file).and_then(hash_file);
+                let (found, _, bytes) = hashed.map_err(|source| self.disk(source))?;
                 checked.objects += 1;
                 checked.bytes += bytes;
                 if found != id {
@@ -72,6 +73,37 @@ impl Pool {
         Ok(checked)
     }
 
+    /// Whether an object need not be uploaded: it is here, and read from the disk to its end it is what its
+    /// name says. It is then kept as if it had just come. A damaged one is removed. Takes as long as
+    /// reading it does.
+    pub fn has_for_upload(&self, id: ObjectId) -> bool {
+        let now_ms = self.now_ms();
+        let known = {
+            let mut index = self.index();
+            index.offered(id, now_ms);
+            index.use_object(id)
+        };
+        if known.is_none() {
+            return false;
+        }
+        match file_at(&self.path_of(id)).and_then(|file| file.map(hash_file).transpose()) {
+            Ok(Some((found, ..))) if found == id => true,
+            Ok(Some(_)) => {
+                self.remove_damaged(id);
+                false
+            }
+            Ok(None) => {
+                self.index().removed(id);
+                false
+            }
+            // Nothing is removed for what may pass; an upload takes its place if it does not.
+            Err(error) => {
+                tracing::warn!(object = %id, %error, "an object cannot be read from the disk");
+                false
+            }
+        }
+    }
+
     pub(super) fn remove_damaged(&self, id: ObjectId) {
         tracing::warn!(object = %id, "an object on disk was damaged; removed, to be fetched again");
         let mut index = self.index();
@@ -81,9 +113,8 @@ impl Pool {
 }
 
 /// Id, outline and length of what a file holds.
-pub(super) fn hash_file(path: &Path) -> io::Result<(ObjectId, Outline, u64)> {
-    let (mut file, mut hasher) = (File::open(path)?, OutlineHasher::default());
-    let (mut buffer, mut bytes) = (vec![0; CHUNK_BYTES], 0);
+pub(super) fn hash_file(mut file: File) -> io::Result<(ObjectId, Outline, u64)> {
+    let (mut hasher, mut buffer, mut bytes) = (OutlineHasher::default(), vec![0; CHUNK_BYTES], 0);
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{ObjectId, RequestId};
 use stormo_protocol::limits::OBJECT_BYTES_MAX;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::json::DeployBody;
@@ -121,12 +123,20 @@ async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Respon
     }
 }
 
-/// Whether an object is here (GET and HEAD); its bytes are not given.
+/// Objects that are read from the disk at once to see whether they are whole.
+static READING: Semaphore = Semaphore::const_new(2);
+
+/// Whether an object is here, whole (GET and HEAD); its bytes are not given.
 async fn object_here(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
-    match id.parse::<ObjectId>() {
-        Ok(id) if shared.front.pool.has_for_upload(id) => StatusCode::NO_CONTENT.into_response(),
-        Ok(_) => refusal(StatusCode::NOT_FOUND, "the object is not here"),
-        Err(error) => refusal(StatusCode::BAD_REQUEST, error.to_string()),
+    let id = match id.parse::<ObjectId>() {
+        Ok(id) => id,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let _permit = READING.acquire().await;
+    match spawn_blocking(move || shared.front.pool.has_for_upload(id)).await {
+        Ok(true) => StatusCode::NO_CONTENT.into_response(),
+        Ok(false) => refusal(StatusCode::NOT_FOUND, "the object is not here"),
+        Err(error) => pool_refusal(error.into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a partition comes in: its objects from peers, its session from its objects; and what of the
 //! pool may not go meanwhile.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Deployment, Variant};
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
 
 use super::Driver;
 use super::hosting::{Loaded, PartitionKey};
@@ -29,8 +30,8 @@ use crate::sample;
 /// more soon.
 const WARM_UP: ProfileBudget =
     ProfileBudget { warm_up_runs: 2, runs_max: 10, time_max: Duration::from_millis(30) };
-/// Extractions tried: an object that turns out damaged on disk is fetched once more.
-const EXTRACTIONS_MAX: u32 = 2;
+/// Times that objects are pulled and read: those that turn out damaged on disk are fetched once more.
+const READS_MAX: u32 = 2;
 
 /// What the pool was last told to keep.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,15 +89,18 @@ pub(super) async fn fetch_manifest(
     if object.bytes > MANIFEST_BYTES_MAX {
         return Err("the manifest is above the size limit".into());
     }
-    let (progress, _) = watch::channel(Progress::default());
-    pool.pull(net, &[object], peers, &progress).await.map_err(|error| error.to_string())?;
-    let bytes = pool.read(object.id).map_err(|error| error.to_string())?;
+    let progress = &watch::channel(Progress::default()).0;
+    let pulled = |object: ObjectRef| async move {
+        let pulled = pull_and_read(net, pool, vec![object], peers, progress).await;
+        pulled?.remove(&object.id).ok_or(PoolError::Missing(object.id))
+    };
+    let bytes = pulled(object).await.map_err(|error| error.to_string())?;
     let manifest = read_manifest(&bytes)?;
     if let Some(card) = manifest.card {
         if card.bytes > CARD_BYTES_MAX as u64 {
             return Err("the card is above the size limit".into());
         }
-        pool.pull(net, &[card], peers, &progress).await.map_err(|error| error.to_string())?;
+        pulled(card).await.map_err(|error| error.to_string())?;
     }
     describe(pool, manifest).map(Arc::new)
 }
@@ -150,42 +154,75 @@ impl Loader {
         Ok(Loaded { partition, runs, loading: begun.elapsed() })
     }
 
-    /// What the session is made of. An object that was damaged on disk is gone once that was seen, so a
-    /// second round fetches it.
+    /// What the session is made of.
     async fn source(&self, manifest: &Arc<Described>, key: PartitionKey) -> Result<PartitionSource, Refusal> {
         let objects = manifest.range_objects(key.blocks());
-        for _ in 0..EXTRACTIONS_MAX {
-            self.pool.pull(&self.net, &objects, &self.peers, &self.progress).await.map_err(|error| {
-                tracing::warn!(model = %manifest.model, %error, "cannot host");
-                refusal_of(&error)
-            })?;
-            let (pool, described) = (self.pool.clone(), manifest.clone());
-            let extracted = tokio::task::spawn_blocking(move || extract(&pool, &described, key)).await;
-            match extracted.map_err(|error| error.to_string()).flatten() {
-                Ok(source) => return Ok(source),
-                Err(error) => {
-                    tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
-                }
-            }
-            if objects.iter().all(|object| self.pool.has(*object)) {
-                break;
-            }
-        }
-        Err(Refusal::LoadFailed)
+        let pulled = pull_and_read(&self.net, &self.pool, objects, &self.peers, &self.progress).await;
+        let contents = pulled.map_err(|error| {
+            tracing::warn!(model = %manifest.model, %error, "cannot host");
+            refusal_of(&error)
+        })?;
+        let described = manifest.clone();
+        let extracted = spawn_blocking(move || extract(&contents, &described, key)).await;
+        extracted.map_err(|error| error.to_string()).flatten().map_err(|error| {
+            tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
+            Refusal::LoadFailed
+        })
     }
+}
+
+/// Bytes of objects by their names.
+type Contents = HashMap<ObjectId, Arc<[u8]>>;
+
+/// Objects from the pool, those that it lacks from peers. Damage on disk shows when they are read; what was
+/// damaged is then pulled too.
+async fn pull_and_read(
+    net: &Net,
+    pool: &Arc<Pool>,
+    objects: Vec<ObjectRef>,
+    peers: &[NodeId],
+    progress: &watch::Sender<Progress>,
+) -> Result<Contents, PoolError> {
+    let objects: Arc<[ObjectRef]> = objects.into();
+    let mut reads = 0;
+    loop {
+        pool.pull(net, &objects, peers, progress).await?;
+        reads += 1;
+        let (reader, wanted) = (pool.clone(), objects.clone());
+        match spawn_blocking(move || read_all(&reader, &wanted)).await? {
+            Err(PoolError::Damaged(_) | PoolError::Missing(_)) if reads < READS_MAX => {}
+            read => return read,
+        }
+    }
+}
+
+/// Reads on behind an object that cannot be read: all that are damaged are then gone from the pool, and the
+/// next pull brings them at once.
+fn read_all(pool: &Pool, objects: &[ObjectRef]) -> Result<Contents, PoolError> {
+    let mut read = Ok(Contents::new());
+    for object in objects {
+        match (pool.read(object.id), &mut read) {
+            (Ok(bytes), Ok(contents)) => drop(contents.insert(object.id, bytes)),
+            (Ok(_), Err(_)) => {}
+            (Err(error), _) => read = Err(error),
+        }
+    }
+    read
 }
 
 fn refusal_of(error: &PoolError) -> Refusal {
     match error {
+        // Damaged or gone again right after it was pulled and verified: that is the disk.
+        PoolError::Damaged(_) | PoolError::Missing(_) => Refusal::Storage,
         PoolError::Disk { .. } | PoolError::Full { .. } => Refusal::Storage,
-        PoolError::Damaged(_) | PoolError::Missing(_) | PoolError::Nowhere { .. } => Refusal::MissingObject,
+        PoolError::Nowhere { .. } => Refusal::MissingObject,
         PoolError::Broken(_) => Refusal::LoadFailed,
     }
 }
 
-fn extract(pool: &Pool, manifest: &Manifest, key: PartitionKey) -> Result<PartitionSource, String> {
-    let skeleton = pool.read(manifest.skeleton.id).map_err(|error| error.to_string())?;
-    let skeleton = Skeleton::parse(&skeleton, manifest).map_err(|error| error.to_string())?;
-    partition_source(&skeleton, manifest, key.blocks(), |id| pool.read(id).ok())
+fn extract(contents: &Contents, manifest: &Manifest, key: PartitionKey) -> Result<PartitionSource, String> {
+    let skeleton = contents.get(&manifest.skeleton.id).ok_or("the skeleton was not read")?;
+    let skeleton = Skeleton::parse(skeleton, manifest).map_err(|error| error.to_string())?;
+    partition_source(&skeleton, manifest, key.blocks(), |id| contents.get(&id).cloned())
         .map_err(|error| error.to_string())
 }

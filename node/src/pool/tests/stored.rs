@@ -38,6 +38,54 @@ fn damage_on_disk_is_noticed_and_the_object_can_come_again() {
     assert!(!pool.has(object));
 }
 
+#[test]
+fn what_need_not_be_uploaded_is_whole_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path());
+    let object = pool.put(b"weights").unwrap();
+    let path = pool.path_of(object.id);
+    let spoil: [&dyn Fn(); 4] = [
+        &|| fs::write(&path, b"wEights").unwrap(),
+        &|| fs::write(&path, b"weights and more").unwrap(),
+        &|| fs::remove_file(&path).unwrap(),
+        &|| {
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+        },
+    ];
+    for spoil in spoil {
+        assert!(pool.has_for_upload(object.id));
+        spoil();
+        assert!(!pool.has_for_upload(object.id) && !pool.has(object));
+        pool.put(b"weights").unwrap();
+        assert_eq!(*pool.read(object.id).unwrap(), *b"weights");
+    }
+}
+
+#[test]
+fn what_lies_in_the_place_of_an_object_is_moved_aside_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path());
+    let object = object_of(b"weights");
+    let path = pool.path_of(object.id);
+    let in_the_way = |text: &[u8]| {
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("kept"), text).unwrap();
+    };
+    in_the_way(b"somebody's");
+    assert!(matches!(pool.read(object.id), Err(PoolError::Missing(_))));
+    pool.put(b"weights").unwrap();
+    let pool = open(folder.path());
+    assert_eq!(*pool.read(object.id).unwrap(), *b"weights");
+    assert_eq!(fs::read(path.with_extension("aside").join("kept")).unwrap(), b"somebody's");
+    // A second time there is no place for it: the message names it.
+    fs::remove_file(&path).unwrap();
+    in_the_way(b"again");
+    assert!(!pool.has_for_upload(object.id));
+    let told = pool.put(b"weights").unwrap_err().to_string();
+    assert!(told.contains(&format!("`{}` is in the way", path.display())), "{told}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_failing_disk_is_told_and_nothing_is_removed() {
@@ -50,6 +98,9 @@ fn a_failing_disk_is_told_and_nothing_is_removed() {
     let error = pool.read(object.id).unwrap_err();
     assert!(matches!(error, PoolError::Disk { .. }) && error.to_string().contains("Input/output"), "{error}");
     assert!(pool.has(object) && pool.read(other.id).is_ok());
+    assert!(!pool.has_for_upload(object.id), "it may come again");
+    pool.begin(object.id).and_then(|mut incoming| incoming.write(b"weights").and(incoming.finish())).unwrap();
+    assert_eq!(*pool.read(object.id).unwrap(), *b"weights");
 }
 
 #[test]
