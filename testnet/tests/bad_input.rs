@@ -303,6 +303,7 @@ fn wrong_calls(client: &Client) -> Result<()> {
         (json!({ "plan_id": 7 }), 400, "plan_id"),
         (json!({ "min_accuracy": 1.5 }), 400, "min_accuracy"),
         (json!({ "min_accuracy": "high" }), 400, "min_accuracy"),
+        (json!({ "min_acuracy": 0.2 }), 400, "no parameter `min_acuracy`"),
         (json!({ "max_energy_j": 2 }), 400, "`max_energy_j` is not supported"),
         (json!({ "objective": "energy" }), 400, "objective"),
         (json!({ "timeout_ms": -1 }), 400, "timeout_ms"),

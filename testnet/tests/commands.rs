@@ -183,7 +183,13 @@ fn infer(stormo: &Stormo, folder: &Path, asked: &dyn Fn(&[&str]) -> Vec<OsString
         text(stormo, &asked(&["infer", "digits", &paths[0], "--max-latency", "10s", "--timeout", "20s"]))?;
     says(
         &said,
-        &["probabilities FP32 [1, 10]", &format!("largest: [{}]", image.truth), " ms, ", "plan ", "request "],
+        &[
+            "probabilities FP32 [1, 10]",
+            &format!("largest: [{}]", image.truth),
+            " ms, ",
+            "variant `base`",
+            "plan ",
+        ],
     )?;
     let all = json(stormo, &asked(&["plan", "digits", "--all"]))?;
     for plan in all["plans"].as_array().into_iter().flatten() {

@@ -82,6 +82,7 @@ async fn undeploy(State(shared): State<Shared>, Path(name): Path<String>) -> Res
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PlansQuery {
     model: String,
     variant: Option<String>,

@@ -286,11 +286,27 @@ fn min_accuracy(parameters: &Map<String, Value>) -> Result<Option<f64>, CallErro
 /// Parameters that this version does not act on yet: to ignore them would break a promise.
 const NOT_YET: [&str; 4] = ["max_energy_j", "energy_class", "redundancy", "save"];
 
+/// What a request may say besides its tensors.
+const KNOWN: [&str; 9] = [
+    "binary_data_output",
+    "force_first",
+    "force_last",
+    "max_latency_ms",
+    "min_accuracy",
+    "objective",
+    "plan_id",
+    "timeout_ms",
+    "variant",
+];
+
 fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallError> {
     if let Some(name) = NOT_YET.iter().find(|name| parameters.contains_key(**name)) {
         return Err(bad(format!(
             "parameter `{name}` is not supported by this version of stormo; leave it out"
         )));
+    }
+    if let Some(name) = parameters.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+        return Err(bad(format!("there is no parameter `{name}`; there are {}", KNOWN.join(", "))));
     }
     match parameters.get("objective") {
         None => {}

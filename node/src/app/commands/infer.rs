@@ -150,12 +150,12 @@ fn show(answer: &Value) {
     let parameters = &answer["parameters"];
     let nodes = parameters["nodes"].as_str().unwrap_or_default().split(',').count();
     say(format!(
-        "{} ms{}, {nodes} stage{}, plan {}, request {}",
+        "{} ms{}, variant `{}`, {nodes} stage{}, plan {}",
         ms(parameters["latency_ms"].as_f64().unwrap_or(0.0)),
         if parameters["late"].as_bool().unwrap_or(false) { " (late)" } else { "" },
+        parameters["variant"].as_str().unwrap_or("?"),
         if nodes == 1 { "" } else { "s" },
         parameters["plan_id"].as_str().unwrap_or("?"),
-        parameters["request_id"].as_str().unwrap_or("?"),
     ));
 }
 

@@ -99,12 +99,16 @@ pub(super) fn read_model(
     import_external(&bytes, |part| external_data::read(folder, part)).map_err(|error| told(path, &error))
 }
 
-/// A card's text, with the labels in it that it names beside the model.
-pub(super) fn read_card(path: &Path, model: &Path) -> Result<String, CommandError> {
+/// A card's text, with the labels in it that it names beside itself.
+pub(super) fn read_card(path: &Path) -> Result<String, CommandError> {
     let as_text = |path: &Path| String::from_utf8(read_file(path)?).map_err(|error| told(path, &error));
     let text = as_text(path)?;
     let card = Card::parse(&text).map_err(|error| told(path, &error))?;
     let Some(labels) = card.labels_file() else { return Ok(text) };
-    let beside = model.parent().unwrap_or(Path::new(".")).join(labels);
-    embed_labels(&text, &as_text(&beside)?).map_err(|error| told(path, &error))
+    let beside = path.parent().unwrap_or(Path::new(".")).join(labels);
+    let list = as_text(&beside).map_err(|error| {
+        let what = format!("its labels_file, looked for beside the card, is missing or no text: {error}");
+        told(path, &what)
+    })?;
+    embed_labels(&text, &list).map_err(|error| told(path, &error))
 }

@@ -48,15 +48,14 @@ impl Bound {
 }
 
 impl Choice {
-    /// The first variant is what agreement is measured against, so without a figure it counts as right.
     pub(super) fn new(id: VariantId, manifest: Arc<Described>, accuracy: Option<Accuracy>) -> Self {
-        let unknown = (id.index == 0).then_some(1.0);
-        Self { id, manifest, accuracy: accuracy.map(Accuracy::share).or(unknown) }
+        Self { id, manifest, accuracy: accuracy.map(Accuracy::share) }
     }
 
-    /// Where nothing is known, nothing is promised.
+    /// Where nothing is known, nothing is promised. But the first variant is what agreement is measured
+    /// against, so without a figure it counts as right.
     pub(super) fn accuracy_known(&self) -> f64 {
-        self.accuracy.unwrap_or(0.0)
+        self.accuracy.unwrap_or(if self.id.index == 0 { 1.0 } else { 0.0 })
     }
 }
 

@@ -22,6 +22,8 @@ use crate::sample::Sample;
 
 /// Label of the model itself.
 const BASE: &str = "base";
+/// Answers that must have been compared before their agreement is called an accuracy.
+const ANSWERS_MIN: u64 = 20;
 /// Label of the one that is made.
 const INT8: &str = "int8";
 
@@ -57,16 +59,18 @@ pub(super) fn prepare_all(
             "`{INT8}` takes {:.2} of the time of `{BASE}` ({} ms on one thread) and gives {}",
             report.time_ratio,
             ms(report.fp32_ms),
-            match report.agreement() {
-                Some(share) => format!("{:.1} % of its answers", 100.0 * share),
+            match report.answers_same.zip(report.answers) {
+                Some((same, answers)) => format!("{same} of {answers} answers as `{BASE}` does"),
                 None => format!("outputs that are off by {:.2} %", 100.0 * report.output_error),
             }
         );
         if report.time_ratio < 1.0 {
             let of_base = args.accuracy.unwrap_or(1.0);
-            let accuracy = report.agreement().map(|share| of_base * share);
+            let is_known = report.answers.is_some_and(|answers| answers >= ANSWERS_MIN);
+            let accuracy = report.agreement().filter(|_| is_known).map(|share| of_base * share);
             all.push(workshop.ready(INT8, &args.model.path, model, accuracy)?);
-            notes.push(share);
+            let too_few = format!("; fewer than {ANSWERS_MIN} tell no accuracy: give more samples");
+            notes.push(if is_known { share } else { format!("{share}{too_few}") });
         } else {
             notes.push(format!("{share}: it is no faster on this machine, so it is not deployed"));
         }
@@ -131,7 +135,7 @@ impl Workshop<'_> {
 
     fn card_text(&self) -> Result<Option<String>, CommandError> {
         let card = self.args.card.as_deref();
-        card.map(|card| read_card(card, &self.args.model.path)).transpose()
+        card.map(read_card).transpose()
     }
 
     fn source_card(&self, text: String) -> Result<SourceCard, CommandError> {
