@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use stormo_testnet::oip::InferRequest;
 use stormo_testnet::reference::Reference;
 use stormo_testnet::topology::NodeSpec;
 use stormo_testnet::trial::{self, COMMAND_MAX, arguments, edge};
-use stormo_testnet::{arrays, digits, raw_http};
+use stormo_testnet::{arrays, detector, digits, raw_http};
 
 const INFER: &str = "/v2/models/digits/infer";
 
@@ -86,6 +87,12 @@ fn deployments_that_cannot_be() -> Result<()> {
             deploy("digits", &["--placement".into(), placement(text)?], 1, says).map(drop)
         }))?;
         deploy("digits", &["--placement".into(), folder.join("missing.toml").into()], 1, "No such file")?;
+        for option in ["--placement", "--card", "--api-token"] {
+            deploy("digits", &arguments(&[option, "/dev/zero"]), 1, "`/dev/zero`: is a device or pipe")?;
+        }
+        let card = detector::card().to_string_lossy().into_owned();
+        let sample = ["--card", &card, "--sample-image", "/dev/zero"];
+        deploy("digits", &arguments(&sample), 1, "`/dev/zero`: is a device or pipe")?;
         deploy("digits", &arguments(&["--parts", "64", "--replicas", "1"]), 1, "parts, not 64")?;
         deploy("digits", &arguments(&["--parts", "3", "--replicas", "1"]), 1, "3 different nodes")?;
         deploy("digits", &arguments(&["--parts", "0"]), 2, "--parts")?;
@@ -160,7 +167,12 @@ fn nodes_that_cannot_start() -> Result<()> {
     node(&fresh("good"), &["--memory-budget", "much"], 2, "--memory-budget")?;
     node(&fresh("good"), &["--class", "mainframe"], 2, "--class")?;
     node(&fresh("good"), &["--label", ""], 1, "--label")?;
-    node(&fresh("good"), &["--mesh-key", "/dev/null"], 1, "does not hold a mesh key")?;
+    node(&fresh("good"), &["--mesh-key", "/dev/null"], 1, "`/dev/null`: is a device or pipe")?;
+    fs::write(fresh("no.key"), b"no key")?;
+    let no_key = fresh("no.key").to_string_lossy().into_owned();
+    node(&fresh("good"), &["--mesh-key", &no_key], 1, "does not hold a mesh key")?;
+    node(&fresh("good"), &["--config", "/dev/zero"], 1, "`/dev/zero`: is a device or pipe")?;
+    node(&fresh("good"), &["--api-token", "/dev/zero"], 1, "`/dev/zero`: is a device or pipe")?;
     let config = fresh("node.toml");
     let config_path = config.to_string_lossy().into_owned();
     node(&fresh("good"), &["--config", &config_path], 1, "node.toml")?;
@@ -395,7 +407,12 @@ fn wrong_commands(stormo: &Stormo, client: &Client, folder: &Path) -> Result<()>
     let image = digits::folder().join("held-out-00-truth-0.png").to_string_lossy().into_owned();
     let text = digits::folder().join("truth.json").to_string_lossy().into_owned();
     let named = |name: &str, path: &str| format!("{name}={path}");
-    let cases: [(&[&str], &str); 15] = [
+    let pipe = file("pipe.npy");
+    ensure!(Command::new("mkfifo").arg(&pipe).status()?.success(), "no pipe could be made");
+    let cases: [(&[&str], &str); 18] = [
+        (&["digits", "/dev/zero"], "`/dev/zero`: is a device or pipe"),
+        (&["digits", "image=/dev/zero"], "`/dev/zero`: is a device or pipe"),
+        (&["digits", &pipe], "pipe.npy`: is a device or pipe"),
         (&["numerals", &image], "there are: digits"),
         (&["a b/c?d", &image], "no model"),
         (&["digits", &text], "neither a JPEG"),

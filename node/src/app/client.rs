@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cli::ApiArgs;
+use super::config::TOKEN_BYTES_MAX;
+use crate::files;
 use crate::serve::json::ErrorView;
 
 /// An answer may take as long as a request may, and a little more.
@@ -183,7 +185,7 @@ fn good(answered: Answered) -> Result<Answered, CommandError> {
 }
 
 fn read_token(path: &Path) -> Result<String, CommandError> {
-    let text = std::fs::read_to_string(path);
+    let text = files::read_text(path, TOKEN_BYTES_MAX);
     let text = text.map_err(|error| CommandError::Here(format!("`{}`: {error}", path.display())))?;
     Ok(text.trim().to_owned())
 }

@@ -17,6 +17,12 @@ use crate::pool::DiskBudget;
 
 /// Name of the file that holds the mesh key, in a data directory.
 pub const MESH_KEY_FILE: &str = "mesh.key";
+/// Longest file of an API token that is read, bytes: what a header may have.
+pub const TOKEN_BYTES_MAX: u64 = 16 << 10;
+/// Longest configuration file that is read, bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Longest of the files that hold a key or a number, bytes.
+const SMALL_BYTES_MAX: u64 = 4 << 10;
 /// Environment variable that filters the log, in the syntax of `RUST_LOG`.
 pub const LOG_VARIABLE: &str = "STORMO_LOG";
 
@@ -78,7 +84,8 @@ pub enum ConfigError {
 /// When the file is no TOML, or holds something else than options.
 pub fn args_of_file(path: &Path) -> Result<Vec<String>, ConfigError> {
     let wrong = |what: String| ConfigError::BadFile { path: path.to_owned(), what };
-    let table: toml::Table = toml::from_str(&read_text(path)?).map_err(|error| wrong(error.to_string()))?;
+    let table: toml::Table =
+        toml::from_str(&read_text(path, CONFIG_BYTES_MAX)?).map_err(|error| wrong(error.to_string()))?;
     let mut args = Vec::new();
     for (name, value) in table {
         let option = format!("--{}", name.replace('_', "-"));
@@ -145,7 +152,7 @@ impl NodeConfig {
             }
         }
         let mesh = mesh_key(&data, args.mesh_key.as_deref(), ticket_key)?;
-        let api_token = args.api_token.map(|path| read_text(&path)).transpose()?;
+        let api_token = args.api_token.map(|path| read_text(&path, TOKEN_BYTES_MAX)).transpose()?;
         if !args.api.ip().is_loopback() && api_token.as_deref().is_none_or(str::is_empty) {
             return Err(ConfigError::OpenApi(args.api));
         }
@@ -190,7 +197,7 @@ impl NodeConfig {
     /// When the file cannot be read or written.
     pub fn next_generation(&self) -> Result<u64, ConfigError> {
         let path = self.data.join("generation");
-        let last = match fs::read_to_string(&path) {
+        let last = match files::read_text(&path, SMALL_BYTES_MAX) {
             Ok(text) => text.trim().parse().unwrap_or(0),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             Err(source) => return Err(ConfigError::File { path, source }),
@@ -221,7 +228,7 @@ fn mesh_key(data: &Path, file: Option<&Path>, ticket: Option<MeshKey>) -> Result
 /// # Errors
 /// When there is none.
 pub fn read_mesh_key(path: &Path) -> Result<MeshKey, ConfigError> {
-    match fs::read_to_string(path) {
+    match files::read_text(path, SMALL_BYTES_MAX) {
         Ok(text) => text.trim().parse().map_err(|_| ConfigError::BadMeshKey(path.to_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(ConfigError::NoMeshKey(path.to_owned()))
@@ -239,8 +246,8 @@ pub fn write_mesh_key(path: &Path, key: &MeshKey) -> Result<(), ConfigError> {
         .map_err(|source| ConfigError::File { path: path.to_owned(), source })
 }
 
-fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let text = fs::read_to_string(path);
+fn read_text(path: &Path, bytes_max: u64) -> Result<String, ConfigError> {
+    let text = files::read_text(path, bytes_max);
     let text = text.map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
     Ok(text.trim().to_owned())
 }

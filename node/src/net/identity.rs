@@ -7,6 +7,9 @@ use libp2p::identity::{Keypair, PublicKey, ed25519};
 use stormo_protocol::ids::{MeshId, NodeId};
 use stormo_protocol::state::{Signed, Topic};
 
+/// Longest file of a key that is read, bytes; a key has 32.
+const KEY_BYTES_MAX: u64 = 4 << 10;
+
 /// A node's key pair.
 #[derive(Clone)]
 pub struct Identity {
@@ -37,7 +40,7 @@ impl Identity {
     /// When the file is damaged or cannot be read or written.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         let failed = |source| IdentityError::File { path: path.to_owned(), source };
-        match std::fs::read(path) {
+        match crate::files::read(path, KEY_BYTES_MAX) {
             Ok(bytes) => Self::from_secret(bytes).ok_or_else(|| IdentityError::Damaged(path.to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let secret = ed25519::SecretKey::generate().as_ref().to_vec();

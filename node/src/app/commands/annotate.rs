@@ -3,8 +3,8 @@
 
 mod font;
 
-use std::fs::{File, Permissions};
-use std::io::{BufReader, BufWriter};
+use std::fs::Permissions;
+use std::io::{BufWriter, Cursor};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -14,8 +14,10 @@ use tempfile::NamedTempFile;
 
 use super::here;
 use super::inputs::IMAGE_BYTES_MAX;
+use super::local::read_file;
 use crate::app::client::CommandError;
 use crate::card::Detection;
+use crate::ends::ENCODED_BYTES_MAX;
 
 /// A smaller image is enlarged by a whole factor until its longer side has so many pixels: its labels could
 /// not be read otherwise.
@@ -73,8 +75,9 @@ impl<'a> Drawing<'a> {
 /// The image, upright as the boxes are.
 fn read(path: &Path) -> Result<RgbImage, CommandError> {
     let told = |error: &dyn std::fmt::Display| here(format!("`{}`: {error}", path.display()));
-    let file = BufReader::new(File::open(path).map_err(|error| told(&error))?);
-    let mut reader = ImageReader::new(file).with_guessed_format().map_err(|error| told(&error))?;
+    let bytes = read_file(path, ENCODED_BYTES_MAX)?;
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| told(&error))?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(IMAGE_BYTES_MAX);
     reader.limits(limits);

@@ -17,6 +17,7 @@ use super::{say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError, encoded};
 use crate::deploy::Prepared;
+use crate::files;
 use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry, VariantBody,
 };
@@ -24,6 +25,8 @@ use preparing::{Ready, prepare_all};
 
 /// How often the deployment is looked at.
 const POLL: Duration = Duration::from_millis(100);
+/// Longest placement file that is read, bytes: some thousand places.
+const PLACEMENT_BYTES_MAX: u64 = 1 << 20;
 
 /// What `--json` prints: the deployment, and what it took to bring it in.
 #[derive(Serialize)]
@@ -95,7 +98,7 @@ pub(super) fn take_back(args: &UndeployArgs) -> Result<(), CommandError> {
 
 fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {
     let told = |error: &dyn std::fmt::Display| CommandError::Here(format!("`{}`: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+    let text = files::read_text(path, PLACEMENT_BYTES_MAX).map_err(|error| told(&error))?;
     let file: PlacementFile = toml::from_str(&text).map_err(|error| told(&error))?;
     if file.place.is_empty() {
         return Err(told(&"there is no [[place]] in it"));

@@ -2,7 +2,7 @@
 //! tensors.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
 use image::imageops::FilterType;
@@ -10,14 +10,18 @@ use ndarray::Array4;
 use npyz::{DType as NpyType, NpyFile, TypeChar};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
+use super::local::read_file;
 use super::texts::read_texts;
 use crate::app::client::CommandError;
 use crate::ends::{ENCODED_BYTES_MAX, bytes_tensor};
+use crate::files;
 use crate::serve::json::{ModelView, TensorView};
 use stormo_protocol::model::ENCODED_IMAGE;
 
 /// Largest array that is read, bytes.
 const ARRAY_BYTES_MAX: u64 = 256 << 20;
+/// With the header before it, which tells type and shape.
+const ARRAY_FILE_BYTES_MAX: u64 = ARRAY_BYTES_MAX + (1 << 20);
 /// Largest image, pixels to a side.
 const IMAGE_SIDE_MAX: u32 = 16_384;
 /// Memory that decoding an image may take, bytes.
@@ -90,12 +94,13 @@ fn input_of(name: &str, inputs: &[TensorView]) -> Result<TensorView, CommandErro
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, CommandError> {
-    let file = File::open(path).map_err(|error| wrong(format!("`{}`: {error}", path.display())))?;
+    let file = files::open(path).map_err(|error| wrong(format!("`{}`: {error}", path.display())))?;
     Ok(BufReader::new(file))
 }
 
 pub(super) fn read_npy_file(path: &Path, name: &str) -> Result<Tensor, CommandError> {
-    read_npy(open(path)?, name).map_err(|error| wrong(format!("`{}`: {error}", path.display())))
+    read_npy(open(path)?.take(ARRAY_FILE_BYTES_MAX), name)
+        .map_err(|error| wrong(format!("`{}`: {error}", path.display())))
 }
 
 /// All arrays of the archive that are inputs of the model; others (such as expected outputs) are left.
@@ -107,7 +112,7 @@ pub(super) fn read_npz(path: &Path, inputs: &[&str], into: &mut Vec<Tensor>) -> 
         let name = format!("{input}.npy");
         if archive.index_for_name(&name).is_some() {
             let member = archive.by_name(&name).map_err(|error| told(&error))?;
-            into.push(read_npy(member.take(ARRAY_BYTES_MAX), input).map_err(|error| told(&error))?);
+            into.push(read_npy(member.take(ARRAY_FILE_BYTES_MAX), input).map_err(|error| told(&error))?);
         }
     }
     if into.len() > before {
@@ -189,11 +194,7 @@ fn raw_bytes(file: NpyFile<impl Read>, dtype: DType) -> std::io::Result<Vec<u8>>
 /// An image as it is, for a model whose card says what to do with it.
 fn read_encoded(path: &Path) -> Result<Tensor, CommandError> {
     let told = |error: &dyn std::fmt::Display| wrong(format!("`{}`: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(|error| told(&error))?.len();
-    if length > ENCODED_BYTES_MAX {
-        return Err(told(&format!("has {length} bytes; an image has at most {ENCODED_BYTES_MAX}")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| told(&error))?;
+    let bytes = read_file(path, ENCODED_BYTES_MAX)?;
     bytes_tensor(ENCODED_IMAGE, &bytes).ok_or_else(|| told(&"is too long"))
 }
 
@@ -210,8 +211,10 @@ fn read_image(path: &Path, input: &TensorView) -> Result<Tensor, CommandError> {
     if input.datatype != DType::F32.oip_name() {
         return Err(told(&format!("an image needs an FP32 input; `{}` is {}", input.name, input.datatype)));
     }
+    // A decoder may read all of the file.
+    let bytes = read_file(path, IMAGE_BYTES_MAX)?;
     let mut reader =
-        image::ImageReader::new(open(path)?).with_guessed_format().map_err(|error| told(&error))?;
+        image::ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| told(&error))?;
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(IMAGE_SIDE_MAX);
     limits.max_image_height = Some(IMAGE_SIDE_MAX);

@@ -2,7 +2,7 @@
 //! line that says how far they are. What they do with it is theirs.
 
 use std::cell::RefCell;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ use super::{external_data, here};
 use crate::app::cli::ModelFileArgs;
 use crate::app::client::CommandError;
 use crate::app::config::library_search;
-use crate::card::{Card, embed_labels};
+use crate::card::{CARD_BYTES_MAX, Card, embed_labels};
 use crate::engine::{Engine, EngineConfig, runtime_library};
+use crate::files;
 use crate::model::import_external;
 
 /// Largest model file that is read, bytes: what one protobuf message may be.
@@ -75,23 +76,21 @@ fn told(path: &Path, error: &dyn std::fmt::Display) -> CommandError {
     CommandError::Here(format!("`{}`: {error}", path.display()))
 }
 
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CommandError> {
-    std::fs::read(path).map_err(|error| told(path, &error))
+/// Reads a regular file of at most so many bytes.
+pub(super) fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CommandError> {
+    files::read(path, bytes_max).map_err(|error| told(path, &error))
 }
 
 /// Reads a model, and what it keeps beside it if that is wished.
 pub(super) fn read_model(
     ModelFileArgs { path, external_data }: &ModelFileArgs,
 ) -> Result<Vec<u8>, CommandError> {
-    let metadata = std::fs::metadata(path).map_err(|error| told(path, &error))?;
-    if !metadata.is_file() && !metadata.is_dir() {
-        let device = "this is a device or pipe, which may have no end: give the path of an `.onnx` file";
-        return Err(told(path, &device));
-    }
-    if metadata.len() > MODEL_BYTES_MAX {
-        return Err(told(path, &"the file is above 2 GiB, which no ONNX model without external data can be"));
-    }
-    let bytes = read_file(path)?;
+    let bytes = files::read(path, MODEL_BYTES_MAX).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => {
+            told(path, &"the file is above 2 GiB, which no ONNX model without external data can be")
+        }
+        _ => told(path, &error),
+    })?;
     if !external_data {
         return Ok(bytes);
     }
@@ -101,7 +100,9 @@ pub(super) fn read_model(
 
 /// A card's text, with the labels in it that it names beside itself.
 pub(super) fn read_card(path: &Path) -> Result<String, CommandError> {
-    let as_text = |path: &Path| String::from_utf8(read_file(path)?).map_err(|error| told(path, &error));
+    // The labels become a part of the card.
+    let as_text =
+        |path: &Path| files::read_text(path, CARD_BYTES_MAX as u64).map_err(|error| told(path, &error));
     let text = as_text(path)?;
     let card = Card::parse(&text).map_err(|error| told(path, &error))?;
     let Some(labels) = card.labels_file() else { return Ok(text) };

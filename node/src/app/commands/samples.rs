@@ -10,6 +10,7 @@ use super::inputs::{read_npy_file, read_npz};
 use super::local::read_file;
 use crate::app::client::CommandError;
 use crate::card::Card;
+use crate::ends::ENCODED_BYTES_MAX;
 use crate::model::InputDecl;
 use crate::sample::Sample;
 
@@ -92,8 +93,9 @@ fn read_sample(path: &Path, wanted: &For<'_>) -> Result<Sample, CommandError> {
                 )
             })?;
             let specs = specs(wanted).map_err(wrong)?;
-            let (inputs, frame) =
-                card.prepare(&read_file(path)?, &specs).map_err(|error| wrong(error.to_string()))?;
+            let (inputs, frame) = card
+                .prepare(&read_file(path, ENCODED_BYTES_MAX)?, &specs)
+                .map_err(|error| wrong(error.to_string()))?;
             return Ok(Sample { inputs, frame: Some(frame) });
         }
         Some(Kind::Archive) => read_npz(path, &names, &mut tensors)?,

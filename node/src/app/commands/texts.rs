@@ -7,16 +7,13 @@ use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
 use super::here;
 use crate::app::client::CommandError;
+use crate::files;
 use crate::serve::json::TensorView;
 
 /// Reads as many texts as the input takes, or some times as many where it takes several items.
 pub(super) fn read_texts(path: &Path, input: &TensorView) -> Result<Tensor, CommandError> {
     let told = |error: &dyn std::fmt::Display| here(format!("`{}`: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(|error| told(&error))?.len();
-    if length > TEXTS_BYTES_MAX {
-        return Err(told(&format!("has {length} bytes; texts have at most {TEXTS_BYTES_MAX}")));
-    }
-    let file = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+    let file = files::read_text(path, TEXTS_BYTES_MAX).map_err(|error| told(&error))?;
     let lines = file.lines().count() as u64;
     let spec = spec_of(input, lines).ok_or_else(|| {
         let times = if input.is_batched { ", or some times as many" } else { "" };

@@ -15,6 +15,7 @@ use crate::app::cli::{DeployArgs, ModelFileArgs, QUANTISE_SEARCH_S, VariantArg};
 use crate::app::client::CommandError;
 use crate::card::Card;
 use crate::deploy::{Prepared, SAMPLES_MAX, Source, SourceCard, interchangeable, prepare};
+use crate::ends::ENCODED_BYTES_MAX;
 use crate::engine::Engine;
 use crate::model::Graph;
 use crate::quantise::{self, Made};
@@ -139,7 +140,8 @@ impl Workshop<'_> {
     }
 
     fn source_card(&self, text: String) -> Result<SourceCard, CommandError> {
-        let sample = self.args.sample_image.as_deref().map(read_file).transpose()?;
+        let sample =
+            self.args.sample_image.as_deref().map(|path| read_file(path, ENCODED_BYTES_MAX)).transpose()?;
         Ok(SourceCard { text, sample })
     }
 
