@@ -1,6 +1,8 @@
 //! Nodes that die or stand still while requests are under way: every request ends with a right answer
 //! or an error that names the stage, never by its deadline or by silence.
 
+use std::fs;
+
 use anyhow::{Context, Result, bail, ensure};
 use stormo::serve::json::{PlanView, TensorView};
 use stormo_protocol::ids::NodeId;
@@ -87,6 +89,33 @@ fn callers_of_a_killed_origin_hear_of_it() -> Result<()> {
         let client = &mesh.node("a-1").client;
         trial::wait_until_left_out(client, "origin")?;
         trial::check_reads(client)
+    })
+}
+
+#[test]
+fn a_placement_names_the_node_that_took_a_dead_ones_label() -> Result<()> {
+    trial::run(&[asker("origin"), edge("host")], |mesh| {
+        let whole = trial::deploy(mesh, "origin", "digits", &digits::model(), &["--replicas", "1"])?;
+        let dead = mesh.node("host").id();
+        let blocks = whole.hosts.first().context("it has a host")?.blocks;
+        mesh.node_mut("host").kill()?;
+        let client = mesh.node("origin").client.clone();
+        trial::wait_until_left_out(&client, "host")?;
+        // Without its data directory it is another node.
+        fs::remove_dir_all(mesh.node("host").data())?;
+        mesh.add(&edge("host"))?;
+        wait::until("both to be known", SOON, || {
+            let nodes = client.nodes().map_err(|error| error.to_string())?;
+            let named: Vec<bool> =
+                nodes.iter().filter(|node| node.label == "host").map(|node| node.usable).collect();
+            if named.len() == 2 && named.contains(&true) { Ok(()) } else { Err(format!("{named:?}")) }
+        })?;
+        let placement = mesh.folder().join("placement.toml");
+        fs::write(&placement, format!("[[place]]\nnode = \"host\"\nblocks = {blocks:?}\n"))?;
+        let placement = placement.to_string_lossy().into_owned();
+        let again = trial::deploy(mesh, "origin", "digits", &digits::model(), &["--placement", &placement])?;
+        ensure!(again.hosts.iter().all(|host| host.node != dead), "placed on the dead one: {again:?}");
+        trial::check_reads(&client)
     })
 }
 

@@ -119,11 +119,15 @@ impl Driver {
         Ok(())
     }
 
+    /// By its peer id or label. Those that plans leave out count only where no other has that name: a dead
+    /// node's successor may have its label, and a node that has just joined may be asked before it is heard.
     fn node_named(&self, name: &str) -> Result<NodeId, CallError> {
+        let now_ms = self.now_ms();
         let all = std::iter::once(self.own()).chain(self.view.iter().map(|known| known.record.node));
-        let named: Vec<NodeId> =
-            all.filter(|node| node.to_string() == name || self.label_of(*node) == name).collect();
-        match named[..] {
+        let named = all.filter(|node| node.to_string() == name || self.label_of(*node) == name);
+        let is_usable = |node: &NodeId| *node == self.own() || self.view.is_usable(now_ms, *node);
+        let (usable, left_out): (Vec<NodeId>, Vec<NodeId>) = named.partition(is_usable);
+        match if usable.is_empty() { left_out } else { usable }[..] {
             [node] => Ok(node),
             [] => Err(CallError::BadRequest(format!("no node is called `{name}`; see `stormo status`"))),
             _ => Err(CallError::BadRequest(format!("several nodes are called `{name}`; give the peer id"))),
