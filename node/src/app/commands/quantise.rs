@@ -48,7 +48,7 @@ fn made(args: &QuantiseArgs, progress: &Progress) -> Result<Made, CommandError> 
     };
     let model = read_model(&args.model)?;
     let graph = Graph::parse(&model).map_err(|error| told(&error))?;
-    let card = args.card.as_deref().map(|path| read_card(path)).transpose()?;
+    let card = args.card.as_deref().map(read_card).transpose()?;
     let card = card.as_deref().map(Card::parse).transpose().map_err(here)?;
     let shapes = args.sample_shape.iter().cloned().collect();
     let (inputs, count_max) = (graph.inputs(), CALIBRATION_MAX);
