@@ -441,5 +441,6 @@ pub fn partition_source(
         outputs: part.outputs,
         level: manifest.ort_level,
         batch: open_batch(manifest, part.batched),
+        variable: part.variable,
     })
 }

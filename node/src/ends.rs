@@ -81,7 +81,7 @@ pub fn add_ends(
     }
     manifest.card = Some(card);
     let encoded = add_tensor(manifest, ENCODED_IMAGE, DType::U8, times.encoded_bytes);
-    manifest.variable.push(VariableTensor { tensor: encoded, length_max: ENCODED_BYTES_MAX });
+    manifest.variable.push(VariableTensor { tensor: encoded, bytes_max: ENCODED_BYTES_MAX });
     let frame = add_tensor(manifest, IMAGE_FRAME, DType::F32, Frame::NUMBERS as u64);
     for cut in &mut manifest.cuts {
         cut.tensors.push(frame);
@@ -93,7 +93,7 @@ pub fn add_ends(
     }
     if gives_meaning {
         let meaning = add_tensor(manifest, MEANING, DType::U8, MEANING_BYTES_TYPICAL);
-        manifest.variable.push(VariableTensor { tensor: meaning, length_max: MEANING_BYTES_MAX });
+        manifest.variable.push(VariableTensor { tensor: meaning, bytes_max: MEANING_BYTES_MAX });
         manifest.cuts.push(Cut::crossed_by(vec![meaning]));
         let nodes = manifest.blocks.last().map_or(0, |block| block.end_node);
         manifest.blocks.push(end(BlockKind::Read, nodes, times.read_us));

@@ -38,6 +38,9 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 /// Descriptors of one frame, bytes.
 pub const FRAME_DESCRIPTORS_BYTES_MAX: usize = 64 << 10;
 
+/// Outputs of one run whose dimensions depend on values, all together, bytes.
+pub const VARIABLE_OUTPUTS_BYTES_MAX: u64 = 64 << 20;
+
 /// Items in the batch of one request.
 pub const BATCH_ITEMS_MAX: u64 = 64;
 

@@ -105,14 +105,14 @@ pub struct Region {
     pub branches: Vec<Branch>,
 }
 
-/// A tensor of rank 1 whose length differs from request to request; its description in the manifest
-/// has the length of a typical one.
+/// A tensor whose dimensions, though not their number, differ from request to request: as many as values of
+/// the input ask for. Its description in the manifest is that of a typical one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VariableTensor {
     /// Index into [`Manifest::tensors`].
     pub tensor: u32,
-    /// Longest that is accepted.
-    pub length_max: u64,
+    /// Largest that is accepted.
+    pub bytes_max: u64,
 }
 
 /// What describes a divided variant. Small: tensors' names, shapes and numbers, no data.
@@ -130,7 +130,8 @@ pub struct Manifest {
     pub weights: Vec<ObjectRef>,
     /// The model's card (TOML), if it has one.
     pub card: Option<ObjectRef>,
-    /// Tensors without a fixed length.
+    /// Tensors without a fixed shape: an end's bytes, and outputs that hold what was found. None enters the
+    /// graph or crosses a cut within it.
     pub variable: Vec<VariableTensor>,
     /// The open first axis, if the model keeps one; `tensors` are of one item.
     pub batch: Option<Batch>,
@@ -313,10 +314,16 @@ impl Manifest {
             return Err(BadManifest::Count("a variant has at least one block of its graph"));
         }
         let is_sound = |variable: &VariableTensor| {
-            self.tensors.get(variable.tensor as usize).is_some_and(|spec| spec.shape.len() == 1)
-                && variable.length_max <= OBJECT_BYTES_MAX
+            (variable.tensor as usize) < self.tensors.len() && variable.bytes_max <= OBJECT_BYTES_MAX
         };
-        if self.variable.iter().all(is_sound) { Ok(()) } else { Err(BadManifest::Index("variable tensors")) }
+        let graph = self.graph_blocks();
+        let within = &self.cuts[usize::from(graph.start)..usize::from(graph.end)];
+        let crosses = within.iter().flat_map(|cut| &cut.tensors).any(|tensor| self.is_variable(*tensor));
+        if self.variable.iter().all(is_sound) && !crosses {
+            Ok(())
+        } else {
+            Err(BadManifest::Index("variable tensors"))
+        }
     }
 
     /// Time of the whole graph as one session on the reference node, microseconds.
@@ -493,7 +500,7 @@ mod tests {
         manifest.blocks.insert(0, end(BlockKind::Decode, 0));
         manifest.blocks.push(end(BlockKind::Read, 4));
         for name in [ENCODED_IMAGE, MEANING] {
-            manifest.variable.push(VariableTensor { tensor: manifest.tensors.len() as u32, length_max: 50 });
+            manifest.variable.push(VariableTensor { tensor: manifest.tensors.len() as u32, bytes_max: 50 });
             manifest.tensors.push(TensorSpec { name: name.into(), dtype: DType::U8, shape: vec![10] });
         }
         manifest.cuts.insert(0, Cut::crossed_by(vec![3]));
@@ -516,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_tensor_may_have_any_length_up_to_its_limit() {
+    fn an_ends_tensor_may_have_any_length_up_to_its_limit() {
         let manifest = with_ends();
         let encoded =
             |length| TensorSpec { name: ENCODED_IMAGE.into(), dtype: DType::U8, shape: vec![length] };

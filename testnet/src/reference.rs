@@ -72,7 +72,8 @@ impl Reference {
             inputs: manifest.input_specs().cloned().collect(),
             outputs: manifest.output_specs().cloned().collect(),
             level: manifest.ort_level,
-            batch: deploy::open_batch(manifest, batched(manifest)),
+            batch: deploy::open_batch(manifest, ends_that(manifest, Manifest::is_batched)),
+            variable: ends_that(manifest, Manifest::is_variable),
         };
         let mut tensors = by_name(inputs)?;
         self.run(source, &mut tensors)?;
@@ -121,11 +122,10 @@ impl Reference {
     }
 }
 
-/// Inputs and outputs that follow the batch.
-fn batched(manifest: &Manifest) -> Vec<String> {
-    let ends = manifest.inputs.iter().chain(&manifest.outputs);
-    let batched = ends.filter(|tensor| manifest.is_batched(**tensor));
-    batched.map(|tensor| manifest.tensors[*tensor as usize].name.clone()).collect()
+/// Names of those inputs and outputs that are so.
+fn ends_that(manifest: &Manifest, is_so: impl Fn(&Manifest, u32) -> bool) -> Vec<String> {
+    let ends = manifest.inputs.iter().chain(&manifest.outputs).filter(|tensor| is_so(manifest, **tensor));
+    ends.map(|tensor| manifest.tensors[*tensor as usize].name.clone()).collect()
 }
 
 fn by_name(inputs: &[FloatTensor]) -> Result<HashMap<String, Tensor>> {

@@ -32,6 +32,7 @@ impl Whole {
         let library = runtime_library::find_or_obtain(&library_search(None), &|_| {})?;
         let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
+        let variable = outputs.iter().filter(|output| output.is_variable).map(|output| output.name.clone());
         let source = PartitionSource {
             model: fs::read(model).with_context(|| model.display().to_string())?,
             weights: Vec::new(),
@@ -39,6 +40,7 @@ impl Whole {
             outputs: outputs.iter().map(spec).collect::<Result<_>>()?,
             level: OrtLevel::All,
             batch: None,
+            variable: variable.collect(),
         };
         let partition = runtime.block_on(engine.load("whole".to_owned(), source))?;
         Ok(Self { runtime, partition })

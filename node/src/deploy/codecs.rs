@@ -50,9 +50,13 @@ pub(super) async fn measure(
     let tensors = run(&open, inputs).await?;
     let mut scratch = Scratch::default();
     let of_cut = |cut: &u16| {
-        let numbers = divided.manifest.cut_specs(*cut).filter(|spec| spec.dtype != DType::Text);
+        let crossing = divided.manifest.cuts[usize::from(*cut)].tensors.iter();
+        let fixed = crossing.filter(|tensor| !divided.manifest.is_variable(**tensor));
+        let numbers = fixed.map(|tensor| &divided.manifest.tensors[*tensor as usize]);
+        let numbers = numbers.filter(|spec| spec.dtype != DType::Text);
         let crossing: Vec<Tensor> = numbers.filter_map(|spec| tensors.get(&spec.name).cloned()).collect();
-        // What is not there goes along uncoded: texts, and the place of the image, a few bytes.
+        // What is not there counts as uncoded: texts, what has another size each time, and the place of the
+        // image, a few bytes.
         let beside_bytes = divided.manifest.cut_bytes(*cut).saturating_sub(total_bytes(&crossing));
         figures(&crossing, beside_bytes, &mut scratch)
     };

@@ -1,7 +1,7 @@
 //! Whether one variant may answer in the place of another.
 
 use stormo_protocol::model::Manifest;
-use stormo_protocol::tensor::TensorSpec;
+use stormo_protocol::tensor::{DType, TensorSpec};
 
 /// Why two variants do not stand for one another.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +18,29 @@ pub struct NotInterchangeable {
     pub what: String,
 }
 
+/// An input or output as a caller sees it.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    name: String,
+    dtype: DType,
+    /// `None` where it is of any length.
+    shape: Vec<Option<u64>>,
+}
+
+impl End {
+    fn of(manifest: &Manifest, tensor: u32) -> Option<Self> {
+        let TensorSpec { name, dtype, shape } = manifest.tensors.get(tensor as usize)?;
+        let is_fixed = !manifest.is_variable(tensor);
+        let shape = shape.iter().map(|dim| is_fixed.then_some(*dim)).collect();
+        Some(Self { name: name.clone(), dtype: *dtype, shape })
+    }
+
+    fn told(&self) -> String {
+        let dims = self.shape.iter().map(|dim| dim.map_or("any".to_owned(), |dim| dim.to_string()));
+        format!("{} [{}]", self.dtype.oip_name(), dims.collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// Variants bind to one signature: to tensors of the same name, type and shape, in whatever order; or, by
 /// their cards, to encoded images, whatever size each makes of them.
 ///
@@ -27,9 +50,12 @@ pub fn interchangeable(first: &Manifest, other: &Manifest) -> Result<(), NotInte
     if first.card.is_some() && other.card.is_some() {
         return Ok(());
     }
-    let inputs = difference("input", first.input_specs(), other.input_specs());
-    let what = inputs.or_else(|| difference("output", first.output_specs(), other.output_specs()));
-    match what {
+    let ends = |manifest: &Manifest, tensors: &[u32]| -> Vec<End> {
+        tensors.iter().filter_map(|tensor| End::of(manifest, *tensor)).collect()
+    };
+    let inputs = difference("input", &ends(first, &first.inputs), &ends(other, &other.inputs));
+    let outputs = || difference("output", &ends(first, &first.outputs), &ends(other, &other.outputs));
+    match inputs.or_else(outputs) {
         None => Ok(()),
         Some(what) => {
             Err(NotInterchangeable { variant: other.variant.clone(), first: first.variant.clone(), what })
@@ -37,50 +63,46 @@ pub fn interchangeable(first: &Manifest, other: &Manifest) -> Result<(), NotInte
     }
 }
 
-fn difference<'a>(
-    kind: &str,
-    first: impl Iterator<Item = &'a TensorSpec>,
-    other: impl Iterator<Item = &'a TensorSpec>,
-) -> Option<String> {
-    let other: Vec<&TensorSpec> = other.collect();
-    let mut count = 0;
+fn difference(kind: &str, first: &[End], other: &[End]) -> Option<String> {
     for wanted in first {
-        count += 1;
-        let Some(found) = other.iter().find(|spec| spec.name == wanted.name) else {
+        let Some(found) = other.iter().find(|end| end.name == wanted.name) else {
             return Some(format!("it has no {kind} `{}`", wanted.name));
         };
-        if *found != wanted {
-            let told = |spec: &TensorSpec| format!("{} {:?}", spec.dtype.oip_name(), spec.shape);
-            return Some(format!("its {kind} `{}` is {}, not {}", wanted.name, told(found), told(wanted)));
+        if found != wanted {
+            let (found, told) = (found.told(), wanted.told());
+            return Some(format!("its {kind} `{}` is {found}, not {told}", wanted.name));
         }
     }
-    (other.len() != count).then(|| format!("it has {} {kind}s, not {count}", other.len()))
+    (other.len() != first.len()).then(|| format!("it has {} {kind}s, not {}", other.len(), first.len()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stormo_protocol::tensor::DType;
 
-    fn specs(list: &[(&str, &[u64])]) -> Vec<TensorSpec> {
-        let spec = |(name, shape): &(&str, &[u64])| TensorSpec {
+    fn ends(list: &[(&str, &[Option<u64>])]) -> Vec<End> {
+        let end = |(name, shape): &(&str, &[Option<u64>])| End {
             name: (*name).to_owned(),
             dtype: DType::F32,
             shape: shape.to_vec(),
         };
-        list.iter().map(spec).collect()
+        list.iter().map(end).collect()
     }
 
     #[test]
     fn names_and_shapes_count_and_order_does_not() {
-        let found = |one: &[(&str, &[u64])], other: &[(&str, &[u64])]| {
-            difference("input", specs(one).iter(), specs(other).iter())
+        let found = |one: &[(&str, &[Option<u64>])], other: &[(&str, &[Option<u64>])]| {
+            difference("input", &ends(one), &ends(other))
         };
-        assert_eq!(found(&[("a", &[1]), ("b", &[2])], &[("b", &[2]), ("a", &[1])]), None);
-        assert_eq!(found(&[("a", &[1])], &[("b", &[1])]), Some("it has no input `a`".into()));
-        let shapes = found(&[("a", &[1])], &[("a", &[2])]);
+        let (one, two) = (&[Some(1)], &[Some(2)]);
+        assert_eq!(found(&[("a", one), ("b", two)], &[("b", two), ("a", one)]), None);
+        assert_eq!(found(&[("a", &[None])], &[("a", &[None])]), None);
+        assert_eq!(found(&[("a", one)], &[("b", one)]), Some("it has no input `a`".into()));
+        let shapes = found(&[("a", one)], &[("a", two)]);
         assert_eq!(shapes, Some("its input `a` is FP32 [2], not FP32 [1]".into()));
-        let more = found(&[("a", &[1])], &[("a", &[1]), ("b", &[1])]);
+        let ranks = found(&[("a", &[None])], &[("a", &[None, None])]);
+        assert_eq!(ranks, Some("its input `a` is FP32 [any, any], not FP32 [any]".into()));
+        let more = found(&[("a", one)], &[("a", one), ("b", one)]);
         assert_eq!(more, Some("it has 2 inputs, not 1".into()));
     }
 }

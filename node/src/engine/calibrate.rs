@@ -180,7 +180,15 @@ impl Graph {
         let model = tiny_onnx::model(&[node], &constants, &inputs, &outputs);
         let weight = |spec: &TensorSpec| Weight { location: spec.name.clone(), bytes: ones(spec).into() };
         let weights = self.constants.iter().map(weight).collect();
-        PartitionSource { model, weights, inputs, outputs, level: OrtLevel::All, batch: None }
+        PartitionSource {
+            model,
+            weights,
+            inputs,
+            outputs,
+            level: OrtLevel::All,
+            batch: None,
+            variable: Vec::new(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ort::environment::Environment;
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
+use stormo_protocol::limits::VARIABLE_OUTPUTS_BYTES_MAX;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::sync::oneshot;
@@ -39,6 +40,8 @@ pub struct PartitionSource {
     pub level: OrtLevel,
     /// The open first axis, if a run may bring several items.
     pub batch: Option<OpenBatch>,
+    /// Names of outputs that have as many elements as a run finds; their descriptions tell the rank.
+    pub variable: Vec<String>,
 }
 
 /// A loaded partition. Dropping the last handle ends its thread and frees the session.
@@ -74,7 +77,7 @@ pub enum RunError {
     /// The inputs are not those that were declared.
     #[error("wrong inputs: {0}")]
     WrongInputs(String),
-    /// The model gave something else than declared: its shapes depend on the data.
+    /// The model gave something else than declared, or more than is accepted.
     #[error("unexpected outputs: {0}")]
     UnexpectedOutputs(String),
     /// ONNX Runtime's own words.
@@ -157,7 +160,11 @@ impl Partition {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let _counted = counted;
-                let outputs = Outputs { declared: source.outputs.clone(), batch: source.batch.clone() };
+                let outputs = Outputs {
+                    declared: source.outputs.clone(),
+                    batch: source.batch.clone(),
+                    variable: source.variable.clone(),
+                };
                 if let Some(session) = build_and_report(&shared, source, built) {
                     serve(session, &outputs, &queue, &shared.permits, &load);
                 }
@@ -364,6 +371,40 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
 struct Outputs {
     declared: Vec<TensorSpec>,
     batch: Option<OpenBatch>,
+    /// Names of those whose dimensions are not declared.
+    variable: Vec<String>,
+}
+
+impl Outputs {
+    /// Takes a declared output of a run on so many items as it is, if that fits.
+    fn accept(&self, declared: &TensorSpec, items: u64, tensor: Tensor) -> Result<Tensor, RunError> {
+        let expected = batch::of_items(self.batch.as_ref(), declared, items);
+        let given = tensor.spec();
+        let fits = if self.variable.contains(&declared.name) {
+            (given.dtype, given.shape.len()) == (expected.dtype, expected.shape.len())
+        } else {
+            *given == *expected
+        };
+        if fits {
+            return Ok(tensor);
+        }
+        let (got, expected) = (form(given), form(&expected));
+        Err(RunError::UnexpectedOutputs(format!("`{}` is {got}, not {expected}", declared.name)))
+    }
+
+    /// Those whose dimensions nobody knew before are no more than a frame is to carry.
+    fn check_size(&self, outputs: &[Tensor]) -> Result<(), RunError> {
+        let variable = outputs.iter().filter(|tensor| self.variable.contains(&tensor.spec().name));
+        let bytes: u64 = variable.map(|tensor| tensor.data().as_bytes().len() as u64).sum();
+        if bytes <= VARIABLE_OUTPUTS_BYTES_MAX {
+            return Ok(());
+        }
+        let names = self.variable.join("`, `");
+        Err(RunError::UnexpectedOutputs(bounded(&format!(
+            "{bytes} bytes of `{names}`, above the {VARIABLE_OUTPUTS_BYTES_MAX} that are accepted of outputs whose \
+             size depends on values"
+        ))))
+    }
 }
 
 fn run(
@@ -380,18 +421,14 @@ fn run(
         .run_with_options(values, options)
         .map_err(|error| RunError::Failed(bounded(error.message())))?;
     let unexpected = |error: ValueError| RunError::UnexpectedOutputs(error.to_string());
-    let Outputs { declared, batch } = expected;
-    declared
-        .iter()
+    let declared = expected.declared.iter();
+    let outputs: Vec<Tensor> = declared
         .map(|declared| {
-            let spec = batch::of_items(batch.as_ref(), declared, *items);
-            let value = outputs.remove(&spec.name).ok_or(RunError::Closed)?;
-            let tensor = values::tensor_of(&spec.name, value, inputs).map_err(unexpected)?;
-            if *tensor.spec() == *spec {
-                return Ok(tensor);
-            }
-            let (got, expected) = (form(tensor.spec()), form(&spec));
-            Err(RunError::UnexpectedOutputs(format!("`{}` is {got}, not {expected}", spec.name)))
+            let value = outputs.remove(&declared.name).ok_or(RunError::Closed)?;
+            let tensor = values::tensor_of(&declared.name, value, inputs).map_err(unexpected)?;
+            expected.accept(declared, *items, tensor)
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    expected.check_size(&outputs)?;
+    Ok(outputs)
 }

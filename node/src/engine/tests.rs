@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stormo_protocol::limits::VARIABLE_OUTPUTS_BYTES_MAX;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::profile::WorkClass;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
@@ -21,7 +22,15 @@ fn floats(name: &str, values: &[f32]) -> Tensor {
 
 fn source(nodes: &[Node<'_>], inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>) -> PartitionSource {
     let model = tiny_onnx::model(nodes, &[], &inputs, &outputs);
-    PartitionSource { model, weights: Vec::new(), inputs, outputs, level: OrtLevel::All, batch: None }
+    PartitionSource {
+        model,
+        weights: Vec::new(),
+        inputs,
+        outputs,
+        level: OrtLevel::All,
+        batch: None,
+        variable: Vec::new(),
+    }
 }
 
 fn node<'a>(op: &'a str, inputs: &'a [&'a str], outputs: &'a [&'a str]) -> Node<'a> {
@@ -52,6 +61,7 @@ fn product(location: &str) -> PartitionSource {
         outputs: vec![y],
         level: OrtLevel::All,
         batch: None,
+        variable: Vec::new(),
     }
 }
 
@@ -197,6 +207,29 @@ async fn outputs_whose_shape_depends_on_data_are_compared() {
     assert!(partition.run(vec![floats("x", &[0.0, 5.0, 7.0])]).await.is_ok());
     let error = partition.run(vec![floats("x", &[3.0, 5.0, 7.0])]).await.unwrap_err();
     assert_eq!(error, RunError::UnexpectedOutputs("`y` is INT64 [1, 3], not INT64 [1, 2]".into()));
+}
+
+#[tokio::test]
+async fn a_variable_output_has_any_size_within_the_limit_but_no_other_rank() {
+    let most = VARIABLE_OUTPUTS_BYTES_MAX / 8;
+    let (x, y) = (spec("x", DType::F32, &[most + 1]), spec("y", DType::I64, &[1, 2]));
+    let nodes = [node("NonZero", &["x"], &["y"])];
+    let model = tiny_onnx::model_of_bare_outputs(&nodes, std::slice::from_ref(&x), &["y"]);
+    let variable = vec!["y".to_owned()];
+    let source = PartitionSource { model, variable, ..source(&nodes, vec![x], vec![y.clone()]) };
+    let partition = engine(1).load("nonzero".into(), source.clone()).await.unwrap();
+    for found in [0, 3, most] {
+        let mut numbers = vec![0.0; most as usize + 1];
+        numbers[..found as usize].fill(1.0);
+        let outputs = partition.run(vec![floats("x", &numbers)]).await.unwrap().outputs;
+        assert_eq!(outputs[0].spec().shape, [1, found]);
+    }
+    let too_many = partition.run(vec![floats("x", &vec![1.0; most as usize + 1])]).await.unwrap_err();
+    assert!(matches!(&too_many, RunError::UnexpectedOutputs(text) if text.contains("`y`")), "{too_many}");
+    let y = TensorSpec { shape: vec![1], ..y };
+    let partition = engine(1).load("nonzero".into(), PartitionSource { outputs: vec![y], ..source }).await;
+    let error = partition.unwrap_err();
+    assert!(matches!(&error, LoadError::Declaration(_)), "{error}");
 }
 
 async fn until_queued(partition: &Partition, jobs: usize) {

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use stormo_protocol::ids::ObjectId;
-use stormo_protocol::limits::{BLOCKS_MAX, FRAME_PAYLOAD_BYTES_MAX};
-use stormo_protocol::model::{Batch, Block, BlockKind, Branch, Cut, Manifest, ObjectRef, OrtLevel, Region};
+use stormo_protocol::limits::{BLOCKS_MAX, FRAME_PAYLOAD_BYTES_MAX, VARIABLE_OUTPUTS_BYTES_MAX};
+use stormo_protocol::model::{
+    Batch, Block, BlockKind, Branch, Cut, Manifest, ObjectRef, OrtLevel, Region, VariableTensor,
+};
 use stormo_protocol::profile::{Reference, Work};
 use stormo_protocol::tensor::TensorSpec;
 
@@ -18,6 +20,7 @@ use super::graph::Graph;
 use super::order::best_order;
 use super::parallel::{Parallel, arrange};
 use super::skeleton::{self, Written};
+use super::varying::varying_shapes;
 
 /// Most bytes of activations alive at once in a batch: what a frame may carry, so that every cut of it
 /// fits one, and no host is asked for more.
@@ -58,6 +61,8 @@ pub struct Division {
     pub cuts: Vec<Cut>,
     /// Stretches of blocks whose branches do not depend on each other.
     pub regions: Vec<Region>,
+    /// Outputs that hold as much as is found: what the sizes say of their dimensions is a sample.
+    pub variable: Vec<VariableTensor>,
     /// The open first axis, once [`Division::keep_batch`] found that it can be kept.
     pub batch: Option<Batch>,
 }
@@ -104,6 +109,7 @@ pub fn divide(
         tensors.sort_unstable();
         Cut::crossed_by(tensors)
     };
+    let variable = variable(graph, &tensors);
     let first_cut = sorted(inputs.clone());
     let last_cut = sorted(outputs.clone());
     let cuts = std::iter::once(first_cut).chain(inner).chain([last_cut]).collect();
@@ -121,8 +127,20 @@ pub fn divide(
         blocks,
         cuts,
         regions,
+        variable,
         batch: None,
     })
+}
+
+/// The outputs whose shape depends on values.
+fn variable(graph: &Graph, tensors: &Tensors) -> Vec<VariableTensor> {
+    let varying = varying_shapes(&graph.model.graph, &graph.model.functions, &graph.links);
+    let outputs = graph.links.outputs.iter().filter(|tensor| varying[**tensor]);
+    let mut indices: Vec<u32> = outputs.filter_map(|tensor| tensors.index_of.get(tensor)).copied().collect();
+    indices.sort_unstable();
+    indices.dedup();
+    let variable = |tensor| VariableTensor { tensor, bytes_max: VARIABLE_OUTPUTS_BYTES_MAX };
+    indices.into_iter().map(variable).collect()
 }
 
 /// Numbers tensors as the manifest will list them.
@@ -260,13 +278,15 @@ impl Division {
 
     /// Keeps the first axis open for up to as many items as were tried, given the sizes of runs on so many where
     /// the division was made of one. That is possible if every tensor at a cut is as it was in all of them, or
-    /// so many times as long in its first axis alone.
+    /// so many times as long in its first axis alone. An output that holds what is found
+    /// tells nothing: it may have any length anyway.
     ///
     /// # Errors
     /// The tensor that is neither.
     pub fn keep_batch(&mut self, tried: &[(u64, HashMap<String, TensorSpec>)]) -> Result<(), String> {
         let mut tensors = Vec::new();
-        for (index, of_one) in (0u32..).zip(&self.tensors) {
+        let is_variable = |index: u32| self.variable.iter().any(|variable| variable.tensor == index);
+        for (index, of_one) in (0u32..).zip(&self.tensors).filter(|(index, _)| !is_variable(*index)) {
             let all = || tried.iter().map(|(items, sizes)| (*items, sizes.get(&of_one.name)));
             let follows = |(items, of_all): (u64, Option<&TensorSpec>)| {
                 of_all.is_some_and(|of_all| of_one.items_of(of_all) == Some(items))
@@ -300,7 +320,7 @@ impl Division {
             blocks: self.blocks.clone(),
             cuts: self.cuts.clone(),
             card: None,
-            variable: Vec::new(),
+            variable: self.variable.clone(),
             batch: self.batch.clone(),
             regions: self.regions.clone(),
             loss_samples: 0,

@@ -45,6 +45,8 @@ pub struct Partition {
     pub outputs: Vec<TensorSpec>,
     /// Of both, those whose first axis follows the batch; as described they are of one item.
     pub batched: Vec<String>,
+    /// Of the outputs, those whose dimensions depend on values; as described they are those of a sample.
+    pub variable: Vec<String>,
 }
 
 /// Extracts a range of blocks. The manifest must have passed its own check.
@@ -100,14 +102,21 @@ pub fn extract(
         open_first_axis(info, spec);
     }
     let batched = inputs.iter().chain(&outputs).filter(batched).map(|spec| spec.name.clone()).collect();
+    let is_variable = |spec: &&TensorSpec| is_variable(manifest, &spec.name);
+    let variable = outputs.iter().filter(is_variable).map(|spec| spec.name.clone()).collect();
     let mut model = skeleton.model.clone();
     model.graph = MessageField::some(graph);
-    Ok(Partition { model: encode(&model)?, weights, inputs, outputs, batched })
+    Ok(Partition { model: encode(&model)?, weights, inputs, outputs, batched, variable })
 }
 
 fn is_batched(manifest: &Manifest, name: &str) -> bool {
     let tensors = manifest.batch.iter().flat_map(|batch| &batch.tensors);
     tensors.filter_map(|tensor| manifest.tensors.get(*tensor as usize)).any(|spec| spec.name == name)
+}
+
+fn is_variable(manifest: &Manifest, name: &str) -> bool {
+    let tensors = manifest.variable.iter().filter_map(|one| manifest.tensors.get(one.tensor as usize));
+    tensors.into_iter().any(|spec| spec.name == name)
 }
 
 /// Lets an input have any number of items. Where one item is one row, all such inputs have the same.

@@ -41,6 +41,7 @@ pub(super) async fn calibrate(
             outputs: part.iter().map(|watched| watched.spec.clone()).collect(),
             level: OrtLevel::Basic,
             batch: None,
+            variable: Vec::new(),
         };
         let watching = engine.load("calibration".into(), source).await?;
         for (number, sample) in samples.iter().enumerate() {

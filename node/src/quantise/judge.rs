@@ -150,8 +150,15 @@ async fn load(
 ) -> Result<Arc<Partition>, MakeError> {
     let first = samples.first().ok_or(MakeError::NoSamples)?;
     let inputs = first.inputs.iter().map(|input| input.spec().clone()).collect();
-    let source =
-        PartitionSource { model, weights: Vec::new(), inputs, outputs: outputs.to_vec(), level, batch: None };
+    let source = PartitionSource {
+        model,
+        weights: Vec::new(),
+        inputs,
+        outputs: outputs.to_vec(),
+        level,
+        batch: None,
+        variable: Vec::new(),
+    };
     Ok(engine.load("quantise".into(), source).await?)
 }
 

@@ -167,6 +167,9 @@ pub struct TensorView {
     /// Whether the first one is so many times as long for several items.
     #[serde(default)]
     pub is_batched: bool,
+    /// Whether all of them differ from request to request; `shape` is then an example.
+    #[serde(default)]
+    pub is_variable: bool,
 }
 
 /// What a codec makes of a cut, as measured where the model was divided.

@@ -85,7 +85,9 @@ async fn described(shared: &Shared, name: String, version: Option<String>) -> Re
 /// As the protocol describes tensors: an axis of any length is -1.
 fn tensor_metadata(tensor: &TensorView) -> Value {
     let mut shape: Vec<i64> = tensor.shape.iter().map(|dim| i64::try_from(*dim).unwrap_or(-1)).collect();
-    if let Some(items) = shape.first_mut().filter(|_| tensor.is_batched) {
+    if tensor.is_variable {
+        shape.fill(-1);
+    } else if let Some(items) = shape.first_mut().filter(|_| tensor.is_batched) {
         *items = -1;
     }
     json!({ "name": tensor.name, "datatype": tensor.datatype, "shape": shape })

@@ -1,5 +1,5 @@
 //! Whether tensors fit a manifest. Their descriptions are those that it lists, but for two things: the
-//! length of a variable tensor, and how many items a batch has.
+//! dimensions of a variable tensor, and how many items a batch has.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,11 @@ impl Manifest {
         self.batch.as_ref().is_some_and(|batch| batch.tensors.contains(&tensor))
     }
 
+    /// Whether a tensor's dimensions differ from request to request.
+    pub fn is_variable(&self, tensor: u32) -> bool {
+        self.variable.iter().any(|variable| variable.tensor == tensor)
+    }
+
     fn fit<'a>(&self, tensors: &[u32], specs: impl ExactSizeIterator<Item = &'a TensorSpec>) -> Fit {
         if tensors.len() != specs.len() {
             return Fit::Not;
@@ -83,9 +88,10 @@ impl Manifest {
         }
         match self.variable.iter().find(|variable| variable.tensor == tensor) {
             None => always(expected == spec),
-            Some(VariableTensor { length_max, .. }) => always(
+            Some(VariableTensor { bytes_max, .. }) => always(
                 (&expected.name, expected.dtype) == (&spec.name, spec.dtype)
-                    && matches!(spec.shape[..], [length] if length <= *length_max),
+                    && expected.shape.len() == spec.shape.len()
+                    && spec.byte_length().is_ok_and(|bytes| bytes <= *bytes_max),
             ),
         }
     }
@@ -97,8 +103,8 @@ impl Manifest {
             let spec = self.tensors.get(*tensor as usize);
             spec.is_some_and(|spec| spec.shape.first().is_some_and(|items| *items > 0))
         };
-        let is_variable = |tensor: &u32| self.variable.iter().any(|variable| variable.tensor == *tensor);
-        if !tensors.is_sorted() || !tensors.iter().all(|tensor| has_axis(tensor) && !is_variable(tensor)) {
+        let follows = |tensor: &u32| has_axis(tensor) && !self.is_variable(*tensor);
+        if !tensors.is_sorted() || !tensors.iter().all(follows) {
             return Err(BadManifest::Index("tensors of a batch"));
         }
         if !self.inputs.iter().any(|input| tensors.contains(input)) {
@@ -113,8 +119,11 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::tests::manifest;
+    use crate::tensor::DType;
 
     /// `x` and `a` follow the batch, `y` does not.
     fn batched() -> Manifest {
@@ -156,6 +165,62 @@ mod tests {
         {
             let wrong = Batch { tensors, items_max };
             assert!(with(wrong.clone()).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// Few names and types, and dimensions of which some are nothing.
+    fn spec() -> impl Strategy<Value = TensorSpec> {
+        let dtype = prop::sample::select(vec![DType::F32, DType::I64]);
+        let shape = prop::collection::vec(0..9u64, 0..4);
+        (prop::sample::select(vec!["x", "y"]), dtype, shape).prop_map(|(name, dtype, shape)| TensorSpec {
+            name: name.into(),
+            dtype,
+            shape,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_variable_tensor_has_any_dimensions_within_its_bound(
+            known in spec(),
+            given in spec(),
+            bytes_max in 0..2000u64,
+        ) {
+            let mut manifest = manifest();
+            manifest.tensors[2] = known.clone();
+            manifest.variable = vec![VariableTensor { tensor: 2, bytes_max }];
+            let element_bytes = if given.dtype == DType::F32 { 4 } else { 8 };
+            let is_alike = (&known.name, known.dtype) == (&given.name, given.dtype);
+            let fits = is_alike
+                && known.shape.len() == given.shape.len()
+                && given.shape.iter().product::<u64>() * element_bytes <= bytes_max;
+            prop_assert_eq!(manifest.are(&[2], [&given].into_iter()), fits);
+            prop_assert_eq!(manifest.items(&[2], [&given].into_iter()), None);
+            // The others have their own shape as before.
+            let alike = TensorSpec { shape: given.shape, ..manifest.tensors[0].clone() };
+            prop_assert_eq!(manifest.is_of(0, &alike), alike == manifest.tensors[0]);
+        }
+    }
+
+    #[test]
+    fn a_variable_tensor_follows_no_batch() {
+        let mut manifest = batched();
+        manifest.variable = vec![VariableTensor { tensor: 2, bytes_max: 100 }];
+        assert_eq!(manifest.check(), Ok(()));
+        let found = TensorSpec { shape: vec![7, 3], ..manifest.tensors[2].clone() };
+        assert_eq!(manifest.items(&[0, 2], [of_items(&manifest, 0, 4), found].iter()), Some(4));
+        let endless = TensorSpec { shape: vec![u64::MAX, 3], ..manifest.tensors[2].clone() };
+        assert!(!manifest.is_of(2, &endless));
+        manifest.batch = Some(Batch { tensors: vec![0, 2], items_max: 8 });
+        assert_eq!(manifest.check(), Err(BadManifest::Index("tensors of a batch")));
+    }
+
+    #[test]
+    fn a_variable_tensor_is_no_input_and_crosses_no_cut_within_the_graph() {
+        for wrong in [0, 1, 9] {
+            let mut manifest = manifest();
+            manifest.variable = vec![VariableTensor { tensor: wrong, bytes_max: 100 }];
+            assert_eq!(manifest.check(), Err(BadManifest::Index("variable tensors")), "{wrong}");
         }
     }
 }

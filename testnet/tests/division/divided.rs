@@ -92,8 +92,8 @@ impl Divided {
         };
         let inputs = self.manifest.input_specs().cloned().collect();
         let mut tensors = self.inputs.clone();
-        let (model, weights, batch) = (model.clone(), Vec::new(), None);
-        self.run(PartitionSource { model, weights, inputs, outputs, level, batch }, &mut tensors)?;
+        let (model, weights, batch, variable) = (model.clone(), Vec::new(), None, Vec::new());
+        self.run(PartitionSource { model, weights, inputs, outputs, level, batch, variable }, &mut tensors)?;
         Ok(tensors)
     }
 

@@ -114,6 +114,11 @@ pub(crate) fn model(contents: &[Message]) -> Message {
 
 /// The same with another input, and an output of another element type.
 pub(crate) fn model_of(input: Declared, output_element: u64, contents: &[Message]) -> Message {
+    model_giving(input, &[("y", output_element)], contents)
+}
+
+/// The same with outputs of these names and element types.
+pub(crate) fn model_giving(input: Declared, outputs: &[(&str, u64)], contents: &[Message]) -> Message {
     let dim = |dim: &Option<u64>| match dim {
         Some(size) => bytes(1, &number(1, *size)),
         None => bytes(1, &text(2, "batch")),
@@ -121,7 +126,10 @@ pub(crate) fn model_of(input: Declared, output_element: u64, contents: &[Message
     let dims: Vec<u8> = input.dims.iter().flat_map(dim).collect();
     let declared = [number(1, input.element), bytes(2, &dims)].concat();
     let input = [text(1, "x"), bytes(2, &bytes(1, &declared))].concat();
-    let output = [text(1, "y"), bytes(2, &bytes(1, &number(1, output_element)))].concat();
-    let graph = [contents.concat(), text(2, "test"), bytes(11, &input), bytes(12, &output)].concat();
+    let output = |(name, element): &(&str, u64)| {
+        bytes(12, &[text(1, name), bytes(2, &bytes(1, &number(1, *element)))].concat())
+    };
+    let outputs: Vec<u8> = outputs.iter().flat_map(output).collect();
+    let graph = [contents.concat(), text(2, "test"), bytes(11, &input), outputs].concat();
     [number(1, 8), bytes(8, &number(2, OPSET)), bytes(7, &graph)].concat()
 }

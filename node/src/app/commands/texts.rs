@@ -46,7 +46,7 @@ mod tests {
     fn lines_are_whole_items() {
         let shape = |shape: &[u64], is_batched, texts| {
             let (name, datatype) = ("x".to_owned(), "BYTES".to_owned());
-            let input = TensorView { name, datatype, shape: shape.to_vec(), is_batched };
+            let input = TensorView { name, datatype, shape: shape.to_vec(), is_batched, is_variable: false };
             spec_of(&input, texts).map(|spec| spec.shape)
         };
         assert_eq!(shape(&[1, 2], false, 2), Some(vec![1, 2]));

@@ -219,6 +219,7 @@ fn tensor_view(manifest: &Manifest, index: u32) -> TensorView {
     let spec = &manifest.tensors[index as usize];
     TensorView {
         is_batched: manifest.is_batched(index),
+        is_variable: manifest.is_variable(index),
         name: spec.name.clone(),
         datatype: spec.dtype.oip_name().to_owned(),
         shape: spec.shape.clone(),
