@@ -142,7 +142,7 @@ impl Deployed {
 
     /// What the node predicts by now, after the transfers of all rounds told it of its links.
     fn predicted_ms(&self) -> Result<f64> {
-        let plans = self.client.plans(&self.name)?.plans;
+        let plans = self.client.uncoded_plans(&self.name)?.plans;
         let plan = plans.iter().find(|plan| plan.id == self.plan.id).context("the plan is listed no more")?;
         Ok(plan.latency_ms)
     }
