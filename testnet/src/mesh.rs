@@ -1,5 +1,9 @@
 //! A mesh of node processes on this machine, from its key to its end.
 
+mod faults;
+
+pub use faults::FaultError;
+
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,50 +1,134 @@
-//! Meshes as data: the files under `topologies/`, read and checked.
+//! Meshes as data: the files under `topologies/`, read and checked. What their keys mean stands in
+//! `topologies/README.md`.
 
-use std::collections::BTreeSet;
+mod check;
+mod file;
+mod quantity;
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use stormo_protocol::model::is_valid_name;
 use stormo_protocol::state::Class;
-use toml::Spanned;
 
 use crate::binary::workspace_root;
+use crate::link::LinkSpec;
 
 /// Longest file that is read: thousands of nodes fit.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Nodes of a mesh of processes on one machine; a guess at what two cores still carry.
-const NODES_MAX: usize = 64;
-/// Units of a memory size, and their bytes.
-const UNITS: [(&str, u64); 6] = [
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-];
+pub const NODES_MAX: usize = 64;
+/// Cores that the shares of all nodes may add up to: half a core is left for switch and load.
+pub const CPU_SHARES_MAX: f64 = 1.5;
 
 /// A mesh to be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Topology {
     /// What it is for.
     pub about: String,
     /// Its nodes; the first is started first, and the others join it.
     pub nodes: Vec<NodeSpec>,
+    /// What fails together.
+    pub domains: Vec<DomainSpec>,
+    /// What nodes may be behind.
+    pub nats: Vec<NatSpec>,
+    /// What every link is like that no rule is about.
+    pub default_link: LinkSpec,
+    /// Other links; of those that match, the last one holds.
+    pub link_rules: Vec<LinkRule>,
 }
 
 /// A node to be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NodeSpec {
     /// Name, unique in its mesh.
     pub label: String,
     /// Kind of machine that it stands for.
     pub class: Class,
-    /// Memory that partitions may take.
+    /// Memory that partitions may take, as the node is told.
     pub memory_budget_bytes: u64,
+    /// Share of one core that the process may take; `None` is all there is.
+    pub cpu_share: Option<f64>,
+    /// Memory that the process may take before the kernel ends it, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Size of the disk that holds its data, bytes.
+    pub disk_bytes: Option<u64>,
+    /// Rate of all it sends, bit/s.
+    pub uplink_bits_per_s: Option<u64>,
+    /// Rate of all it receives, bit/s.
+    pub downlink_bits_per_s: Option<u64>,
+    /// Names of the domains that it is in.
+    pub domains: Vec<String>,
+    /// Name of the address translation that it is behind.
+    pub behind: Option<String>,
+}
+
+/// What fails together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainSpec {
+    /// Name, unlike that of any node, domain or translation.
+    pub name: String,
+    /// What its nodes share.
+    pub kind: DomainKind,
+    /// Name of the domain that all of it is in.
+    pub within: Option<String>,
+    /// Rate of all that leaves it, bit/s.
+    pub uplink_bits_per_s: Option<u64>,
+    /// Rate of all that enters it, bit/s.
+    pub downlink_bits_per_s: Option<u64>,
+}
+
+/// What the nodes of a domain share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainKind {
+    /// A place.
+    Site,
+    /// A way out to others.
+    Uplink,
+    /// A supply of power.
+    Power,
+    /// Who decides on them.
+    Owner,
+}
+
+/// A translation of addresses and ports (RFC 4787) between the nodes behind it and all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatSpec {
+    /// Name, unlike that of any node, domain or translation.
+    pub name: String,
+    /// What a public port is for.
+    pub mapping: NatReach,
+    /// From whom a public port takes packets.
+    pub filtering: NatReach,
+}
+
+/// How far something of a translation reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatReach {
+    /// All others alike.
+    EndpointIndependent,
+    /// One address and port.
+    #[default]
+    EndpointDependent,
+}
+
+/// What the links between some nodes are like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkRule {
+    /// Names of two nodes or domains.
+    pub from: String,
+    /// The second of them.
+    pub to: String,
+    /// Whether the way back is the same.
+    pub both_ways: bool,
+    /// The link of each pair.
+    pub spec: LinkSpec,
 }
 
 /// Why a topology cannot be used.
@@ -70,22 +154,46 @@ pub enum TopologyError {
     },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    about: Spanned<String>,
-    node: Spanned<Vec<Entry>>,
-}
+impl NodeSpec {
+    /// A node with all that the machine has, near to all others.
+    pub fn new(label: &str, class: Class, memory_budget_bytes: u64) -> Self {
+        Self {
+            label: label.to_owned(),
+            class,
+            memory_budget_bytes,
+            cpu_share: None,
+            memory_bytes: None,
+            disk_bytes: None,
+            uplink_bits_per_s: None,
+            downlink_bits_per_s: None,
+            domains: Vec::new(),
+            behind: None,
+        }
+    }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    label: Spanned<String>,
-    class: Class,
-    memory_budget: Spanned<String>,
+    /// Whether it asks for something that a process by itself does not have.
+    fn is_limited(&self) -> bool {
+        *self
+            != Self {
+                domains: self.domains.clone(),
+                ..Self::new(&self.label, self.class, self.memory_budget_bytes)
+            }
+    }
 }
 
 impl Topology {
+    /// Nodes without links of their own.
+    pub fn plain(about: &str, nodes: Vec<NodeSpec>) -> Self {
+        Self {
+            about: about.to_owned(),
+            nodes,
+            domains: Vec::new(),
+            nats: Vec::new(),
+            default_link: LinkSpec::default(),
+            link_rules: Vec::new(),
+        }
+    }
+
     /// Reads a file. A bare name (`loopback`) means one of the workspace's `topologies/`.
     ///
     /// # Errors
@@ -107,22 +215,62 @@ impl Topology {
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let file: File = toml::from_str(text).map_err(|error| Wrong {
+        let file: file::File = toml::from_str(text).map_err(|error| Wrong {
             at: error.span().map_or(0, |span| span.start),
             message: error.message().to_owned(),
         })?;
-        if file.about.get_ref().trim().is_empty() {
-            return Err(Wrong::at(&file.about.span(), "`about` says nothing; write what this mesh is for"));
+        check::topology(file)
+    }
+
+    /// Whether it asks for links or machines that plain processes do not have.
+    pub fn is_shaped(&self) -> bool {
+        let rates = |domain: &DomainSpec| domain.uplink_bits_per_s.or(domain.downlink_bits_per_s).is_some();
+        !self.default_link.is_plain()
+            || self.link_rules.iter().any(|rule| !rule.spec.is_plain())
+            || self.nodes.iter().any(NodeSpec::is_limited)
+            || self.domains.iter().any(rates)
+    }
+
+    /// The node of this label.
+    pub fn node(&self, label: &str) -> Option<&NodeSpec> {
+        self.nodes.iter().find(|node| node.label == label)
+    }
+
+    /// The domain of this name.
+    pub fn domain(&self, name: &str) -> Option<&DomainSpec> {
+        self.domains.iter().find(|domain| domain.name == name)
+    }
+
+    /// The domains that a node is in, those around them after each; a domain that is reached in two
+    /// ways counts once.
+    pub fn domains_of(&self, node: &NodeSpec) -> Vec<&DomainSpec> {
+        let mut found: Vec<&DomainSpec> = Vec::new();
+        for name in &node.domains {
+            let mut next = self.domain(name);
+            while let Some(domain) = next.filter(|domain| !found.contains(domain)) {
+                found.push(domain);
+                next = domain.within.as_deref().and_then(|outer| self.domain(outer));
+            }
         }
-        let nodes_span = file.node.span();
-        let entries = file.node.into_inner();
-        if entries.is_empty() || entries.len() > NODES_MAX {
-            let message = format!("{} nodes; a mesh has 1 to {NODES_MAX}", entries.len());
-            return Err(Wrong::at(&nodes_span, &message));
-        }
-        let mut labels = BTreeSet::new();
-        let nodes = entries.into_iter().map(|entry| check(entry, &mut labels)).collect::<Result<_, _>>()?;
-        Ok(Self { about: file.about.into_inner(), nodes })
+        found
+    }
+
+    /// Labels of the nodes that a name stands for: the node itself, or all in a domain.
+    pub fn members(&self, name: &str) -> Vec<&str> {
+        self.nodes.iter().filter(|node| self.is_in(node, name)).map(|node| node.label.as_str()).collect()
+    }
+
+    /// The link from one node to another, before anything changed it.
+    pub fn link(&self, from: &NodeSpec, to: &NodeSpec) -> LinkSpec {
+        let rule = self.link_rules.iter().rev().find(|rule| {
+            let is = |one: &str, other: &str| self.is_in(from, one) && self.is_in(to, other);
+            is(&rule.from, &rule.to) || (rule.both_ways && is(&rule.to, &rule.from))
+        });
+        rule.map_or(self.default_link, |rule| rule.spec)
+    }
+
+    fn is_in(&self, node: &NodeSpec, name: &str) -> bool {
+        node.label == name || self.domains_of(node).iter().any(|domain| domain.name == name)
     }
 }
 
@@ -135,33 +283,8 @@ fn locate(named: &Path) -> PathBuf {
     }
 }
 
-fn check(entry: Entry, labels: &mut BTreeSet<String>) -> Result<NodeSpec, Wrong> {
-    let label = entry.label.get_ref();
-    if !is_valid_name(label) {
-        let message = format!("label `{label}`: letters, digits, `.`, `_` and `-`, not starting with a dot");
-        return Err(Wrong::at(&entry.label.span(), &message));
-    }
-    if !labels.insert(label.clone()) {
-        let message = format!("label `{label}` is taken by a node above");
-        return Err(Wrong::at(&entry.label.span(), &message));
-    }
-    let memory_budget_bytes = size_bytes(entry.memory_budget.get_ref()).ok_or_else(|| {
-        let message = format!(
-            "memory_budget `{}`: a size like \"64 MiB\" (kB, MB, GB, KiB, MiB, GiB)",
-            entry.memory_budget.get_ref()
-        );
-        Wrong::at(&entry.memory_budget.span(), &message)
-    })?;
-    Ok(NodeSpec { label: entry.label.into_inner(), class: entry.class, memory_budget_bytes })
-}
-
-/// Bytes of a size such as `64 MiB`.
-fn size_bytes(text: &str) -> Option<u64> {
-    let (number, unit) = text.trim().split_once(' ')?;
-    let (_, unit_bytes) = UNITS.iter().find(|(name, _)| *name == unit.trim())?;
-    number.parse::<u64>().ok()?.checked_mul(*unit_bytes).filter(|bytes| *bytes > 0)
-}
-
+/// What is wrong, and where in the text.
+#[derive(Debug)]
 struct Wrong {
     at: usize,
     message: String,
@@ -176,6 +299,3 @@ impl Wrong {
 fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
-
-#[cfg(test)]
-mod tests;

@@ -31,12 +31,12 @@ pub const COMMAND_MAX: Duration = Duration::from_secs(300);
 
 /// A node of an ordinary kind.
 pub fn edge(label: &str) -> NodeSpec {
-    NodeSpec { label: label.to_owned(), class: Class::Edge, memory_budget_bytes: 1 << 30 }
+    NodeSpec::new(label, Class::Edge, 1 << 30)
 }
 
 /// A node that has no memory for any part of a model: it only asks.
 pub fn asker(label: &str) -> NodeSpec {
-    NodeSpec { label: label.to_owned(), class: Class::Device, memory_budget_bytes: 1000 }
+    NodeSpec::new(label, Class::Device, 1000)
 }
 
 /// The commands of the node that this workspace builds.
@@ -64,7 +64,7 @@ pub fn run(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Re
 /// As [`run`].
 pub fn run_beside(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
     let binary = stormo()?.binary;
-    let topology = Topology { about: "a test".to_owned(), nodes: nodes.to_vec() };
+    let topology = Topology::plain("a test", nodes.to_vec());
     let mut mesh = Mesh::start(&binary, &topology, &mut |_| {})?;
     let ran = catch_unwind(AssertUnwindSafe(|| {
         mesh.wait_for_nodes(nodes.len(), SOON)?;

@@ -18,8 +18,7 @@ fn reads_a_mesh() {
     let topology = Topology::parse(GOOD).ok().unwrap();
     assert_eq!(topology.about, "two");
     assert_eq!(topology.nodes.len(), 2);
-    let expected =
-        NodeSpec { label: "b-2".to_owned(), class: Class::Cloud, memory_budget_bytes: 2_000_000_000 };
+    let expected = NodeSpec::new("b-2", Class::Cloud, 2_000_000_000);
     assert_eq!(topology.nodes[1], expected);
     assert_eq!(topology.nodes[0].memory_budget_bytes, 64 << 20);
 }
@@ -29,8 +28,11 @@ fn all_files_of_the_workspace_are_good() {
     let folder = workspace_root().join("topologies");
     let mut files = 0;
     for entry in fs::read_dir(folder).unwrap() {
-        Topology::load(&entry.unwrap().path()).unwrap();
-        files += 1;
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            Topology::load(&path).unwrap();
+            files += 1;
+        }
     }
     assert!(files > 0);
     assert!(Topology::load(Path::new("demo")).is_ok());
@@ -45,13 +47,14 @@ fn names_file_line_and_field() {
     );
     assert_eq!(
         changed("class = \"cloud\"", "clas = \"cloud\""),
-        "10: unknown field `clas`, expected one of `label`, `class`, `memory_budget`"
+        "10: unknown field `clas`, expected one of `label`, `class`, `memory_budget`, \
+         `cpu`, `memory`, `disk`, `uplink`, `downlink`, `domains`, `behind`"
     );
     assert_eq!(
         changed("\"2 GB\"", "\"2 potatoes\""),
         "11: memory_budget `2 potatoes`: a size like \"64 MiB\" (kB, MB, GB, KiB, MiB, GiB)"
     );
-    assert_eq!(changed("\"b-2\"", "\"a\""), "9: label `a` is taken by a node above");
+    assert_eq!(changed("\"b-2\"", "\"a\""), "9: label `a` is taken by another node");
     assert_eq!(
         changed("\"b-2\"", "\"../b\""),
         "9: label `../b`: letters, digits, `.`, `_` and `-`, not starting with a dot"
@@ -69,11 +72,4 @@ fn says_which_file_is_not_there() {
     assert!(said.starts_with("topology no/such.toml: "), "{said}");
     let said = Topology::load(Path::new("no-such")).unwrap_err().to_string();
     assert!(said.contains("topologies/no-such.toml"), "{said}");
-}
-
-#[test]
-fn sizes_have_a_unit() {
-    let sizes = ["1 B", "1", "0 MiB", "-1 MiB", "1.5 GiB", "99999999999999 GiB", "", "MiB"];
-    assert!(sizes.iter().all(|size| size_bytes(size).is_none()));
-    assert_eq!(size_bytes(" 3 KiB "), Some(3072));
 }

@@ -84,7 +84,7 @@ pub(super) fn measure(binary: &Path, case: &Case) -> Result<Measured> {
     let nodes: Vec<NodeSpec> = (1..=PARTS)
         .map(|number| NodeSpec { memory_budget_bytes: BUDGET_BYTES, ..edge(&format!("node-{number}")) })
         .collect();
-    let topology = Topology { about: "a chain".to_owned(), nodes };
+    let topology = Topology::plain("a chain", nodes);
     let mut mesh = Mesh::start(binary, &topology, &mut |log| eprint!("{log}"))?;
     mesh.wait_for_nodes(PARTS, SOON)?;
     let chain = deploy(&mesh, case, case.name, PARTS)?;

@@ -1,0 +1,244 @@
+//! What a scenario does to a running mesh: nodes killed, frozen and started again, links changed and
+//! cut, machines slowed down. Where the mesh runs on loopback, what needs more says so.
+
+use std::io;
+
+use super::{Mesh, START_MAX};
+use crate::link::{LinkSpec, LinkSpecError};
+use crate::process::{self, Node, StartError};
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum FaultError {
+    /// Plain processes cannot do it.
+    #[error("{what} needs emulated links and machines, and this mesh runs on loopback: {why}")]
+    NeedsEmulation {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it runs there.
+        why: String,
+    },
+    /// No such node.
+    #[error("no node is called `{0}`")]
+    UnknownNode(String),
+    /// A node would be on both sides of a partition.
+    #[error("node `{0}` is in two groups of a partition")]
+    TwoGroups(String),
+    /// There can be no such link.
+    #[error("link from `{from}` to `{to}`: {cause}")]
+    Link {
+        /// One end.
+        from: String,
+        /// The other.
+        to: String,
+        /// What cannot be meant.
+        cause: LinkSpecError,
+    },
+    /// The system refused.
+    #[error("node `{label}`: {what}: {cause}")]
+    System {
+        /// The node.
+        label: String,
+        /// What was asked for.
+        what: &'static str,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// It did not start again.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl Mesh {
+    /// Kills a node (SIGKILL). Its machine stays: connections are closed for it.
+    ///
+    /// # Errors
+    /// When there is no such node, or the system refuses.
+    pub fn kill(&mut self, label: &str) -> Result<(), FaultError> {
+        self.on_node(label, "kill", Node::kill)
+    }
+
+    /// Lets a node stand still; its connections stay open.
+    ///
+    /// # Errors
+    /// When there is no such node, it has ended, or the system refuses.
+    pub fn freeze(&mut self, label: &str) -> Result<(), FaultError> {
+        self.on_node(label, "freeze", Node::freeze)
+    }
+
+    /// Lets a frozen node go on.
+    ///
+    /// # Errors
+    /// As [`Mesh::freeze`].
+    pub fn thaw(&mut self, label: &str) -> Result<(), FaultError> {
+        self.on_node(label, "thaw", Node::thaw)
+    }
+
+    /// Kills a node if it runs, and starts it with what is on its disk; waits until it is ready. One
+    /// that lost power has it again.
+    ///
+    /// # Errors
+    /// When there is no such node, or it does not start.
+    pub fn restart(&mut self, label: &str) -> Result<(), FaultError> {
+        self.kill(label)?;
+        let spec = self.node_or_error(label)?.spec.clone();
+        let admission = self.admission();
+        let starting = process::start(&self.stormo.binary, &spec, self.folder_of(&spec), &admission)?;
+        let node = starting.wait(START_MAX, &mut |_| {})?;
+        // In its place, so that the order of nodes stays that of the topology.
+        if let Some(place) = self.nodes.iter_mut().find(|other| other.label() == label) {
+            *place = node;
+        }
+        Ok(())
+    }
+
+    /// Takes a node's power: nothing of it is sent any more, not even that its connections close.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, or there is no such node.
+    pub fn power_loss(&mut self, label: &str) -> Result<(), FaultError> {
+        self.node_or_error(label)?;
+        Err(self.needs_emulation("loss of power"))
+    }
+
+    /// The link from one node to another as it is now.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, or there is no such node.
+    pub fn link(&self, from: &str, to: &str) -> Result<LinkSpec, FaultError> {
+        self.two_nodes(from, to)?;
+        Err(self.needs_emulation("a link"))
+    }
+
+    /// Changes the link from one node to another, this direction only.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, there is no such node, or no such link can be.
+    pub fn set_link(&mut self, from: &str, to: &str, spec: &LinkSpec) -> Result<(), FaultError> {
+        self.two_nodes(from, to)?;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        spec.check().map_err(|cause| FaultError::Link { from, to, cause })?;
+        Err(self.needs_emulation("a changed link"))
+    }
+
+    /// Cuts the way from one node to another; the way back stays.
+    ///
+    /// # Errors
+    /// As [`Mesh::link`].
+    pub fn cut(&mut self, from: &str, to: &str) -> Result<(), FaultError> {
+        self.set_cut(from, to, true)
+    }
+
+    /// Mends the way from one node to another.
+    ///
+    /// # Errors
+    /// As [`Mesh::link`].
+    pub fn mend(&mut self, from: &str, to: &str) -> Result<(), FaultError> {
+        self.set_cut(from, to, false)
+    }
+
+    /// Cuts both ways between two nodes.
+    ///
+    /// # Errors
+    /// As [`Mesh::link`].
+    pub fn cut_both_ways(&mut self, one: &str, other: &str) -> Result<(), FaultError> {
+        self.cut(one, other)?;
+        self.cut(other, one)
+    }
+
+    /// Mends both ways between two nodes.
+    ///
+    /// # Errors
+    /// As [`Mesh::link`].
+    pub fn mend_both_ways(&mut self, one: &str, other: &str) -> Result<(), FaultError> {
+        self.mend(one, other)?;
+        self.mend(other, one)
+    }
+
+    /// Cuts every way between nodes of different groups. A node of no group keeps all its links.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, there is no such node, or one is in two groups.
+    pub fn partition(&mut self, groups: &[&[&str]]) -> Result<(), FaultError> {
+        let labels: Vec<&str> = groups.iter().flat_map(|group| group.iter().copied()).collect();
+        if let Some((_, twice)) = labels.iter().enumerate().find(|(at, label)| labels[..*at].contains(label))
+        {
+            return Err(FaultError::TwoGroups((*twice).to_owned()));
+        }
+        for (at, group) in groups.iter().enumerate() {
+            let others = groups.iter().enumerate().filter(|(other, _)| *other != at);
+            for to in others.flat_map(|(_, other)| other.iter()) {
+                group.iter().try_for_each(|from| self.cut(from, to))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Mends every cut of a link, and what a partition cut. Other changes of links stay, and a node
+    /// that lost its power has none until [`Mesh::restart`].
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback.
+    pub fn heal(&mut self) -> Result<(), FaultError> {
+        Err(self.needs_emulation("healing of links"))
+    }
+
+    /// Changes the rates of all that a node sends and receives, bit/s; `None` is no limit.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, there is no such node, or a rate is 0.
+    pub fn set_uplink(&mut self, label: &str, up: Option<u64>, down: Option<u64>) -> Result<(), FaultError> {
+        self.node_or_error(label)?;
+        let _ = (up, down);
+        Err(self.needs_emulation("a changed uplink"))
+    }
+
+    /// Changes the share of one core that a node may take; `None` is all there is.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, there is no such node, or the system refuses.
+    pub fn set_cpu(&mut self, label: &str, share: Option<f64>) -> Result<(), FaultError> {
+        self.node_or_error(label)?;
+        let _ = share;
+        Err(self.needs_emulation("a share of a core"))
+    }
+
+    /// Changes the memory that a node may take before the kernel ends it, bytes; `None` is no limit.
+    ///
+    /// # Errors
+    /// As [`Mesh::set_cpu`].
+    pub fn set_memory(&mut self, label: &str, bytes: Option<u64>) -> Result<(), FaultError> {
+        self.node_or_error(label)?;
+        let _ = bytes;
+        Err(self.needs_emulation("a limit of memory"))
+    }
+
+    fn set_cut(&mut self, from: &str, to: &str, cut: bool) -> Result<(), FaultError> {
+        let spec = LinkSpec { cut, ..self.link(from, to)? };
+        self.set_link(from, to, &spec)
+    }
+
+    fn on_node(
+        &mut self,
+        label: &str,
+        what: &'static str,
+        act: impl FnOnce(&mut Node) -> io::Result<()>,
+    ) -> Result<(), FaultError> {
+        let node = self.nodes.iter_mut().find(|node| node.label() == label);
+        let node = node.ok_or_else(|| FaultError::UnknownNode(label.to_owned()))?;
+        act(node).map_err(|cause| FaultError::System { label: label.to_owned(), what, cause })
+    }
+
+    fn node_or_error(&self, label: &str) -> Result<&Node, FaultError> {
+        let node = self.nodes.iter().find(|node| node.label() == label);
+        node.ok_or_else(|| FaultError::UnknownNode(label.to_owned()))
+    }
+
+    fn two_nodes(&self, from: &str, to: &str) -> Result<(), FaultError> {
+        self.node_or_error(from).and_then(|_| self.node_or_error(to)).map(drop)
+    }
+
+    fn needs_emulation(&self, what: &'static str) -> FaultError {
+        FaultError::NeedsEmulation { what, why: "emulated links are not there yet".to_owned() }
+    }
+}

@@ -1,0 +1,239 @@
+//! From what a topology file says to what can be started, or what is wrong with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use stormo_protocol::model::is_valid_name;
+use toml::Spanned;
+
+use super::file::{DomainEntry, File, LinkEntry, NatEntry, NodeEntry};
+use super::quantity::Quantity;
+use super::{CPU_SHARES_MAX, DomainSpec, LinkRule, NODES_MAX, NatSpec, NodeSpec, Topology, Wrong};
+use crate::link::LinkSpec;
+
+/// Names taken so far, and what they are of.
+type Names = BTreeMap<String, &'static str>;
+
+pub(super) fn topology(file: File) -> Result<Topology, Wrong> {
+    if file.about.get_ref().trim().is_empty() {
+        return Err(Wrong::at(&file.about.span(), "`about` says nothing; write what this mesh is for"));
+    }
+    let nodes_span = file.node.span();
+    let entries = file.node.into_inner();
+    if entries.is_empty() || entries.len() > NODES_MAX {
+        let message = format!("{} nodes; a mesh has 1 to {NODES_MAX}", entries.len());
+        return Err(Wrong::at(&nodes_span, &message));
+    }
+    let mut names = Names::new();
+    for entry in &entries {
+        take_name(&mut names, "label", "node", &entry.label)?;
+    }
+    file.domain.iter().try_for_each(|entry| take_name(&mut names, "name", "domain", &entry.name))?;
+    file.nat.iter().try_for_each(|entry| take_name(&mut names, "name", "nat", &entry.name))?;
+    within_no_circle(&file.domain, &names)?;
+    let default_link = match file.links {
+        Some(entry) => default_link(&entry)?,
+        None => LinkSpec::default(),
+    };
+    let checked = Topology {
+        about: file.about.into_inner(),
+        nodes: entries.into_iter().map(|entry| node(entry, &names)).collect::<Result<_, _>>()?,
+        domains: file.domain.into_iter().map(domain).collect::<Result<_, _>>()?,
+        nats: file.nat.into_iter().map(nat).collect(),
+        default_link,
+        link_rules: link_rules(&file.link, &default_link, &names)?,
+    };
+    shares_fit(&checked, &nodes_span)?;
+    Ok(checked)
+}
+
+fn take_name(names: &mut Names, key: &str, kind: &'static str, name: &Spanned<String>) -> Result<(), Wrong> {
+    let text = name.get_ref();
+    if !is_valid_name(text) {
+        let message = format!("{key} `{text}`: letters, digits, `.`, `_` and `-`, not starting with a dot");
+        return Err(Wrong::at(&name.span(), &message));
+    }
+    match names.insert(text.clone(), kind) {
+        Some(other) => Err(Wrong::at(&name.span(), &format!("{key} `{text}` is taken by another {other}"))),
+        None => Ok(()),
+    }
+}
+
+/// That a name is of something of this kind.
+fn known(names: &Names, key: &str, kind: &str, name: &Spanned<String>) -> Result<String, Wrong> {
+    let text = name.get_ref();
+    let is_kind = |found: &&str| kind.split(" or ").any(|kind| kind == *found);
+    if names.get(text).is_some_and(is_kind) {
+        return Ok(text.clone());
+    }
+    let of_kind: Vec<&str> =
+        names.iter().filter(|(_, found)| is_kind(found)).map(|(name, _)| name.as_str()).collect();
+    let there_are = if of_kind.is_empty() { "none".to_owned() } else { of_kind.join(", ") };
+    let message = format!("{key} `{text}`: no {kind} is called so; there are: {there_are}");
+    Err(Wrong::at(&name.span(), &message))
+}
+
+fn node(entry: NodeEntry, names: &Names) -> Result<NodeSpec, Wrong> {
+    if let Some(share) = &entry.cpu
+        && !(*share.get_ref() > 0.0 && *share.get_ref() <= CPU_SHARES_MAX)
+    {
+        let message =
+            format!("cpu {}: a share of one core, above 0 and at most {CPU_SHARES_MAX}", share.get_ref());
+        return Err(Wrong::at(&share.span(), &message));
+    }
+    let domains = entry.domains.iter().map(|name| known(names, "domains", "domain", name));
+    Ok(NodeSpec {
+        memory_budget_bytes: Quantity::Size.read("memory_budget", &entry.memory_budget)?,
+        cpu_share: entry.cpu.map(Spanned::into_inner),
+        memory_bytes: Quantity::Size.read_if_any("memory", entry.memory.as_ref())?,
+        disk_bytes: Quantity::Size.read_if_any("disk", entry.disk.as_ref())?,
+        uplink_bits_per_s: Quantity::Rate.read_if_any("uplink", entry.uplink.as_ref())?,
+        downlink_bits_per_s: Quantity::Rate.read_if_any("downlink", entry.downlink.as_ref())?,
+        domains: domains.collect::<Result<_, _>>()?,
+        behind: entry.behind.map(|name| known(names, "behind", "nat", &name)).transpose()?,
+        class: entry.class,
+        label: entry.label.into_inner(),
+    })
+}
+
+fn domain(entry: DomainEntry) -> Result<DomainSpec, Wrong> {
+    Ok(DomainSpec {
+        kind: entry.kind,
+        within: entry.within.map(Spanned::into_inner),
+        uplink_bits_per_s: Quantity::Rate.read_if_any("uplink", entry.uplink.as_ref())?,
+        downlink_bits_per_s: Quantity::Rate.read_if_any("downlink", entry.downlink.as_ref())?,
+        name: entry.name.into_inner(),
+    })
+}
+
+fn nat(entry: NatEntry) -> NatSpec {
+    NatSpec { name: entry.name.into_inner(), mapping: entry.mapping, filtering: entry.filtering }
+}
+
+/// That every domain is within known ones, and none within itself.
+fn within_no_circle(domains: &[DomainEntry], names: &Names) -> Result<(), Wrong> {
+    let mut outer = BTreeMap::new();
+    for domain in domains {
+        if let Some(within) = &domain.within {
+            known(names, "within", "domain", within)?;
+            outer.insert(domain.name.get_ref().as_str(), within);
+        }
+    }
+    for domain in domains {
+        let mut way = vec![domain.name.get_ref().as_str()];
+        while let Some(next) = way.last().and_then(|last| outer.get(last)) {
+            let name = next.get_ref().as_str();
+            if way.contains(&name) {
+                way.push(name);
+                let message = format!("within `{name}`: a domain is within itself: {}", way.join(" -> "));
+                return Err(Wrong::at(&next.span(), &message));
+            }
+            way.push(name);
+        }
+    }
+    Ok(())
+}
+
+fn default_link(entry: &Spanned<LinkEntry>) -> Result<LinkSpec, Wrong> {
+    let LinkEntry { between, from, to, .. } = entry.get_ref();
+    let ends = [
+        between.as_ref().map(Spanned::span),
+        from.as_ref().map(Spanned::span),
+        to.as_ref().map(Spanned::span),
+    ];
+    if let Some(span) = ends.into_iter().flatten().next() {
+        return Err(Wrong::at(&span, "`[links]` is about all links; for two ends write a `[[link]]`"));
+    }
+    link(entry, &LinkSpec::default())
+}
+
+fn link_rules(
+    entries: &[Spanned<LinkEntry>],
+    default: &LinkSpec,
+    names: &Names,
+) -> Result<Vec<LinkRule>, Wrong> {
+    let mut directions = BTreeSet::new();
+    let mut rules = Vec::new();
+    for entry in entries {
+        let (from, to, both_ways) = ends(entry, names)?;
+        let mut added = directions.insert((from.clone(), to.clone()));
+        if both_ways && from != to {
+            added &= directions.insert((to.clone(), from.clone()));
+        }
+        if !added {
+            let message =
+                format!("a link between `{from}` and `{to}` stands above already; keep one of them");
+            return Err(Wrong::at(&entry.span(), &message));
+        }
+        rules.push(LinkRule { from, to, both_ways, spec: link(entry, default)? });
+    }
+    Ok(rules)
+}
+
+/// The two ends of a link, and whether it is about both directions.
+fn ends(entry: &Spanned<LinkEntry>, names: &Names) -> Result<(String, String, bool), Wrong> {
+    let LinkEntry { between, from, to, .. } = entry.get_ref();
+    let (one, other, both_ways) = match (between, from, to) {
+        (Some(pair), None, None) => {
+            let [one, other] = pair.get_ref();
+            (
+                known(names, "between", "node or domain", one)?,
+                known(names, "between", "node or domain", other)?,
+                true,
+            )
+        }
+        (None, Some(from), Some(to)) => {
+            (known(names, "from", "node or domain", from)?, known(names, "to", "node or domain", to)?, false)
+        }
+        _ => {
+            let message =
+                "a link needs `between = [\"a\", \"b\"]` for both directions, or `from` and `to` for one";
+            return Err(Wrong::at(&entry.span(), message));
+        }
+    };
+    if one == other && names.get(&one) == Some(&"node") {
+        return Err(Wrong::at(&entry.span(), &format!("a link from node `{one}` to itself")));
+    }
+    Ok((one, other, both_ways))
+}
+
+fn link(entry: &Spanned<LinkEntry>, default: &LinkSpec) -> Result<LinkSpec, Wrong> {
+    let LinkEntry { rate, queue, latency, jitter, loss, reorder, duplicate, corrupt, .. } = entry.get_ref();
+    let share = |key: &str, share: &Option<Spanned<f64>>, default: f64| match share {
+        None => Ok(default),
+        Some(share) if (0.0..=1.0).contains(share.get_ref()) => Ok(*share.get_ref()),
+        Some(share) => {
+            let message = format!("{key} {}: a share of packets, from 0 to 1", share.get_ref());
+            Err(Wrong::at(&share.span(), &message))
+        }
+    };
+    let time = |key: &str, text: &Option<Spanned<String>>, default: u64| {
+        Ok(Quantity::Time.read_if_any(key, text.as_ref())?.unwrap_or(default))
+    };
+    let spec = LinkSpec {
+        rate_bits_per_s: Quantity::Rate.read_if_any("rate", rate.as_ref())?.or(default.rate_bits_per_s),
+        queue_bytes: Quantity::Size.read_if_any("queue", queue.as_ref())?.unwrap_or(default.queue_bytes),
+        latency_us: time("latency", latency, default.latency_us)?,
+        jitter_us: time("jitter", jitter, default.jitter_us)?,
+        loss: share("loss", loss, default.loss)?,
+        reorder: share("reorder", reorder, default.reorder)?,
+        duplicate: share("duplicate", duplicate, default.duplicate)?,
+        corrupt: share("corrupt", corrupt, default.corrupt)?,
+        cut: false,
+    };
+    let span = || jitter.as_ref().or(latency.as_ref()).map_or_else(|| entry.span(), Spanned::span);
+    spec.check().map_err(|error| Wrong::at(&span(), &error.to_string()))?;
+    Ok(spec)
+}
+
+fn shares_fit(topology: &Topology, nodes_span: &Range<usize>) -> Result<(), Wrong> {
+    let sum: f64 = topology.nodes.iter().filter_map(|node| node.cpu_share).sum();
+    // Sums of decimal shares are off by some units in the last place.
+    if sum <= CPU_SHARES_MAX + 1e-9 {
+        return Ok(());
+    }
+    let message = format!(
+        "the nodes' cpu shares add up to {sum:.3}; at most {CPU_SHARES_MAX}, so that switch and load have the rest"
+    );
+    Err(Wrong::at(nodes_span, &message))
+}

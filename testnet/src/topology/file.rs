@@ -1,0 +1,74 @@
+//! The shape of a topology file, before anything in it is checked. Each text remembers its place.
+
+use serde::Deserialize;
+use stormo_protocol::state::Class;
+use toml::Spanned;
+
+use super::{DomainKind, NatReach};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) about: Spanned<String>,
+    pub(super) node: Spanned<Vec<NodeEntry>>,
+    #[serde(default)]
+    pub(super) domain: Vec<DomainEntry>,
+    #[serde(default)]
+    pub(super) nat: Vec<NatEntry>,
+    pub(super) links: Option<Spanned<LinkEntry>>,
+    #[serde(default)]
+    pub(super) link: Vec<Spanned<LinkEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodeEntry {
+    pub(super) label: Spanned<String>,
+    pub(super) class: Class,
+    pub(super) memory_budget: Spanned<String>,
+    pub(super) cpu: Option<Spanned<f64>>,
+    pub(super) memory: Option<Spanned<String>>,
+    pub(super) disk: Option<Spanned<String>>,
+    pub(super) uplink: Option<Spanned<String>>,
+    pub(super) downlink: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) domains: Vec<Spanned<String>>,
+    pub(super) behind: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DomainEntry {
+    pub(super) name: Spanned<String>,
+    pub(super) kind: DomainKind,
+    pub(super) within: Option<Spanned<String>>,
+    pub(super) uplink: Option<Spanned<String>>,
+    pub(super) downlink: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NatEntry {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) mapping: NatReach,
+    #[serde(default)]
+    pub(super) filtering: NatReach,
+}
+
+/// Of `[links]`, which has no ends, and of each `[[link]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LinkEntry {
+    pub(super) between: Option<Spanned<[Spanned<String>; 2]>>,
+    pub(super) from: Option<Spanned<String>>,
+    pub(super) to: Option<Spanned<String>>,
+    pub(super) rate: Option<Spanned<String>>,
+    pub(super) queue: Option<Spanned<String>>,
+    pub(super) latency: Option<Spanned<String>>,
+    pub(super) jitter: Option<Spanned<String>>,
+    pub(super) loss: Option<Spanned<f64>>,
+    pub(super) reorder: Option<Spanned<f64>>,
+    pub(super) duplicate: Option<Spanned<f64>>,
+    pub(super) corrupt: Option<Spanned<f64>>,
+}
