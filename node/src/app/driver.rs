@@ -29,7 +29,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::calls::{Call, CallError};
 use crate::ends::{Described, WorkError};
 use crate::engine::{Engine, Ran};
-use crate::mesh::{Deployments, Links, View};
+use crate::mesh::{Member, MemberEvent};
 use crate::monitor::Utilisation;
 use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
@@ -97,17 +97,12 @@ pub struct Parts {
 /// A node.
 pub struct Driver {
     parts: Parts,
-    sequence: u64,
     started: Instant,
     events: mpsc::Sender<Event>,
     utilisation: Utilisation,
     utilisation_permille: u16,
     leaving: bool,
-    view: View,
-    deployments: Deployments,
-    links: Links,
-    connected: BTreeSet<NodeId>,
-    contacts: gossip::Contacts,
+    member: Member,
     manifests: BTreeMap<VariantId, Arc<Described>>,
     manifests_wanted: BTreeSet<VariantId>,
     hosting: Hosting,
@@ -126,18 +121,13 @@ impl Driver {
     /// A node that is not in the mesh yet. `events` must lead to the receiver of [`Driver::run`].
     pub fn new(parts: Parts, events: mpsc::Sender<Event>) -> Self {
         Self {
-            view: View::new(parts.identity.node()),
-            contacts: gossip::Contacts::new(parts.join.clone()),
+            member: Member::new(parts.identity.node(), parts.generation, parts.join.clone()),
             parts,
-            sequence: 0,
             started: Instant::now(),
             events,
             utilisation: Utilisation::since_now(),
             utilisation_permille: 0,
             leaving: false,
-            deployments: Deployments::default(),
-            links: Links::default(),
-            connected: BTreeSet::new(),
             manifests: BTreeMap::new(),
             manifests_wanted: BTreeSet::new(),
             hosting: Hosting::default(),
@@ -157,7 +147,7 @@ impl Driver {
     pub async fn run(mut self, mut net: mpsc::Receiver<NetEvent>, mut own: mpsc::Receiver<Event>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        self.dial_who_is_missing();
+        self.on_member(MemberEvent::Started);
         loop {
             let event = tokio::select! {
                 Some(event) = net.recv() => Event::Net(event),
@@ -184,7 +174,9 @@ impl Driver {
             Event::Planned(planned) => self.on_planned(planned),
             Event::Listed(listed) => self.on_listed(listed),
             Event::Synced(records) => self.on_records(records),
-            Event::Probed(peer, rate) => self.on_probed(peer, rate),
+            Event::Probed(peer, bytes_per_second) => {
+                self.on_member(MemberEvent::Probed { peer, bytes_per_second });
+            }
             Event::Hosted(answer) => self.on_host_answer(answer),
             Event::Tick => self.on_tick(),
             Event::Leave(_) => {}
@@ -196,8 +188,10 @@ impl Driver {
             NetEvent::Connected(node) => self.on_connected(node),
             NetEvent::Disconnected(node) => self.on_disconnected(node),
             NetEvent::Listening(address) => self.on_listening(address),
-            NetEvent::DialFailed(address, reason) => self.contacts.failed(&address, &reason),
-            NetEvent::RoundTrip(node, time) => self.links.round_trip(node, time.as_micros() as f64),
+            NetEvent::DialFailed(address, reason) => self.on_dial_failed(address, reason),
+            NetEvent::RoundTrip(peer, time) => {
+                self.on_member(MemberEvent::RoundTrip { peer, micros: time.as_micros() as f64 });
+            }
             NetEvent::Gossip(signed) => self.on_records(vec![signed]),
             NetEvent::Asked { from, request, answer } => self.on_asked(from, request, answer),
             NetEvent::Offered(offer) => self.on_offered(offer),
@@ -270,6 +264,7 @@ impl Driver {
 
     async fn leave(&mut self) {
         self.leaving = true;
+        self.member.renew();
         if let Some(record) = self.signed_record() {
             self.parts.net.publish(&record).await;
         }
@@ -301,7 +296,7 @@ impl Driver {
         if node == self.own() {
             return self.parts.machine.label.clone();
         }
-        self.view.get(node).map_or_else(|| node.short(), |known| known.record.machine.label.clone())
+        self.member.view().get(node).map_or_else(|| node.short(), |known| known.record.machine.label.clone())
     }
 
     fn finish(&mut self, view: RequestView) {

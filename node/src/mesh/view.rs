@@ -1,10 +1,13 @@
 //! The newest valid record of each node, with its age.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::VIEW_RECORDS_MAX;
-use stormo_protocol::state::{NodeRecord, Signed, Stamp, Topic};
+use stormo_protocol::state::{NodeRecord, Stamp};
+
+use super::{Heard, Said};
 
 /// Records are gossiped each second; after this long without one, plans leave the node out.
 /// Four are then missing: gossip may drop some, and the sync exchange repairs within two seconds.
@@ -16,9 +19,9 @@ pub const FORGET_MS: u64 = 60_000;
 #[derive(Debug, Clone)]
 pub struct Known {
     /// What it said.
-    pub record: NodeRecord,
-    /// As it was signed, for passing on.
-    pub signed: Signed,
+    pub record: Arc<NodeRecord>,
+    /// The same as it was heard, for passing on.
+    pub heard: Heard,
     /// When it was heard here.
     pub heard_ms: u64,
     /// Whether the connection to it was lost since; a newer record clears this.
@@ -51,15 +54,13 @@ impl View {
         Self { own, nodes: BTreeMap::new(), forgotten: BTreeMap::new() }
     }
 
-    /// Takes in a record whose signature was checked.
-    pub fn apply(&mut self, now_ms: u64, signed: Signed) -> Applied {
-        if signed.topic != Topic::Node || signed.author == self.own {
+    /// Takes in a record.
+    pub fn apply(&mut self, now_ms: u64, heard: &Heard) -> Applied {
+        let Said::Node(record) = heard.said() else { return Applied::Refused };
+        if record.node == self.own {
             return Applied::Old;
         }
-        let Ok(record) = NodeRecord::from_bytes(&signed.body) else { return Applied::Refused };
-        if record.node != signed.author {
-            return Applied::Refused;
-        }
+        let record = record.clone();
         let known = self.nodes.get(&record.node).map(|known| known.record.stamp);
         if known.or_else(|| self.forgotten.get(&record.node).copied()) >= Some(record.stamp) {
             return Applied::Old;
@@ -68,7 +69,7 @@ impl View {
             return Applied::Refused;
         }
         self.forgotten.remove(&record.node);
-        self.nodes.insert(record.node, Known { record, signed, heard_ms: now_ms, lost: false });
+        self.nodes.insert(record.node, Known { record, heard: heard.clone(), heard_ms: now_ms, lost: false });
         Applied::News
     }
 
@@ -118,12 +119,12 @@ impl View {
     }
 
     /// Records held here that are newer than what the asker knows.
-    pub fn newer_than(&self, digest: &[(NodeId, Stamp)]) -> Vec<Signed> {
+    pub fn newer_than(&self, digest: &[(NodeId, Stamp)]) -> Vec<Heard> {
         let asker: BTreeMap<NodeId, Stamp> = digest.iter().copied().collect();
         self.nodes
             .iter()
             .filter(|(node, known)| asker.get(node).is_none_or(|stamp| *stamp < known.record.stamp))
-            .map(|(_, known)| known.signed.clone())
+            .map(|(_, known)| known.heard.clone())
             .collect()
     }
 }
@@ -132,10 +133,10 @@ impl View {
 mod tests {
     use super::*;
     use stormo_protocol::profile::Speeds;
-    use stormo_protocol::state::{Class, Load, Machine};
+    use stormo_protocol::state::{Class, Load, Machine, Signed, Topic};
 
-    fn signed(node: u8, generation: u64, sequence: u64) -> Signed {
-        let record = NodeRecord {
+    fn record(node: u8, generation: u64, sequence: u64) -> NodeRecord {
+        NodeRecord {
             node: NodeId([node; 32]),
             stamp: Stamp { generation, sequence },
             machine: Machine {
@@ -155,78 +156,84 @@ mod tests {
             },
             hosted: vec![],
             links: vec![],
-        };
+        }
+    }
+
+    fn signed(record: &NodeRecord) -> Signed {
         Signed { topic: Topic::Node, author: record.node, signature: vec![], body: record.to_bytes() }
+    }
+
+    fn heard(node: u8, generation: u64, sequence: u64) -> Heard {
+        Heard::read(signed(&record(node, generation, sequence))).unwrap()
     }
 
     #[test]
     fn the_newest_record_wins_whatever_the_order() {
         let mut view = View::new(NodeId([0; 32]));
-        assert_eq!(view.apply(0, signed(1, 1, 5)), Applied::News);
-        assert_eq!(view.apply(1, signed(1, 1, 4)), Applied::Old);
-        assert_eq!(view.apply(1, signed(1, 1, 5)), Applied::Old);
-        assert_eq!(view.apply(2, signed(1, 2, 0)), Applied::News);
+        assert_eq!(view.apply(0, &heard(1, 1, 5)), Applied::News);
+        assert_eq!(view.apply(1, &heard(1, 1, 4)), Applied::Old);
+        assert_eq!(view.apply(1, &heard(1, 1, 5)), Applied::Old);
+        assert_eq!(view.apply(2, &heard(1, 2, 0)), Applied::News);
         assert_eq!(view.get(NodeId([1; 32])).unwrap().heard_ms, 2);
     }
 
     #[test]
     fn nobody_speaks_for_another() {
         let mut view = View::new(NodeId([0; 32]));
-        let forged = Signed { author: NodeId([2; 32]), ..signed(1, 1, 1) };
-        assert_eq!(view.apply(0, forged), Applied::Refused);
-        assert_eq!(view.apply(0, signed(0, 9, 9)), Applied::Old, "nor for this node");
+        assert!(Heard::read(Signed { author: NodeId([2; 32]), ..signed(&record(1, 1, 1)) }).is_none());
+        assert_eq!(view.apply(0, &heard(0, 9, 9)), Applied::Old, "nor for this node");
     }
 
     #[test]
     fn silence_and_lost_connections_end_usability_and_news_restores_it() {
         let node = NodeId([1; 32]);
         let mut view = View::new(NodeId([0; 32]));
-        view.apply(0, signed(1, 1, 1));
+        view.apply(0, &heard(1, 1, 1));
         assert!(view.is_usable(FRESH_MS - 1, node));
         assert!(!view.is_usable(FRESH_MS, node));
-        view.apply(FRESH_MS, signed(1, 1, 2));
+        view.apply(FRESH_MS, &heard(1, 1, 2));
         assert!(view.is_usable(FRESH_MS, node));
         view.lost(node);
         assert!(!view.is_usable(FRESH_MS, node));
-        view.apply(FRESH_MS, signed(1, 1, 3));
+        view.apply(FRESH_MS, &heard(1, 1, 3));
         assert!(view.is_usable(FRESH_MS, node));
     }
 
     #[test]
     fn a_forgotten_node_does_not_come_back_by_an_old_record() {
         let mut view = View::new(NodeId([0; 32]));
-        view.apply(0, signed(1, 1, 7));
+        view.apply(0, &heard(1, 1, 7));
         assert_eq!(view.forget_silent(FORGET_MS), vec![NodeId([1; 32])]);
-        assert_eq!(view.apply(FORGET_MS, signed(1, 1, 7)), Applied::Old);
-        assert_eq!(view.apply(FORGET_MS, signed(1, 1, 8)), Applied::News);
+        assert_eq!(view.apply(FORGET_MS, &heard(1, 1, 7)), Applied::Old);
+        assert_eq!(view.apply(FORGET_MS, &heard(1, 1, 8)), Applied::News);
     }
 
     #[test]
     fn a_view_is_bounded() {
         let mut view = View::new(NodeId([255; 32]));
         for index in 0..VIEW_RECORDS_MAX as u32 + 1 {
-            let mut record = NodeRecord::from_bytes(&signed(1, 1, 1).body).unwrap();
+            let mut record = record(1, 1, 1);
             record.node.0[..4].copy_from_slice(&index.to_le_bytes());
-            let signed = Signed { author: record.node, body: record.to_bytes(), ..signed(1, 1, 1) };
+            let heard = Heard::read(signed(&record)).unwrap();
             let expected = if (index as usize) < VIEW_RECORDS_MAX { Applied::News } else { Applied::Refused };
-            assert_eq!(view.apply(0, signed), expected);
+            assert_eq!(view.apply(0, &heard), expected);
         }
     }
 
     #[test]
     fn an_exchange_makes_two_views_equal() {
         let (mut a, mut b) = (View::new(NodeId([8; 32])), View::new(NodeId([9; 32])));
-        for record in [signed(1, 1, 1), signed(2, 1, 5)] {
-            a.apply(0, record);
+        for record in [heard(1, 1, 1), heard(2, 1, 5)] {
+            a.apply(0, &record);
         }
-        for record in [signed(2, 1, 6), signed(3, 1, 1)] {
-            b.apply(0, record);
+        for record in [heard(2, 1, 6), heard(3, 1, 1)] {
+            b.apply(0, &record);
         }
         for record in b.newer_than(&a.digest()) {
-            assert_eq!(a.apply(1, record), Applied::News);
+            assert_eq!(a.apply(1, &record), Applied::News);
         }
         for record in a.newer_than(&b.digest()) {
-            assert_eq!(b.apply(1, record), Applied::News);
+            assert_eq!(b.apply(1, &record), Applied::News);
         }
         assert_eq!(a.digest(), b.digest());
         assert!(a.newer_than(&b.digest()).is_empty());

@@ -116,7 +116,7 @@ impl Driver {
     /// Takes a deployment back, everywhere; gives it as it was.
     pub(super) fn on_undeploy(&mut self, name: &str) -> Result<DeploymentView, CallError> {
         let view = self.deployment_view(name)?;
-        let known = self.deployments.by_name(name).cloned();
+        let known = self.member.deployments().by_name(name).cloned();
         match known.filter(|deployment| deployment.publisher == self.own()) {
             Some(deployment) => {
                 self.publish_deployment(&Deployment { removed: true, ..deployment })?;
@@ -132,7 +132,7 @@ impl Driver {
     }
 
     fn next_version(&self, name: &str) -> Result<u64, CallError> {
-        match self.deployments.known(name) {
+        match self.member.deployments().known(name) {
             None => Ok(1),
             Some(known) if known.publisher == self.own() => Ok(known.version + 1),
             Some(known) => Err(CallError::Conflict(format!(
@@ -224,7 +224,8 @@ impl Driver {
 
     pub(super) fn deployment_view(&self, name: &str) -> Result<DeploymentView, CallError> {
         let deployment = self
-            .deployments
+            .member
+            .deployments()
             .by_name(name)
             .ok_or_else(|| CallError::NotFound(format!("no model `{name}` is deployed")))?;
         let placement = self.placements.get(name).filter(|placement| placement.deployment == deployment.id());
@@ -271,7 +272,7 @@ impl Driver {
     fn hosts_seen(&self, deployment: &Deployment) -> Vec<HostView> {
         let (own, id) = (self.record(), deployment.id());
         std::iter::once(&own)
-            .chain(self.view.iter().map(|known| &known.record))
+            .chain(self.member.view().iter().map(|known| known.record.as_ref()))
             .flat_map(|record| record.hosted.iter().map(move |hosted| (record, hosted)))
             .filter(|(_, hosted)| hosted.variant.deployment == id)
             .map(|(record, hosted)| HostView {

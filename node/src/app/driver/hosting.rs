@@ -18,6 +18,7 @@ use super::{Driver, Event};
 use crate::ends::Described;
 use crate::engine::Partition;
 use crate::flow::StageEvent;
+use crate::mesh::MemberEvent;
 use crate::pool::Progress;
 use crate::profile::{Loads, Recent};
 
@@ -160,7 +161,7 @@ impl Driver {
     /// Frees what belongs to deployments that were replaced or taken back, once no request uses it.
     pub(super) fn drop_unwanted(&mut self) {
         let live: BTreeSet<DeploymentId> =
-            self.deployments.live().map(|deployment| deployment.id()).collect();
+            self.member.deployments().live().map(|deployment| deployment.id()).collect();
         let in_use: BTreeSet<PartitionKey> = self.partitions_in_use();
         self.hosting.slots.retain(|key, slot| {
             live.contains(&key.variant.deployment)
@@ -190,7 +191,7 @@ impl Driver {
         self.on_records(vec![deployment.clone()]);
         let known = Deployment::from_bytes(&deployment.body);
         let wished = known.ok().map(|known| VariantId { deployment: known.id(), index: variant });
-        match wished.filter(|variant| self.deployments.variant(*variant).is_some()) {
+        match wished.filter(|variant| self.member.deployments().variant(*variant).is_some()) {
             Some(variant) => self.load(PartitionKey { variant, first, end }, true, Some(answer)),
             None => {
                 let _ = answer.send(Response::Refused(Refusal::UnknownDeployment));
@@ -276,7 +277,7 @@ impl Driver {
             let _ = answer.send(Response::Hosting { time_us });
         }
         self.stages_ready(key, StageEvent::Ready);
-        self.announce();
+        self.on_member(MemberEvent::Changed);
     }
 
     fn loading_failed(&mut self, key: PartitionKey, reason: Refusal) {
@@ -290,15 +291,15 @@ impl Driver {
 
     /// Who may have the objects of a deployment: its publisher, its hosts, then anyone connected.
     fn holders(&self, deployment: DeploymentId) -> Vec<NodeId> {
-        let publisher = self.deployments.by_id(deployment).map(|deployment| deployment.publisher);
-        let hosts = self
-            .view
-            .iter()
-            .filter(|known| known.record.hosted.iter().any(|hosted| hosted.variant.deployment == deployment));
+        let publisher = self.member.deployments().by_id(deployment).map(|deployment| deployment.publisher);
+        let hosts =
+            self.member.view().iter().filter(|known| {
+                known.record.hosted.iter().any(|hosted| hosted.variant.deployment == deployment)
+            });
         let mut holders: Vec<NodeId> = Vec::new();
         let all = publisher.into_iter().chain(hosts.map(|known| known.record.node));
-        for node in all.chain(self.connected.iter().copied()) {
-            if node != self.own() && !holders.contains(&node) && self.connected.contains(&node) {
+        for node in all.chain(self.member.connected().iter().copied()) {
+            if node != self.own() && !holders.contains(&node) && self.member.connected().contains(&node) {
                 holders.push(node);
             }
         }
@@ -307,7 +308,7 @@ impl Driver {
 
     /// Fetches the manifests of variants that are known only by name.
     pub(super) fn want_manifests(&mut self) {
-        let all = self.deployments.live().flat_map(Deployment::variants);
+        let all = self.member.deployments().live().flat_map(Deployment::variants);
         let missing: Vec<(VariantId, ObjectRef)> = all
             .map(|(id, variant)| (id, variant.manifest))
             .filter(|(id, _)| !self.manifests.contains_key(id))

@@ -47,7 +47,7 @@ impl Driver {
     pub(super) fn keep_needed(&mut self) {
         let own = self.own();
         let known = |id: &VariantId| self.manifests.contains_key(id);
-        let live = || self.deployments.live();
+        let live = || self.member.deployments().live();
         let described_by = |(id, variant): (VariantId, &Variant)| {
             let card = self.manifests.get(&id).and_then(|described| described.manifest.card);
             std::iter::once(variant.manifest.id).chain(card.map(|card| card.id))

@@ -191,11 +191,10 @@ impl Driver {
             )));
         }
         let now_ms = self.now_ms();
-        let dead = plan
-            .stages
-            .iter()
-            .enumerate()
-            .find(|(_, stage)| stage.node != self.own() && !self.view.is_usable(now_ms, stage.node));
+        let dead =
+            plan.stages.iter().enumerate().find(|(_, stage)| {
+                stage.node != self.own() && !self.member.view().is_usable(now_ms, stage.node)
+            });
         match dead {
             None => Ok(plan.clone()),
             Some((index, stage)) => Err(CallError::Conflict(format!(

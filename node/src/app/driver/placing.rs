@@ -123,9 +123,9 @@ impl Driver {
     /// node's successor may have its label, and a node that has just joined may be asked before it is heard.
     fn node_named(&self, name: &str) -> Result<NodeId, CallError> {
         let now_ms = self.now_ms();
-        let all = std::iter::once(self.own()).chain(self.view.iter().map(|known| known.record.node));
+        let all = std::iter::once(self.own()).chain(self.member.view().iter().map(|known| known.record.node));
         let named = all.filter(|node| node.to_string() == name || self.label_of(*node) == name);
-        let is_usable = |node: &NodeId| *node == self.own() || self.view.is_usable(now_ms, *node);
+        let is_usable = |node: &NodeId| *node == self.own() || self.member.view().is_usable(now_ms, *node);
         let (usable, left_out): (Vec<NodeId>, Vec<NodeId>) = named.partition(is_usable);
         match if usable.is_empty() { left_out } else { usable }[..] {
             [node] => Ok(node),
@@ -235,9 +235,10 @@ impl Driver {
             Class::Cloud => 3,
         };
         let own = self.record();
-        let others = self.view.iter().filter(|known| self.view.is_usable(now_ms, known.record.node));
+        let others =
+            self.member.view().iter().filter(|known| self.member.view().is_usable(now_ms, known.record.node));
         let mut nodes: Vec<(i32, NodeId, u64)> = std::iter::once((0, &own))
-            .chain(others.map(|known| (rank(known.record.machine.class), &known.record)))
+            .chain(others.map(|known| (rank(known.record.machine.class), known.record.as_ref())))
             .map(|(rank, record)| {
                 let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
                 (rank, record.node, wishes.left_bytes(record.node, free))

@@ -208,9 +208,10 @@ impl Driver {
         let mut candidates =
             vec![Candidate { record: &own, takes_work: takes_work(own.node) && !self.leaving }];
         candidates.extend(
-            self.view
+            self.member
+                .view()
                 .iter()
-                .filter(|known| self.view.is_usable(now_ms, known.record.node))
+                .filter(|known| self.member.view().is_usable(now_ms, known.record.node))
                 .map(|known| Candidate { record: &known.record, takes_work: takes_work(known.record.node) }),
         );
         let PlanLimits { force_first, force_last, min_accuracy } = limits;

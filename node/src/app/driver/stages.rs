@@ -21,6 +21,7 @@ use super::{Driver, Event};
 use crate::ends::{Described, Work, WorkError};
 use crate::engine::{Ran, RunError};
 use crate::flow::{Stage, StageAction, StageEvent, patience_ms};
+use crate::mesh::MemberEvent;
 use crate::net::{
     NetEvent, Offer, OutgoingFrame, Progress, Received, Sent, SignReader, SignWriter, Verdict, signs,
 };
@@ -245,7 +246,8 @@ impl Driver {
         if let Progress::Taken(sent) = progress
             && to != self.own()
         {
-            self.links.transfer(to, sent.bytes, sent.transfer_time.as_micros() as f64);
+            let micros = sent.transfer_time.as_micros() as f64;
+            self.on_member(MemberEvent::Transferred { peer: to, bytes: sent.bytes, micros });
         }
         if key.edge.from == ORIGIN {
             return self.on_input_delivery(key, progress);
@@ -398,7 +400,7 @@ impl Driver {
     /// Sends a frame, to another node or to this one.
     pub(super) fn deliver(&mut self, to: NodeId, frame: OutgoingFrame) -> Option<AbortHandle> {
         if to != self.own() {
-            let round_trip_ms = self.links.round_trip_us(to).unwrap_or(0.0) / 1000.0;
+            let round_trip_ms = self.member.links().round_trip_us(to).unwrap_or(0.0) / 1000.0;
             let patience = Duration::from_millis(patience_ms(round_trip_ms));
             return Some(self.parts.net.deliver(to, frame, patience).abort_handle());
         }

@@ -62,8 +62,9 @@ impl Choice {
 impl Driver {
     /// A live deployment of this name.
     pub(super) fn find_deployment(&self, name: &str, version: Option<u64>) -> Result<&Deployment, CallError> {
-        let Some(deployment) = self.deployments.by_name(name) else {
-            let known: Vec<&str> = self.deployments.live().map(|known| known.name.as_str()).collect();
+        let Some(deployment) = self.member.deployments().by_name(name) else {
+            let known: Vec<&str> =
+                self.member.deployments().live().map(|known| known.name.as_str()).collect();
             let known = if known.is_empty() {
                 "none is deployed".to_owned()
             } else {
@@ -117,7 +118,7 @@ impl Driver {
     /// Whether this model is known by name only, or one of its variants' descriptions is being fetched. One
     /// that cannot be had holds up nobody.
     pub(super) fn is_description_on_its_way(&self, model: &str) -> bool {
-        let Some(known) = self.deployments.by_name(model) else { return false };
+        let Some(known) = self.member.deployments().by_name(model) else { return false };
         let is_here = |id: &VariantId| self.manifests.contains_key(id);
         let ids = || known.variants().map(|(id, _)| id);
         !ids().any(|id| is_here(&id)) || ids().any(|id| !is_here(&id) && self.manifests_wanted.contains(&id))

@@ -42,8 +42,8 @@ impl Driver {
 
     pub(super) fn nodes_view(&self) -> NodesView {
         let now_ms = self.now_ms();
-        let others = self.view.iter().map(|known| {
-            let usable = self.view.is_usable(now_ms, known.record.node);
+        let others = self.member.view().iter().map(|known| {
+            let usable = self.member.view().is_usable(now_ms, known.record.node);
             self.node_view(&known.record, false, usable, now_ms.saturating_sub(known.heard_ms))
         });
         let own = self.node_view(&self.record(), true, !self.leaving, 0);
@@ -88,8 +88,9 @@ impl Driver {
     }
 
     fn loading_views(&self) -> Vec<HostingView> {
-        let named =
-            |id| self.deployments.variant(id).map(|(known, of)| (known.name.clone(), of.label.clone()));
+        let named = |id| {
+            self.member.deployments().variant(id).map(|(known, of)| (known.name.clone(), of.label.clone()))
+        };
         let loading = self.hosting.loading().map(|(key, progress)| (named(key.variant), key, progress));
         let loading = loading.map(|(named, key, progress)| HostingView {
             model: named.as_ref().map(|(model, _)| model.clone()).unwrap_or_default(),
@@ -101,8 +102,9 @@ impl Driver {
     }
 
     fn hosted_view(&self, hosted: &Hosted) -> HostedView {
-        let deployment = self.deployments.by_id(hosted.variant.deployment);
-        let variant = self.deployments.variant(hosted.variant).map(|(_, variant)| variant.label.clone());
+        let deployment = self.member.deployments().by_id(hosted.variant.deployment);
+        let variant =
+            self.member.deployments().variant(hosted.variant).map(|(_, variant)| variant.label.clone());
         HostedView {
             model: deployment.map_or_else(|| "(removed)".to_owned(), |deployment| deployment.name.clone()),
             version: deployment.map_or(0, |deployment| deployment.version),
@@ -119,7 +121,8 @@ impl Driver {
     }
 
     pub(super) fn models_view(&self) -> ModelsView {
-        let models = self.deployments.live().filter_map(|deployment| self.view_of(deployment, None).ok());
+        let models =
+            self.member.deployments().live().filter_map(|deployment| self.view_of(deployment, None).ok());
         ModelsView { models: models.collect() }
     }
 
@@ -137,8 +140,11 @@ impl Driver {
     }
 
     pub(super) fn deployments_view(&self) -> DeploymentsView {
-        let all =
-            self.deployments.live().filter_map(|deployment| self.deployment_view(&deployment.name).ok());
+        let all = self
+            .member
+            .deployments()
+            .live()
+            .filter_map(|deployment| self.deployment_view(&deployment.name).ok());
         DeploymentsView { deployments: all.collect() }
     }
 

@@ -1,0 +1,76 @@
+//! Whom to dial, and when again.
+
+use std::collections::BTreeMap;
+
+/// Waits between two dials of the same address, first and longest.
+const REDIAL_MS: (u64, u64) = (500, 30_000);
+/// Addresses whose last dial is remembered; forgetting them only means dialling sooner.
+const REMEMBERED_MAX: usize = 4096;
+
+/// Addresses by the time from which on they may be dialled again.
+#[derive(Debug, Default)]
+pub(super) struct Contacts {
+    join: Vec<String>,
+    next: BTreeMap<String, (u64, u64)>,
+    told: bool,
+}
+
+impl Contacts {
+    pub(super) fn new(join: Vec<String>) -> Self {
+        Self { join, ..Self::default() }
+    }
+
+    /// Where the owner wants to join.
+    pub(super) fn join(&self) -> &[String] {
+        &self.join
+    }
+
+    /// Whether an address is due; if so, the next time is set later.
+    pub(super) fn is_due(&mut self, now_ms: u64, address: &str) -> bool {
+        let (due_ms, wait_ms) = self.next.get(address).copied().unwrap_or((now_ms, REDIAL_MS.0));
+        if now_ms < due_ms {
+            return false;
+        }
+        if self.next.len() >= REMEMBERED_MAX {
+            self.next.clear();
+        }
+        let later = (now_ms + wait_ms, (wait_ms * 2).min(REDIAL_MS.1));
+        self.next.insert(address.to_owned(), later);
+        true
+    }
+
+    /// Whether the owner should hear of a failed dial: only of one that was asked for, and only once.
+    pub(super) fn should_tell(&mut self, address: &str) -> bool {
+        let asked_for = self.join.iter().any(|join| address.contains(join.as_str()));
+        asked_for && !std::mem::replace(&mut self.told, true)
+    }
+
+    /// Somebody was reached: a later failure is news again.
+    pub(super) fn reached(&mut self) {
+        self.told = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_between_two_dials_doubles_up_to_its_bound() {
+        let mut contacts = Contacts::default();
+        let dials: Vec<u64> =
+            (0..200_000).step_by(100).filter(|now_ms| contacts.is_due(*now_ms, "a")).collect();
+        assert_eq!(dials[..6], [0, 500, 1_500, 3_500, 7_500, 15_500]);
+        assert!(dials.windows(2).all(|pair| pair[1] - pair[0] <= REDIAL_MS.1));
+    }
+
+    #[test]
+    fn the_owner_hears_once_of_what_was_asked_for() {
+        let mut contacts = Contacts::new(vec!["/ip4/10.0.0.1/tcp/4001".into()]);
+        assert!(!contacts.should_tell("/ip4/10.0.0.2/tcp/4001"));
+        let asked = "/ip4/10.0.0.1/tcp/4001/p2p/somebody";
+        assert_eq!([(); 2].map(|()| contacts.should_tell(asked)), [true, false]);
+        contacts.reached();
+        assert!(contacts.should_tell(asked));
+    }
+}
