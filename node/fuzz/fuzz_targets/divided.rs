@@ -23,7 +23,7 @@ pub(crate) fn divided(bytes: &[u8]) -> Option<(Division, Manifest)> {
     graph.fix_shapes(&sizes).expect("a graph that was parsed");
     let options = DivideOptions { blocks_max: 1 + bytes.len() % 64, keeps_outputs: bytes.len() % 2 == 0 };
     let division = divide(&graph, &sizes, &options).ok()?;
-    let manifest = division.manifest("m", "v", OrtLevel::Off, 1.0);
+    let manifest = division.manifest("m", "v", OrtLevel::Off);
     manifest.check().expect("a sound manifest");
     Some((division, manifest))
 }

@@ -12,16 +12,13 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::tensor::Tensor;
-use stormo_testnet::binary::workspace_root;
-use stormo_testnet::{arrays, digits, interrupt, oip::FloatTensor};
+use stormo_testnet::{arrays, digits, interrupt, oip::FloatTensor, surroundings};
 
 use crate::table::{Align, Table};
 use activations::{Divided, Opened, tensor};
 use loss::CutLoss;
 use rates::{Rates, Sample};
 
-/// Where shared models lie beside a checkout, if they do.
-const SHARED: &str = "../shared/models";
 /// Rates are stated for a tensor of about this size, bytes: the wide cuts of small detectors.
 const RATE_BYTES: u64 = 1_600_000;
 
@@ -82,11 +79,10 @@ fn cases(models: Option<&Path>) -> Result<Vec<Case>> {
     };
     let samples = Ok(images.iter().map(|image| vec![input(image)]).collect());
     let mut cases = vec![Case { name: "digits".into(), model: digits::model(), samples }];
-    let shared = workspace_root().join(SHARED);
-    let Some(folder) = models.or_else(|| shared.is_dir().then_some(shared.as_path())) else {
+    let Some(folder) = models.map(Path::to_owned).or_else(surroundings::shared_models) else {
         return Ok(cases);
     };
-    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
     for model in files.into_iter().filter(|file| file.extension().is_some_and(|end| end == "onnx")) {
