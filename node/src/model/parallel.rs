@@ -9,10 +9,13 @@ use super::order::judge;
 /// Node visits that the search may spend. A guess, as for the refinement of orders: graphs of a few
 /// thousand nodes are searched wholly, larger ones for regions of some hundred nodes.
 const VISITS_MAX: usize = 20_000_000;
-/// Stretches that are tried for a region, the best ones; fewer on large graphs.
-const TRIES_MAX: usize = 256;
-/// Visits of one try for each node of the graph, about: four sequences of its branches, arranged and judged.
-const VISITS_PER_TRY: usize = 32;
+/// Sequences of branches that are tried in all, those of the best stretches; fewer on large graphs.
+const SEQUENCES_MAX: usize = 1024;
+/// Visits of a sequence for each node of the graph, about: arranged and judged.
+const VISITS_PER_SEQUENCE: usize = 8;
+/// Branches of which every sequence is tried: 24 of four, and one of them keeps alive for the shortest time
+/// what only some of them read.
+const PERMUTED_MAX: usize = 4;
 /// Shortest look ahead from each position, nodes, however large the graph.
 const AHEAD_MIN: usize = 256;
 
@@ -34,19 +37,20 @@ pub(super) fn arrange(dag: &Dag, order: &mut Vec<usize>, least: f64) -> Vec<Para
     found.sort_by(|a, b| b.gain.total_cmp(&a.gain).then(a.within.start.cmp(&b.within.start)));
     let mut best = judge(dag, order);
     let mut regions: Vec<Parallel> = Vec::new();
-    let tries_max = (VISITS_MAX / VISITS_PER_TRY / dag.len().max(1)).min(TRIES_MAX);
-    let mut tries = 0;
+    let mut sequences_left = (VISITS_MAX / VISITS_PER_SEQUENCE / dag.len().max(1)).min(SEQUENCES_MAX);
     for stretch in found {
         let overlaps = |region: &Parallel| {
             let (first, end) = (region.bounds[0], region.bounds[region.bounds.len() - 1]);
             first < stretch.within.end && stretch.within.start < end
         };
-        if regions.iter().any(overlaps) || tries >= tries_max {
+        if regions.iter().any(overlaps) || sequences_left == 0 {
             continue;
         }
-        tries += 1;
         let branches = branches(dag, &order[stretch.within.clone()], least);
-        if let Some((judged, arranged, bounds)) = side_by_side(dag, order, &stretch.within, branches, best) {
+        let mut sequences = sequences(branches);
+        sequences.truncate(sequences_left);
+        sequences_left -= sequences.len();
+        if let Some((judged, arranged, bounds)) = side_by_side(dag, order, &stretch.within, sequences, best) {
             (best, *order) = (judged, arranged);
             regions.push(Parallel { bounds, gain: stretch.gain });
         }
@@ -228,20 +232,42 @@ struct Branch {
     nodes: Vec<usize>,
 }
 
-/// The order with these branches one after the other, in the sequence that suits a chain best; `None`
+/// Sequences of branches that are worth a try: all of a few; of many, those in their order and by their work.
+fn sequences(branches: Vec<Branch>) -> Vec<Vec<Branch>> {
+    if branches.len() <= PERMUTED_MAX {
+        return permutations(&branches);
+    }
+    let by_work = |a: &Branch, b: &Branch| a.work.total_cmp(&b.work).then(a.root.cmp(&b.root));
+    let mut ascending = branches.clone();
+    ascending.sort_by(by_work);
+    let reversed = |branches: &[Branch]| branches.iter().rev().cloned().collect::<Vec<_>>();
+    vec![reversed(&branches), reversed(&ascending), branches, ascending]
+}
+
+fn permutations(branches: &[Branch]) -> Vec<Vec<Branch>> {
+    if branches.is_empty() {
+        return vec![Vec::new()];
+    }
+    let with_first = |first: usize| {
+        let mut others = branches.to_vec();
+        let first = others.remove(first);
+        permutations(&others).into_iter().map(move |mut rest| {
+            rest.insert(0, first.clone());
+            rest
+        })
+    };
+    (0..branches.len()).flat_map(with_first).collect()
+}
+
+/// The order with the branches one after the other, in the sequence that suits a chain best; `None`
 /// when each is worse than `best`, or no cut may lie between two branches.
 fn side_by_side(
     dag: &Dag,
     order: &[usize],
     within: &Range<usize>,
-    branches: Vec<Branch>,
+    sequences: Vec<Vec<Branch>>,
     best: f64,
 ) -> Option<(f64, Vec<usize>, Vec<usize>)> {
-    let by_work = |a: &Branch, b: &Branch| a.work.total_cmp(&b.work).then(a.root.cmp(&b.root));
-    let mut ascending = branches.clone();
-    ascending.sort_by(by_work);
-    let reversed = |branches: &[Branch]| branches.iter().rev().cloned().collect::<Vec<_>>();
-    let sequences = [reversed(&branches), reversed(&ascending), branches, ascending];
     let arranged = sequences.into_iter().filter_map(|branches| {
         let mut arranged = order.to_vec();
         let mut bounds = vec![within.start];

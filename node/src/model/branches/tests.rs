@@ -121,6 +121,20 @@ proptest! {
 }
 
 #[test]
+fn branches_that_read_the_input_may_come_in_any_sequence() {
+    // Neither in the graph's order nor by their work do those that read the input come first.
+    let modules = [
+        vec![(4, false), (4, false)],
+        vec![(4, false), (3, false)],
+        vec![(4, false), (3, false), (4, false), (2, false)],
+        vec![(4, false), (2, false), (1, true), (4, true)],
+    ];
+    let divided = Divided::new(&forks(&modules).parse(), |_| BYTES, 64);
+    let found: Vec<usize> = divided.manifest.regions.iter().map(|region| region.branches.len()).collect();
+    assert_eq!(found, [2, 2, 4, 4]);
+}
+
+#[test]
 fn a_chain_has_no_branches() {
     let divided = Divided::new(&crate::model::testing::chain(9).parse(), |_| BYTES, 64);
     assert_eq!(divided.manifest.regions, []);
