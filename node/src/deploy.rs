@@ -38,6 +38,9 @@ use profiling::Profiler;
 const PROBE_BYTES_MAX: u64 = 512 << 20;
 /// Runs of the card's work that are timed.
 const END_RUNS: usize = 5;
+/// A model that needs longer for one run is no model for this machine, or one whose loop does not end. Far above
+/// what the largest models take on a small board.
+pub const RUN_MAX: Duration = Duration::from_secs(300);
 
 /// A model as the user gives it.
 pub struct Source {
@@ -56,6 +59,8 @@ pub struct Source {
     /// Inputs of what the model is for: the first is what everything is measured on, and its shapes are those
     /// of axes that nobody fixed; on the first few is measured what codecs cost.
     pub samples: Vec<Sample>,
+    /// How long one run may take; usually [`RUN_MAX`].
+    pub run_max: Duration,
 }
 
 /// A card as the user gives it.
@@ -128,6 +133,12 @@ pub enum PrepareError {
         /// Which one, and what it is.
         what: String,
     },
+    /// A run that does not end.
+    #[error(
+        "one run takes longer than {} s, so it was ended: if a loop of the model ends on some inputs only, give such \
+         ones by --samples DIR; else the model is too large for this machine", .0.as_secs()
+    )]
+    Endless(Duration),
     /// ONNX Runtime does not take it.
     #[error("ONNX Runtime cannot run this model: {0}")]
     Runtime(String),
@@ -179,7 +190,7 @@ pub async fn prepare(
     let card = source.card.as_ref().map(|card| Card::parse(&card.text)).transpose()?;
     let inputs = inputs::of(&graph, &source.shapes, source.samples.first())?;
     progress(&format!("read {} nodes; running once on a sample", graph.node_count()));
-    let specs = probe(engine, &graph, &inputs, source.level).await?;
+    let specs = probe(engine, &graph, &inputs, source.level, source.run_max).await?;
     let batches = try_batches(engine, &graph, &inputs, &specs, &source, progress).await?;
     let is_fixed =
         |name: &String, spec: &TensorSpec| batches.iter().all(|(_, sizes)| sizes.get(name) == Some(spec));
@@ -326,7 +337,7 @@ async fn try_batches(
     for items in [2, most].into_iter().take(if most > 2 { 2 } else { 1 }) {
         let Some(batch) = inputs::batch(graph, inputs, &source.shapes, items)? else { break };
         progress(&format!("running once on {items} items, to keep the batch axis open"));
-        match probe(engine, graph, &batch, source.level).await {
+        match probe(engine, graph, &batch, source.level, source.run_max).await {
             Ok(sizes) => tried.push((items, sizes)),
             Err(PrepareError::Runtime(why)) => {
                 progress(&format!("one item at a time: {items} are refused ({why})"));
@@ -344,9 +355,12 @@ pub(crate) async fn probe(
     graph: &Graph,
     inputs: &[Tensor],
     level: OrtLevel,
+    run_max: Duration,
 ) -> Result<HashMap<String, TensorSpec>, PrepareError> {
     let probe = graph.probe_model()?;
-    let found = engine.probe(probe.model, Vec::new(), inputs.to_vec(), level).await?;
+    let run = engine.probe(probe.model, Vec::new(), inputs.to_vec(), level);
+    // Given up, the run is ended.
+    let found = tokio::time::timeout(run_max, run).await.map_err(|_| PrepareError::Endless(run_max))??;
     let mut specs: HashMap<String, TensorSpec> =
         inputs.iter().map(|input| (input.spec().name.clone(), input.spec().clone())).collect();
     for (name, probed) in found {

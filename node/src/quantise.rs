@@ -14,7 +14,7 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 
 use crate::card::{Agreement, Card};
-use crate::deploy::{PrepareError, probe};
+use crate::deploy::{PrepareError, RUN_MAX, probe};
 use crate::engine::{Engine, LoadError, RunError, SimplifyError};
 use crate::model::{Graph, ModelError, QuantiseError, Quantiser, RangeMethod, raise_opset};
 use crate::sample::Sample;
@@ -137,12 +137,12 @@ pub async fn make(engine: &Engine, source: &Source<'_>, progress: &dyn Fn(&str))
     let inputs = one_shape(source.samples)?;
     let graph = Graph::parse(source.model)?;
     progress("running once on a sample");
-    let specs = probe(engine, &graph, inputs, source.level).await?;
+    let specs = probe(engine, &graph, inputs, source.level, RUN_MAX).await?;
     let raised = raise_opset(&graph, &specs)?;
     let simple = Graph::parse(&engine.simplify(raised).await?)?;
     let outputs: Vec<TensorSpec> =
         graph.outputs().iter().filter_map(|name| specs.get(name).cloned()).collect();
-    let specs = probe(engine, &simple, inputs, source.level).await?;
+    let specs = probe(engine, &simple, inputs, source.level, RUN_MAX).await?;
     let quantiser = Quantiser::new(simple, specs)?;
 
     let (calibrated, judged) = held_out(source.samples);

@@ -6,6 +6,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use stormo::app::config::library_search;
@@ -33,6 +34,14 @@ impl Reference {
     /// # Errors
     /// When ONNX Runtime is not to be had, or the model cannot be used.
     pub fn of(name: &str, model: &Path, level: OrtLevel) -> Result<Self> {
+        Self::within(deploy::RUN_MAX, name, model, level)
+    }
+
+    /// The same with another bound of the time of a run.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn within(run_max: Duration, name: &str, model: &Path, level: OrtLevel) -> Result<Self> {
         let library = runtime_library::find_or_obtain(&library_search(None), &|_| {})?;
         let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -45,6 +54,7 @@ impl Reference {
             shapes: HashMap::new(),
             card: None,
             samples: Vec::new(),
+            run_max,
         };
         let prepared = runtime.block_on(deploy::prepare(&engine, source, &|_| {}))?;
         Ok(Self { runtime, engine, file, prepared })

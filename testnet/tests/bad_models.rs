@@ -6,18 +6,22 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use stormo_protocol::model::OrtLevel;
 use stormo_testnet::client::Client;
 use stormo_testnet::commands::{Progress, Stormo};
 use stormo_testnet::oip::InferRequest;
+use stormo_testnet::reference::Reference;
 use stormo_testnet::trial::{self, COMMAND_MAX, arguments, edge};
 
 #[path = "onnx_files/onnx.rs"]
 mod onnx;
 
 use onnx::{
-    COMPLEX, Declared, FLOAT, FLOAT8, cast, external, integers, model, model_of, nested, node, weight,
+    COMPLEX, Declared, FLOAT, FLOAT8, cast, endless, external, integers, model, model_of, nested, node,
+    weight,
 };
 
 /// What a command may map, KiB: some times of what one takes that divides a small model.
@@ -74,6 +78,17 @@ fn graphs_and_tensors_that_cannot_be() -> Result<()> {
         ensure!(client.models()?.models.is_empty(), "something was deployed");
         Ok(())
     })
+}
+
+#[test]
+fn a_run_that_does_not_end() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("endless.onnx");
+    fs::write(&path, model(&[endless()]))?;
+    let refused = Reference::within(Duration::from_secs(1), "endless", &path, OrtLevel::All);
+    let error = refused.err().context("it was taken")?.to_string();
+    ensure!(error.contains("one run takes longer than 1 s"), "{error}");
+    Ok(())
 }
 
 /// What a model says of its data, options of the command, and what is said of it.

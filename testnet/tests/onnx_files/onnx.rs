@@ -8,6 +8,7 @@ pub(crate) type Message = Vec<u8>;
 
 pub(crate) const FLOAT: u64 = 1;
 const INT64: u64 = 7;
+const BOOL: u64 = 9;
 pub(crate) const STRING: u64 = 8;
 pub(crate) const COMPLEX: u64 = 14;
 pub(crate) const FLOAT8: u64 = 17;
@@ -59,6 +60,28 @@ pub(crate) fn nested(levels: usize) -> Message {
         inner = bytes(1, &node_with("If", &["x"], &["y"], &bytes(5, &attribute)));
     }
     inner
+}
+
+/// A loop without a trip count or a condition.
+pub(crate) fn endless() -> Message {
+    let typed = |(name, element, dims): &(&str, u64, &[u64])| {
+        let dims: Vec<u8> = dims.iter().flat_map(|dim| bytes(1, &number(1, *dim))).collect();
+        let tensor = [number(1, *element), bytes(2, &dims)].concat();
+        let tensor = bytes(1, &tensor);
+        bytes(11, &[text(1, name), bytes(2, &tensor)].concat())
+    };
+    let body = [
+        node("Identity", &["going"], &["still"]),
+        node("Relu", &["value"], &["next"]),
+        text(2, "body"),
+        [("turn", INT64, &[][..]), ("going", BOOL, &[]), ("value", FLOAT, &[1, 3])]
+            .iter()
+            .flat_map(typed)
+            .collect(),
+        ["still", "next"].iter().flat_map(|name| bytes(12, &text(1, name))).collect(),
+    ];
+    let attribute = [text(1, "body"), bytes(6, &body.concat()), number(20, GRAPH_ATTRIBUTE)].concat();
+    bytes(1, &node_with("Loop", &["", "", "x"], &["y"], &bytes(5, &attribute)))
 }
 
 /// An initialiser of 32-bit floats.

@@ -81,6 +81,7 @@ impl Study {
             shapes: HashMap::new(),
             card: None,
             samples: Vec::new(),
+            run_max: deploy::RUN_MAX,
         };
         let begun = Instant::now();
         let prepared = deploy::prepare(&self.engine, source, &|_| {}).await?;

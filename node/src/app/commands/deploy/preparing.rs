@@ -14,7 +14,7 @@ use super::super::table::ms;
 use crate::app::cli::{DeployArgs, ModelFileArgs, QUANTISE_SEARCH_S, VariantArg};
 use crate::app::client::CommandError;
 use crate::card::Card;
-use crate::deploy::{Prepared, SAMPLES_MAX, Source, SourceCard, interchangeable, prepare};
+use crate::deploy::{Prepared, RUN_MAX, SAMPLES_MAX, Source, SourceCard, interchangeable, prepare};
 use crate::ends::ENCODED_BYTES_MAX;
 use crate::engine::Engine;
 use crate::model::Graph;
@@ -119,6 +119,7 @@ impl Workshop<'_> {
             shapes: self.shapes(),
             card: self.card_text()?.map(|text| self.source_card(text)).transpose()?,
             samples: Vec::new(),
+            run_max: RUN_MAX,
         };
         source.samples = self.samples(&source.bytes, file, SAMPLES_MAX)?;
         let prepared =
