@@ -41,6 +41,8 @@ pub struct InferOptions {
 pub struct Answer {
     /// Request id, for `/v1/requests`.
     pub request: RequestId,
+    /// Attempts made, each by a plan of its own.
+    pub attempts: u16,
     /// Version of the deployment.
     pub version: u64,
     /// Label of the variant.

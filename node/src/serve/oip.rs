@@ -400,6 +400,7 @@ fn respond(
     let parameters = json!({
         "plan_id": answer.plan.to_string(),
         "request_id": answer.request.to_string(),
+        "attempts": answer.attempts,
         "variant": answer.variant,
         "nodes": answer.nodes.join(","),
         "codecs": answer.codecs.iter().map(|codec| codec.name()).collect::<Vec<_>>().join(","),

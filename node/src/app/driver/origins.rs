@@ -428,6 +428,7 @@ impl Driver {
         let outputs = outputs_of(&choice.manifest, blocks, &result.tensors);
         let answer = Answer {
             request,
+            attempts: pending.machine.attempts(),
             version: pending.version,
             variant,
             plan: plan.id(),
