@@ -18,6 +18,7 @@ pub mod process;
 pub mod random;
 pub mod raw_http;
 pub mod reference;
+pub mod scenario;
 pub mod surroundings;
 pub mod topology;
 pub mod traffic;

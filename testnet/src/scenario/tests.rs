@@ -1,0 +1,171 @@
+//! What a scenario's file may say, and how it is told what it may not.
+
+use std::path::Path;
+
+use super::*;
+
+const HEAD: &str = "about = \"a test\"\ntopology = \"loopback\"\nduration_s = 10.0\n";
+const DEPLOY: &str = "[[deploy]]\nname = \"digits\"\nmodel = \"digits\"\nat = \"one\"\n";
+const LOAD: &str = "[[load]]\ndeploy = \"digits\"\nat = [\"one\"]\nclients = 2\n";
+
+fn parse(text: &str) -> Parsed {
+    Scenario::parse(Path::new("a/b.toml"), text.to_owned()).map(Box::new).map_err(Box::new)
+}
+
+fn with(more: &str) -> Parsed {
+    parse(&format!("{HEAD}{DEPLOY}{LOAD}{more}"))
+}
+
+#[test]
+fn every_committed_scenario_is_one() {
+    let files = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let scenario = Scenario::load(&file);
+        assert!(scenario.is_ok(), "{}", scenario.unwrap_err());
+    }
+}
+
+#[test]
+fn a_small_one_is_read() {
+    let scenario =
+        with("[[fault]]\nkind = \"kill\"\nnode = \"two\"\nat_s = 1\nfor_s = 2.5\ntimes = 2\nevery_s = 4\n")
+            .unwrap();
+    assert_eq!(
+        (scenario.seed, scenario.duration_us, scenario.loads[0].until_us),
+        (1, 10_000_000, 10_000_000)
+    );
+    let times: Vec<(u64, Option<u64>)> =
+        scenario.faults.iter().map(|fault| (fault.at_us, fault.for_us)).collect();
+    assert_eq!(times, [(1_000_000, Some(2_500_000)), (5_000_000, Some(2_500_000))]);
+    assert_eq!(scenario.faults[0].kind, FaultKind::Kill(Target::Node("two".to_owned())));
+    assert_eq!(scenario.expect.progress_within_ms, Some(5000.0));
+    assert!(scenario.needs_emulation().is_none());
+}
+
+#[test]
+fn what_cannot_be_meant_is_told_with_line_and_field() {
+    let cases = [
+        (parse("about = 1"), "a/b.toml:1: ", "string"),
+        (parse(&HEAD.replace("a test", " ")), "a/b.toml:1: ", "missing field"),
+        (parse(&format!("{HEAD}{DEPLOY}")), "a/b.toml:", "missing field `load`"),
+        (
+            parse(&format!("{}{DEPLOY}{LOAD}", HEAD.replace("10.0", "-1.0"))),
+            "a/b.toml:3: `duration_s` is -1",
+            "",
+        ),
+        (
+            parse(&format!("{}{DEPLOY}{LOAD}", HEAD.replace("10.0", "nan"))),
+            "a/b.toml:3: `duration_s` is NaN",
+            "",
+        ),
+        (
+            parse(&format!("{HEAD}{}{LOAD}", DEPLOY.replace("one", "nine"))),
+            "a/b.toml:7: `at`",
+            "no node `nine`; its nodes: one, two, three",
+        ),
+        (
+            parse(&format!("{HEAD}{}{LOAD}", DEPLOY.replace("\"digits\"\nat", "\"diggits\"\nat"))),
+            "a/b.toml:6: `model`",
+            "no model `diggits`",
+        ),
+        (
+            parse(&format!("{HEAD}{}{LOAD}", DEPLOY.replace("\"digits\"\nat", "\"../digits\"\nat"))),
+            "a/b.toml:6: `model`",
+            "no name",
+        ),
+        (
+            parse(&format!("{HEAD}{DEPLOY}{}", LOAD.replace("digits", "other"))),
+            "a/b.toml:9: `deploy`",
+            "nothing is deployed as `other`",
+        ),
+        (
+            parse(&format!("{HEAD}{DEPLOY}{}", LOAD.replace("clients = 2", ""))),
+            "a/b.toml:8: ",
+            "exactly one of `clients`",
+        ),
+        (
+            parse(&format!("{HEAD}{DEPLOY}{}", LOAD.replace("clients = 2", "rate_per_s = -4"))),
+            "a/b.toml:11: `rate_per_s` is -4",
+            "",
+        ),
+        (with("[expect]\nlost_mix = 0\n"), "a/b.toml:13: ", "lost_mix"),
+        (with("[expect]\nfailed_share_max = 2\n"), "a/b.toml:13: `failed_share_max` is 2", ""),
+    ];
+    assert_told(cases);
+}
+
+#[test]
+fn faults_that_cannot_be_meant_are_told_with_line_and_field() {
+    let fault = |fields: &str| with(&format!("[[fault]]\nat_s = 1\n{fields}"));
+    let cases = [
+        (fault("kind = \"flood\"\n"), "a/b.toml:14: `kind`", "no fault `flood`; there are kill, restart"),
+        (fault("kind = \"kill\"\nnode = \"nine\"\n"), "a/b.toml:15: `node`", "no node `nine`"),
+        (fault("kind = \"kill\"\n"), "a/b.toml:12: ", "wants `node`"),
+        (
+            fault("kind = \"kill\"\nnode = \"two\"\ncpu_share = 0.5\n"),
+            "a/b.toml:16: `cpu_share`",
+            "nothing that the fault `kill` has",
+        ),
+        (fault("kind = \"link\"\nfrom = \"one\"\nto = \"two\"\n"), "a/b.toml:12: ", "changes nothing"),
+        (
+            fault("kind = \"link\"\nfrom = \"one\"\nto = \"two\"\nloss = 1.5\n"),
+            "a/b.toml:17: `loss` is 1.5",
+            "",
+        ),
+        (fault("kind = \"cut\"\nfrom = \"one\"\nto = \"one\"\n"), "a/b.toml:16: `to`", "no link to itself"),
+        (
+            fault("kind = \"partition\"\ngroups = [[\"one\"], [\"one\", \"two\"]]\n"),
+            "a/b.toml:15: `groups`",
+            "in two",
+        ),
+        (fault("kind = \"kill\"\nnode = \"two\"\nfor_s = 30\n"), "a/b.toml:16: `for_s` is 30", ""),
+        (fault("kind = \"kill\"\nnode = \"two\"\ntimes = 3\n"), "a/b.toml:12: ", "`times` wants `every_s`"),
+        (
+            fault(
+                "kind = \"kill\"\nnode = \"two\"\n[[fault]]\nkind = \"freeze\"\nat_s = 2\nnode = \"two\"\n",
+            ),
+            "a/b.toml:16: `at_s`",
+            "line 12 still acts",
+        ),
+    ];
+    assert_told(cases);
+}
+
+type Parsed = Result<Box<Scenario>, Box<ScenarioError>>;
+
+fn assert_told<const N: usize>(cases: [(Parsed, &str, &str); N]) {
+    for (parsed, place, words) in cases {
+        let told = parsed.map(drop).unwrap_err().to_string();
+        assert!(told.starts_with(place) && told.contains(words), "wanted `{place}...{words}`: {told}");
+    }
+}
+
+#[test]
+fn a_topology_that_is_none_is_told_with_the_line_that_names_it() {
+    let text = format!("{}{DEPLOY}{LOAD}", HEAD.replace("loopback", "nowhere"));
+    let told = parse(&text).unwrap_err().to_string();
+    assert!(told.starts_with("a/b.toml:2: `topology`: ") && told.contains("nowhere.toml"), "{told}");
+}
+
+#[test]
+fn faults_come_back_from_what_they_are_written_as() {
+    let text = "[[fault]]\nkind = \"freeze\"\nnode = \"two\"\nat_s = 1\nfor_s = 1\n\
+                [[fault]]\nkind = \"link\"\nfrom = \"one\"\nto = \"two\"\nboth_ways = true\nat_s = 2\nfor_s = 1\nloss = 0.1\nlatency_ms = 2.5\nrate_bits_per_s = 1000000\n\
+                [[fault]]\nkind = \"partition\"\ngroups = [[\"one\"], [\"two\", \"three\"]]\nat_s = 4\nfor_s = 1\n\
+                [[fault]]\nkind = \"cpu\"\nnode = \"three\"\ncpu_share = 0.25\nat_s = 6\n\
+                [[fault]]\nkind = \"memory\"\nnode = \"three\"\nmemory_bytes = 1000000\nat_s = 6\n\
+                [[fault]]\nkind = \"cut\"\nfrom = \"one\"\nto = \"two\"\nat_s = 7\n\
+                [[fault]]\nkind = \"restart\"\nnode = \"two\"\nat_s = 8\n";
+    let faults = with(text).unwrap().faults;
+    let written: Vec<toml::Value> = faults.iter().map(|fault| fault.table().into()).collect();
+    let written = toml::to_string(&toml::Table::from_iter([("fault".to_owned(), written.into())])).unwrap();
+    let again = with(&written).unwrap().faults;
+    let plain = |faults: &[Scheduled]| -> Vec<Scheduled> {
+        faults.iter().map(|fault| Scheduled { line: 0, ..fault.clone() }).collect()
+    };
+    assert_eq!(plain(&again), plain(&faults));
+}
