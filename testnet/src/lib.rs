@@ -8,6 +8,8 @@ pub mod commands;
 pub mod detector;
 pub mod digits;
 pub mod folder;
+pub mod generator;
+pub mod history;
 pub mod interrupt;
 pub mod link;
 pub mod load;

@@ -66,6 +66,26 @@ pub fn even_if_interrupted(within: Duration, mut is_so: impl FnMut() -> bool) ->
     true
 }
 
+/// Sleeps until a time, to some ten microseconds; false if Ctrl-C or `is_over` ended it before.
+pub fn until_instant(at: Instant, is_over: impl Fn() -> bool) -> bool {
+    loop {
+        if interrupt::is_noted() || is_over() {
+            return false;
+        }
+        let left = at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        sleep(left.min(POLL));
+    }
+}
+
+/// Processor time that the calling thread has taken.
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

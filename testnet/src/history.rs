@@ -1,0 +1,252 @@
+//! What happened in a run, as seen from outside of the nodes: every request, every fault, what nodes
+//! thought of each other, what they used. Plain data: whoever judges it needs nothing else.
+//!
+//! Times are microseconds since the load began; what came before (warming up) is negative nowhere, it
+//! is simply not in here.
+
+use std::collections::HashMap;
+
+/// Place of a text in [`Names`].
+pub type Name = u32;
+
+/// Texts that come again and again, kept once.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    texts: Vec<String>,
+    places: HashMap<String, Name>,
+}
+
+impl Names {
+    /// The place of a text, a new one if it is new.
+    pub fn place(&mut self, text: &str) -> Name {
+        if let Some(place) = self.places.get(text) {
+            return *place;
+        }
+        let place = Name::try_from(self.texts.len()).unwrap_or(Name::MAX);
+        self.texts.push(text.to_owned());
+        self.places.insert(text.to_owned(), place);
+        place
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// The text at a place; empty where there is none.
+    pub fn text(&self, place: Name) -> &str {
+        self.texts.get(place as usize).map_or("", String::as_str)
+    }
+}
+
+/// A request and how it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Number; its id on the wire is made of it, and no other request has it.
+    pub serial: u32,
+    /// Which load of the scenario sent it.
+    pub load: u16,
+    /// Place of the node it entered at, among the scenario's nodes.
+    pub entry: u16,
+    /// Which input of the model it carried.
+    pub input: u16,
+    /// When the schedule wanted it to be sent. Latency counts from here, so that a generator (or a node) that
+    /// is behind hides nothing.
+    pub intended_us: u64,
+    /// When its last byte was with this machine's kernel; `None` when it never was.
+    pub sent_us: Option<u64>,
+    /// When it ended.
+    pub ended_us: u64,
+    /// How.
+    pub outcome: Outcome,
+}
+
+impl Request {
+    /// From the intended time to the end.
+    pub fn latency_us(&self) -> u64 {
+        self.ended_us.saturating_sub(self.intended_us)
+    }
+
+    /// The answer, if there is one.
+    pub fn answer(&self) -> Option<&Answer> {
+        match &self.outcome {
+            Outcome::Answered(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Whether it was under way at a time.
+    pub fn is_under_way(&self, at_us: u64) -> bool {
+        self.intended_us <= at_us && at_us < self.ended_us
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// With an answer of the model, right or wrong.
+    Answered(Answer),
+    /// The node said no, or that it failed.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The node's words.
+        error: Name,
+    },
+    /// The connection died before the whole answer was there.
+    Broken {
+        /// What the system says.
+        error: Name,
+    },
+    /// Nothing came for longer than the deadline and a grace.
+    Silent,
+    /// No connection to the node, so nothing was sent.
+    NotConnected {
+        /// What the system says.
+        error: Name,
+    },
+    /// Something came that is no answer of this API.
+    Malformed {
+        /// What does not fit.
+        error: Name,
+    },
+    /// The generator had as many requests under way as it may; nothing was sent.
+    Shed,
+}
+
+/// An answer of the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Whether it carries the id of its own request.
+    pub has_own_id: bool,
+    /// Label of the variant that it says it is of.
+    pub variant: Name,
+    /// The plan.
+    pub plan: Name,
+    /// Peer ids of those who ran it, with commas between.
+    pub nodes: Name,
+    /// Codecs on the way, with commas between.
+    pub codecs: Name,
+    /// Attempts that the origin made.
+    pub attempts: u16,
+    /// Whether the node says that it is later than wished.
+    pub is_late: bool,
+    /// Place among [`History::outputs`].
+    pub outputs: u32,
+}
+
+/// Outputs of a model: names, shapes, 32-bit floats.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Name in the model.
+    pub name: String,
+    /// Dimensions.
+    pub shape: Vec<u64>,
+    /// Elements.
+    pub data: Vec<f32>,
+}
+
+/// A fault that was done to the mesh.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultEvent {
+    /// What, in words.
+    pub what: String,
+    /// Nodes that it is done to (places among the scenario's nodes).
+    pub nodes: Vec<u16>,
+    /// Whether those nodes can neither hear nor answer anybody meanwhile.
+    pub is_loss: bool,
+    /// Whether some nodes cannot hear some others meanwhile.
+    pub is_split: bool,
+    /// When it was there.
+    pub begun_us: u64,
+    /// When it was undone, completely; `None`: never.
+    pub healed_us: Option<u64>,
+    /// Why it could not be done or undone.
+    pub failed: Option<String>,
+}
+
+impl FaultEvent {
+    /// Whether it acts on a node at a time.
+    pub fn acts_on(&self, node: u16, at_us: u64) -> bool {
+        self.nodes.contains(&node) && self.begun_us <= at_us && self.healed_us.is_none_or(|end| at_us < end)
+    }
+}
+
+/// A node that begins, or ceases, to leave another one out of its plans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    /// When it was seen; up to one look later than it was so.
+    pub at_us: u64,
+    /// Who thinks so.
+    pub by: u16,
+    /// Of whom.
+    pub of: u16,
+    /// Whether plans may use it.
+    pub is_usable: bool,
+}
+
+/// What a node's process used at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// When.
+    pub at_us: u64,
+    /// The node.
+    pub node: u16,
+    /// Which of its lives: a restarted node begins anew.
+    pub life: u32,
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// Open file descriptors.
+    pub descriptors: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Processor time so far.
+    pub cpu_us: u64,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// Labels of the nodes, in the scenario's order.
+    pub nodes: Vec<String>,
+    /// Peer ids that they had (a node that comes back keeps its own).
+    pub peers: HashMap<String, u16>,
+    /// Texts of the requests.
+    pub names: Names,
+    /// Requests that were begun: numbers from 1 to this.
+    pub begun: u32,
+    /// Requests, in the order of their ends.
+    pub requests: Vec<Request>,
+    /// Distinct answers; many requests share one.
+    pub outputs: Vec<Vec<Output>>,
+    /// Bytes that came where no answer was waited for: an answer given twice.
+    pub unasked: u32,
+    /// Faults, in the order of their beginnings.
+    pub faults: Vec<FaultEvent>,
+    /// What nodes thought of each other, in order.
+    pub states: Vec<StateChange>,
+    /// What they used, in order.
+    pub usage: Vec<Usage>,
+    /// When the load ended: requests intended later there are none.
+    pub load_ended_us: u64,
+    /// Answers a second in a closed loop before the load, where that was measured.
+    pub capacity_per_s: Option<f64>,
+    /// What was left behind when all had ended, in words.
+    pub leftovers: Vec<String>,
+    /// What the generator itself could not keep, in words.
+    pub generator_faults: Vec<String>,
+    /// Processor time of the generator, as a share of one core.
+    pub generator_share: f64,
+}
+
+impl History {
+    /// Places of those who ran an answer, in order; unknown ids are left out.
+    pub fn hosts(&self, answer: &Answer) -> Vec<u16> {
+        self.names.text(answer.nodes).split(',').filter_map(|peer| self.peers.get(peer).copied()).collect()
+    }
+
+    /// A node's label.
+    pub fn label(&self, node: u16) -> &str {
+        self.nodes.get(usize::from(node)).map_or("?", String::as_str)
+    }
+}
