@@ -11,6 +11,7 @@ pub mod folder;
 pub mod generator;
 pub mod history;
 pub mod interrupt;
+pub mod judge;
 pub mod link;
 pub mod load;
 pub mod memory;

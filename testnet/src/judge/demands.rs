@@ -1,0 +1,275 @@
+//! What is demanded, one by one, beside what was got.
+
+use super::{Check, Class, Classified, Latency, Truth, Verdict, compare, faults, growth};
+use crate::history::{FaultEvent, History, Usage};
+use crate::scenario::Expectations;
+
+/// Bytes of a mebibyte.
+const MIB: f64 = 1_048_576.0;
+
+pub(super) fn all(
+    expect: &Expectations,
+    history: &History,
+    truth: &Truth,
+    classified: &[Classified],
+    verdict: &Verdict,
+) -> Vec<Check> {
+    let mut checks = ends(expect, verdict);
+    checks.extend(rounded(history, truth));
+    checks.extend(latencies(expect, verdict));
+    checks.extend(progress(expect, history, classified));
+    checks.extend(reactions(expect, history, truth));
+    checks.extend(goodput(expect, history, classified));
+    checks.extend(growths(expect, history));
+    checks.extend(the_run_itself(expect, history));
+    checks
+}
+
+fn ends(expect: &Expectations, verdict: &Verdict) -> Vec<Check> {
+    let counts = &verdict.counts;
+    let at_most = |what: &str, most: u64, got: u64| {
+        Check::new(what, format!("at most {most}"), got.to_string(), got <= most)
+    };
+    let share = |what: &str, most: f64, got: u64| {
+        let share = if counts.begun > 0 { got as f64 / counts.begun as f64 } else { 0.0 };
+        let got = format!("{got} of {} ({:.2} %)", counts.begun, share * 100.0);
+        Check::new(what, format!("at most {:.2} %", most * 100.0), got, share <= most)
+    };
+    let answers = Check::new(
+        "right answers",
+        format!("at least {}", expect.answers_min),
+        counts.right.to_string(),
+        counts.right >= expect.answers_min,
+    );
+    let mut checks = vec![
+        answers,
+        at_most("accepted requests lost", expect.lost_max, counts.lost),
+        at_most("wrong answers", expect.wrong_max, counts.wrong),
+        at_most("answered twice", expect.answered_twice_max, counts.answered_twice),
+        share("requests told an error", expect.failed_share_max, counts.failed),
+        share("requests refused for overload", expect.rejected_share_max, counts.rejected),
+        share("requests whose entry was gone", expect.unknown_share_max, counts.unknown),
+    ];
+    if let Some(least) = expect.divided_share_min {
+        let (wanted, got) = (format!("at least {:.0} %", least * 100.0), verdict.divided_share);
+        checks.push(Check::new(
+            "answers that ran on several nodes",
+            wanted,
+            format!("{:.1} %", got * 100.0),
+            got >= least,
+        ));
+    }
+    checks
+}
+
+fn rounded(history: &History, truth: &Truth) -> Option<Check> {
+    let misread = compare::misread(history, truth);
+    (misread.rounded > 0).then(|| {
+        let wanted = format!("at most {:.1}, by the manifest's losses", misread.allowed.ceil());
+        let got = format!("{} of {} inputs and plans", misread.otherwise, misread.rounded);
+        Check::new(
+            "rounded answers read otherwise",
+            wanted,
+            got,
+            misread.otherwise as f64 <= misread.allowed.ceil(),
+        )
+    })
+}
+
+fn latencies(expect: &Expectations, verdict: &Verdict) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut within = |what: &str, most: Option<f64>, got: Option<f64>| {
+        let Some(most) = most else { return };
+        let told = got.map_or("no answer".to_owned(), ms);
+        checks.push(Check::new(
+            what,
+            format!("at most {}", ms(most)),
+            told,
+            got.is_some_and(|got| got <= most),
+        ));
+    };
+    within("latency, median", expect.p50_ms_max, verdict.latency.map(|latency| latency.p50_ms));
+    within("latency, 99th percentile", expect.p99_ms_max, verdict.latency.map(|latency| latency.p99_ms));
+    if let Some(most) = expect.added_p99_ms_max {
+        let got = match verdict.added {
+            Some(added) => format!("{} ({} requests met a fault)", ms(added.p99_ms), verdict.affected),
+            None => "no request that met a fault was answered".to_owned(),
+        };
+        let is_enough = verdict.affected >= expect.affected_min;
+        let holds = is_enough && verdict.added.is_some_and(|added| added.p99_ms <= most);
+        let wanted = format!("at most {}, of at least {} requests", ms(most), expect.affected_min);
+        checks.push(Check::new("latency that a fault adds, 99th percentile", wanted, got, holds));
+    }
+    checks
+}
+
+/// Every request that is sent some time after the last change ends rightly and in time.
+fn progress(expect: &Expectations, history: &History, classified: &[Classified]) -> Vec<Check> {
+    let (Some(within_ms), Some(most_ms)) = (expect.progress_within_ms, expect.progress_latency_ms_max) else {
+        return Vec::new();
+    };
+    let what = "progress after the last fault or healing";
+    let wanted = format!("from {} on, every request within {}", ms(within_ms), ms(most_ms));
+    let Some(changed_us) = faults::last_change_us(history) else {
+        return vec![Check::new(what, wanted, "no fault was done", false)];
+    };
+    let is_well = |request: &crate::history::Request, class: Class| {
+        let is_fine = class == Class::Right || (class == Class::Rejected && expect.rejected_share_max > 0.0);
+        is_fine && request.latency_us() as f64 / 1000.0 <= most_ms
+    };
+    let later =
+        history.requests.iter().zip(classified).filter(|(request, _)| request.intended_us >= changed_us);
+    let ill = later.clone().filter(|(request, of)| !is_well(request, of.class));
+    let last_ill_ms = ill
+        .map(|(request, _)| (request.intended_us - changed_us) as f64 / 1000.0)
+        .fold(None, |last: Option<f64>, at| Some(last.map_or(at, |last| last.max(at))));
+    let shown =
+        later.filter(|(request, _)| (request.intended_us - changed_us) as f64 / 1000.0 >= within_ms).count();
+    if shown == 0 {
+        let got = format!("no request was sent later than {} after it", ms(within_ms));
+        return vec![Check::new(what, wanted, got, false)];
+    }
+    let got = match last_ill_ms {
+        None => format!("at once ({shown} requests later)"),
+        Some(last) => format!("the last that did not was sent {} after ({shown} requests later)", ms(last)),
+    };
+    vec![Check::new(what, wanted, got, last_ill_ms.is_none_or(|last| last < within_ms))]
+}
+
+fn reactions(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Check> {
+    let mut entries: Vec<u16> = truth.entries.iter().flatten().copied().collect();
+    entries.sort_unstable();
+    entries.dedup();
+    let mut checks = Vec::new();
+    let mut react = |what: &str, is_usable: bool, within_ms: Option<f64>| {
+        let Some(within_ms) = within_ms else { return };
+        let seen = faults::reactions_ms(history, &entries, is_usable, within_ms);
+        let slowest = seen.iter().copied().fold(0.0, f64::max);
+        let got = match (seen.len(), slowest.is_finite()) {
+            (0, _) => "no fault lasted long enough to tell".to_owned(),
+            (count, true) => format!("{} at the slowest, of {count}", ms(slowest)),
+            (count, false) => {
+                let never = seen.iter().filter(|reaction| reaction.is_infinite()).count();
+                format!("never in {never} of {count}")
+            }
+        };
+        let holds = !seen.is_empty() && slowest <= within_ms;
+        checks.push(Check::new(what, format!("within {}", ms(within_ms)), got, holds));
+    };
+    react("a lost node is left out of plans", false, expect.left_out_within_ms);
+    react("a node that is back is used again", true, expect.back_within_ms);
+    if let Some(most) = expect.false_losses_max {
+        let got = faults::false_losses(history) as u64;
+        let wanted = format!("at most {most}");
+        checks.push(Check::new("nodes taken for lost that were not", wanted, got.to_string(), got <= most));
+    }
+    checks
+}
+
+/// Right answers in time while faults act, or throughout.
+fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Some(least) = expect.goodput_share_min {
+        let from_us = history.faults.iter().map(|fault| fault.begun_us).min().unwrap_or(0);
+        let healed = history.faults.iter().map(|fault| fault.healed_us.unwrap_or(history.load_ended_us));
+        let until_us = healed.max().unwrap_or(history.load_ended_us);
+        let span_us = from_us..until_us.max(from_us + 1);
+        let seconds = (span_us.end - span_us.start) as f64 / 1e6;
+        let offered =
+            history.requests.iter().filter(|request| span_us.contains(&request.intended_us)).count();
+        let offered_per_s = offered as f64 / seconds;
+        let all = history.requests.iter().zip(classified);
+        let good = all.filter(|(request, of)| {
+            let is_late = request.answer().is_none_or(|answer| answer.is_late);
+            of.class == Class::Right && !is_late && span_us.contains(&request.ended_us)
+        });
+        let good_per_s = good.count() as f64 / seconds;
+        let base = history.capacity_per_s.map_or(offered_per_s, |capacity| capacity.min(offered_per_s));
+        let share = if base > 0.0 { good_per_s / base } else { 0.0 };
+        let got = format!("{:.0} % ({good_per_s:.1} of {base:.1} a second)", share * 100.0);
+        let wanted = format!("at least {:.0} %", least * 100.0);
+        checks.push(Check::new("right answers in time, of what is possible", wanted, got, share >= least));
+    }
+    if let Some(most) = expect.reject_within_ms_max {
+        let rejected = history.requests.iter().zip(classified).filter(|(_, of)| of.class == Class::Rejected);
+        let times = Latency::of(rejected.map(|(request, _)| request.latency_us()));
+        let got = times.map_or("none was refused".to_owned(), |times| ms(times.p99_ms));
+        let holds = times.is_some_and(|times| times.p99_ms <= most);
+        checks.push(Check::new(
+            "refusals for overload, 99th percentile",
+            format!("within {}", ms(most)),
+            got,
+            holds,
+        ));
+    }
+    checks
+}
+
+fn growths(expect: &Expectations, history: &History) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let unseen = || "too few looks after warming up".to_owned();
+    if let Some(most) = expect.memory_growth_mib_per_h_max {
+        let seen = growth::memory_per_hour(history, expect.warm_up_us);
+        let got = seen.map(|(bytes, node)| (bytes / MIB, node));
+        let told = got.map_or_else(unseen, |(mib, node)| format!("{mib:.1} MiB/h, {}", history.label(node)));
+        let holds = got.is_some_and(|(mib, _)| mib <= most);
+        checks.push(Check::new(
+            "growth of memory, the steepest",
+            format!("at most {most} MiB/h"),
+            told,
+            holds,
+        ));
+    }
+    let mut count = |what: &str, most: Option<u64>, of: fn(&Usage) -> u32| {
+        let Some(most) = most else { return };
+        let seen = growth::count(history, expect.warm_up_us, of);
+        let told = seen.map_or_else(unseen, |(count, node)| format!("{count}, {}", history.label(node)));
+        let holds = seen.is_some_and(|(count, _)| count <= i64::try_from(most).unwrap_or(i64::MAX));
+        checks.push(Check::new(what, format!("at most {most}"), told, holds));
+    };
+    count("growth of open descriptors, the largest", expect.descriptors_growth_max, |usage| {
+        usage.descriptors
+    });
+    count("growth of threads, the largest", expect.threads_growth_max, |usage| usage.threads);
+    checks
+}
+
+/// That the run was what it was meant to be.
+fn the_run_itself(expect: &Expectations, history: &History) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let undone: Vec<String> = history.faults.iter().filter_map(untold).collect();
+    if !history.faults.is_empty() {
+        let got = if undone.is_empty() { format!("all {}", history.faults.len()) } else { undone.join("; ") };
+        checks.push(Check::new("faults done and undone as written", "all", got, undone.is_empty()));
+    }
+    let left = &history.leftovers;
+    let got = if left.is_empty() { "nothing".to_owned() } else { left.join("; ") };
+    checks.push(Check::new("left behind: processes, files, namespaces", "nothing", got, left.is_empty()));
+    let faults = &history.generator_faults;
+    let got = if faults.is_empty() { "all sent".to_owned() } else { faults.join("; ") };
+    checks.push(Check::new("the load itself", "all sent", got, faults.is_empty()));
+    if let Some(most) = expect.generator_share_max {
+        let got = history.generator_share;
+        let wanted = format!("at most {:.0} % of a core", most * 100.0);
+        checks.push(Check::new(
+            "processor time of the load",
+            wanted,
+            format!("{:.1} %", got * 100.0),
+            got <= most,
+        ));
+    }
+    checks
+}
+
+fn untold(fault: &FaultEvent) -> Option<String> {
+    fault.failed.as_ref().map(|why| format!("{}: {why}", fault.what))
+}
+
+/// Milliseconds as people read them.
+fn ms(ms: f64) -> String {
+    match ms {
+        ms if ms >= 1000.0 => format!("{:.2} s", ms / 1000.0),
+        ms if ms >= 10.0 => format!("{ms:.0} ms"),
+        ms => format!("{ms:.2} ms"),
+    }
+}

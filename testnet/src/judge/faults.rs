@@ -1,0 +1,100 @@
+//! What faults did to requests, and how nodes saw each other meanwhile.
+
+use super::{Class, Classified, Latency};
+use crate::history::{FaultEvent, History, Request};
+
+/// A node that was lost may be taken for lost for so long after its return, or after a split is mended.
+const AFTERMATH_US: u64 = 5_000_000;
+
+/// Requests that a fault met.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Affected {
+    pub(super) count: u64,
+    /// Their latency less the median of right answers before the first fault.
+    pub(super) added: Option<Latency>,
+}
+
+/// Those that were planned anew, those that were under way at a fault's node when it began and ran there
+/// all the same, and those under way then that were not answered.
+pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected {
+    let Some(first_us) = history.faults.iter().map(|fault| fault.begun_us).min() else {
+        return Affected { count: 0, added: None };
+    };
+    let right = || history.requests.iter().zip(classified).filter(|(_, of)| of.class == Class::Right);
+    let before = right().filter(|(request, _)| request.ended_us < first_us);
+    let before = Latency::of(before.map(|(request, _)| request.latency_us()));
+    let is_met = |request: &Request, class: Class| {
+        let met = |fault: &FaultEvent| {
+            let ran_there = request
+                .answer()
+                .is_none_or(|answer| history.hosts(answer).iter().any(|host| fault.nodes.contains(host)));
+            request.is_under_way(fault.begun_us) && ran_there && class != Class::Unknown
+        };
+        request.answer().is_some_and(|answer| answer.attempts > 1) || history.faults.iter().any(met)
+    };
+    let count =
+        history.requests.iter().zip(classified).filter(|(request, of)| is_met(request, of.class)).count();
+    let median_us = before.map_or(0, |before| (before.p50_ms * 1000.0) as u64);
+    let met = right().filter(|(request, of)| is_met(request, of.class));
+    let added = Latency::of(met.map(|(request, _)| request.latency_us().saturating_sub(median_us)));
+    Affected { count: count as u64, added: added.filter(|_| before.is_some()) }
+}
+
+/// When the last fault began or was undone.
+pub(super) fn last_change_us(history: &History) -> Option<u64> {
+    history.faults.iter().map(|fault| fault.healed_us.unwrap_or(fault.begun_us)).max()
+}
+
+/// How long after each loss each entry left the node out (`is_usable` false), or after each return used it
+/// again (true), milliseconds; infinite where it did not before the next change. What ended sooner than
+/// `within_ms` shows nothing and is left out.
+pub(super) fn reactions_ms(history: &History, entries: &[u16], is_usable: bool, within_ms: f64) -> Vec<f64> {
+    let losses: Vec<&FaultEvent> = history.faults.iter().filter(|fault| fault.is_loss).collect();
+    let mut reactions = Vec::new();
+    for fault in &losses {
+        let Some(begun_us) = (if is_usable { fault.healed_us } else { Some(fault.begun_us) }) else {
+            continue;
+        };
+        for node in &fault.nodes {
+            let next = losses.iter().filter(|other| other.nodes.contains(node) && other.begun_us > begun_us);
+            let next_us = next.map(|other| other.begun_us).min();
+            let healed_us = fault.healed_us.filter(|_| !is_usable);
+            let end_us = healed_us.or(next_us).unwrap_or(history.load_ended_us).min(history.load_ended_us);
+            if (end_us.saturating_sub(begun_us) as f64) < within_ms * 1000.0 {
+                continue;
+            }
+            let observers = entries.iter().filter(|by| !fault.nodes.contains(by));
+            for by in observers.filter(|by| !losses.iter().any(|loss| loss.acts_on(**by, begun_us))) {
+                reactions.push(reaction_ms(history, [*by, *node], is_usable, [begun_us, end_us]));
+            }
+        }
+    }
+    reactions
+}
+
+fn reaction_ms(history: &History, [by, of]: [u16; 2], is_usable: bool, [begun_us, end_us]: [u64; 2]) -> f64 {
+    let mut seen = history.states.iter().filter(|state| state.by == by && state.of == of);
+    // All are usable to each other when a load begins.
+    let before = seen.clone().take_while(|state| state.at_us < begun_us).last();
+    if before.is_none_or(|state| state.is_usable) == is_usable {
+        return 0.0;
+    }
+    let then = seen.find(|state| state.at_us >= begun_us && state.is_usable == is_usable);
+    then.filter(|state| state.at_us <= end_us)
+        .map_or(f64::INFINITY, |state| (state.at_us - begun_us) as f64 / 1000.0)
+}
+
+/// Times that a node was taken for lost without a reason on either side, or between them.
+pub(super) fn false_losses(history: &History) -> usize {
+    let lost = history.states.iter().filter(|state| !state.is_usable);
+    let has_reason = |by: u16, of: u16, at_us: u64| {
+        history.faults.iter().any(|fault| {
+            let is_about =
+                fault.is_split || (fault.is_loss && (fault.nodes.contains(&of) || fault.nodes.contains(&by)));
+            let until_us =
+                fault.healed_us.map_or(u64::MAX, |healed_us| healed_us.saturating_add(AFTERMATH_US));
+            is_about && fault.begun_us <= at_us && at_us < until_us
+        })
+    };
+    lost.filter(|state| !has_reason(state.by, state.of, state.at_us)).count()
+}

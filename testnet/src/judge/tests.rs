@@ -1,0 +1,311 @@
+//! The judge finds what was planted, and nothing where nothing was.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::history::{Answer, FaultEvent, Outcome, Request, StateChange, Usage};
+
+const INPUTS: u16 = 4;
+
+/// A healthy run of so many requests, one each 10 ms, entered at node 0 and run on nodes 1 and 2.
+fn healthy(count: u32) -> (History, Truth) {
+    let mut history = History {
+        nodes: ["origin", "a", "b"].map(str::to_owned).to_vec(),
+        peers: [("A".to_owned(), 1), ("B".to_owned(), 2)].into(),
+        begun: count,
+        load_ended_us: u64::from(count) * 10_000,
+        ..History::default()
+    };
+    let outputs: Vec<Vec<Output>> = (0..INPUTS)
+        .map(|input| vec![Output { name: "y".into(), shape: vec![2], data: vec![1.0, f32::from(input)] }])
+        .collect();
+    history.outputs = outputs.clone();
+    let mut name = |text: &str| history.names.place(text);
+    let (variant, plan, nodes, codecs) = (name("base"), name("p"), name("A,B"), name("raw,raw,raw"));
+    history.requests = (1..=count)
+        .map(|serial| {
+            let input = (serial % u32::from(INPUTS)) as u16;
+            let intended_us = u64::from(serial - 1) * 10_000;
+            Request {
+                serial,
+                load: 0,
+                entry: 0,
+                input,
+                intended_us,
+                sent_us: Some(intended_us + 10),
+                ended_us: intended_us + 2000,
+                outcome: Outcome::Answered(Answer {
+                    has_own_id: true,
+                    variant,
+                    plan,
+                    nodes,
+                    codecs,
+                    attempts: 1,
+                    is_late: false,
+                    outputs: u32::from(input),
+                }),
+            }
+        })
+        .collect();
+    let expected = Expected { outputs, losses: HashMap::new() };
+    let variants = [((0, "base".to_owned()), expected)].into();
+    (history, Truth { variants, entries: vec![vec![0]] })
+}
+
+fn demands() -> Expectations {
+    Expectations { answers_min: 1, ..Expectations::default() }
+}
+
+fn failed(verdict: &Verdict) -> Vec<&str> {
+    verdict.checks.iter().filter(|check| !check.holds).map(|check| check.what.as_str()).collect()
+}
+
+fn answer(history: &mut History, at: usize) -> &mut Answer {
+    match &mut history.requests[at].outcome {
+        Outcome::Answered(answer) => answer,
+        other => panic!("not answered: {other:?}"),
+    }
+}
+
+#[test]
+fn a_healthy_run_is_well() {
+    let (history, truth) = healthy(100);
+    let verdict = judge(&demands(), &history, &truth);
+    assert!(verdict.holds(), "{:?}", failed(&verdict));
+    assert_eq!((verdict.counts.right, verdict.counts.begun, verdict.divided_share), (100, 100, 1.0));
+    assert_eq!(verdict.latency.map(|latency| latency.p99_ms), Some(2.0));
+}
+
+#[test]
+fn a_run_without_answers_is_not() {
+    let (mut history, truth) = healthy(3);
+    history.requests.clear();
+    history.begun = 0;
+    let verdict = judge(&demands(), &history, &truth);
+    assert_eq!(failed(&verdict), ["right answers"]);
+}
+
+proptest! {
+    /// One planted defect, anywhere, is found, and named as what it is.
+    #[test]
+    fn planted_defects_are_found(count in 2u32..60, at in any::<prop::sample::Index>(), defect in 0usize..10) {
+        let (mut history, truth) = healthy(count);
+        let at = at.index(history.requests.len());
+        let death = FaultEvent {
+            what: "kill origin".into(), nodes: vec![0], is_loss: true, is_split: false,
+            begun_us: history.requests[at].intended_us + 100, healed_us: None, failed: None,
+        };
+        let error = history.names.place("planted");
+        let other = history.names.place("strange");
+        let wanted = match defect {
+            0 => {
+                history.requests.remove(at);
+                "accepted requests lost"
+            }
+            1 => {
+                history.requests[at].outcome = Outcome::Silent;
+                "accepted requests lost"
+            }
+            2 => {
+                history.requests[at].outcome = Outcome::Broken { error };
+                "accepted requests lost"
+            }
+            3 => {
+                // An answer to another input.
+                answer(&mut history, at).outputs = u32::from((history_input(&truth, at) + 1) % INPUTS);
+                "wrong answers"
+            }
+            4 => {
+                // An element that is off by little more than may be.
+                let mut altered = history.outputs[0].clone();
+                altered[0].data[0] = 1.0 + 4e-3;
+                history.outputs.push(altered);
+                answer(&mut history, at).outputs = u32::from(INPUTS);
+                "wrong answers"
+            }
+            5 => {
+                answer(&mut history, at).variant = other;
+                "wrong answers"
+            }
+            6 => {
+                let double = history.requests[at].clone();
+                history.requests.push(double);
+                "answered twice"
+            }
+            7 => {
+                answer(&mut history, at).has_own_id = false;
+                "answered twice"
+            }
+            8 => {
+                history.requests[at].outcome = Outcome::Refused { status: 503, error };
+                "requests told an error"
+            }
+            _ => {
+                history.requests[at].outcome = Outcome::Broken { error };
+                history.faults.push(death);
+                "requests whose entry was gone"
+            }
+        };
+        let verdict = judge(&demands(), &history, &truth);
+        prop_assert_eq!(failed(&verdict), [wanted]);
+        // What is demanded less strictly holds again.
+        let lenient = Expectations {
+            lost_max: 1, wrong_max: 1, answered_twice_max: 1, failed_share_max: 1.0, unknown_share_max: 1.0,
+            answers_min: 1, ..Expectations::default()
+        };
+        prop_assert!(judge(&lenient, &history, &truth).holds());
+    }
+
+    /// Whatever a lossless answer is off by, it is wrong exactly above the bound.
+    #[test]
+    fn the_bound_of_lossless_answers_is_kept(off in 0.0f32..4e-4) {
+        let (mut history, truth) = healthy(4);
+        // Input 3 has the largest value 3.
+        let mut altered = history.outputs[3].clone();
+        altered[0].data[0] += off;
+        let apart = f64::from(altered[0].data[0] - 1.0) / 3.0;
+        history.outputs[3] = altered;
+        let verdict = judge(&demands(), &history, &truth);
+        prop_assert_eq!(verdict.counts.wrong > 0, apart > DIFFERENCE_MAX);
+    }
+}
+
+fn history_input(truth: &Truth, at: usize) -> u16 {
+    assert!(truth.variants.len() == 1);
+    ((at as u32 + 1) % u32::from(INPUTS)) as u16
+}
+
+#[test]
+fn not_a_number_is_wrong_however_it_travelled() {
+    for codecs in ["raw,raw", "f16,raw"] {
+        let (mut history, truth) = healthy(4);
+        let codecs = history.names.place(codecs);
+        history.outputs[1][0].data[0] = f32::NAN;
+        for at in 0..4 {
+            answer(&mut history, at).codecs = codecs;
+        }
+        assert_eq!(judge(&demands(), &history, &truth).counts.wrong, 1);
+    }
+}
+
+#[test]
+fn rounded_answers_are_held_to_the_manifests_losses() {
+    let (mut history, mut truth) = healthy(40);
+    let codecs = history.names.place("int8,raw");
+    (0..40).for_each(|at| answer(&mut history, at).codecs = codecs);
+    // Input 0 reads otherwise: one of four inputs.
+    history.outputs[0][0].data = vec![0.5, 0.75];
+    let check = |truth: &Truth| {
+        let verdict = judge(&demands(), &history, truth);
+        (verdict.counts.wrong, failed(&verdict).iter().map(|what| (*what).to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(check(&truth), (0, vec!["rounded answers read otherwise".to_owned()]));
+    let expected = truth.variants.get_mut(&(0, "base".to_owned())).unwrap();
+    expected.losses.insert("int8".to_owned(), 0.25);
+    assert_eq!(check(&truth), (0, Vec::new()));
+}
+
+fn kill(begun_us: u64, healed_us: Option<u64>) -> FaultEvent {
+    FaultEvent {
+        what: "kill a".into(),
+        nodes: vec![1],
+        is_loss: true,
+        is_split: false,
+        begun_us,
+        healed_us,
+        failed: None,
+    }
+}
+
+#[test]
+fn progress_is_demanded_after_the_last_change() {
+    let (mut history, truth) = healthy(1000);
+    history.faults.push(kill(1_000_000, Some(3_000_000)));
+    let demands =
+        Expectations { progress_within_ms: Some(2000.0), progress_latency_ms_max: Some(100.0), ..demands() };
+    assert!(judge(&demands, &history, &truth).holds());
+    // Slow just before the bound, then just behind it.
+    history.requests[498].ended_us += 200_000;
+    assert!(judge(&demands, &history, &truth).holds());
+    history.requests[501].ended_us += 200_000;
+    assert_eq!(failed(&judge(&demands, &history, &truth)), ["progress after the last fault or healing"]);
+    // Nothing sent later shows nothing.
+    let (mut short, truth) = healthy(400);
+    short.faults.push(kill(1_000_000, Some(3_000_000)));
+    assert_eq!(failed(&judge(&demands, &short, &truth)), ["progress after the last fault or healing"]);
+}
+
+#[test]
+fn affected_requests_are_those_that_the_fault_met() {
+    let (mut history, truth) = healthy(100);
+    // Under way at 501 ms: request 51, which ran on node 1; planned anew: request 52.
+    history.faults.push(kill(501_000, None));
+    history.requests[50].ended_us += 98_000;
+    answer(&mut history, 51).attempts = 2;
+    history.requests[51].ended_us += 48_000;
+    let demands = Expectations { added_p99_ms_max: Some(97.0), affected_min: 2, ..demands() };
+    let verdict = judge(&demands, &history, &truth);
+    assert_eq!((verdict.affected, verdict.added.map(|added| added.max_ms)), (2, Some(98.0)));
+    assert_eq!(failed(&verdict), ["latency that a fault adds, 99th percentile"]);
+    let enough = Expectations { added_p99_ms_max: Some(98.0), ..demands.clone() };
+    assert!(judge(&enough, &history, &truth).holds());
+    let too_few = Expectations { affected_min: 3, ..enough };
+    assert!(!judge(&too_few, &history, &truth).holds());
+}
+
+#[test]
+fn reactions_are_timed_and_false_losses_counted() {
+    let (mut history, truth) = healthy(1000);
+    history.faults.push(kill(1_000_000, Some(4_000_000)));
+    let seen = |at_us, of, is_usable| StateChange { at_us, by: 0, of, is_usable };
+    history.states = vec![seen(1_600_000, 1, false), seen(4_900_000, 1, true)];
+    let within = |out, back| Expectations {
+        left_out_within_ms: Some(out),
+        back_within_ms: Some(back),
+        false_losses_max: Some(0),
+        ..demands()
+    };
+    assert!(judge(&within(600.0, 900.0), &history, &truth).holds());
+    assert_eq!(failed(&judge(&within(599.0, 900.0), &history, &truth)), ["a lost node is left out of plans"]);
+    assert_eq!(
+        failed(&judge(&within(600.0, 899.0), &history, &truth)),
+        ["a node that is back is used again"]
+    );
+    history.states.push(seen(4_950_000, 2, false));
+    assert_eq!(
+        failed(&judge(&within(600.0, 900.0), &history, &truth)),
+        ["nodes taken for lost that were not"]
+    );
+    // Never seen at all.
+    history.states.clear();
+    assert_eq!(failed(&judge(&within(600.0, 900.0), &history, &truth)), ["a lost node is left out of plans"]);
+}
+
+#[test]
+fn growth_is_found() {
+    let (mut history, truth) = healthy(10);
+    let look = |second: u64| Usage {
+        at_us: second * 1_000_000,
+        node: 1,
+        life: 0,
+        resident_bytes: (100 << 20) + second * 1024,
+        descriptors: 20 + (second / 20) as u32,
+        threads: 9,
+        cpu_us: 0,
+    };
+    history.usage = (0..100).map(look).collect();
+    // 1 KiB a second are 3.5 MiB an hour.
+    let demands = |memory, descriptors| Expectations {
+        memory_growth_mib_per_h_max: Some(memory),
+        descriptors_growth_max: Some(descriptors),
+        threads_growth_max: Some(0),
+        ..demands()
+    };
+    assert!(judge(&demands(3.6, 4), &history, &truth).holds());
+    let failed_of =
+        |demands: &Expectations| judge(demands, &history, &truth).checks.iter().filter(|c| !c.holds).count();
+    assert_eq!(failed_of(&demands(3.5, 4)), 1);
+    assert_eq!(failed_of(&demands(3.6, 2)), 1);
+    history.usage.truncate(3);
+    assert!(!judge(&demands(3.6, 4), &history, &truth).holds(), "too few looks tell nothing");
+}
