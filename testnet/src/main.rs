@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod median;
 mod narrator;
+mod run;
 mod table;
 mod up;
 
@@ -13,8 +14,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use stormo_testnet::interrupt;
 
+use crate::run::Ended;
+
 /// What shells report for a command that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
+
+/// A scenario that this machine, or this user, cannot play.
+const SKIPPED: u8 = 3;
 
 /// Local meshes of real stormo nodes, each a process of its own.
 #[derive(Debug, Parser)]
@@ -37,6 +43,8 @@ enum Command {
         #[command(subcommand)]
         what: bench::Bench,
     },
+    /// Play a scenario (topology, load, faults) and judge it; exit code 0 only if all that it demands holds
+    Run(run::RunArgs),
     /// Start the nodes of a topology and keep them until Ctrl-C
     Up {
         /// A file, or the name of one in `topologies/` (`loopback`)
@@ -52,14 +60,17 @@ fn main() -> ExitCode {
     let done =
         interrupt::note_instead_of_ending().map_err(anyhow::Error::from).and_then(|()| {
             match arguments.command {
-                Command::Demo { json } => demo::run(json),
-                Command::Bench { what } => bench::run(&what),
-                Command::BareStreams(args) => bench::bare::run(&args),
-                Command::Up { topology } => up::run(&topology),
+                Command::Demo { json } => demo::run(json).map(|()| Ended::Well),
+                Command::Bench { what } => bench::run(&what).map(|()| Ended::Well),
+                Command::BareStreams(args) => bench::bare::run(&args).map(|()| Ended::Well),
+                Command::Run(args) => run::run(&args),
+                Command::Up { topology } => up::run(&topology).map(|()| Ended::Well),
             }
         });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::Badly) => ExitCode::FAILURE,
+        Ok(Ended::Skipped) => ExitCode::from(SKIPPED),
         Err(_) if interrupt::is_noted() => {
             eprintln!("interrupted; all nodes are ended and their files removed");
             ExitCode::from(INTERRUPTED)

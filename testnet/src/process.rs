@@ -213,6 +213,11 @@ impl Node {
         self.ready.id
     }
 
+    /// Number of its process; another one's, perhaps, once it was waited for.
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// Its data directory.
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")

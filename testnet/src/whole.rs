@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use stormo::app::config::library_search;
-use stormo::engine::{Engine, EngineConfig, Partition, PartitionSource, runtime_library};
+use stormo::engine::{Engine, EngineConfig, Partition, PartitionSource, Ran, runtime_library};
 use stormo::serve::json::TensorView;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
@@ -29,6 +29,19 @@ impl Whole {
     /// # Errors
     /// When ONNX Runtime is not to be had or refuses the file.
     pub fn load(model: &Path, inputs: &[TensorView], outputs: &[TensorView]) -> Result<Self> {
+        Self::load_at(OrtLevel::All, model, inputs, outputs)
+    }
+
+    /// The same at a level of optimisation.
+    ///
+    /// # Errors
+    /// As [`Whole::load`].
+    pub fn load_at(
+        level: OrtLevel,
+        model: &Path,
+        inputs: &[TensorView],
+        outputs: &[TensorView],
+    ) -> Result<Self> {
         let library = runtime_library::find_or_obtain(&library_search(None), &|_| {})?;
         let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -38,7 +51,7 @@ impl Whole {
             weights: Vec::new(),
             inputs: inputs.iter().map(spec).collect::<Result<_>>()?,
             outputs: outputs.iter().map(spec).collect::<Result<_>>()?,
-            level: OrtLevel::All,
+            level,
             batch: None,
             variable: variable.collect(),
         };
@@ -51,13 +64,36 @@ impl Whole {
     /// # Errors
     /// When it fails.
     pub fn run(&self, inputs: &[FloatTensor]) -> Result<Duration> {
+        Ok(self.ran(inputs)?.ran)
+    }
+
+    /// What it answers.
+    ///
+    /// # Errors
+    /// When it fails, or answers something else than 32-bit floats.
+    pub fn answer(&self, inputs: &[FloatTensor]) -> Result<Vec<FloatTensor>> {
+        let outputs = self.ran(inputs)?.outputs;
+        let floats = outputs.iter().map(|tensor| {
+            let spec = tensor.spec();
+            let data = tensor.data().as_slice_of::<f32>().filter(|_| spec.dtype == DType::F32);
+            Ok(FloatTensor {
+                name: spec.name.clone(),
+                shape: spec.shape.clone(),
+                datatype: spec.dtype.oip_name().to_owned(),
+                data: data.with_context(|| format!("output `{}` is no 32-bit float", spec.name))?.to_vec(),
+            })
+        });
+        floats.collect()
+    }
+
+    fn ran(&self, inputs: &[FloatTensor]) -> Result<Ran> {
         let tensors = inputs.iter().map(|input| {
             let bytes: Vec<u8> = input.data.iter().flat_map(|value| value.to_le_bytes()).collect();
             let spec = TensorSpec { name: input.name.clone(), dtype: DType::F32, shape: input.shape.clone() };
             Ok(Tensor::new(spec, TensorData::copied_from(&bytes))?)
         });
         let tensors = tensors.collect::<Result<_>>()?;
-        Ok(self.runtime.block_on(self.partition.run(tensors))?.ran)
+        Ok(self.runtime.block_on(self.partition.run(tensors))?)
     }
 }
 

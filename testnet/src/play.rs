@@ -1,0 +1,274 @@
+//! A scenario played: its mesh started, its models deployed, its load sent, its faults done on time, and all
+//! of it noted. What it is worth is for `judge` to say.
+
+mod acts;
+mod leftovers;
+mod observe;
+mod truth;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use stormo::serve::json::{DeploymentState, DeploymentView};
+
+use crate::commands::Progress;
+use crate::generator::{self, Course, CoursePace, Generator, Recorded};
+use crate::history::History;
+use crate::judge::Truth;
+use crate::mesh::Mesh;
+use crate::play::acts::Acts;
+use crate::play::observe::Observers;
+use crate::play::truth::Asked;
+use crate::random::Random;
+use crate::scenario::{Deploy, LoadSpec, Pace, Rate, Scenario};
+use crate::wait;
+
+/// Until all nodes know each other: some exchanges of a second each, more on slow links.
+const KNOWN_MAX: Duration = Duration::from_secs(120);
+/// For a deployment, which divides and measures a network.
+const DEPLOY_MAX: Duration = Duration::from_secs(300);
+/// A closed loop that shows what the mesh can answer.
+const CAPACITY_CALLERS: u16 = 8;
+const CAPACITY_FOR: Duration = Duration::from_secs(3);
+/// Before the load, so that its first requests are not those that open every connection.
+const WARM_CALLERS: u16 = 2;
+const WARM_FOR: Duration = Duration::from_secs(1);
+/// From the last preparation to the load's beginning.
+const LEAD: Duration = Duration::from_millis(50);
+
+/// What was played.
+#[derive(Debug)]
+pub struct Played {
+    /// What happened.
+    pub history: History,
+    /// What should have been answered.
+    pub truth: Truth,
+    /// Who hosted what when the load began.
+    pub deployed: Vec<DeploymentView>,
+}
+
+/// Plays a scenario. `tell` gets a line now and then; the nodes' logs go to `logs`, if given. The calling
+/// thread starts the nodes, which end with it.
+///
+/// # Errors
+/// When the mesh does not come up, something cannot be deployed, or on Ctrl-C. What goes wrong once the load
+/// is on is not an error: it is in the history.
+pub fn play(
+    scenario: &Scenario,
+    seed: u64,
+    binary: &Path,
+    logs: Option<&Path>,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Played> {
+    let before = leftovers::Surroundings::now();
+    let labels: Vec<&str> = scenario.topology.nodes.iter().map(|node| node.label.as_str()).collect();
+    tell(&format!("starting {} nodes: {}", labels.len(), labels.join(", ")));
+    let mut mesh = Mesh::start(binary, &scenario.topology, &mut |log| tell(log.trim_end()))?;
+    let played = on_mesh(scenario, seed, &mut mesh, tell);
+    let mut left: Vec<String> = Vec::new();
+    if let Ok(played) = &played {
+        left.extend(leftovers::ended_by_themselves(&mut mesh, &played.history));
+    }
+    let bad = mesh.end();
+    left.extend(bad.iter().map(|end| match end.status {
+        Some(status) => format!("{} ended with {status} when asked to leave", end.label),
+        None => format!("{} did not leave when asked, and was killed", end.label),
+    }));
+    if let Some(logs) = logs {
+        for node in mesh.nodes() {
+            fs::copy(node.log(), logs.join(format!("{}.log", node.label())))
+                .with_context(|| format!("the log of {} in {}", node.label(), logs.display()))?;
+        }
+    }
+    drop(mesh);
+    let mut played = played?;
+    left.extend(before.left_since());
+    played.history.leftovers = left;
+    Ok(played)
+}
+
+fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut(&str)) -> Result<Played> {
+    mesh.wait_for_nodes(scenario.topology.nodes.len(), KNOWN_MAX)?;
+    let mut deployed = Vec::new();
+    for deploy in &scenario.deploys {
+        deployed.push(deploy_one(scenario, mesh, deploy, tell)?);
+    }
+    let asked = truth::prepare(scenario, mesh, seed)?;
+    let capacity_per_s = warm_up(scenario, mesh, &asked, seed, tell)?;
+    let courses = courses(scenario, &asked, seed, capacity_per_s)?;
+    tell(&format!(
+        "load for {} s from seed {seed}, {} fault{}",
+        scenario.duration_us as f64 / 1e6,
+        scenario.faults.len(),
+        if scenario.faults.len() == 1 { "" } else { "s" }
+    ));
+    let (mut history, recorded) = under_load(scenario, mesh, courses, seed, tell)?;
+    fill(&mut history, recorded, scenario.duration_us);
+    history.capacity_per_s = capacity_per_s;
+    let entries = scenario.loads.iter().map(|load| load.at.iter().map(|place| *place as u16).collect());
+    let truth = Truth { variants: asked.variants, entries: entries.collect() };
+    Ok(Played { history, truth, deployed })
+}
+
+/// Deploys by the command, as a user would.
+fn deploy_one(
+    scenario: &Scenario,
+    mesh: &Mesh,
+    deploy: &Deploy,
+    tell: &mut dyn FnMut(&str),
+) -> Result<DeploymentView> {
+    let at = &scenario.topology.nodes[deploy.at].label;
+    let mut command: Vec<OsString> =
+        vec!["deploy".into(), deploy.name.clone().into(), deploy.model.clone().into()];
+    let mut option = |name: &str, value: OsString| command.extend([name.into(), value]);
+    option("--api", mesh.node(at).client.base().into());
+    option("--ort-level", deploy.ort_level.clone().into());
+    if let Some(parts) = deploy.parts {
+        option("--parts", parts.to_string().into());
+    }
+    if let Some(replicas) = deploy.replicas {
+        option("--replicas", replicas.to_string().into());
+    }
+    if let Some(accuracy) = deploy.accuracy {
+        option("--accuracy", accuracy.to_string().into());
+    }
+    for (label, file, accuracy) in &deploy.variants {
+        let accuracy = accuracy.map_or(String::new(), |accuracy| format!(":{accuracy}"));
+        option("--variant", format!("{label}={}{accuracy}", file.display()).into());
+    }
+    if !deploy.placement.is_empty() {
+        let places = deploy.placement.iter();
+        let text: String = places
+            .map(|(node, blocks)| format!("[[place]]\nnode = \"{node}\"\nblocks = {blocks:?}\n"))
+            .collect();
+        let file = mesh.folder().join(format!("placement-{}.toml", deploy.name));
+        fs::write(&file, text).with_context(|| file.display().to_string())?;
+        option("--placement", file.into());
+    }
+    tell(&format!("deploying {} at {at}", deploy.name));
+    let view: DeploymentView = mesh.stormo().json(&command, Progress::Kept, DEPLOY_MAX)?;
+    ensure!(view.state == DeploymentState::Ready, "`{}` is not warm: {:?}", deploy.name, view.message);
+    Ok(view)
+}
+
+/// Opens connections, loads what is cold; and measures the capacity, where a load is a share of it.
+fn warm_up(
+    scenario: &Scenario,
+    mesh: &Mesh,
+    asked: &Asked,
+    seed: u64,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Option<f64>> {
+    let mut capacity = None;
+    for (load, course) in scenario.loads.iter().zip(&asked.courses) {
+        let is_measured = matches!(load.pace, Pace::Open { rate: Rate::OfCapacity(_), .. });
+        let (clients, time) =
+            if is_measured { (CAPACITY_CALLERS, CAPACITY_FOR) } else { (WARM_CALLERS, WARM_FOR) };
+        let until_us = time.as_micros() as u64;
+        let pace = CoursePace::Closed { clients, from_us: 0, until_us };
+        let course = Course { pace, ..course.clone() };
+        let ids = format!("{seed:x}-warm-{}", load.deploy);
+        let recorded = Generator::begin(vec![course], ids, addresses(scenario, mesh)?, Instant::now()).end();
+        let answered = recorded.requests.iter().filter(|request| request.answer().is_some()).count();
+        if answered == 0 {
+            let first = recorded.requests.first().map(|request| &request.outcome);
+            bail!("`{}` answers nothing before any fault: {first:?}", load.deploy);
+        }
+        if is_measured {
+            // The second half: by then everything is loaded and every way is known.
+            let later = recorded.requests.iter().filter(|request| request.answer().is_some());
+            let later = later.filter(|request| (until_us / 2..until_us).contains(&request.ended_us)).count();
+            let per_s = later as f64 / (until_us as f64 / 2e6);
+            tell(&format!("capacity of `{}`: {per_s:.0} answers a second to {clients} callers", load.deploy));
+            capacity = Some(per_s);
+        }
+    }
+    Ok(capacity)
+}
+
+fn courses(
+    scenario: &Scenario,
+    asked: &Asked,
+    seed: u64,
+    capacity_per_s: Option<f64>,
+) -> Result<Vec<Course>> {
+    let course = |(place, (load, course)): (usize, (&LoadSpec, &Course))| {
+        let span = [load.from_us, load.until_us];
+        let pace = match load.pace {
+            Pace::Closed { clients } => CoursePace::Closed { clients, from_us: span[0], until_us: span[1] },
+            Pace::Open { rate, is_poisson } => {
+                let per_s = match rate {
+                    Rate::PerSecond(per_s) => per_s,
+                    Rate::OfCapacity(share) => {
+                        let capacity = capacity_per_s.filter(|capacity| *capacity > 0.0);
+                        share * capacity.context("the capacity was not measured")?
+                    }
+                };
+                let mut random = Random::of(seed, &format!("arrivals of load {place}"));
+                let drawn =
+                    generator::arrivals(per_s, is_poisson, span, &course.at, load.inputs, &mut random);
+                ensure!(
+                    drawn.len() < generator::ARRIVALS_MAX,
+                    "load {place} ({per_s:.0} requests a second) makes more than {} requests; shorten it",
+                    generator::ARRIVALS_MAX
+                );
+                CoursePace::Open(drawn.into())
+            }
+        };
+        Ok(Course { pace, ..course.clone() })
+    };
+    scenario.loads.iter().zip(&asked.courses).enumerate().map(course).collect()
+}
+
+fn addresses(scenario: &Scenario, mesh: &Mesh) -> Result<Vec<Option<std::net::SocketAddr>>> {
+    let address = |label: &str| {
+        let base = mesh.node(label).client.base();
+        let address = base.trim_start_matches("http://").parse();
+        address.map(Some).with_context(|| format!("the API of {label} is at `{base}`"))
+    };
+    scenario.topology.nodes.iter().map(|node| address(&node.label)).collect()
+}
+
+/// Sends the load while faults are done and nodes are watched.
+fn under_load(
+    scenario: &Scenario,
+    mesh: &mut Mesh,
+    courses: Vec<Course>,
+    seed: u64,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(History, Recorded)> {
+    let begun = Instant::now() + LEAD;
+    let addresses = addresses(scenario, mesh)?;
+    let observers = Observers::begin(scenario, mesh, begun);
+    let generator = Generator::begin(courses, format!("{seed:x}"), addresses, begun);
+    let mut acts = Acts::new(scenario, begun);
+    let mut is_whole = acts.all(scenario, mesh, &generator, &observers, tell);
+    is_whole &= wait::until_instant(begun + Duration::from_micros(scenario.duration_us), || false);
+    generator.stop();
+    ensure!(is_whole, "interrupted");
+    // Calls of a node that stands still would else wait for their deadlines.
+    acts.thaw_all(mesh);
+    let recorded = generator.end();
+    let (states, usage) = observers.end();
+    let nodes = scenario.topology.nodes.iter().map(|node| node.label.clone()).collect();
+    let place = |label: &str| scenario.place(label).map(|place| place as u16);
+    let peers = mesh.nodes().iter().filter_map(|node| Some((node.id().to_string(), place(node.label())?)));
+    let history =
+        History { nodes, peers: peers.collect(), faults: acts.done(), states, usage, ..History::default() };
+    Ok((history, recorded))
+}
+
+fn fill(history: &mut History, recorded: Recorded, duration_us: u64) {
+    let seconds = (duration_us as f64 / 1e6).max(1e-3);
+    history.generator_share = recorded.busy.as_secs_f64() / seconds;
+    history.begun = recorded.begun;
+    history.names = recorded.names;
+    history.requests = recorded.requests;
+    history.outputs = recorded.outputs;
+    history.unasked = recorded.unasked;
+    history.generator_faults = recorded.faults;
+    history.load_ended_us = duration_us;
+}

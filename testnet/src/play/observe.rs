@@ -1,0 +1,235 @@
+//! Looks at the nodes while load is on: whom each entry would use, and what each process takes. Nothing of
+//! it is asked often enough to weigh.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use stormo::serve::json::NodesView;
+use ureq::Agent;
+
+use crate::history::{StateChange, Usage};
+use crate::mesh::Mesh;
+use crate::scenario::Scenario;
+use crate::wait;
+
+/// Between two looks at what an entry thinks of the others, where few are asked about few.
+const LOOK: Duration = Duration::from_millis(100);
+/// Nodes that are told of in one look, all entries together, for that.
+const FEW: usize = 24;
+/// An entry that says nothing for so long is not waited for.
+const SAY_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at processes.
+const USAGE_MIN: Duration = Duration::from_millis(250);
+const USAGE_MAX: Duration = Duration::from_secs(10);
+/// Looks of a run at each process.
+const USAGE_LOOKS: u32 = 200;
+/// Changes that are kept; a mesh that flips more often is told so by those.
+const CHANGES_MAX: usize = 100_000;
+/// Pages of Linux on the machines that this runs on.
+const PAGE_BYTES: u64 = 4096;
+/// Clock ticks of /proc, the same on all of Linux.
+const TICK_US: u64 = 10_000;
+
+/// Where a node is asked, and which process it is.
+#[derive(Debug, Clone)]
+struct Whereabouts {
+    api: String,
+    pid: u32,
+    life: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    begun: Instant,
+    is_over: AtomicBool,
+    nodes: Mutex<Vec<Whereabouts>>,
+    peers: BTreeMap<String, u16>,
+    states: Mutex<Vec<StateChange>>,
+    usage: Mutex<Vec<Usage>>,
+}
+
+/// Those who look.
+#[derive(Debug)]
+pub(super) struct Observers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Observers {
+    pub(super) fn begin(scenario: &Scenario, mesh: &Mesh, begun: Instant) -> Self {
+        let labels = || scenario.topology.nodes.iter().map(|node| node.label.as_str());
+        let whereabouts = labels().map(|label| {
+            let node = mesh.node(label);
+            Whereabouts { api: node.client.base().to_owned(), pid: node.pid(), life: 0 }
+        });
+        let peers =
+            labels().enumerate().map(|(place, label)| (mesh.node(label).id().to_string(), place as u16));
+        let shared = Arc::new(Shared {
+            begun,
+            is_over: AtomicBool::new(false),
+            nodes: Mutex::new(whereabouts.collect()),
+            peers: peers.collect(),
+            states: Mutex::new(Vec::new()),
+            usage: Mutex::new(Vec::new()),
+        });
+        let mut entries: Vec<usize> =
+            scenario.loads.iter().flat_map(|load| load.at.iter().copied()).collect();
+        entries.sort_unstable();
+        entries.dedup();
+        let told = entries.len() * scenario.topology.nodes.len();
+        let look = LOOK * u32::try_from(told.div_ceil(FEW)).unwrap_or(1);
+        let looks = Duration::from_micros(scenario.duration_us) / USAGE_LOOKS;
+        let mut threads: Vec<JoinHandle<()>> = entries
+            .into_iter()
+            .map(|entry| {
+                let shared = shared.clone();
+                thread::spawn(move || shared.watch_states(entry, look))
+            })
+            .collect();
+        let watching = shared.clone();
+        threads.push(thread::spawn(move || watching.watch_usage(looks.clamp(USAGE_MIN, USAGE_MAX))));
+        Self { shared, threads }
+    }
+
+    /// A node runs again, elsewhere.
+    pub(super) fn is_back(&self, place: usize, api: &str, pid: u32) {
+        let mut nodes = self.shared.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get_mut(place) {
+            *node = Whereabouts { api: api.to_owned(), pid, life: node.life + 1 };
+        }
+    }
+
+    pub(super) fn end(mut self) -> (Vec<StateChange>, Vec<Usage>) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // Who looked has panicked or not; what it saw is there all the same.
+            let _ = thread.join();
+        }
+        let take = |shared: &Shared| {
+            let states = std::mem::take(&mut *shared.states.lock().unwrap_or_else(PoisonError::into_inner));
+            let usage = std::mem::take(&mut *shared.usage.lock().unwrap_or_else(PoisonError::into_inner));
+            (states, usage)
+        };
+        let (mut states, usage) = take(&self.shared);
+        states.sort_by_key(|state| state.at_us);
+        (states, usage)
+    }
+}
+
+impl Drop for Observers {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn now_us(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64
+    }
+
+    fn node(&self, place: usize) -> Option<Whereabouts> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
+    }
+
+    /// Waits from one look to the next; whether there is one.
+    fn again(&self, next: &mut Instant, between: Duration) -> bool {
+        let is_over = || self.is_over.load(Ordering::Relaxed);
+        // A look that took longer than it should is not made up for.
+        *next = (*next + between).max(Instant::now());
+        wait::until_instant(*next, is_over) && !is_over()
+    }
+
+    fn watch_states(&self, entry: usize, between: Duration) {
+        let config = Agent::config_builder().timeout_global(Some(SAY_MAX)).proxy(None);
+        let agent = config.build().new_agent();
+        let mut known: BTreeMap<u16, bool> = BTreeMap::new();
+        let mut next = self.begun;
+        while self.again(&mut next, between) {
+            let Some(node) = self.node(entry) else { return };
+            let said = agent.get(format!("{}/v1/nodes", node.api)).call();
+            let Some(view) = said.ok().and_then(|mut said| said.body_mut().read_json::<NodesView>().ok())
+            else {
+                continue;
+            };
+            let at_us = self.now_us();
+            let seen: BTreeMap<u16, bool> = view
+                .nodes
+                .iter()
+                .filter_map(|node| Some((*self.peers.get(&node.id.to_string())?, node.usable)))
+                .collect();
+            for of in self.peers.values() {
+                // One that it does not know (any more) it cannot use.
+                let is_usable = seen.get(of).copied().unwrap_or(false);
+                if known.insert(*of, is_usable).unwrap_or(true) != is_usable {
+                    let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+                    if states.len() < CHANGES_MAX {
+                        states.push(StateChange { at_us, by: entry as u16, of: *of, is_usable });
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch_usage(&self, between: Duration) {
+        let count = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let mut next = self.begun;
+        while self.again(&mut next, between) {
+            for place in 0..count {
+                let Some(node) = self.node(place) else { continue };
+                // A node that is down takes nothing.
+                let Some(mut usage) = usage_of(node.pid) else { continue };
+                usage.at_us = self.now_us();
+                usage.node = place as u16;
+                usage.life = node.life;
+                self.usage.lock().unwrap_or_else(PoisonError::into_inner).push(usage);
+            }
+        }
+    }
+}
+
+/// What the kernel says of a process; `None` when it is gone.
+fn usage_of(pid: u32) -> Option<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut usage = parse_stat(&stat)?;
+    usage.descriptors = u32::try_from(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()).ok()?;
+    Some(usage)
+}
+
+/// Of `/proc/PID/stat`; see proc(5).
+fn parse_stat(stat: &str) -> Option<Usage> {
+    // The name may hold spaces and brackets; what follows its last bracket does not.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    if fields.first() == Some(&"Z") {
+        return None;
+    }
+    // Field 3 of the manual, the state, is the first here.
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(Usage {
+        at_us: 0,
+        node: 0,
+        life: 0,
+        resident_bytes: number(24)? * PAGE_BYTES,
+        descriptors: 0,
+        threads: u32::try_from(number(20)?).ok()?,
+        cpu_us: (number(14)? + number(15)?) * TICK_US,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        let stat = "42 (a) b) S 1 42 42 0 -1 4194560 100 0 0 0 7 5 0 0 20 0 9 0 100 1000000 300 18446744073709551615";
+        let usage = parse_stat(stat).unwrap();
+        assert_eq!((usage.threads, usage.resident_bytes, usage.cpu_us), (9, 300 * 4096, 120_000));
+        assert!(parse_stat("42 (a) Z 1").is_none());
+        let own = usage_of(std::process::id()).unwrap();
+        assert!(own.resident_bytes > 0 && own.threads > 0 && own.descriptors > 2, "{own:?}");
+    }
+}

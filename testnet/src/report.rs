@@ -1,0 +1,97 @@
+//! What a run leaves to read: one JSON document, made of the history and the verdict alone.
+
+mod timeline;
+
+use serde::Serialize;
+use stormo::serve::json::DeploymentView;
+
+use crate::history::{FaultEvent, History};
+use crate::judge::Verdict;
+use crate::machine::Machine;
+pub use crate::report::timeline::{Bin, PlanUse, Timeline};
+use crate::scenario::Scenario;
+
+/// The JSON document of a run. Units are in the names.
+#[derive(Debug, Clone, Serialize)]
+pub struct Document {
+    /// Name of the scenario's file, without folder.
+    pub scenario: String,
+    /// Its text.
+    pub scenario_text: String,
+    /// The seed.
+    pub seed: u64,
+    /// Where it ran.
+    pub machine: Machine,
+    /// When it began, seconds since 1970.
+    pub began_unix_s: u64,
+    /// Whether all held.
+    pub holds: bool,
+    /// Labels of the nodes.
+    pub nodes: Vec<String>,
+    /// Who hosted what when the load began.
+    pub deployed: Vec<DeploymentView>,
+    /// Answers a second in a closed loop before the load, where that was measured.
+    pub capacity_per_s: Option<f64>,
+    /// Processor time of the load generator, as a share of one core.
+    pub generator_share: f64,
+    /// What was demanded, what was got.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// The faults.
+    pub faults: Vec<FaultTold>,
+    /// Figures over time.
+    pub timeline: Timeline,
+}
+
+/// A fault in the document.
+#[derive(Debug, Clone, Serialize)]
+pub struct FaultTold {
+    /// In words.
+    pub what: String,
+    /// When it was there.
+    pub begun_s: f64,
+    /// When it was undone.
+    pub healed_s: Option<f64>,
+    /// Why it could not be.
+    pub failed: Option<String>,
+}
+
+impl From<&FaultEvent> for FaultTold {
+    fn from(fault: &FaultEvent) -> Self {
+        Self {
+            what: fault.what.clone(),
+            begun_s: fault.begun_us as f64 / 1e6,
+            healed_s: fault.healed_us.map(|us| us as f64 / 1e6),
+            failed: fault.failed.clone(),
+        }
+    }
+}
+
+impl Document {
+    /// Of a run.
+    pub fn new(
+        scenario: &Scenario,
+        seed: u64,
+        began_unix_s: u64,
+        history: &History,
+        deployed: &[DeploymentView],
+        verdict: Verdict,
+    ) -> Self {
+        let name = scenario.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self {
+            scenario: name,
+            scenario_text: scenario.text.clone(),
+            seed,
+            machine: Machine::here(),
+            began_unix_s,
+            holds: verdict.holds(),
+            nodes: history.nodes.clone(),
+            deployed: deployed.to_vec(),
+            capacity_per_s: history.capacity_per_s,
+            generator_share: history.generator_share,
+            faults: history.faults.iter().map(FaultTold::from).collect(),
+            timeline: Timeline::of(history, &verdict),
+            verdict,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `cargo mesh run`: a scenario played and judged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use stormo_testnet::judge::{self, Check, Verdict};
+use stormo_testnet::play::{self, Played};
+use stormo_testnet::report::Document;
+use stormo_testnet::scenario::Scenario;
+use stormo_testnet::{binary, interrupt};
+
+use crate::narrator::Narrator;
+use crate::table::{Align, Table};
+
+/// Of the requests that went wrong, those that the terminal shows.
+const BAD_SHOWN: usize = 5;
+
+/// What to run, and where its reports go.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A file, or the name of one in `testnet/scenarios/` (`steady`)
+    scenario: PathBuf,
+    /// Begin chance here instead of where the scenario says
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Where the report and the nodes' logs go [default: target/scenarios/NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the JSON document; what happens is told on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All that was demanded holds.
+    Well,
+    /// Some of it does not.
+    Badly,
+    /// It needs what this machine, or this user, does not have.
+    Skipped,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
+    let scenario = Scenario::load(&args.scenario)?;
+    let narrator = Narrator::new(args.json);
+    narrator.say(&scenario.about);
+    if let Some(why) = cannot(&scenario) {
+        eprintln!("SKIPPED: {why}");
+        return Ok(Ended::Skipped);
+    }
+    let seed = args.seed.unwrap_or(scenario.seed);
+    let folder = args.out.clone().unwrap_or_else(|| default_folder(&scenario));
+    let ran = ran(&scenario, seed, &folder, &narrator)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&ran)?);
+    }
+    Ok(if ran.holds { Ended::Well } else { Ended::Badly })
+}
+
+/// Why a scenario cannot be played here.
+pub(crate) fn cannot(scenario: &Scenario) -> Option<String> {
+    let name = scenario.path.display();
+    scenario.needs_emulation().map(|what| format!("{name}: {what} needs emulated links and machines"))
+}
+
+fn default_folder(scenario: &Scenario) -> PathBuf {
+    let name = scenario.path.file_stem().unwrap_or_default();
+    binary::workspace_root().join("target/scenarios").join(name)
+}
+
+/// Plays, judges, writes and tells.
+pub(crate) fn ran(scenario: &Scenario, seed: u64, folder: &Path, narrator: &Narrator) -> Result<Document> {
+    let logs = folder.join("logs");
+    fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let binary = binary::build()?;
+    let began_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let Played { history, truth, deployed } =
+        play::play(scenario, seed, &binary, Some(&logs), &mut |line| narrator.say(line))?;
+    if interrupt::is_noted() {
+        bail!("interrupted");
+    }
+    let verdict = judge::judge(&scenario.expect, &history, &truth);
+    let document = Document::new(scenario, seed, began_unix_s, &history, &deployed, verdict);
+    let write = |name: &str, text: String| {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    write("report.json", serde_json::to_string_pretty(&document)?)?;
+    tell(&document.verdict, narrator);
+    narrator.say(&format!("seed {seed}; report: {}", folder.join("report.json").display()));
+    Ok(document)
+}
+
+fn tell(verdict: &Verdict, narrator: &Narrator) {
+    narrator.gap();
+    narrator.table(&checks(&verdict.checks));
+    if let Some(latency) = verdict.latency {
+        narrator.gap();
+        narrator.say(&format!(
+            "{} right answers, {:.1} a second; latency {:.2} ms (median), {:.2} ms (99 of 100), {:.2} ms at most",
+            latency.count, verdict.right_per_s, latency.p50_ms, latency.p99_ms, latency.max_ms
+        ));
+    }
+    for told in verdict.bad.iter().take(BAD_SHOWN) {
+        narrator.say(&format!(
+            "request {} at {:.2} s, {:.1} ms: {:?}: {}",
+            told.serial, told.at_s, told.latency_ms, told.class, told.why
+        ));
+    }
+    narrator.gap();
+}
+
+fn checks(checks: &[Check]) -> Table {
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        ("demanded", Align::Left),
+        ("wanted", Align::Left),
+        ("got", Align::Left),
+    ]);
+    for check in checks {
+        let mark = if check.holds { "✓" } else { "✗" };
+        table.row([mark.to_owned(), check.what.clone(), check.wanted.clone(), check.got.clone()]);
+    }
+    table
+}
