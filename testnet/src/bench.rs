@@ -3,7 +3,9 @@
 pub(crate) mod bare;
 mod chain;
 mod codec;
+mod hop;
 mod predict;
+mod ring;
 
 use std::path::PathBuf;
 
@@ -32,6 +34,12 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "DIR")]
         models: Option<PathBuf>,
     },
+    /// What a stage on another node adds when it computes nothing, beside bare streams
+    Hop {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// How well times of ranges that nobody measured are told, and how long dividing and profiling takes
     Predict(predict::Options),
 }
@@ -41,6 +49,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Chain { json, model } => chain::run(*json, model),
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
+        Bench::Hop { json } => hop::run(*json),
         Bench::Predict(options) => predict::run(options),
     }
 }

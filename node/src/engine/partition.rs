@@ -51,7 +51,8 @@ pub struct Partition {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     batch: Option<OpenBatch>,
-    jobs: mpsc::SyncSender<Job>,
+    /// Leads to the session's thread; there is none where nothing is to be computed.
+    jobs: Option<mpsc::SyncSender<Job>>,
     load: Arc<Load>,
 }
 
@@ -145,14 +146,18 @@ impl Partition {
     ) -> Result<Self, LoadError> {
         let (jobs, queue) = mpsc::sync_channel(QUEUE_JOBS_MAX);
         let load = Arc::new(Load::default());
+        let computes = !source.outputs.is_empty();
         let partition = Self {
             label,
             inputs: source.inputs.clone(),
             outputs: source.outputs.clone(),
             batch: source.batch.clone(),
-            jobs,
+            jobs: computes.then_some(jobs),
             load: load.clone(),
         };
+        if !computes {
+            return Ok(partition);
+        }
         let (built, result) = oneshot::channel();
         let counted = shared.count_session();
         std::thread::Builder::new()
@@ -196,6 +201,7 @@ impl Partition {
     async fn call(&self, inputs: Vec<Tensor>, caches: Caches) -> Result<Ran, RunError> {
         let items = batch::items(self.batch.as_ref(), &self.inputs, &inputs);
         self.check_inputs(&inputs, items)?;
+        let Some(jobs) = &self.jobs else { return Ok(Ran::default()) };
         let place = self.take_place()?;
         let options = RunOptions::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
         let options = Arc::new(options);
@@ -203,7 +209,7 @@ impl Partition {
         let (reply, answer) = oneshot::channel();
         let job = Job { inputs, items, options, called: Instant::now(), caches, reply, _place: place };
         // Places are as many as the channel is long, so it is never full here.
-        self.jobs.try_send(job).map_err(|_| RunError::Closed)?;
+        jobs.try_send(job).map_err(|_| RunError::Closed)?;
         let ran = answer.await.unwrap_or(Err(RunError::Closed));
         drop(end_run);
         ran

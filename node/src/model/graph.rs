@@ -92,7 +92,9 @@ impl Graph {
         model.training_info.clear();
         let stored: HashSet<String> = stored_names(&model.graph).map(str::to_owned).collect();
         let graph = model.graph.mut_or_insert_default();
-        if graph.node.is_empty() {
+        let is_input =
+            |output: &ValueInfoProto| graph.input.iter().any(|input| input.name() == output.name());
+        if graph.node.is_empty() && !graph.output.iter().all(is_input) {
             return Err(ModelError::EmptyGraph);
         }
         lift_constants(graph);

@@ -29,6 +29,10 @@ pub(crate) struct BareArgs {
     /// Bytes to give to the process after
     #[arg(long)]
     gives: usize,
+    /// Let the process before dial, which is the next one too: two that dial each other at once may
+    /// collide
+    #[arg(long)]
+    waits: bool,
     /// Begin a round at each line of the input, and print how many microseconds it took
     #[arg(long)]
     begins: bool,
@@ -48,10 +52,12 @@ async fn take_part(args: &BareArgs) -> Result<()> {
     let incoming = control.accept(PROTOCOL).map_err(|_| anyhow!("the protocol is taken"))?;
     tell(&address.to_string())?;
     let next: Multiaddr = orders.recv().await.context("no address of the next process")?.parse()?;
-    swarm.dial(next.clone())?;
+    if !args.waits {
+        swarm.dial(next.clone())?;
+    }
     // The swarm runs as long as this process.
     tokio::spawn(async move { while swarm.next().await.is_some() {} });
-    let meeting = meet(control, incoming, &next);
+    let meeting = meet(control, incoming, &next, args.waits);
     let (from, to) = tokio::time::timeout(MEETING_MAX, meeting).await.context("the ring did not meet")??;
     tell("ready")?;
     let ring = Ring { from, to, taken: vec![0; args.takes], given: vec![1; args.gives] };
@@ -89,6 +95,7 @@ async fn meet(
     mut control: Control,
     mut incoming: IncomingStreams,
     next: &Multiaddr,
+    waits: bool,
 ) -> Result<(Stream, Stream)> {
     let Some(Protocol::P2p(next)) = next.iter().last() else { bail!("an address without a peer: {next}") };
     let open = async {
@@ -103,6 +110,9 @@ async fn meet(
         from.read_exact(&mut [0]).await?;
         anyhow::Ok(from)
     };
+    if waits {
+        return Ok((accept.await?, open.await?));
+    }
     let (to, from) = futures::try_join!(open, accept)?;
     Ok((from, to))
 }

@@ -2,7 +2,6 @@
 //! networks in one piece plus what the same bytes take over bare libp2p streams, all from one run.
 
 mod measure;
-mod ring;
 
 use std::path::PathBuf;
 

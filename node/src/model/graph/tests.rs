@@ -36,7 +36,8 @@ fn graphs_that_do_not_hang_together_are_refused() {
 
 #[test]
 fn what_has_no_ends_or_no_middle_is_refused() {
-    assert_eq!(refusal(&Builder::new().input("x", &[1]).output("x")), ModelError::EmptyGraph);
+    assert_eq!(refusal(&Builder::new().input("x", &[1]).output("y")), ModelError::EmptyGraph);
+    assert_eq!(Builder::new().input("x", &[1]).output("x").parse().outputs(), ["x"], "it passes it on");
     assert_eq!(
         refusal(&Builder::new().weight("w", 1).node("Relu", &["w"], &["y"]).output("y")),
         ModelError::NoInputs

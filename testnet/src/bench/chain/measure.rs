@@ -15,8 +15,8 @@ use stormo_testnet::trial::{self, SOON, edge};
 use stormo_testnet::whole::Whole;
 use stormo_testnet::{arrays, interrupt};
 
+use super::super::ring::Ring;
 use super::Case;
-use super::ring::Ring;
 use crate::median::median;
 
 /// Parts of each network, on as many nodes.

@@ -28,7 +28,13 @@ impl Ring {
         ensure!(hops_bytes.len() > 1, "a ring has two processes or more");
         let before = hops_bytes.iter().cycle().skip(hops_bytes.len() - 1);
         let members = before.zip(hops_bytes).enumerate();
-        let members = members.map(|(index, (takes, gives))| Member::start(*takes, *gives, index == 0));
+        let are_two = hops_bytes.len() == 2;
+        let role = |index| match index {
+            0 => Some("--begins"),
+            1 if are_two => Some("--waits"),
+            _ => None,
+        };
+        let members = members.map(|(index, (takes, gives))| Member::start(*takes, *gives, role(index)));
         let mut ring = Self { members: members.collect::<Result<_>>()? };
         let addresses = ring.members.iter_mut().map(Member::hear).collect::<Result<Vec<_>>>()?;
         for (member, next) in ring.members.iter_mut().zip(addresses.iter().cycle().skip(1)) {
@@ -53,12 +59,10 @@ impl Ring {
 }
 
 impl Member {
-    fn start(takes: u64, gives: u64, begins: bool) -> Result<Self> {
+    fn start(takes: u64, gives: u64, role: Option<&str>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bare-streams", "--takes", &takes.to_string(), "--gives", &gives.to_string()]);
-        if begins {
-            command.arg("--begins");
-        }
+        command.args(role);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (orders, told) = child.stdin.take().zip(child.stdout.take()).context("its pipes are there")?;
         Ok(Self { orders: Some(orders), told: BufReader::new(told).lines(), child })
