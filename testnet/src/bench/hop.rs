@@ -99,7 +99,8 @@ fn measure(mesh: &Mesh, bytes: u64) -> Result<Measured> {
     let mut ring = Ring::start(&[bytes, bytes])?;
     let (mut stage, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS_BEFORE {
-        (ask(client, &name, &request)?, ring.round()?);
+        ask(client, &name, &request)?;
+        ring.round()?;
     }
     let started = Instant::now();
     while stage.len() < ROUNDS_MAX && started.elapsed() < MEASURED_FOR {
