@@ -4,6 +4,7 @@ pub(crate) mod bare;
 mod chain;
 mod codec;
 mod hop;
+mod kept;
 mod predict;
 mod ring;
 

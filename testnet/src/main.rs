@@ -1,6 +1,7 @@
 //! The commands of `cargo mesh`.
 
 mod bench;
+mod compare;
 mod demo;
 mod median;
 mod narrator;
@@ -43,6 +44,8 @@ enum Command {
         #[command(subcommand)]
         what: bench::Bench,
     },
+    /// Set the figures of two results side by side
+    Compare(compare::CompareArgs),
     /// Play a scenario (topology, load, faults) and judge it; exit code 0 only if all that it demands holds
     Run(run::RunArgs),
     /// Start the nodes of a topology and keep them until Ctrl-C
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
             match arguments.command {
                 Command::Demo { json } => demo::run(json).map(|()| Ended::Well),
                 Command::Bench { what } => bench::run(&what).map(|()| Ended::Well),
+                Command::Compare(args) => compare::run(&args).map(|()| Ended::Well),
                 Command::BareStreams(args) => bench::bare::run(&args).map(|()| Ended::Well),
                 Command::Run(args) => run::run(&args),
                 Command::Up { topology } => up::run(&topology).map(|()| Ended::Well),

@@ -80,12 +80,7 @@ pub(super) fn run(is_json: bool, only: &[String]) -> Result<()> {
         }
     }
     let report = Report { models, left_out };
-    if is_json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&report);
-    }
-    Ok(())
+    super::kept::show("chain", is_json, &report, print)
 }
 
 /// What is in the tree, what lies around it, and what of that is missing.

@@ -62,12 +62,7 @@ pub(super) fn run(is_json: bool, models: Option<&Path>) -> Result<()> {
         }
     }
     report.rates = wide.as_ref().map(rates::measure);
-    if is_json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&report);
-    }
-    Ok(())
+    super::kept::show("codec", is_json, &report, print)
 }
 
 /// The digits, and what lies in the folder.

@@ -75,12 +75,7 @@ pub(super) fn run(is_json: bool) -> Result<()> {
         sizes.push(measure(&mesh, bytes)?);
     }
     let report = Report { sizes };
-    if is_json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&report);
-    }
-    Ok(())
+    super::kept::show("hop", is_json, &report, print)
 }
 
 fn measure(mesh: &Mesh, bytes: u64) -> Result<Measured> {

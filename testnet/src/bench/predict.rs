@@ -70,12 +70,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     }
     let all = all.errors();
     let report = Report { seed: options.seed, models, all, left_out };
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&report);
-    }
-    Ok(())
+    super::kept::show("predict", options.json, &report, print)
 }
 
 /// The network of the tree and the shared ones, if they are there.

@@ -1,0 +1,199 @@
+//! `cargo mesh compare`: the figures of two results side by side, by their names.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::table::{Align, Table};
+
+/// Larger files are no results.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// What tells the elements of a list apart, where they have it.
+const NAMES: [&str; 8] = ["name", "model", "codec", "peer", "bytes", "what", "label", "size"];
+/// Parts of a document that say where it comes from, not how it went.
+const ORIGIN: [&str; 6] = ["measured_unix_s", "began_unix_s", "seed", "version", "machine", "timeline"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// A result of `cargo mesh bench` or `cargo mesh run`
+    first: PathBuf,
+    /// Another one of the same kind
+    second: PathBuf,
+    /// Leave out figures that differ by less, percent
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    above: f64,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// A figure of both.
+#[derive(Debug, PartialEq, serde::Serialize)]
+struct Pair {
+    figure: String,
+    first: f64,
+    second: f64,
+    /// Second by first; `null` where the first is 0.
+    ratio: Option<f64>,
+}
+
+pub(crate) fn run(args: &CompareArgs) -> Result<()> {
+    let (first, second) = (read(&args.first)?, read(&args.second)?);
+    for key in ["benchmark", "scenario"] {
+        ensure!(
+            first.get(key) == second.get(key),
+            "{} is of {key} {}, {} of {}: compare two of the same",
+            args.first.display(),
+            or_none(first.get(key)),
+            args.second.display(),
+            or_none(second.get(key))
+        );
+    }
+    if machine(&first) != machine(&second) {
+        eprintln!(
+            "warning: they come from different machines, or ones under different load; ratios say little"
+        );
+    }
+    let (firsts, seconds) = (figures(&first), figures(&second));
+    let alone = |these: &BTreeMap<String, f64>, others: &BTreeMap<String, f64>| {
+        these.keys().filter(|name| !others.contains_key(*name)).count()
+    };
+    let only = [alone(&firsts, &seconds), alone(&seconds, &firsts)];
+    let pairs = pairs(&firsts, &seconds);
+    if pairs.is_empty() {
+        bail!("the two have no figure in common");
+    }
+    let shown: Vec<Pair> = pairs.into_iter().filter(|pair| pair.differs_by(args.above)).collect();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&shown)?);
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("figure", Align::Left),
+        ("first", Align::Right),
+        ("second", Align::Right),
+        ("second/first", Align::Right),
+    ]);
+    for Pair { figure, first, second, ratio } in &shown {
+        let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
+        table.row([figure.clone(), short(*first), short(*second), ratio]);
+    }
+    table.lines().iter().for_each(|line| println!("{line}"));
+    if only != [0, 0] {
+        println!("in the first alone: {} figures, in the second alone: {}", only[0], only[1]);
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Value> {
+    let told = || file.display().to_string();
+    let length = fs::metadata(file).with_context(told)?.len();
+    ensure!(length <= FILE_BYTES_MAX, "{}: {length} bytes, more than any result has", told());
+    let text = fs::read_to_string(file).with_context(told)?;
+    serde_json::from_str(&text).with_context(|| format!("{}: not the JSON of a result", told()))
+}
+
+fn or_none(value: Option<&Value>) -> String {
+    value.map_or_else(|| "none".to_owned(), Value::to_string)
+}
+
+/// What matters of the machine: its load differs always a little.
+fn machine(document: &Value) -> Option<Value> {
+    let mut machine = document.get("machine")?.as_object()?.clone();
+    machine.remove("load_hundredths");
+    Some(Value::Object(machine))
+}
+
+/// All numbers of a document by the way to them; the elements of a list go by their name, if they have one.
+fn figures(document: &Value) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    if let Value::Object(fields) = document {
+        for (key, value) in fields.iter().filter(|(key, _)| !ORIGIN.contains(&key.as_str())) {
+            let way = if key == "figures" { "" } else { key };
+            collect(way, value, &mut found);
+        }
+    }
+    found
+}
+
+fn collect(way: &str, value: &Value, found: &mut BTreeMap<String, f64>) {
+    let below = |key: &str| if way.is_empty() { key.to_owned() } else { format!("{way}.{key}") };
+    match value {
+        Value::Number(number) => {
+            if let Some(number) = number.as_f64() {
+                found.insert(way.to_owned(), number);
+            }
+        }
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| collect(&below(key), value, found)),
+        Value::Array(elements) => {
+            for (index, element) in elements.iter().enumerate() {
+                let name = NAMES.iter().find_map(|name| element.get(name)).and_then(text);
+                let name = name.unwrap_or_else(|| index.to_string());
+                collect(&below(&name), element, found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn pairs(firsts: &BTreeMap<String, f64>, seconds: &BTreeMap<String, f64>) -> Vec<Pair> {
+    let both = firsts.iter().filter_map(|(figure, first)| Some((figure, *first, *seconds.get(figure)?)));
+    let pair = |(figure, first, second): (&String, f64, f64)| {
+        let ratio = (first != 0.0).then(|| second / first);
+        Pair { figure: figure.clone(), first, second, ratio }
+    };
+    both.map(pair).collect()
+}
+
+impl Pair {
+    fn differs_by(&self, percent: f64) -> bool {
+        let apart = self.ratio.map_or(f64::INFINITY, |ratio| (ratio - 1.0).abs() * 100.0);
+        self.first == self.second && percent == 0.0 || self.first != self.second && apart >= percent
+    }
+}
+
+/// A few digits, whatever the size.
+fn short(figure: f64) -> String {
+    if figure == figure.trunc() && figure.abs() < 1e9 { format!("{figure}") } else { format!("{figure:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn figures_go_by_their_names() {
+        let document = json!({
+            "benchmark": "hop",
+            "measured_unix_s": 7,
+            "machine": { "cores": 2 },
+            "figures": { "sizes": [{ "bytes": 64, "p50_ms": 0.5 }, { "bytes": 128, "p50_ms": 1.0, "holds": true }] }
+        });
+        let found = figures(&document);
+        let names: Vec<&str> = found.keys().map(String::as_str).collect();
+        assert_eq!(names, ["sizes.128.bytes", "sizes.128.p50_ms", "sizes.64.bytes", "sizes.64.p50_ms"]);
+        assert_eq!(found["sizes.128.p50_ms"], 1.0);
+    }
+
+    #[test]
+    fn only_what_differs_enough_is_told() {
+        let of = |a: f64, b: f64| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+        let pairs = pairs(&of(2.0, 0.0), &of(3.0, 1.0));
+        assert_eq!(pairs[0].ratio, Some(1.5));
+        assert_eq!(pairs[1].ratio, None);
+        assert!(pairs[0].differs_by(50.0) && !pairs[0].differs_by(51.0) && pairs[1].differs_by(1e9));
+    }
+}
