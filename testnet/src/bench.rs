@@ -5,6 +5,7 @@ mod chain;
 mod codec;
 mod hop;
 mod kept;
+mod link;
 mod predict;
 mod ring;
 
@@ -41,6 +42,12 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Emulated links: what is asked of them beside what `ping` and `iperf3` find; needs root
+    Link {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// How well times of ranges that nobody measured are told, and how long dividing and profiling takes
     Predict(predict::Options),
 }
@@ -51,6 +58,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Chain { json, model } => chain::run(*json, model),
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
         Bench::Hop { json } => hop::run(*json),
+        Bench::Link { json } => link::run(*json),
         Bench::Predict(options) => predict::run(options),
     }
 }

@@ -5,10 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::signals;
+use crate::ground::disk;
+use crate::owner::{Owner, PREFIX};
 
-/// Then comes the number of the process that made the folder.
-const PREFIX: &str = "stormo-testnet-";
 /// Folders of failed runs, kept for their logs: no number follows, so nobody removes them.
 const KEPT_PREFIX: &str = "stormo-testnet-kept-";
 
@@ -19,15 +18,23 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// A new folder in the system's place for temporary files, after removing stale ones there.
+    /// A new folder in the system's place for temporary files.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn create() -> io::Result<Self> {
-        let within = std::env::temp_dir();
-        remove_stale(&within, signals::is_alive);
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        Ok(Self { folder: tempfile::Builder::new().prefix(&prefix).tempdir_in(within)? })
+        let prefix = Owner::this().prefix();
+        Ok(Self { folder: tempfile::Builder::new().prefix(&prefix).tempdir()? })
+    }
+
+    /// Removes what killed runs left in the system's place for temporary files.
+    pub(crate) fn remove_stale() {
+        remove_stale(&std::env::temp_dir(), Owner::is_alive);
+    }
+
+    /// Its name, which no other run has.
+    pub(crate) fn run_id(&self) -> &str {
+        self.path().file_name().and_then(|name| name.to_str()).unwrap_or(PREFIX)
     }
 
     /// Where it is.
@@ -49,20 +56,17 @@ fn kept_name(path: &Path) -> PathBuf {
     path.with_file_name(name.replacen(PREFIX, KEPT_PREFIX, 1))
 }
 
-/// Removes the folders of processes that are gone. What cannot be removed (another user's) stays.
-fn remove_stale(within: &Path, is_alive: impl Fn(u32) -> bool) {
+/// Removes the folders of processes that are gone, and unmounts what is mounted there. What cannot be
+/// removed (another user's) stays.
+fn remove_stale(within: &Path, is_alive: impl Fn(&Owner) -> bool) {
     let Ok(entries) = fs::read_dir(within) else { return };
     for entry in entries.flatten() {
-        let owner = entry.file_name().to_str().and_then(owner_of);
-        if owner.is_some_and(|pid| !is_alive(pid)) {
+        let owner = entry.file_name().to_str().and_then(Owner::of);
+        if owner.is_some_and(|owner| !is_alive(&owner)) {
+            disk::unmount_below(&entry.path());
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-fn owner_of(name: &str) -> Option<u32> {
-    let (pid, _) = name.strip_prefix(PREFIX)?.split_once('-')?;
-    pid.parse().ok()
 }
 
 #[cfg(test)]
@@ -73,16 +77,17 @@ mod tests {
     fn removes_only_folders_of_processes_that_are_gone() {
         let within = tempfile::tempdir().unwrap();
         let names = [
-            "stormo-testnet-41-abc",
-            "stormo-testnet-42-abc",
-            "stormo-testnet-kept-41-abc",
-            "stormo-testnet-41",
-            "other-41-abc",
+            "stormo-testnet-1-41-abc",
+            "stormo-testnet-1-42-abc",
+            "stormo-testnet-kept-1-41-abc",
+            "stormo-testnet-1-41",
+            "other-1-41-abc",
         ];
         for name in names {
             fs::create_dir_all(within.path().join(name).join("node")).unwrap();
         }
-        remove_stale(within.path(), |pid| pid == 42);
+        let alive = Owner::of("stormo-testnet-1-42-abc");
+        remove_stale(within.path(), |owner| Some(*owner) == alive);
         let left: Vec<bool> = names.iter().map(|name| within.path().join(name).exists()).collect();
         assert_eq!(left, [false, true, true, true, true]);
     }
@@ -97,7 +102,7 @@ mod tests {
 
         let kept = RunFolder::create().unwrap().keep();
         assert!(kept.is_dir());
-        assert_eq!(owner_of(kept.file_name().unwrap().to_str().unwrap()), None);
+        assert_eq!(Owner::of(kept.file_name().unwrap().to_str().unwrap()), None);
         fs::remove_dir(kept).unwrap();
     }
 }

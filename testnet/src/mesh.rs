@@ -14,6 +14,9 @@ use stormo::serve::json::NodeView;
 
 use crate::commands::{CommandError, Stormo};
 use crate::folder::RunFolder;
+use crate::ground::network::Network;
+use crate::ground::place::Place;
+use crate::ground::{Ground, GroundError, GroundKind, leftovers};
 use crate::process::{self, Admission, Node, StartError, StartingNode};
 use crate::topology::{NodeSpec, Topology};
 use crate::wait::{self, WaitError};
@@ -36,6 +39,9 @@ pub enum MeshError {
     /// No key.
     #[error(transparent)]
     Key(#[from] CommandError),
+    /// Nothing to stand on.
+    #[error(transparent)]
+    Ground(#[from] GroundError),
     /// A node did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -53,14 +59,23 @@ pub struct BadEnd {
 /// Node processes that know each other. All end with it, and its folder goes.
 #[derive(Debug)]
 pub struct Mesh {
-    // In this order: the folder goes after its nodes.
+    // In this order: ground and folder go after the nodes.
     nodes: Vec<Node>,
+    ground: Ground,
     stormo: Stormo,
     mesh_key: PathBuf,
     folder: RunFolder,
 }
 
 impl Mesh {
+    /// Starts a mesh on loopback; see [`Mesh::start_on`].
+    ///
+    /// # Errors
+    /// When the key cannot be made, or a node does not start.
+    pub fn start(binary: &Path, topology: &Topology, show: &mut dyn FnMut(&str)) -> Result<Self, MeshError> {
+        Self::start_on(GroundKind::Loopback, binary, topology, show)
+    }
+
     /// Makes a mesh key and starts the nodes, the first one alone: should ONNX Runtime have to be
     /// obtained, one does it for all. `show` gets what a node says when its start takes long.
     ///
@@ -68,12 +83,19 @@ impl Mesh {
     /// that started it.
     ///
     /// # Errors
-    /// When the key cannot be made, or a node does not start.
-    pub fn start(binary: &Path, topology: &Topology, show: &mut dyn FnMut(&str)) -> Result<Self, MeshError> {
+    /// When there is nothing to stand on, the key cannot be made, or a node does not start.
+    pub fn start_on(
+        ground: GroundKind,
+        binary: &Path,
+        topology: &Topology,
+        show: &mut dyn FnMut(&str),
+    ) -> Result<Self, MeshError> {
+        leftovers::clean();
         let folder = RunFolder::create().map_err(MeshError::Folder)?;
+        let ground = Ground::start(ground, topology, &folder, show)?;
         let stormo = Stormo { binary: binary.to_owned() };
         let mesh_key = stormo.init(&folder.path().join("mesh"))?;
-        let mut mesh = Self { nodes: Vec::new(), stormo, mesh_key, folder };
+        let mut mesh = Self { nodes: Vec::new(), ground, stormo, mesh_key, folder };
         if let Some((first, others)) = topology.nodes.split_first() {
             let first = mesh.begin(first)?.wait(FIRST_START_MAX, show)?;
             mesh.nodes.push(first);
@@ -100,7 +122,8 @@ impl Mesh {
     /// # Errors
     /// When it does not start.
     pub fn add_by(&mut self, spec: &NodeSpec, admission: &Admission) -> Result<&mut Node, StartError> {
-        let starting = process::start(&self.stormo.binary, spec, self.folder_of(spec), admission)?;
+        let starting =
+            process::start(&self.stormo.binary, self.place(spec), spec, self.folder_of(spec), admission)?;
         self.added(starting)
     }
 
@@ -110,7 +133,13 @@ impl Mesh {
     /// # Errors
     /// When it does not start.
     pub fn add_with(&mut self, spec: &NodeSpec, arguments: &[OsString]) -> Result<&mut Node, StartError> {
-        let starting = process::start_with(&self.stormo.binary, spec, self.folder_of(spec), arguments)?;
+        let starting = process::start_with(
+            &self.stormo.binary,
+            self.place(spec),
+            spec,
+            self.folder_of(spec),
+            arguments,
+        )?;
         self.added(starting)
     }
 
@@ -124,7 +153,7 @@ impl Mesh {
 
     fn begin(&mut self, spec: &NodeSpec) -> Result<StartingNode, StartError> {
         let admission = self.admission();
-        process::start(&self.stormo.binary, spec, self.folder_of(spec), &admission)
+        process::start(&self.stormo.binary, self.place(spec), spec, self.folder_of(spec), &admission)
     }
 
     /// By the key, at the first node that runs.
@@ -132,6 +161,15 @@ impl Mesh {
         let mut running = self.nodes.iter_mut().filter_map(|node| node.ended().is_none().then_some(node));
         let join = running.next().map(|node| node.ready.addresses.clone()).unwrap_or_default();
         Admission::Key { file: self.mesh_key.clone(), join }
+    }
+
+    fn place<'a>(&'a self, spec: &'a NodeSpec) -> Place<'a> {
+        Place { ground: &self.ground, label: &spec.label }
+    }
+
+    /// The emulated network, if this mesh has one.
+    pub fn network(&self) -> Option<&Network> {
+        self.ground.emulated().map(|emulated| &emulated.network)
     }
 
     fn folder_of(&self, spec: &NodeSpec) -> PathBuf {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::Class;
 
 use crate::client::Client;
+use crate::ground::place::{OwnChild, Place};
 use crate::memory::{self, Memory};
 use crate::signals::{self, Signal};
 use crate::topology::NodeSpec;
@@ -71,24 +72,12 @@ pub struct Ready {
     /// Peer id.
     #[serde(with = "as_text")]
     pub id: NodeId,
-    /// Where its API is.
+    /// Where its API is, for this process's own network.
     pub api: String,
     /// Where it listens, peer id included.
     pub addresses: Vec<String>,
     /// Mesh id.
     pub mesh: String,
-}
-
-/// A child that does not outlive its owner.
-#[derive(Debug)]
-struct OwnChild(Child);
-
-impl Drop for OwnChild {
-    fn drop(&mut self) {
-        // No effect on one that was waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A node that was started and is not known to be ready.
@@ -97,6 +86,8 @@ pub(crate) struct StartingNode {
     spec: NodeSpec,
     child: OwnChild,
     folder: PathBuf,
+    /// Where the API is for us, if not where the node says.
+    api: Option<String>,
 }
 
 /// How a node gets into a mesh.
@@ -117,16 +108,16 @@ pub enum Admission {
 /// the node shall: the kernel ends the node when that thread ends.
 pub(crate) fn start(
     binary: &Path,
+    place: Place<'_>,
     spec: &NodeSpec,
     folder: PathBuf,
     admission: &Admission,
 ) -> Result<StartingNode, StartError> {
+    let not_run = |cause| StartError::NotRun { label: spec.label.clone(), cause };
     let budget = spec.memory_budget_bytes.to_string();
-    let mut arguments: Vec<OsString> = ["--api", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]
-        .into_iter()
-        .chain(["--label", &spec.label, "--class", class_name(spec.class), "--memory-budget", &budget])
-        .map(OsString::from)
-        .collect();
+    let own = ["--label", &spec.label, "--class", class_name(spec.class), "--memory-budget", &budget];
+    let mut arguments: Vec<OsString> = place.options().map_err(not_run)?.map(OsString::from).to_vec();
+    arguments.extend(own.map(OsString::from));
     match admission {
         Admission::Key { file, join } => {
             arguments.extend(["--mesh-key".into(), file.into()]);
@@ -134,12 +125,13 @@ pub(crate) fn start(
         }
         Admission::Ticket(ticket) => arguments.extend(["--join".into(), ticket.into()]),
     }
-    start_with(binary, spec, folder, &arguments)
+    start_with(binary, place, spec, folder, &arguments)
 }
 
 /// Starts a node with these arguments and no others than those that let it be owned.
 pub(crate) fn start_with(
     binary: &Path,
+    place: Place<'_>,
     spec: &NodeSpec,
     folder: PathBuf,
     arguments: &[OsString],
@@ -153,8 +145,9 @@ pub(crate) fn start_with(
     // A node started again in the same folder writes on, so that its first life can be read too.
     command.stderr(File::options().append(true).create(true).open(log_file(&folder)).map_err(not_run)?);
     // A group of its own: the terminal's Ctrl-C is for the owner, who then ends the nodes in order.
-    let child = command.process_group(0).spawn().map_err(not_run)?;
-    Ok(StartingNode { spec: spec.clone(), child: OwnChild(child), folder })
+    let child = place.spawn(command.process_group(0)).map_err(not_run)?;
+    let api = place.api().map_err(not_run)?;
+    Ok(StartingNode { spec: spec.clone(), child, folder, api })
 }
 
 impl StartingNode {
@@ -170,7 +163,7 @@ impl StartingNode {
             if let Some((line, _)) = printed.split_once('\n') {
                 return Ok(Ok(line.to_owned()));
             }
-            match self.child.0.try_wait() {
+            match self.child.ended() {
                 Ok(Some(status)) => Ok(Err(status)),
                 _ => Err("it runs and has printed nothing".to_owned()),
             }
@@ -180,10 +173,11 @@ impl StartingNode {
         let line = looked
             .map_err(|cause| StartError::NotReady { label: label(), cause, log: log() })?
             .map_err(|status| StartError::Ended { label: label(), status, log: log() })?;
-        let ready: Ready =
+        let mut ready: Ready =
             serde_json::from_str(&line).map_err(|cause| StartError::Unexpected { label: label(), cause })?;
+        let Self { spec, child, folder, api } = self;
+        ready.api = api.unwrap_or(ready.api);
         let client = Client::new(&ready.api);
-        let Self { spec, child, folder } = self;
         Ok(Node { spec, ready, client, child, folder, ended: None })
     }
 }
@@ -215,7 +209,7 @@ impl Node {
 
     /// Number of its process; another one's, perhaps, once it was waited for.
     pub fn pid(&self) -> u32 {
-        self.child.0.id()
+        self.child.id()
     }
 
     /// Its data directory.
@@ -241,7 +235,7 @@ impl Node {
     /// Whether it was killed, or ended by itself, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
-            self.ended = self.child.0.try_wait().ok().flatten();
+            self.ended = self.child.ended().ok().flatten();
         }
         self.ended
     }
@@ -251,7 +245,7 @@ impl Node {
     /// # Errors
     /// When it is gone.
     pub fn memory(&self) -> io::Result<Memory> {
-        memory::of_process(self.child.0.id())
+        memory::of_process(self.child.id())
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
@@ -260,38 +254,40 @@ impl Node {
     /// What the system says.
     pub fn kill(&mut self) -> io::Result<()> {
         if self.ended().is_none() {
-            self.child.0.kill()?;
-            self.ended = Some(self.child.0.wait()?);
+            self.ended = Some(self.child.kill()?);
         }
         Ok(())
     }
 
-    /// Lets it stand still (SIGSTOP): its connections stay open, and it says nothing.
+    /// Lets it stand still, by the freezer of its machine or SIGSTOP: its connections stay open, and it
+    /// says nothing.
     ///
     /// # Errors
     /// When it is gone.
     pub fn freeze(&mut self) -> io::Result<()> {
-        self.signal(Signal::Freeze)
+        self.running()?.freeze()
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Lets it go on.
     ///
     /// # Errors
     /// When it is gone.
     pub fn thaw(&mut self) -> io::Result<()> {
-        self.signal(Signal::Thaw)
+        self.running()?.thaw()
     }
 
     /// Asks it to leave the mesh and end; a frozen one is thawed, since it could not hear.
     pub fn ask_to_end(&mut self) {
-        let _ = self.signal(Signal::End);
-        let _ = self.signal(Signal::Thaw);
+        if let Ok(child) = self.running() {
+            let _ = signals::send(child.id(), Signal::End);
+            let _ = child.thaw();
+        }
     }
 
-    fn signal(&mut self, signal: Signal) -> io::Result<()> {
+    fn running(&mut self) -> io::Result<&OwnChild> {
         match self.ended() {
             Some(status) => Err(io::Error::other(format!("node {} has ended ({status})", self.label()))),
-            None => signals::send(self.child.0.id(), signal),
+            None => Ok(&self.child),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The system calls around processes and signals: the only place of this crate with `unsafe`.
+//! The system calls around processes and signals. The only other `unsafe` of this crate is about network
+//! devices, in `ground/namespace.rs`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -15,25 +16,22 @@ pub(crate) enum Signal {
     Freeze,
     /// Go on (SIGCONT).
     Thaw,
+    /// End at once (SIGKILL).
+    Kill,
 }
 
-/// Sends a signal to a child that was not waited for yet, so that its number is still its own.
+/// Sends a signal to a process whose number is still its own: a child that was not waited for yet, or
+/// one that was just seen in a control group of ours.
 pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
     let number = match signal {
         Signal::End => libc::SIGTERM,
         Signal::Freeze => libc::SIGSTOP,
         Signal::Thaw => libc::SIGCONT,
+        Signal::Kill => libc::SIGKILL,
     };
     // SAFETY: `kill` takes two numbers and touches no memory of ours.
     let sent = unsafe { libc::kill(as_pid(pid), number) };
     if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Whether a process of this number exists, whoever owns it.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    // SAFETY: signal 0 only asks; no memory of ours is touched.
-    let asked = unsafe { libc::kill(as_pid(pid), 0) };
-    asked == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
 fn as_pid(pid: u32) -> libc::pid_t {

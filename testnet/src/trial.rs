@@ -14,6 +14,7 @@ use stormo_protocol::state::Class;
 
 use crate::client::Client;
 use crate::commands::{Progress, Stormo};
+use crate::ground::GroundKind;
 use crate::mesh::Mesh;
 use crate::topology::{NodeSpec, Topology};
 use crate::wait;
@@ -63,13 +64,33 @@ pub fn run(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Re
 /// # Errors
 /// As [`run`].
 pub fn run_beside(nodes: &[NodeSpec], test: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
-    let binary = stormo()?.binary;
-    let topology = Topology::plain("a test", nodes.to_vec());
-    let mut mesh = Mesh::start(&binary, &topology, &mut |_| {})?;
-    let ran = catch_unwind(AssertUnwindSafe(|| {
+    started(GroundKind::Loopback, &Topology::plain("a test", nodes.to_vec()), |mesh| {
         mesh.wait_for_nodes(nodes.len(), SOON)?;
-        test(&mut mesh)
-    }));
+        test(mesh)
+    })
+}
+
+/// Starts a mesh on some ground, runs the test without waiting before, and ends the mesh as [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(
+    ground: GroundKind,
+    topology: &Topology,
+    test: impl FnOnce(&mut Mesh) -> Result<()>,
+) -> Result<()> {
+    let _turn = turn()?;
+    started(ground, topology, test)
+}
+
+fn started(
+    ground: GroundKind,
+    topology: &Topology,
+    test: impl FnOnce(&mut Mesh) -> Result<()>,
+) -> Result<()> {
+    let binary = stormo()?.binary;
+    let mut mesh = Mesh::start_on(ground, &binary, topology, &mut |_| {})?;
+    let ran = catch_unwind(AssertUnwindSafe(|| test(&mut mesh)));
     let ran = ran.unwrap_or_else(|_| Err(anyhow!("the test panicked, as told above")));
     let bad = mesh.end();
     let ended = if bad.is_empty() { Ok(()) } else { Err(anyhow!("did not leave by themselves: {bad:?}")) };

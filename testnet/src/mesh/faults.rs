@@ -4,6 +4,7 @@
 use std::io;
 
 use super::{Mesh, START_MAX};
+use crate::ground::Emulated;
 use crate::link::{LinkSpec, LinkSpecError};
 use crate::process::{self, Node, StartError};
 
@@ -11,12 +12,12 @@ use crate::process::{self, Node, StartError};
 #[derive(Debug, thiserror::Error)]
 pub enum FaultError {
     /// Plain processes cannot do it.
-    #[error("{what} needs emulated links and machines, and this mesh runs on loopback: {why}")]
+    #[error(
+        "{what} needs emulated links and machines (root, and /dev/net/tun), and this mesh runs on loopback"
+    )]
     NeedsEmulation {
         /// What was asked for.
         what: &'static str,
-        /// Why it runs there.
-        why: String,
     },
     /// No such node.
     #[error("no node is called `{0}`")]
@@ -83,7 +84,11 @@ impl Mesh {
         self.kill(label)?;
         let spec = self.node_or_error(label)?.spec.clone();
         let admission = self.admission();
-        let starting = process::start(&self.stormo.binary, &spec, self.folder_of(&spec), &admission)?;
+        if let Some(emulated) = self.ground.emulated() {
+            emulated.network.set_power(label, true).map_err(system(label, "power"))?;
+        }
+        let place = self.place(&spec);
+        let starting = process::start(&self.stormo.binary, place, &spec, self.folder_of(&spec), &admission)?;
         let node = starting.wait(START_MAX, &mut |_| {})?;
         // In its place, so that the order of nodes stays that of the topology.
         if let Some(place) = self.nodes.iter_mut().find(|other| other.label() == label) {
@@ -97,8 +102,11 @@ impl Mesh {
     /// # Errors
     /// When the mesh runs on loopback, or there is no such node.
     pub fn power_loss(&mut self, label: &str) -> Result<(), FaultError> {
-        self.node_or_error(label)?;
-        Err(self.needs_emulation("loss of power"))
+        self.emulated(&[label], "loss of power")?
+            .network
+            .set_power(label, false)
+            .map_err(system(label, "power"))?;
+        self.kill(label)
     }
 
     /// The link from one node to another as it is now.
@@ -106,8 +114,7 @@ impl Mesh {
     /// # Errors
     /// When the mesh runs on loopback, or there is no such node.
     pub fn link(&self, from: &str, to: &str) -> Result<LinkSpec, FaultError> {
-        self.two_nodes(from, to)?;
-        Err(self.needs_emulation("a link"))
+        self.emulated(&[from, to], "a link")?.network.link(from, to).map_err(system(from, "a link"))
     }
 
     /// Changes the link from one node to another, this direction only.
@@ -115,10 +122,10 @@ impl Mesh {
     /// # Errors
     /// When the mesh runs on loopback, there is no such node, or no such link can be.
     pub fn set_link(&mut self, from: &str, to: &str, spec: &LinkSpec) -> Result<(), FaultError> {
-        self.two_nodes(from, to)?;
-        let (from, to) = (from.to_owned(), to.to_owned());
-        spec.check().map_err(|cause| FaultError::Link { from, to, cause })?;
-        Err(self.needs_emulation("a changed link"))
+        let emulated = self.emulated(&[from, to], "a changed link")?;
+        let impossible = |cause| FaultError::Link { from: from.to_owned(), to: to.to_owned(), cause };
+        spec.check().map_err(impossible)?;
+        emulated.network.set_link(from, to, *spec).map_err(system(from, "a changed link"))
     }
 
     /// Cuts the way from one node to another; the way back stays.
@@ -180,7 +187,7 @@ impl Mesh {
     /// # Errors
     /// When the mesh runs on loopback.
     pub fn heal(&mut self) -> Result<(), FaultError> {
-        Err(self.needs_emulation("healing of links"))
+        self.emulated(&[], "healing of links")?.network.heal().map_err(system("any", "healing of links"))
     }
 
     /// Changes the rates of all that a node sends and receives, bit/s; `None` is no limit.
@@ -188,9 +195,11 @@ impl Mesh {
     /// # Errors
     /// When the mesh runs on loopback, there is no such node, or a rate is 0.
     pub fn set_uplink(&mut self, label: &str, up: Option<u64>, down: Option<u64>) -> Result<(), FaultError> {
-        self.node_or_error(label)?;
-        let _ = (up, down);
-        Err(self.needs_emulation("a changed uplink"))
+        let emulated = self.emulated(&[label], "a changed uplink")?;
+        if let Some(cause) = [up, down].contains(&Some(0)).then_some(LinkSpecError::NoRate) {
+            return Err(FaultError::Link { from: label.to_owned(), to: "all others".to_owned(), cause });
+        }
+        emulated.network.set_rates(label, up, down).map_err(system(label, "a changed uplink"))
     }
 
     /// Changes the share of one core that a node may take; `None` is all there is.
@@ -198,9 +207,8 @@ impl Mesh {
     /// # Errors
     /// When the mesh runs on loopback, there is no such node, or the system refuses.
     pub fn set_cpu(&mut self, label: &str, share: Option<f64>) -> Result<(), FaultError> {
-        self.node_or_error(label)?;
-        let _ = share;
-        Err(self.needs_emulation("a share of a core"))
+        let emulated = self.emulated(&[label], "a share of a core")?;
+        emulated.set_cpu(label, share).map_err(system(label, "a share of a core"))
     }
 
     /// Changes the memory that a node may take before the kernel ends it, bytes; `None` is no limit.
@@ -208,9 +216,8 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::set_cpu`].
     pub fn set_memory(&mut self, label: &str, bytes: Option<u64>) -> Result<(), FaultError> {
-        self.node_or_error(label)?;
-        let _ = bytes;
-        Err(self.needs_emulation("a limit of memory"))
+        let emulated = self.emulated(&[label], "a limit of memory")?;
+        emulated.set_memory(label, bytes).map_err(system(label, "a limit of memory"))
     }
 
     fn set_cut(&mut self, from: &str, to: &str, cut: bool) -> Result<(), FaultError> {
@@ -226,7 +233,7 @@ impl Mesh {
     ) -> Result<(), FaultError> {
         let node = self.nodes.iter_mut().find(|node| node.label() == label);
         let node = node.ok_or_else(|| FaultError::UnknownNode(label.to_owned()))?;
-        act(node).map_err(|cause| FaultError::System { label: label.to_owned(), what, cause })
+        act(node).map_err(system(label, what))
     }
 
     fn node_or_error(&self, label: &str) -> Result<&Node, FaultError> {
@@ -234,11 +241,14 @@ impl Mesh {
         node.ok_or_else(|| FaultError::UnknownNode(label.to_owned()))
     }
 
-    fn two_nodes(&self, from: &str, to: &str) -> Result<(), FaultError> {
-        self.node_or_error(from).and_then(|_| self.node_or_error(to)).map(drop)
+    /// The emulated ground, for something that is done to these nodes.
+    fn emulated(&self, labels: &[&str], what: &'static str) -> Result<&Emulated, FaultError> {
+        labels.iter().try_for_each(|label| self.node_or_error(label).map(drop))?;
+        self.ground.emulated().ok_or(FaultError::NeedsEmulation { what })
     }
+}
 
-    fn needs_emulation(&self, what: &'static str) -> FaultError {
-        FaultError::NeedsEmulation { what, why: "emulated links are not there yet".to_owned() }
-    }
+fn system(label: &str, what: &'static str) -> impl FnOnce(io::Error) -> FaultError {
+    let label = label.to_owned();
+    move |cause| FaultError::System { label, what, cause }
 }

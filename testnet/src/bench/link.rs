@@ -1,0 +1,177 @@
+//! Emulated links: what was asked of them beside what standard tools (`ping`, `iperf3`) find.
+
+mod tools;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use stormo_protocol::state::Class;
+use stormo_testnet::ground::network::{self, Network};
+use stormo_testnet::interrupt;
+use stormo_testnet::link::LinkSpec;
+use stormo_testnet::topology::{NodeSpec, Topology};
+
+use crate::table::{Align, Table};
+use tools::{Datagrams, Ping, datagrams, ping, stream_bits_per_s};
+
+/// The ends of the measured link; it is changed in this direction only, the way back has no limit.
+pub(super) const FROM: &str = "near";
+pub(super) const TO: &str = "far";
+/// Of the chances of links; the same every time.
+const SEED: u64 = 4;
+const STREAM_S: u64 = 4;
+const MBIT: u64 = 1_000_000;
+
+/// A figure that was asked for, and what was found.
+#[derive(Debug, Serialize)]
+struct Row {
+    what: String,
+    unit: &'static str,
+    asked: Option<f64>,
+    measured: f64,
+}
+
+/// Measures and prints.
+pub(super) fn run(is_json: bool) -> Result<()> {
+    if let Err(why) = network::is_possible() {
+        bail!("emulated links cannot be had: {why}");
+    }
+    tools::look_for(&["ping", "iperf3", "setpriv"])?;
+    let nodes = [FROM, TO].map(|label| NodeSpec::new(label, Class::Edge, 1));
+    let network = Network::start(&Topology::plain("a link", nodes.to_vec()), SEED)?;
+    let mut rows = Vec::new();
+    for measure in [rates, latencies, chances, cut] {
+        if interrupt::is_noted() {
+            bail!("interrupted");
+        }
+        measure(&network, &mut rows).context("measuring a link")?;
+    }
+    if is_json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else {
+        print(&rows);
+    }
+    Ok(())
+}
+
+fn set(network: &Network, spec: LinkSpec) -> Result<()> {
+    eprintln!("{}", described(&spec));
+    Ok(network.set_link(FROM, TO, spec)?)
+}
+
+fn described(spec: &LinkSpec) -> String {
+    let rate =
+        spec.rate_bits_per_s.map_or("no limit".to_owned(), |rate| format!("{} Mbit/s", rate as f64 / 1e6));
+    let LinkSpec { latency_us, jitter_us, loss, reorder, duplicate, corrupt, cut, .. } = spec;
+    format!(
+        "link of {rate}, {latency_us} us, jitter {jitter_us} us, loss {loss}, reorder {reorder}, duplicate {duplicate}, \
+         corrupt {corrupt}{}",
+        if *cut { ", cut" } else { "" }
+    )
+}
+
+/// One TCP stream at each rate. What is counted is payload: 1448 of 1500 bytes.
+fn rates(network: &Network, rows: &mut Vec<Row>) -> Result<()> {
+    let payload = 1448.0 / 1500.0;
+    for rate in [Some(1), Some(20), Some(200), Some(800), None] {
+        let rate_bits_per_s = rate.map(|rate: u64| rate * MBIT);
+        set(network, LinkSpec { rate_bits_per_s, latency_us: 1_000, ..LinkSpec::default() })?;
+        let measured = stream_bits_per_s(network, STREAM_S)? / 1e6;
+        let asked = rate.map(|rate| rate as f64 * payload);
+        let what =
+            rate.map_or("TCP, no limit, 1 ms".to_owned(), |rate| format!("TCP, rate {rate} Mbit/s, 1 ms"));
+        rows.push(Row { what, unit: "Mbit/s", asked, measured });
+    }
+    set(network, LinkSpec::default())?;
+    let measured = stream_bits_per_s(network, STREAM_S)? / 1e6;
+    rows.push(Row { what: "TCP, no limit, no latency".to_owned(), unit: "Mbit/s", asked: None, measured });
+    Ok(())
+}
+
+/// Round trips, idle and beside datagrams at a rate.
+fn latencies(network: &Network, rows: &mut Vec<Row>) -> Result<()> {
+    for latency_us in [0_u64, 5_000, 50_000] {
+        set(network, LinkSpec { latency_us, ..LinkSpec::default() })?;
+        let Ping { mean_ms, max_ms, .. } = ping(network, 200, Duration::from_millis(10))?;
+        let asked = latency_us as f64 / 1e3;
+        rows.push(Row {
+            what: format!("ping, {asked} ms, mean"),
+            unit: "ms",
+            asked: Some(asked),
+            measured: mean_ms,
+        });
+        rows.push(Row {
+            what: format!("ping, {asked} ms, longest"),
+            unit: "ms",
+            asked: Some(asked),
+            measured: max_ms,
+        });
+    }
+    let spec = LinkSpec { latency_us: 20_000, ..LinkSpec::default() };
+    for rate in [20, 100, 200] {
+        set(network, spec)?;
+        let load = tools::begin_datagrams(network, rate * MBIT, STREAM_S)?;
+        let Ping { mean_ms, p99_ms, .. } = ping(network, 250, Duration::from_millis(10))?;
+        load.end()?;
+        for (measured, name) in [(mean_ms, "mean"), (p99_ms, "99 of 100")] {
+            let what = format!("ping, 20 ms beside UDP of {rate} Mbit/s, {name}");
+            rows.push(Row { what, unit: "ms", asked: Some(20.0), measured });
+        }
+    }
+    set(network, LinkSpec { latency_us: 20_000, jitter_us: 5_000, ..LinkSpec::default() })?;
+    let Ping { min_ms, mean_ms, max_ms, .. } = ping(network, 400, Duration::from_millis(10))?;
+    for (what, asked, measured) in
+        [("least", 15.0, min_ms), ("mean", 20.0, mean_ms), ("longest", 25.0, max_ms)]
+    {
+        let what = format!("ping, 20 ms, jitter 5 ms, {what}");
+        rows.push(Row { what, unit: "ms", asked: Some(asked), measured });
+    }
+    Ok(())
+}
+
+/// Loss, damage, doubles and order, of datagrams at 50 Mbit/s (13,000 in all).
+fn chances(network: &Network, rows: &mut Vec<Row>) -> Result<()> {
+    let plain = LinkSpec { latency_us: 1_000, ..LinkSpec::default() };
+    let mut row = |what: &str, asked: f64, measured: f64| {
+        rows.push(Row { what: what.to_owned(), unit: "%", asked: Some(asked), measured });
+    };
+    for loss in [0.0, 0.01, 0.1] {
+        set(network, LinkSpec { loss, ..plain })?;
+        let Datagrams { lost_percent, .. } = datagrams(network, 50 * MBIT, 3)?;
+        row(&format!("UDP, loss {} %", loss * 100.0), loss * 100.0, lost_percent);
+    }
+    set(network, LinkSpec { corrupt: 0.05, ..plain })?;
+    let Datagrams { lost_percent, .. } = datagrams(network, 50 * MBIT, 3)?;
+    row("UDP, 5 % damaged (dropped by its checksum)", 5.0, lost_percent);
+    set(network, LinkSpec { reorder: 0.02, ..plain })?;
+    let Datagrams { out_of_order_percent, .. } = datagrams(network, 50 * MBIT, 3)?;
+    row("UDP, 2 % held back (come too late)", 2.0, out_of_order_percent);
+    set(network, LinkSpec { duplicate: 0.05, ..plain })?;
+    let Ping { sent, doubles, .. } = ping(network, 2_000, Duration::from_millis(2))?;
+    row("ping, 5 % doubled", 5.0, doubles as f64 * 100.0 / sent as f64);
+    Ok(())
+}
+
+fn cut(network: &Network, rows: &mut Vec<Row>) -> Result<()> {
+    set(network, LinkSpec { cut: true, ..LinkSpec::default() })?;
+    let Ping { sent, received, .. } = ping(network, 50, Duration::from_millis(10))?;
+    let measured = received as f64 * 100.0 / sent as f64;
+    rows.push(Row { what: "ping, one way cut, answered".to_owned(), unit: "%", asked: Some(0.0), measured });
+    set(network, LinkSpec::default())?;
+    let Ping { sent, received, .. } = ping(network, 50, Duration::from_millis(10))?;
+    let measured = received as f64 * 100.0 / sent as f64;
+    rows.push(Row { what: "ping, mended, answered".to_owned(), unit: "%", asked: Some(100.0), measured });
+    Ok(())
+}
+
+fn print(rows: &[Row]) {
+    let columns =
+        [("link", Align::Left), ("asked", Align::Right), ("measured", Align::Right), ("unit", Align::Left)];
+    let mut table = Table::new(&columns);
+    for Row { what, unit, asked, measured } in rows {
+        let asked = asked.map_or("-".to_owned(), |asked| format!("{asked:.2}"));
+        table.row([what.clone(), asked, format!("{measured:.2}"), (*unit).to_owned()]);
+    }
+    table.lines().iter().for_each(|line| println!("{line}"));
+}

@@ -1,0 +1,264 @@
+//! Machines of a size: control groups around a node's process alone, so that switch and load are outside.
+//!
+//! Both versions of cgroups are served. Of version 2 only the freezer has been tried (on a machine that
+//! has it beside version 1); its limits of CPU and memory are written after the kernel's documentation.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::leftovers;
+use crate::wait;
+
+/// Period of a share of a core: short, so that a node with a small share still says in time that it
+/// lives.
+const PERIOD_US: u64 = 10_000;
+/// The kernel gives out no less in a period.
+const QUOTA_US_MIN: u64 = 1_000;
+/// The kernel takes no longer period.
+const PERIOD_US_MAX: u64 = 1_000_000;
+/// Until a group is frozen, or empty enough to be removed.
+const SETTLED_MAX: Duration = Duration::from_secs(2);
+
+/// What a group controls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Controller {
+    Cpu,
+    Memory,
+    Freezer,
+}
+
+impl Controller {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Freezer => "freezer",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// A group of one controller.
+#[derive(Debug, Clone)]
+struct Group {
+    path: PathBuf,
+    version: Version,
+}
+
+impl Group {
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        let path = self.path.join(file);
+        fs::write(&path, value).map_err(|error| told(&path, &error))
+    }
+
+    fn reads(&self, file: &str, wanted: &str) -> bool {
+        fs::read_to_string(self.path.join(file)).is_ok_and(|text| text.lines().any(|line| line == wanted))
+    }
+}
+
+fn told(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The groups of one node. Gone with it, once its process is.
+#[derive(Debug)]
+pub(super) struct Machine {
+    cpu: Option<Group>,
+    memory: Option<Group>,
+    freezer: Option<Group>,
+}
+
+impl Machine {
+    /// Groups of this name within those of a run; of those controllers that the machine has.
+    pub(super) fn make(run_id: &str, label: &str) -> io::Result<Self> {
+        let group = |controller| make_group(controller, run_id, label);
+        Ok(Self {
+            cpu: group(Controller::Cpu)?,
+            memory: group(Controller::Memory)?,
+            freezer: group(Controller::Freezer)?,
+        })
+    }
+
+    /// Takes a process in; its children will be in too.
+    pub(super) fn take_in(&self, pid: u32) -> io::Result<()> {
+        self.groups().try_for_each(|group| group.write("cgroup.procs", &pid.to_string()))
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        [&self.cpu, &self.memory, &self.freezer].into_iter().flatten()
+    }
+
+    /// Limits it to a share of one core; `None` is all there is.
+    pub(super) fn set_cpu(&self, share: Option<f64>) -> io::Result<()> {
+        let group = self.cpu.as_ref().ok_or_else(|| missing(Controller::Cpu))?;
+        let limit = share.map(quota_and_period_us).transpose()?;
+        match (group.version, limit) {
+            (Version::One, None) => group.write("cpu.cfs_quota_us", "-1"),
+            (Version::One, Some((quota_us, period_us))) => {
+                // Without a quota any period goes; with the old one the new period may be refused.
+                group.write("cpu.cfs_quota_us", "-1")?;
+                group.write("cpu.cfs_period_us", &period_us.to_string())?;
+                group.write("cpu.cfs_quota_us", &quota_us.to_string())
+            }
+            (Version::Two, None) => group.write("cpu.max", "max"),
+            (Version::Two, Some((quota_us, period_us))) => {
+                group.write("cpu.max", &format!("{quota_us} {period_us}"))
+            }
+        }
+    }
+
+    /// Limits its memory, bytes; `None` is no limit.
+    pub(super) fn set_memory(&self, bytes: Option<u64>) -> io::Result<()> {
+        let group = self.memory.as_ref().ok_or_else(|| missing(Controller::Memory))?;
+        let (file, no_limit) = match group.version {
+            Version::One => ("memory.limit_in_bytes", "-1"),
+            Version::Two => ("memory.max", "max"),
+        };
+        group.write(file, &bytes.map_or(no_limit.to_owned(), |bytes| bytes.to_string()))
+    }
+
+    /// Whether it can be frozen.
+    pub(super) fn has_freezer(&self) -> bool {
+        self.freezer.is_some()
+    }
+
+    /// Lets all its threads stand still at once, and waits until they do; or lets them go on.
+    pub(super) fn set_frozen(&self, is_frozen: bool) -> io::Result<()> {
+        let group = self.freezer.as_ref().ok_or_else(|| missing(Controller::Freezer))?;
+        let (file, value, shown_in, shown) = match (group.version, is_frozen) {
+            (Version::One, true) => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
+            (Version::One, false) => ("freezer.state", "THAWED", "freezer.state", "THAWED"),
+            (Version::Two, true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            (Version::Two, false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
+        };
+        group.write(file, value)?;
+        let settled = wait::even_if_interrupted(SETTLED_MAX, || group.reads(shown_in, shown));
+        if settled { Ok(()) } else { Err(io::Error::other(format!("{file} does not become {shown}"))) }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for group in self.groups() {
+            // What cannot be removed now, the next run removes.
+            let _ = wait::even_if_interrupted(SETTLED_MAX, || leftovers::remove_empty(&group.path));
+            let _ = group.path.parent().map(fs::remove_dir);
+        }
+    }
+}
+
+fn missing(controller: Controller) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("this machine has no cgroup controller `{}`", controller.name()),
+    )
+}
+
+/// Microseconds of one core in each period, and the period.
+fn quota_and_period_us(share: f64) -> io::Result<(u64, u64)> {
+    let least = QUOTA_US_MIN as f64 / PERIOD_US_MAX as f64;
+    if !(share >= least && share.is_finite()) {
+        return Err(io::Error::other(format!("a share of {share} of a core: at least {least}")));
+    }
+    let period_us = PERIOD_US.max((QUOTA_US_MIN as f64 / share).ceil() as u64);
+    Ok(((period_us as f64 * share).round() as u64, period_us))
+}
+
+fn make_group(controller: Controller, run_id: &str, label: &str) -> io::Result<Option<Group>> {
+    let Some((parent, version)) = parent_of(controller)? else { return Ok(None) };
+    let run = parent.join(run_id);
+    let path = run.join(label);
+    fs::create_dir_all(&path).map_err(|error| told(&path, &error))?;
+    if version == Version::Two {
+        // Only what is asked for; the freezer is there always.
+        for above in [&parent, &run] {
+            if controller != Controller::Freezer {
+                let file = above.join("cgroup.subtree_control");
+                fs::write(&file, format!("+{}", controller.name())).map_err(|error| told(&file, &error))?;
+            }
+        }
+    }
+    Ok(Some(Group { path, version }))
+}
+
+/// Where groups of a run are made: within this process's own group, so that what limits it limits
+/// them; in version 2 at the root, since there a group with processes can have no others below it.
+fn parent_of(controller: Controller) -> io::Result<Option<(PathBuf, Version)>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    Ok(found(
+        controller,
+        &mounts,
+        &own,
+        |path| path.is_dir(),
+        |file| fs::read_to_string(file).unwrap_or_default(),
+    ))
+}
+
+fn found(
+    controller: Controller,
+    mounts: &str,
+    own: &str,
+    is_there: impl Fn(&Path) -> bool,
+    read: impl Fn(&Path) -> String,
+) -> Option<(PathBuf, Version)> {
+    let name = controller.name();
+    for (point, kind, options) in leftovers::mounts(mounts) {
+        if kind == "cgroup" && options.split(',').any(|option| option == name) {
+            let own = own.lines().filter_map(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                let controllers = parts.next()?;
+                controllers.split(',').any(|one| one == name).then(|| parts.next()).flatten()
+            });
+            let within = own.map(|path| point.join(path.trim_start_matches('/'))).find(|path| is_there(path));
+            return Some((within.unwrap_or(point), Version::One));
+        }
+    }
+    leftovers::mounts(mounts).find_map(|(point, kind, _)| {
+        let has = || read(&point.join("cgroup.controllers")).split_whitespace().any(|one| one == name);
+        let serves = kind == "cgroup2" && (controller == Controller::Freezer || has());
+        serves.then_some((point, Version::Two))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_quotas_of_short_periods() {
+        assert_eq!(quota_and_period_us(1.5).unwrap(), (15_000, 10_000));
+        assert_eq!(quota_and_period_us(0.1).unwrap(), (1_000, 10_000));
+        assert_eq!(quota_and_period_us(0.05).unwrap(), (1_000, 20_000));
+        assert!(
+            [0.0, -1.0, f64::NAN, f64::INFINITY, 0.0001]
+                .into_iter()
+                .all(|share| quota_and_period_us(share).is_err())
+        );
+    }
+
+    #[test]
+    fn groups_are_found_in_both_versions() {
+        let one = "cgroup /c/cpu cgroup rw,relatime,cpu,cpuacct 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
+        let own = "3:cpu,cpuacct:/mine\n0::/\n";
+        let nothing = |_: &Path| String::new();
+        let cpu = found(Controller::Cpu, one, own, |_| true, nothing);
+        assert_eq!(cpu, Some((PathBuf::from("/c/cpu/mine"), Version::One)));
+        let cpu = found(Controller::Cpu, one, own, |_| false, nothing);
+        assert_eq!(cpu, Some((PathBuf::from("/c/cpu"), Version::One)), "seen from within a container");
+        let freezer = found(Controller::Freezer, one, own, |_| true, nothing);
+        assert_eq!(freezer, Some((PathBuf::from("/c/unified"), Version::Two)));
+        assert_eq!(found(Controller::Memory, one, own, |_| true, nothing), None);
+        let two = "cgroup2 /c cgroup2 rw 0 0\n";
+        let memory =
+            found(Controller::Memory, two, "0::/user\n", |_| true, |_| "cpu memory pids\n".to_owned());
+        assert_eq!(memory, Some((PathBuf::from("/c"), Version::Two)));
+    }
+}

@@ -1,0 +1,86 @@
+//! What killed runs leave behind: control groups, with frozen processes maybe, and folders with mounts.
+//! Namespaces and devices have no names and end with the processes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::folder::RunFolder;
+use crate::owner::Owner;
+use crate::signals::{self, Signal};
+use crate::wait;
+
+/// How deep groups of runs are looked for: they are made in the group of the process that made them.
+const DEPTH_MAX: usize = 6;
+/// Groups that are looked at.
+const GROUPS_MAX: usize = 10_000;
+/// Until killed processes are gone.
+const GONE_MAX: Duration = Duration::from_secs(5);
+
+/// Removes what belongs to runs whose process is gone, and nothing else. What cannot be removed stays
+/// for the next time.
+pub fn clean() {
+    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for (point, kind, _) in mounts(&mounted) {
+        if kind == "cgroup" || kind == "cgroup2" {
+            groups_of_dead_runs(&point).iter().for_each(|group| clear(group));
+        }
+    }
+    RunFolder::remove_stale();
+}
+
+/// Mount points with kind and options, as `/proc/self/mounts` lists them.
+pub(super) fn mounts(text: &str) -> impl Iterator<Item = (PathBuf, &str, &str)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((PathBuf::from(fields.next()?), fields.next()?, fields.next()?))
+    })
+}
+
+fn groups_of_dead_runs(hierarchy: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut looked_at = 0;
+    let mut next = vec![(hierarchy.to_owned(), 0)];
+    while let Some((folder, depth)) = next.pop() {
+        for below in folders_in(&folder) {
+            looked_at += 1;
+            match below.file_name().and_then(|name| name.to_str()).and_then(Owner::of) {
+                Some(owner) if !owner.is_alive() => found.push(below),
+                Some(_) => {}
+                None if depth < DEPTH_MAX && looked_at < GROUPS_MAX => next.push((below, depth + 1)),
+                None => {}
+            }
+        }
+    }
+    found
+}
+
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
+/// Ends what is in the groups of a dead run and removes them. A frozen process does not notice that
+/// its owner is gone until it is thawed.
+fn clear(run: &Path) {
+    for node in folders_in(run) {
+        let pids = fs::read_to_string(node.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+            let _ = signals::send(pid, Signal::Kill);
+        }
+        let _ = fs::write(node.join("freezer.state"), "THAWED");
+        let _ = fs::write(node.join("cgroup.freeze"), "0");
+        wait::even_if_interrupted(GONE_MAX, || remove_empty(&node));
+    }
+    let _ = fs::remove_dir(run);
+}
+
+/// Removes a group; whether it is gone.
+pub(super) fn remove_empty(group: &Path) -> bool {
+    match fs::remove_dir(group) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
