@@ -6,6 +6,7 @@ mod codec;
 mod hop;
 mod kept;
 mod link;
+mod peers;
 mod predict;
 mod ring;
 
@@ -48,6 +49,8 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// The mesh beside servers and pipelines that a user would run instead, if their scripts are at hand
+    Peers(peers::Options),
     /// How well times of ranges that nobody measured are told, and how long dividing and profiling takes
     Predict(predict::Options),
 }
@@ -59,6 +62,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
         Bench::Hop { json } => hop::run(*json),
         Bench::Link { json } => link::run(*json),
+        Bench::Peers(options) => peers::run(options),
         Bench::Predict(options) => predict::run(options),
     }
 }

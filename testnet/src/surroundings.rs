@@ -12,11 +12,15 @@ pub const SHARED: &str = "STORMO_SHARED";
 /// Names the Python of an environment with packages that tests and benchmarks can use.
 pub const PYTHON: &str = "STORMO_TEST_PYTHON";
 
+/// The folder that several checkouts share, whether it is there or not.
+pub fn shared() -> PathBuf {
+    let beside = || workspace_root().parent().unwrap_or(Path::new("..")).join("shared");
+    std::env::var_os(SHARED).map_or_else(beside, PathBuf::from)
+}
+
 /// The folder of the shared models, if it is there.
 pub fn shared_models() -> Option<PathBuf> {
-    let beside = || workspace_root().parent().unwrap_or(Path::new("..")).join("shared");
-    let shared = std::env::var_os(SHARED).map_or_else(beside, PathBuf::from);
-    Some(shared.join("models")).filter(|models| models.is_dir())
+    Some(shared().join("models")).filter(|models| models.is_dir())
 }
 
 /// A Python that has a module; none that was named without it counts as none.
