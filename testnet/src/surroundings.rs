@@ -18,6 +18,11 @@ pub fn shared() -> PathBuf {
     std::env::var_os(SHARED).map_or_else(beside, PathBuf::from)
 }
 
+/// The folder that a variable names, if it does.
+pub fn folder(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
+}
+
 /// The folder of the shared models, if it is there.
 pub fn shared_models() -> Option<PathBuf> {
     Some(shared().join("models")).filter(|models| models.is_dir())

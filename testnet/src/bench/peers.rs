@@ -110,8 +110,7 @@ impl Place {
             scripts.display(),
             surroundings::SHARED
         );
-        let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
-        let (Some(venvs), Some(models)) = (named(VENVS), named(MODELS)) else {
+        let (Some(venvs), Some(models)) = (surroundings::folder(VENVS), surroundings::folder(MODELS)) else {
             bail!(
                 "set {VENVS} and {MODELS} to folders outside the checkout, and run {} once with them",
                 scripts.join("install.sh").display()

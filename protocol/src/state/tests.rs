@@ -1,0 +1,135 @@
+//! Records: round trips, bounds, golden bytes.
+
+use super::*;
+use crate::ids::ObjectId;
+use crate::profile::WorkClass;
+use proptest::prelude::*;
+
+fn record() -> NodeRecord {
+    NodeRecord {
+        node: NodeId([1; 32]),
+        stamp: Stamp { generation: 2, sequence: 3 },
+        machine: Machine {
+            label: "camera".into(),
+            class: Class::Device,
+            addresses: vec!["/ip4/127.0.0.1/tcp/4001".into()],
+            cores: 4,
+            speeds: Speeds::new([5000.0; 5]),
+            memory_budget_bytes: 1 << 30,
+        },
+        load: Load {
+            memory_used_bytes: 5,
+            utilisation_permille: 250,
+            cold_us: 8000,
+            cold_us_per_mb: 900,
+            leaving: false,
+        },
+        hosted: vec![Hosted {
+            variant: VariantId { deployment: DeploymentId([3; 16]), index: 0 },
+            first: 0,
+            end: 4,
+            time_us: 1500,
+            p95_us: 1700,
+            queue_wait_us: 0,
+        }],
+        links: vec![LinkEstimate { peer: NodeId([2; 32]), round_trip_us: 300, bytes_per_second: 1 << 27 }],
+    }
+}
+
+#[test]
+fn records_round_trip_and_stay_small() {
+    let bytes = record().to_bytes();
+    assert!(bytes.len() <= 1024, "{} bytes", bytes.len());
+    assert_eq!(NodeRecord::from_bytes(&bytes), Ok(record()));
+}
+
+#[test]
+fn the_largest_record_fits_its_limit() {
+    let mut largest = record();
+    largest.machine.addresses = vec!["/ip6/2001:db8:1111:2222:3333:4444:5555:6666/tcp/40001".into(); 8];
+    largest.hosted =
+        vec![
+            Hosted { time_us: u64::MAX, p95_us: u64::MAX, queue_wait_us: u64::MAX, ..largest.hosted[0] };
+            64
+        ];
+    largest.links = vec![LinkEstimate { bytes_per_second: u64::MAX, ..largest.links[0] }; 32];
+    assert_eq!(NodeRecord::from_bytes(&largest.to_bytes()), Ok(largest));
+}
+
+#[test]
+fn numbers_that_break_arithmetic_are_clamped_and_excess_is_refused() {
+    let bytes = record().to_bytes();
+    let (known, broken) = (5000.0f64.to_le_bytes(), f64::NAN.to_le_bytes());
+    let at = bytes.windows(8).position(|window| window == known).unwrap();
+    let bytes = [&bytes[..at], &broken, &bytes[at + 8..]].concat();
+    let speeds = NodeRecord::from_bytes(&bytes).unwrap().machine.speeds;
+    assert_eq!(speeds.of(WorkClass::Convolution), Speeds::RANGE.0);
+    let mut many = record();
+    many.links = vec![many.links[0]; 33];
+    assert_eq!(NodeRecord::from_bytes(&many.to_bytes()), Err(DecodeError::Malformed));
+}
+
+fn variant(label: &str, accuracy: Option<f64>) -> Variant {
+    Variant {
+        label: label.into(),
+        manifest: ObjectRef { id: ObjectId([4; 32]), bytes: 100 },
+        accuracy: accuracy.and_then(Accuracy::of),
+    }
+}
+
+fn deployment() -> Deployment {
+    Deployment {
+        name: "digits".into(),
+        version: 1,
+        publisher: NodeId([1; 32]),
+        variants: vec![variant("base", Some(0.98)), variant("int8", None)],
+        removed: false,
+    }
+}
+
+#[test]
+fn deployments_round_trip_and_versions_differ() {
+    let known = deployment();
+    assert_eq!(Deployment::from_bytes(&known.to_bytes()), Ok(known.clone()));
+    assert_ne!(known.id(), Deployment { version: 2, ..known.clone() }.id());
+    let other = Deployment { variants: vec![known.variants[0].clone()], ..known.clone() };
+    assert_ne!(known.id(), other.id());
+    let indices: Vec<u8> = known.variants().map(|(id, _)| id.index).collect();
+    assert_eq!(indices, [0, 1]);
+}
+
+#[test]
+fn deployments_that_cannot_be_are_refused() {
+    let refused = |wrong: Deployment| {
+        assert_eq!(Deployment::from_bytes(&wrong.to_bytes()), Err(DecodeError::Malformed), "{wrong:?}");
+    };
+    refused(Deployment { name: "../x".into(), ..deployment() });
+    refused(Deployment { variants: vec![], ..deployment() });
+    refused(Deployment { variants: vec![variant("../x", None)], ..deployment() });
+    refused(Deployment { variants: vec![variant("a", None), variant("a", Some(0.5))], ..deployment() });
+    let impossible = Variant { accuracy: Some(Accuracy(1_000_001)), ..variant("a", None) };
+    refused(Deployment { variants: vec![impossible], ..deployment() });
+    let many = |count: usize| (0..count).map(|index| variant(&format!("{index:0>64}"), Some(0.123_456)));
+    refused(Deployment { variants: many(VARIANTS_MAX + 1).collect(), ..deployment() });
+    let most = Deployment { name: "n".repeat(64), variants: many(VARIANTS_MAX).collect(), ..deployment() };
+    assert_eq!(Deployment::from_bytes(&most.to_bytes()), Ok(most));
+}
+
+#[test]
+fn an_accuracy_is_a_share() {
+    assert_eq!([-0.1, 1.1, f64::NAN].map(Accuracy::of), [None; 3]);
+    assert_eq!(
+        [0.0, 0.5, 1.0].map(|share| Accuracy::of(share).map(Accuracy::share)),
+        [Some(0.0), Some(0.5), Some(1.0)]
+    );
+    assert!(Accuracy::of(0.3) < Accuracy::of(0.4));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = NodeRecord::from_bytes(&bytes);
+        let _ = Deployment::from_bytes(&bytes);
+        let _ = Signed::from_bytes(&bytes);
+    }
+}
