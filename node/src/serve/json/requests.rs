@@ -1,0 +1,150 @@
+//! Plans, and how requests went.
+
+use serde::{Deserialize, Serialize};
+use stormo_protocol::codec::payload::Codec;
+use stormo_protocol::ids::{NodeId, PlanId};
+
+use super::as_text;
+
+/// Where an input of a stage comes from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageInputView {
+    /// The stage before; `null`: the origin.
+    pub stage: Option<u16>,
+    /// Part of the tensors; `null`: all.
+    pub slice: Option<[u64; 2]>,
+    /// How they are coded on the way.
+    pub codec: Codec,
+}
+
+/// A stage of a plan, with its predicted times.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageView {
+    /// Index.
+    pub id: u16,
+    /// Host.
+    #[serde(with = "as_text")]
+    pub node: NodeId,
+    /// Its label.
+    pub label: String,
+    /// First block and one past the last.
+    pub blocks: [u16; 2],
+    /// Branch of a parallel region; `null` in a chain.
+    pub branch: Option<u16>,
+    /// Inputs.
+    pub inputs: Vec<StageInputView>,
+    /// Redundant successors.
+    pub backups: Vec<String>,
+    /// Predicted wait in the queue.
+    pub wait_ms: f64,
+    /// Predicted loading time; 0 when loaded.
+    pub cold_ms: f64,
+    /// Predicted time of the run.
+    pub compute_ms: f64,
+}
+
+/// Tensors from a stage to the next, with the predicted time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EdgeView {
+    /// Stage; `null`: the origin.
+    pub from: Option<u16>,
+    /// Stage; `null`: the origin.
+    pub to: Option<u16>,
+    /// Bytes that travel, as coded; 0 within one node.
+    pub bytes: u64,
+    /// How they are coded.
+    pub codec: Codec,
+    /// Share of agreement that answers lose by that.
+    pub loss: f64,
+    /// Predicted time, coding included.
+    pub transfer_ms: f64,
+}
+
+/// A plan that can be run by its id.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanView {
+    /// Id, valid as long as the deployment's version.
+    #[serde(with = "as_text")]
+    pub id: PlanId,
+    /// `local`, `remote` (all on another node), or `chain-K`: K stages on more than one node.
+    pub kind: String,
+    /// Label of the variant.
+    pub variant: String,
+    /// Stages in order.
+    pub stages: Vec<StageView>,
+    /// Edges in order: input, between stages, result.
+    pub edges: Vec<EdgeView>,
+    /// How the result is coded on its way home.
+    pub result_codec: Codec,
+    /// Predicted latency, loading included.
+    pub latency_ms: f64,
+    /// Predicted time between results of a full pipeline: the busiest node or link.
+    pub period_ms: f64,
+    /// Energy of the origin; `null` until it is modelled.
+    pub energy_j: Option<f64>,
+    /// Accuracy of the variant less what its codecs lose; `null` when the variant has no figure.
+    pub accuracy: Option<f64>,
+    /// Share of agreement that its codecs lose together.
+    pub loss: f64,
+    /// Bytes over the network.
+    pub bytes: u64,
+    /// Of the latency, loading of parts that are not loaded yet.
+    pub cold_ms: f64,
+}
+
+/// Answer of `/v1/plans`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlansView {
+    /// Name of the model.
+    pub model: String,
+    /// Version of its deployment.
+    pub version: u64,
+    /// Best first.
+    pub plans: Vec<PlanView>,
+}
+
+/// How long a stage took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageTraceView {
+    /// Index.
+    pub id: u16,
+    /// Host.
+    #[serde(with = "as_text")]
+    pub node: NodeId,
+    /// First block and one past the last.
+    pub blocks: [u16; 2],
+    /// From the first byte of its input to the last.
+    pub receive_ms: f64,
+    /// Decoding it.
+    pub decode_ms: f64,
+    /// From there to the start of the run, loading included.
+    pub wait_ms: f64,
+    /// The run.
+    pub run_ms: f64,
+    /// Encoding its output.
+    pub encode_ms: f64,
+}
+
+/// Answer of `/v1/requests/{id}`: one of the last requests that entered here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RequestView {
+    /// Request id.
+    pub id: String,
+    /// Name of the model.
+    pub model: String,
+    /// The plan of the attempt that answered.
+    #[serde(with = "as_text")]
+    pub plan_id: PlanId,
+    /// Attempts made.
+    pub attempts: u16,
+    /// From the request's arrival at the node to its result there.
+    pub latency_ms: f64,
+    /// Encoding the input.
+    pub input_encode_ms: f64,
+    /// From the last stage's first result byte to its last.
+    pub result_receive_ms: f64,
+    /// Decoding it.
+    pub result_decode_ms: f64,
+    /// Stages in order.
+    pub stages: Vec<StageTraceView>,
+}
