@@ -16,10 +16,12 @@ use stormo::serve::json::{DeploymentState, DeploymentView};
 
 use crate::commands::Progress;
 use crate::generator::{self, Course, CoursePace, Generator, Recorded};
+use crate::ground::GroundKind;
 use crate::history::History;
 use crate::judge::Truth;
 use crate::mesh::Mesh;
 use crate::play::acts::Acts;
+use crate::play::leftovers::Traces;
 use crate::play::observe::Observers;
 use crate::play::truth::Asked;
 use crate::random::Random;
@@ -63,10 +65,14 @@ pub fn play(
     logs: Option<&Path>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Played> {
-    let before = leftovers::Surroundings::now();
     let labels: Vec<&str> = scenario.topology.nodes.iter().map(|node| node.label.as_str()).collect();
     tell(&format!("starting {} nodes: {}", labels.len(), labels.join(", ")));
-    let mut mesh = Mesh::start(binary, &scenario.topology, &mut |log| tell(log.trim_end()))?;
+    let ground = match scenario.needs_emulation() {
+        Some(_) => GroundKind::Emulated { seed },
+        None => GroundKind::Loopback,
+    };
+    let mut mesh = Mesh::start_on(ground, binary, &scenario.topology, &mut |log| tell(log.trim_end()))?;
+    let traces = Traces::of(&mesh);
     let played = on_mesh(scenario, seed, &mut mesh, tell);
     let mut left: Vec<String> = Vec::new();
     if let Ok(played) = &played {
@@ -85,7 +91,7 @@ pub fn play(
     }
     drop(mesh);
     let mut played = played?;
-    left.extend(before.left_since());
+    left.extend(traces.left());
     played.history.leftovers = left;
     Ok(played)
 }

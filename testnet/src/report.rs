@@ -1,5 +1,8 @@
-//! What a run leaves to read: one JSON document, made of the history and the verdict alone.
+//! What a run leaves to read: one JSON document, and one page for people. Both are made of the history and
+//! the verdict alone.
 
+mod charts;
+mod page;
 mod timeline;
 
 use serde::Serialize;
@@ -8,6 +11,7 @@ use stormo::serve::json::DeploymentView;
 use crate::history::{FaultEvent, History};
 use crate::judge::Verdict;
 use crate::machine::Machine;
+pub use crate::report::page::page;
 pub use crate::report::timeline::{Bin, PlanUse, Timeline};
 use crate::scenario::Scenario;
 
@@ -16,6 +20,8 @@ use crate::scenario::Scenario;
 pub struct Document {
     /// Name of the scenario's file, without folder.
     pub scenario: String,
+    /// What it is for.
+    pub about: String,
     /// Its text.
     pub scenario_text: String,
     /// The seed.
@@ -48,6 +54,8 @@ pub struct Document {
 pub struct FaultTold {
     /// In words.
     pub what: String,
+    /// Labels of the nodes that it is done to.
+    pub nodes: Vec<String>,
     /// When it was there.
     pub begun_s: f64,
     /// When it was undone.
@@ -56,10 +64,11 @@ pub struct FaultTold {
     pub failed: Option<String>,
 }
 
-impl From<&FaultEvent> for FaultTold {
-    fn from(fault: &FaultEvent) -> Self {
+impl FaultTold {
+    fn of(history: &History, fault: &FaultEvent) -> Self {
         Self {
             what: fault.what.clone(),
+            nodes: fault.nodes.iter().map(|node| history.label(*node).to_owned()).collect(),
             begun_s: fault.begun_us as f64 / 1e6,
             healed_s: fault.healed_us.map(|us| us as f64 / 1e6),
             failed: fault.failed.clone(),
@@ -80,6 +89,7 @@ impl Document {
         let name = scenario.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Self {
             scenario: name,
+            about: scenario.about.clone(),
             scenario_text: scenario.text.clone(),
             seed,
             machine: Machine::here(),
@@ -89,7 +99,7 @@ impl Document {
             deployed: deployed.to_vec(),
             capacity_per_s: history.capacity_per_s,
             generator_share: history.generator_share,
-            faults: history.faults.iter().map(FaultTold::from).collect(),
+            faults: history.faults.iter().map(|fault| FaultTold::of(history, fault)).collect(),
             timeline: Timeline::of(history, &verdict),
             verdict,
         }

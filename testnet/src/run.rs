@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use stormo_testnet::ground::network;
 use stormo_testnet::judge::{self, Check, Verdict};
 use stormo_testnet::play::{self, Played};
-use stormo_testnet::report::Document;
+use stormo_testnet::report::{Document, page};
 use stormo_testnet::scenario::Scenario;
 use stormo_testnet::{binary, interrupt};
 
@@ -65,8 +66,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
 
 /// Why a scenario cannot be played here.
 pub(crate) fn cannot(scenario: &Scenario) -> Option<String> {
-    let name = scenario.path.display();
-    scenario.needs_emulation().map(|what| format!("{name}: {what} needs emulated links and machines"))
+    let what = scenario.needs_emulation()?;
+    let why = emulation().err()?;
+    Some(format!("{}: {what} needs emulated links and machines, and {why}", scenario.path.display()))
+}
+
+/// Whether links and machines can be emulated here.
+pub(crate) fn emulation() -> Result<(), String> {
+    network::is_possible()
 }
 
 fn default_folder(scenario: &Scenario) -> PathBuf {
@@ -92,8 +99,9 @@ pub(crate) fn ran(scenario: &Scenario, seed: u64, folder: &Path, narrator: &Narr
         fs::write(&path, text).with_context(|| path.display().to_string())
     };
     write("report.json", serde_json::to_string_pretty(&document)?)?;
+    write("report.html", page(&document))?;
     tell(&document.verdict, narrator);
-    narrator.say(&format!("seed {seed}; report: {}", folder.join("report.json").display()));
+    narrator.say(&format!("seed {seed}; report: {}", folder.join("report.html").display()));
     Ok(document)
 }
 

@@ -152,6 +152,8 @@ pub struct Expectations {
     pub left_out_within_ms: Option<f64>,
     /// It is used again after its return within.
     pub back_within_ms: Option<f64>,
+    /// A host that got slow, or whose link did, runs nothing that is sent later than this after.
+    pub avoided_within_ms: Option<f64>,
     /// Times that a node was taken for lost without a fault on it, or on a link.
     pub false_losses_max: Option<u64>,
     /// Share of the capacity (or of the rate sent, where that is less) that is answered rightly and in time
@@ -249,6 +251,9 @@ impl Scenario {
 
     /// What of it needs links, processors or memory that are not simply this machine's.
     pub fn needs_emulation(&self) -> Option<String> {
+        if self.topology.is_shaped() {
+            return Some(format!("the topology `{}`", self.topology_name));
+        }
         let fault = self.faults.iter().find(|fault| fault.kind.needs_emulation())?;
         Some(format!("line {}: the fault `{}`", fault.line, fault.kind.name()))
     }

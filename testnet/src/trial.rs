@@ -108,8 +108,12 @@ pub fn told(what: &str) {
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
-/// Waits for a place among the meshes of this machine; it is free again when the file is closed.
-fn turn() -> Result<File> {
+/// Waits for a place among the meshes of this machine; it is free again when the file is closed. [`run`]
+/// does so by itself.
+///
+/// # Errors
+/// When there is none in time.
+pub fn turn() -> Result<File> {
     let folder = std::env::temp_dir().join("stormo-testnet-turns");
     fs::create_dir_all(&folder)?;
     let open = |place: usize| File::create(folder.join(place.to_string()));

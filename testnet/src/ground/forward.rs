@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 
 use super::namespace::Namespace;
 
-/// Connections to one node at once.
-const CONNECTIONS_MAX: usize = 256;
+/// Connections to one node at once: as many as its API takes, so that what is refused is refused there.
+const CONNECTIONS_MAX: usize = 512;
 /// Held for each direction of a connection: long enough for an image, or a tensor in a few pieces.
 const BUFFER_BYTES: usize = 64 << 10;
 /// After an accept that fails (no descriptors are left), until the next.

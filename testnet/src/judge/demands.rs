@@ -158,6 +158,17 @@ fn reactions(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Che
     };
     react("a lost node is left out of plans", false, expect.left_out_within_ms);
     react("a node that is back is used again", true, expect.back_within_ms);
+    if let Some(within_ms) = expect.avoided_within_ms {
+        let seen = faults::avoidances_ms(history, &entries, within_ms);
+        let slowest = seen.iter().copied().fold(0.0, f64::max);
+        let got = match seen.len() {
+            0 => "no fault slowed down a host in use for long enough to tell".to_owned(),
+            count => format!("the last request there was sent {} after, of {count}", ms(slowest)),
+        };
+        let holds = !seen.is_empty() && slowest <= within_ms;
+        let wanted = format!("within {}", ms(within_ms));
+        checks.push(Check::new("a slow host or link is avoided", wanted, got, holds));
+    }
     if let Some(most) = expect.false_losses_max {
         let got = faults::false_losses(history) as u64;
         let wanted = format!("at most {most}");
@@ -244,7 +255,7 @@ fn the_run_itself(expect: &Expectations, history: &History) -> Vec<Check> {
     }
     let left = &history.leftovers;
     let got = if left.is_empty() { "nothing".to_owned() } else { left.join("; ") };
-    checks.push(Check::new("left behind: processes, files, namespaces", "nothing", got, left.is_empty()));
+    checks.push(Check::new("left behind: processes, files, groups", "nothing", got, left.is_empty()));
     let faults = &history.generator_faults;
     let got = if faults.is_empty() { "all sent".to_owned() } else { faults.join("; ") };
     checks.push(Check::new("the load itself", "all sent", got, faults.is_empty()));

@@ -6,6 +6,9 @@ use crate::history::{FaultEvent, History, Request};
 /// A node that was lost may be taken for lost for so long after its return, or after a split is mended.
 const AFTERMATH_US: u64 = 5_000_000;
 
+/// A host is in use if it ran something that was sent in so long before.
+const USED_US: u64 = 1_000_000;
+
 /// Requests that a fault met.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Affected {
@@ -82,6 +85,31 @@ fn reaction_ms(history: &History, [by, of]: [u16; 2], is_usable: bool, [begun_us
     let then = seen.find(|state| state.at_us >= begun_us && state.is_usable == is_usable);
     then.filter(|state| state.at_us <= end_us)
         .map_or(f64::INFINITY, |state| (state.at_us - begun_us) as f64 / 1000.0)
+}
+
+/// How long after each fault that slows a host down, or its link, requests were still sent that ran there, as
+/// far as they were sent before its healing, milliseconds. What ended sooner than `within_ms` shows nothing
+/// and is left out; so does a host that ran nothing in the second before.
+pub(super) fn avoidances_ms(history: &History, entries: &[u16], within_ms: f64) -> Vec<f64> {
+    let mut avoidances = Vec::new();
+    for fault in history.faults.iter().filter(|fault| !fault.is_loss && !fault.is_split) {
+        let end_us = fault.healed_us.unwrap_or(history.load_ended_us);
+        if (end_us.saturating_sub(fault.begun_us) as f64) < within_ms * 1000.0 {
+            continue;
+        }
+        for node in fault.nodes.iter().filter(|node| !entries.contains(node)) {
+            let ran_there = history.requests.iter().filter(|request| {
+                request.answer().is_some_and(|answer| history.hosts(answer).contains(node))
+            });
+            let sent: Vec<u64> = ran_there.map(|request| request.intended_us).collect();
+            let before = fault.begun_us.saturating_sub(USED_US)..fault.begun_us;
+            if sent.iter().any(|sent_us| before.contains(sent_us)) {
+                let meanwhile = sent.iter().filter(|sent_us| (fault.begun_us..end_us).contains(sent_us));
+                avoidances.push(meanwhile.max().map_or(0.0, |last| (last - fault.begun_us) as f64 / 1000.0));
+            }
+        }
+    }
+    avoidances
 }
 
 /// Times that a node was taken for lost without a reason on either side, or between them.

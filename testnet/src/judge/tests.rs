@@ -282,6 +282,27 @@ fn reactions_are_timed_and_false_losses_counted() {
 }
 
 #[test]
+fn a_slow_host_is_to_be_avoided() {
+    let (mut history, truth) = healthy(600);
+    let slow = FaultEvent {
+        what: "link".into(),
+        nodes: vec![0, 1],
+        is_loss: false,
+        ..kill(2_000_000, Some(5_000_000))
+    };
+    history.faults.push(slow);
+    let elsewhere = history.names.place("B");
+    // From 2.5 s on requests run elsewhere.
+    (250..500).for_each(|at| answer(&mut history, at).nodes = elsewhere);
+    let within = |ms| Expectations { avoided_within_ms: Some(ms), ..demands() };
+    assert!(judge(&within(490.0), &history, &truth).holds());
+    assert_eq!(failed(&judge(&within(489.0), &history, &truth)), ["a slow host or link is avoided"]);
+    // A host that was not in use shows nothing.
+    (0..250).for_each(|at| answer(&mut history, at).nodes = elsewhere);
+    assert!(!judge(&within(490.0), &history, &truth).holds());
+}
+
+#[test]
 fn growth_is_found() {
     let (mut history, truth) = healthy(10);
     let look = |second: u64| Usage {

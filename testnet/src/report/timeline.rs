@@ -5,8 +5,10 @@ use serde::Serialize;
 use crate::history::{History, Request};
 use crate::judge::{Verdict, percentile};
 
-/// Slices of a run.
-const BINS: u64 = 120;
+/// Slices of a run at most, and at least.
+const BINS: (u64, u64) = (120, 30);
+/// Requests in a slice, on average: fewer jump about.
+const BIN_REQUESTS: u64 = 12;
 /// No slice is shorter.
 const BIN_US_MIN: u64 = 100_000;
 /// Plans that are told apart; the rest is one.
@@ -74,7 +76,8 @@ impl Timeline {
     /// Of a run.
     pub fn of(history: &History, verdict: &Verdict) -> Self {
         debug_assert!(verdict.counts.begun as usize >= history.requests.len().min(1));
-        let bin_us = (history.load_ended_us / BINS).max(BIN_US_MIN);
+        let bins = (history.requests.len() as u64 / BIN_REQUESTS).clamp(BINS.1, BINS.0);
+        let bin_us = history.load_ended_us.div_ceil(bins).max(BIN_US_MIN);
         let count = history.load_ended_us.div_ceil(bin_us).max(1) as usize;
         let plans = plans(history);
         let place = |request: &Request| {

@@ -1,0 +1,122 @@
+//! Scenarios played by real processes: one that must hold, one whose broken promise the judge must see, and
+//! files that nothing is started for.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use stormo_testnet::judge::{self, Verdict};
+use stormo_testnet::report::{Document, page};
+use stormo_testnet::scenario::Scenario;
+use stormo_testnet::{play, trial};
+
+const ONE_HOST: &str = r#"
+about = "The only host is killed, and comes back."
+topology = "two.toml"
+duration_s = 16.0
+seed = 5
+
+[[deploy]]
+name = "digits"
+model = "digits"
+at = "asks"
+replicas = 1
+
+[[load]]
+deploy = "digits"
+at = ["asks"]
+rate_per_s = 30
+timeout_ms = 3000
+
+[[fault]]
+kind = "kill"
+node = "hosts"
+at_s = 2.0
+for_s = 1.5
+
+[expect]
+progress_within_s = 10.0
+"#;
+
+const TWO: &str = r#"
+about = "A node that asks, and a host."
+[[node]]
+label = "asks"
+class = "device"
+memory_budget = "1 kB"
+[[node]]
+label = "hosts"
+class = "edge"
+memory_budget = "1 GiB"
+"#;
+
+fn play(scenario: &Scenario) -> Result<(Verdict, Document)> {
+    let _turn = trial::turn()?;
+    let binary = trial::stormo()?.binary;
+    let played = play::play(scenario, scenario.seed, &binary, None, &mut |_| {})?;
+    let verdict = judge::judge(&scenario.expect, &played.history, &played.truth);
+    let document =
+        Document::new(scenario, scenario.seed, 0, &played.history, &played.deployed, verdict.clone());
+    Ok((verdict, document))
+}
+
+fn failed(verdict: &Verdict) -> Vec<&str> {
+    verdict.checks.iter().filter(|check| !check.holds).map(|check| check.what.as_str()).collect()
+}
+
+#[test]
+fn a_replica_makes_good_for_a_killed_host() -> Result<()> {
+    let scenario = Scenario::load(Path::new("short-killed"))?;
+    let (verdict, document) = play(&scenario)?;
+    ensure!(verdict.holds(), "{:#?}\n{:#?}", verdict.checks, verdict.bad);
+    ensure!(verdict.counts.begun == verdict.counts.right, "{:?}", verdict.counts);
+    // The report says what was done to whom, and needs nothing else to be read.
+    let page = page(&document);
+    ensure!(page.contains("kill ") && page.contains("<svg") && page.ends_with("</html>\n"));
+    ensure!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
+    Ok(())
+}
+
+#[test]
+fn a_promise_that_is_broken_is_seen() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("two.toml"), TWO)?;
+    let path = folder.path().join("one-host.toml");
+    fs::write(&path, ONE_HOST)?;
+    let (verdict, _) = play(&Scenario::load(&path)?)?;
+    // Without another host callers must be told so: that is no loss, but it is an error.
+    ensure!(failed(&verdict) == ["requests told an error"], "{:#?}\n{:#?}", verdict.checks, verdict.errors);
+    ensure!(verdict.counts.failed > 0 && verdict.counts.right > 0, "{:?}", verdict.counts);
+    ensure!(verdict.counts.lost + verdict.counts.wrong == 0, "{:#?}", verdict.bad);
+    Ok(())
+}
+
+#[test]
+fn nothing_starts_for_a_file_that_cannot_be_meant() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("two.toml"), TWO)?;
+    let path = folder.path().join("wrong.toml");
+    let cases = [
+        (ONE_HOST.replace("\"hosts\"", "\"nobody\""), 21, "`node`: the topology has no node `nobody`"),
+        (ONE_HOST.replace("\"kill\"", "\"curse\""), 20, "`kind`: there is no fault `curse`"),
+        (ONE_HOST.replace("rate_per_s = 30", "rate_per_s = -1"), 16, "`rate_per_s` is -1"),
+    ];
+    for (text, line, words) in cases {
+        fs::write(&path, text)?;
+        let ran = mesh(&["run", &path.to_string_lossy()])?;
+        let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+        let place = format!("error: {}:{line}: ", path.display());
+        ensure!(ran.status.code() == Some(1), "{:?}: {told}", ran.status);
+        ensure!(told.starts_with(&place) && told.contains(words), "wanted {place}{words}: {told}");
+        ensure!(ran.stdout.is_empty(), "{}", String::from_utf8_lossy(&ran.stdout));
+    }
+    let ran = mesh(&["chaos", "short-killed", "--seed", "1"])?;
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    ensure!(ran.status.code() == Some(1) && told.contains("has faults of its own"), "{told}");
+    Ok(())
+}
+
+fn mesh(arguments: &[&str]) -> Result<Output> {
+    Command::new(env!("CARGO_BIN_EXE_stormo-testnet")).args(arguments).output().context("cargo mesh")
+}
