@@ -3,6 +3,7 @@
 
 pub mod arrays;
 pub mod binary;
+pub mod chaos;
 pub mod client;
 pub mod commands;
 pub mod detector;

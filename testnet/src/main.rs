@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod demo;
+mod disturb;
 mod median;
 mod narrator;
 mod run;
@@ -46,6 +47,8 @@ enum Command {
     },
     /// Set the figures of two results side by side
     Compare(compare::CompareArgs),
+    /// Play a scenario under faults drawn from a seed; what breaks is made smaller and written as a scenario
+    Chaos(disturb::ChaosArgs),
     /// Play a scenario (topology, load, faults) and judge it; exit code 0 only if all that it demands holds
     Run(run::RunArgs),
     /// Start the nodes of a topology and keep them until Ctrl-C
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
                 Command::Bench { what } => bench::run(&what).map(|()| Ended::Well),
                 Command::Compare(args) => compare::run(&args).map(|()| Ended::Well),
                 Command::BareStreams(args) => bench::bare::run(&args).map(|()| Ended::Well),
+                Command::Chaos(args) => disturb::run(&args),
                 Command::Run(args) => run::run(&args),
                 Command::Up { topology } => up::run(&topology).map(|()| Ended::Well),
             }
