@@ -10,10 +10,10 @@ mod run;
 mod table;
 mod up;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use stormo_testnet::ground::leftovers;
 use stormo_testnet::interrupt;
 
 use crate::run::Ended;
@@ -52,10 +52,7 @@ enum Command {
     /// Play a scenario (topology, load, faults) and judge it; exit code 0 only if all that it demands holds
     Run(run::RunArgs),
     /// Start the nodes of a topology and keep them until Ctrl-C
-    Up {
-        /// A file, or the name of one in `topologies/` (`loopback`)
-        topology: PathBuf,
-    },
+    Up(up::UpArgs),
     /// One process of those that `bench chain` compares with
     #[command(hide = true)]
     BareStreams(bench::bare::BareArgs),
@@ -63,6 +60,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    leftovers::clean();
     let done =
         interrupt::note_instead_of_ending().map_err(anyhow::Error::from).and_then(|()| {
             match arguments.command {
@@ -72,7 +70,7 @@ fn main() -> ExitCode {
                 Command::BareStreams(args) => bench::bare::run(&args).map(|()| Ended::Well),
                 Command::Chaos(args) => disturb::run(&args),
                 Command::Run(args) => run::run(&args),
-                Command::Up { topology } => up::run(&topology).map(|()| Ended::Well),
+                Command::Up(args) => up::run(&args).map(|()| Ended::Well),
             }
         });
     match done {

@@ -25,6 +25,9 @@ use crate::wait::{self, WaitError};
 const FIRST_START_MAX: Duration = Duration::from_secs(11 * 60);
 /// A node that finds everything there is ready in well under a second; ten of them share two cores.
 const START_MAX: Duration = Duration::from_secs(60);
+/// Each computes for a moment when it starts, to know how fast it is: fifty at once on two cores would
+/// not be ready in time.
+const STARTS_AT_ONCE: usize = 10;
 /// A node leaves within this time, or is killed.
 const END_MAX: Duration = Duration::from_secs(5);
 /// Neighbours that a node keeps: in a larger mesh not every pair has measured its link.
@@ -99,9 +102,11 @@ impl Mesh {
         if let Some((first, others)) = topology.nodes.split_first() {
             let first = mesh.begin(first)?.wait(FIRST_START_MAX, show)?;
             mesh.nodes.push(first);
-            let starting = others.iter().map(|spec| mesh.begin(spec)).collect::<Result<Vec<_>, _>>()?;
-            for node in starting {
-                mesh.nodes.push(node.wait(START_MAX, show)?);
+            for some in others.chunks(STARTS_AT_ONCE) {
+                let starting = some.iter().map(|spec| mesh.begin(spec)).collect::<Result<Vec<_>, _>>()?;
+                for node in starting {
+                    mesh.nodes.push(node.wait(START_MAX, show)?);
+                }
             }
         }
         Ok(mesh)
@@ -230,6 +235,22 @@ impl Mesh {
                 |node| {
                     let seen = node.client.nodes().map_err(|error| error.to_string())?;
                     knows(&seen, count).map_err(|missing| format!("{} {missing}", node.label()))
+                },
+            )
+        })
+    }
+
+    /// Waits until every running node has heard of `count` nodes, whether or not it has links to them all,
+    /// and has heard of them lately.
+    ///
+    /// # Errors
+    /// When that is not so in time.
+    pub fn wait_for_views(&mut self, count: usize, within: Duration) -> Result<(), WaitError> {
+        wait::until(&format!("every node to know {count} nodes"), within, || {
+            self.nodes.iter_mut().filter_map(|node| node.ended().is_none().then_some(&*node)).try_for_each(
+                |node| {
+                    let known = node.client.nodes().map_err(|error| error.to_string())?.len();
+                    if known == count { Ok(()) } else { Err(format!("{} knows {known} nodes", node.label())) }
                 },
             )
         })

@@ -1,11 +1,15 @@
 //! `cargo mesh up`: a mesh that stays until Ctrl-C.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use clap::Args;
+use stormo_testnet::ground::GroundKind;
+use stormo_testnet::link::LinkSpec;
 use stormo_testnet::mesh::Mesh;
-use stormo_testnet::process::class_name;
+use stormo_testnet::process::{Node, class_name};
 use stormo_testnet::topology::Topology;
 use stormo_testnet::{binary, interrupt};
 
@@ -14,18 +18,49 @@ use crate::table::{Align, Table};
 
 /// Between two looks at whether all nodes still run.
 const LOOK: Duration = Duration::from_millis(500);
+/// Pairs of nodes that are named for links that are alike.
+const PAIRS_SHOWN: usize = 6;
 /// Until all know each other: some exchanges of a second each.
 const KNOWN_MAX: Duration = Duration::from_secs(60);
 
+/// `cargo mesh up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// A file, or the name of one in `topologies/` (`loopback`)
+    topology: PathBuf,
+    /// Plain processes, without the links and limits that the file asks for
+    #[arg(long)]
+    loopback: bool,
+    /// Seed of what links do by chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What the mesh shall stand on; said where that is less than its file asks for.
+fn ground(args: &UpArgs, topology: &Topology, narrator: &Narrator) -> Result<GroundKind> {
+    let lacking = "none of the links and limits of its file hold";
+    if args.loopback {
+        if topology.is_shaped() {
+            narrator.say(&format!("On loopback, as asked for: {lacking}."));
+        }
+        return Ok(GroundKind::Loopback);
+    }
+    Ok(GroundKind::for_topology(topology, args.seed).unwrap_or_else(|why| {
+        narrator.say(&format!("On loopback, since emulated links cannot be had ({why}): {lacking}."));
+        GroundKind::Loopback
+    }))
+}
+
 /// Starts the mesh, says how to use it, and ends it on Ctrl-C.
-pub(crate) fn run(file: &Path) -> Result<()> {
+pub(crate) fn run(args: &UpArgs) -> Result<()> {
     let narrator = Narrator::new(false);
-    let topology = Topology::load(file)?;
+    let topology = Topology::load(&args.topology)?;
+    let ground = ground(args, &topology, &narrator)?;
     narrator.say(&topology.about);
     narrator.say("Building the node; then each of its processes starts.");
     let binary = binary::build()?;
-    let mut mesh = Mesh::start(&binary, &topology, &mut |log| eprint!("{log}"))?;
-    mesh.wait_for_nodes(topology.nodes.len(), KNOWN_MAX)?;
+    let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| eprint!("{log}"))?;
+    mesh.wait_for_views(topology.nodes.len(), KNOWN_MAX)?;
     show(&narrator, &mesh, &binary);
     let mut gone = vec![false; mesh.nodes().len()];
     while !interrupt::within(LOOK) {
@@ -65,6 +100,7 @@ fn show(narrator: &Narrator, mesh: &Mesh, binary: &Path) {
     }
     narrator.title("the mesh is up");
     narrator.table(&table);
+    show_links(narrator, mesh);
     let Some(first) = mesh.nodes().first() else { return };
     let stormo = binary.display();
     let api = &first.ready.api;
@@ -72,8 +108,41 @@ fn show(narrator: &Narrator, mesh: &Mesh, binary: &Path) {
     narrator.say(&format!("{stormo} status --api {api}"));
     narrator.say(&format!("{stormo} deploy digits testnet/models/digits.onnx --replicas 2 --api {api}"));
     narrator.say(&format!("{stormo} infer digits testnet/models/digits/held-out-03-truth-3.png --api {api}"));
-    narrator.say("a ticket for more nodes (`stormo node --join TICKET`):");
-    narrator.say(&format!("{stormo} invite --data {} --api {api}", mesh.key_folder().display()));
+    if mesh.network().is_none() {
+        narrator.say("a ticket for more nodes (`stormo node --join TICKET`):");
+        narrator.say(&format!("{stormo} invite --data {} --api {api}", mesh.key_folder().display()));
+    }
     narrator.gap();
     narrator.say("Ctrl-C ends all of them.");
+}
+
+/// The emulated links that are not as all others, each pair of nodes once for both directions where
+/// these are alike.
+fn show_links(narrator: &Narrator, mesh: &Mesh) {
+    if mesh.network().is_none() {
+        return;
+    }
+    let labels: Vec<&str> = mesh.nodes().iter().map(Node::label).collect();
+    let mut alike: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (at, one) in labels.iter().enumerate() {
+        for other in &labels[at + 1..] {
+            let (Ok(there), Ok(back)) = (mesh.link(one, other), mesh.link(other, one)) else { continue };
+            let mut add =
+                |what: String, spec: &LinkSpec| alike.entry(spec.to_string()).or_default().push(what);
+            if there == back {
+                add(format!("{one} - {other}"), &there);
+            } else {
+                add(format!("{one} -> {other}"), &there);
+                add(format!("{other} -> {one}"), &back);
+            }
+        }
+    }
+    narrator.title("links");
+    for (spec, pairs) in alike {
+        let shown = pairs[..pairs.len().min(PAIRS_SHOWN)].join(", ");
+        let more = pairs.len().saturating_sub(PAIRS_SHOWN);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        narrator.say(&format!("{spec}: {shown}{more}"));
+    }
+    narrator.say("Uplinks and downlinks of nodes and domains come on top.");
 }

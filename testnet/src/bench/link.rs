@@ -56,19 +56,8 @@ pub(super) fn run(is_json: bool) -> Result<()> {
 }
 
 fn set(network: &Network, spec: LinkSpec) -> Result<()> {
-    eprintln!("{}", described(&spec));
+    eprintln!("link: {spec}");
     Ok(network.set_link(FROM, TO, spec)?)
-}
-
-fn described(spec: &LinkSpec) -> String {
-    let rate =
-        spec.rate_bits_per_s.map_or("no limit".to_owned(), |rate| format!("{} Mbit/s", rate as f64 / 1e6));
-    let LinkSpec { latency_us, jitter_us, loss, reorder, duplicate, corrupt, cut, .. } = spec;
-    format!(
-        "link of {rate}, {latency_us} us, jitter {jitter_us} us, loss {loss}, reorder {reorder}, duplicate {duplicate}, \
-         corrupt {corrupt}{}",
-        if *cut { ", cut" } else { "" }
-    )
 }
 
 /// One TCP stream at each rate. What is counted is payload: 1448 of 1500 bytes.

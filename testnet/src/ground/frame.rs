@@ -165,7 +165,7 @@ pub(super) fn damage(frame: &mut [u8], random: u64) {
 
 /// Does what the sender left to the device, so that the receiver checks.
 fn complete_checksum(frame: &mut [u8]) {
-    if frame.first().is_none_or(|flags| flags & NEEDS_CHECKSUM == 0) {
+    if frame.len() < OFFLOAD_BYTES || frame[0] & NEEDS_CHECKSUM == 0 {
         return;
     }
     let start = OFFLOAD_BYTES + usize::from(u16::from_ne_bytes([frame[6], frame[7]]));
@@ -197,8 +197,12 @@ fn divided(frame: &[u8]) -> Option<Vec<Vec<u8>>> {
         return None;
     }
     let tcp = layout.transport;
-    let payload = tcp + usize::from(frame.get(tcp + 12)? >> 4) * 4;
+    let header_bytes = usize::from(frame.get(tcp + 12)? >> 4) * 4;
+    let payload = tcp + header_bytes;
     let (headers, data) = (frame.get(..payload)?, frame.get(payload..)?);
+    if header_bytes < 20 {
+        return None;
+    }
     let first_id = u16::from_be_bytes([headers[OFFLOAD_BYTES + 4], headers[OFFLOAD_BYTES + 5]]);
     let first_sequence = u32::from_be_bytes(headers[tcp + 4..tcp + 8].try_into().ok()?);
     let count = data.len().div_ceil(segment_bytes);
@@ -234,3 +238,6 @@ fn offload_checksum(packet: &mut [u8], layout: &Layout) {
     packet[6..8].copy_from_slice(&((layout.transport - OFFLOAD_BYTES) as u16).to_ne_bytes());
     packet[8..10].copy_from_slice(&16_u16.to_ne_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -279,3 +279,6 @@ impl Switch {
         self.dropped
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What one direction of a link is like.
 
+use std::fmt;
+
 /// A queue of 256 KiB: about what small routers hold; 21 ms at 100 Mbit/s.
 pub const QUEUE_BYTES_DEFAULT: u64 = 256 << 10;
 /// Longest latency and jitter: nothing on Earth is further away than a minute.
@@ -43,6 +45,30 @@ impl Default for LinkSpec {
             corrupt: 0.0,
             cut: false,
         }
+    }
+}
+
+impl fmt::Display for LinkSpec {
+    /// For people: what differs from a wire without limits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rate_bits_per_s {
+            Some(rate) => write!(f, "{} Mbit/s", rate as f64 / 1e6)?,
+            None => f.write_str("no limit")?,
+        }
+        write!(f, ", {} ms", self.latency_us as f64 / 1e3)?;
+        if self.jitter_us > 0 {
+            write!(f, " +- {} ms", self.jitter_us as f64 / 1e3)?;
+        }
+        let shares = [
+            (self.loss, "lost"),
+            (self.reorder, "held back"),
+            (self.duplicate, "doubled"),
+            (self.corrupt, "damaged"),
+        ];
+        for (share, what) in shares.into_iter().filter(|(share, _)| *share > 0.0) {
+            write!(f, ", {} % {what}", share * 100.0)?;
+        }
+        f.write_str(if self.cut { ", cut" } else { "" })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Good and bad topology files.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const GOOD: &str = "about = \"two\"\n\n[[node]]\nlabel = \"a\"\nclass = \"device\"\nmemory_budget = \"64 MiB\"\n\n\
@@ -72,4 +74,142 @@ fn says_which_file_is_not_there() {
     assert!(said.starts_with("topology no/such.toml: "), "{said}");
     let said = Topology::load(Path::new("no-such")).unwrap_err().to_string();
     assert!(said.contains("topologies/no-such.toml"), "{said}");
+}
+
+/// Two nodes and what may be said beside them.
+fn refused_beside(more: &str) -> String {
+    refused(&format!("{GOOD}\n{more}"))
+}
+
+#[test]
+fn reads_machines_domains_and_links() {
+    let text = format!(
+        "{}cpu = 0.25\nmemory = \"1 GiB\"\ndisk = \"64 MB\"\nuplink = \"8 Mbit/s\"\ndomains = [\"room\"]\nbehind = \"box\"\n\n\
+         [links]\nlatency = \"1 ms\"\n\n[[nat]]\nname = \"box\"\nmapping = \"endpoint-independent\"\n\n\
+         [[domain]]\nname = \"room\"\nkind = \"site\"\nwithin = \"house\"\n\n\
+         [[domain]]\nname = \"house\"\nkind = \"owner\"\nuplink = \"1 MB/s\"\n\n\
+         [[link]]\nbetween = [\"house\", \"a\"]\nrate = \"5 MB/s\"\n\n\
+         [[link]]\nfrom = \"a\"\nto = \"b-2\"\nlatency = \"2.5 ms\"\njitter = \"500 us\"\nloss = 0.5\n",
+        GOOD
+    );
+    let topology = Topology::parse(&text).unwrap();
+    let [a, b] = &topology.nodes[..] else { panic!("two nodes") };
+    assert_eq!((b.cpu_share, b.memory_bytes, b.disk_bytes), (Some(0.25), Some(1 << 30), Some(64_000_000)));
+    assert_eq!((b.uplink_bits_per_s, b.downlink_bits_per_s), (Some(8_000_000), None));
+    assert_eq!(b.behind.as_deref(), Some("box"));
+    let names: Vec<&str> = topology.domains_of(b).iter().map(|domain| domain.name.as_str()).collect();
+    assert_eq!(names, ["room", "house"]);
+    assert_eq!(topology.members("house"), ["b-2"]);
+    let (there, back) = (topology.link(a, b), topology.link(b, a));
+    assert_eq!(
+        (there.latency_us, there.jitter_us, there.loss, there.rate_bits_per_s),
+        (2_500, 500, 0.5, None)
+    );
+    assert_eq!((back.latency_us, back.rate_bits_per_s), (1_000, Some(40_000_000)));
+    assert_eq!(topology.link(a, a).latency_us, 1_000);
+    assert!(topology.is_shaped());
+    assert!(!Topology::parse(GOOD).unwrap().is_shaped());
+}
+
+#[test]
+fn links_that_cannot_be_are_refused() {
+    let between = "[[link]]\nbetween = [\"a\", \"b-2\"]\n";
+    let cases = [
+        (
+            "[[link]]\nbetween = [\"a\", \"c\"]\n",
+            "14: between `c`: no node or domain is called so; there are: a, b-2",
+        ),
+        ("[[link]]\nbetween = [\"a\", \"a\"]\n", "13: a link from node `a` to itself"),
+        (
+            "[[link]]\nfrom = \"a\"\n",
+            "13: a link needs `between = [\"a\", \"b\"]` for both directions, or `from` and `to` for one",
+        ),
+        ("[links]\nfrom = \"a\"\n", "14: `[links]` is about all links; for two ends write a `[[link]]`"),
+        (
+            "[links]\nrate = \"-5 Mbit/s\"\n",
+            "14: rate `-5 Mbit/s`: a rate like \"20 Mbit/s\" (kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, GB/s)",
+        ),
+        ("[links]\nloss = 1.5\n", "14: loss 1.5: a share of packets, from 0 to 1"),
+        ("[links]\nloss = nan\n", "14: loss NaN: a share of packets, from 0 to 1"),
+        (
+            "[links]\nlatency = \"1 ms\"\njitter = \"2 ms\"\n",
+            "15: a jitter of 2000 us is more than the latency of 1000 us that it strays from",
+        ),
+    ];
+    for (more, said) in cases {
+        assert_eq!(refused_beside(more), said);
+    }
+    let twice = format!("{between}\n[[link]]\nfrom = \"b-2\"\nto = \"a\"\n");
+    assert_eq!(
+        refused_beside(&twice),
+        "16: a link between `b-2` and `a` stands above already; keep one of them"
+    );
+    assert!(
+        refused_beside(&format!("{between}speed = 4\n"))
+            .starts_with("15: unknown field `speed`, expected one of `between`")
+    );
+}
+
+#[test]
+fn domains_and_machines_that_cannot_be_are_refused() {
+    let domain = |name: &str, within: &str| {
+        format!("[[domain]]\nname = \"{name}\"\nkind = \"site\"\nwithin = \"{within}\"\n\n")
+    };
+    assert_eq!(
+        refused_beside(&(domain("x", "y") + &domain("y", "z") + &domain("z", "x"))),
+        "26: within `x`: a domain is within itself: x -> y -> z -> x"
+    );
+    assert_eq!(refused_beside(&domain("x", "x")), "16: within `x`: a domain is within itself: x -> x");
+    assert_eq!(refused_beside(&domain("x", "a")), "16: within `a`: no domain is called so; there are: x");
+    assert_eq!(refused_beside(&domain("a", "b")), "14: name `a` is taken by another node");
+    let with =
+        |more: &str| refused(&GOOD.replacen("class = \"device\"", &format!("class = \"device\"\n{more}"), 1));
+    assert_eq!(with("cpu = 0.0"), "6: cpu 0: a share of one core, above 0 and at most 1.5");
+    assert_eq!(with("behind = \"box\""), "6: behind `box`: no nat is called so; there are: none");
+    assert_eq!(with("domains = [\"room\"]"), "6: domains `room`: no domain is called so; there are: none");
+    assert!(with("clock_offset = \"1 s\"").starts_with("6: unknown field `clock_offset`"));
+    let both = GOOD.replace("memory_budget", "cpu = 0.8\nmemory_budget");
+    assert_eq!(
+        refused(&both),
+        "3: the nodes' cpu shares add up to 1.600; at most 1.5, so that switch and load have the rest"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_ends_the_reader(text in ".{0,300}") {
+        let _ = Topology::parse(&text);
+    }
+
+    #[test]
+    fn a_damaged_file_is_read_or_refused_with_a_line(at in 0_usize..4_000, new in "[ -~\n]{0,8}", take in 0_usize..40) {
+        let whole = include_str!("../../../topologies/nat.toml");
+        let at = at % whole.len();
+        let end = (at + take).min(whole.len());
+        let text = [&whole[..at], &new, &whole[end..]].concat();
+        if let Err(wrong) = Topology::parse(&text) {
+            prop_assert!(wrong.at <= text.len() && !wrong.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_node_has_a_link_to_every_other(names in proptest::collection::btree_set("[a-z]{1,8}", 1..12), rules in proptest::collection::vec((0_usize..12, 0_usize..12, 0_u64..1_000), 0..20)) {
+        let labels: Vec<String> = names.into_iter().collect();
+        let nodes = labels.iter().map(|label| NodeSpec::new(label, Class::Edge, 1)).collect();
+        let mut topology = Topology::plain("any", nodes);
+        for (from, to, latency_us) in rules {
+            let name = |place: usize| labels[place % labels.len()].clone();
+            let spec = LinkSpec { latency_us, ..LinkSpec::default() };
+            topology.link_rules.push(LinkRule { from: name(from), to: name(to), both_ways: latency_us % 2 == 0, spec });
+        }
+        for from in &topology.nodes {
+            for to in &topology.nodes {
+                let last = topology.link_rules.iter().rfind(|rule| {
+                    (rule.from == from.label && rule.to == to.label)
+                        || (rule.both_ways && rule.from == to.label && rule.to == from.label)
+                });
+                prop_assert_eq!(topology.link(from, to), last.map_or(topology.default_link, |rule| rule.spec));
+            }
+        }
+    }
 }
