@@ -28,6 +28,7 @@ pub mod raw_http;
 pub mod reference;
 pub mod report;
 pub mod scenario;
+pub mod simulate;
 pub mod surroundings;
 pub mod topology;
 pub mod traffic;

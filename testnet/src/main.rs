@@ -7,6 +7,7 @@ mod disturb;
 mod median;
 mod narrator;
 mod run;
+mod simulating;
 mod table;
 mod up;
 
@@ -53,6 +54,8 @@ enum Command {
     Run(run::RunArgs),
     /// Start the nodes of a topology and keep them until Ctrl-C
     Up(up::UpArgs),
+    /// A mesh in virtual time: many nodes on one thread, faults and all, from one seed
+    Simulate(simulating::SimulateArgs),
     /// One process of those that `bench chain` compares with
     #[command(hide = true)]
     BareStreams(bench::bare::BareArgs),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
                 Command::Chaos(args) => disturb::run(&args),
                 Command::Run(args) => run::run(&args),
                 Command::Up(args) => up::run(&args).map(|()| Ended::Well),
+                Command::Simulate(args) => simulating::run(&args).map(|()| Ended::Well),
             }
         });
     match done {

@@ -30,6 +30,13 @@ pub fn of_process(pid: u32) -> io::Result<Memory> {
     Ok(parse(&fs::read_to_string(format!("/proc/{pid}/smaps"))?))
 }
 
+/// The most that this process ever held at once, bytes; `None` where the kernel does not say.
+pub fn own_peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// Reads `smaps`: a line per mapping (`from-to rights offset device inode path`), then its figures.
 fn parse(smaps: &str) -> Memory {
     let mut memory = Memory::default();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use stormo_protocol::ids::NodeId;
+
 /// Waits between two dials of the same address, first and longest.
 const REDIAL_MS: (u64, u64) = (500, 30_000);
 /// Addresses whose last dial is remembered; forgetting them only means dialling sooner.
@@ -11,7 +13,8 @@ const REMEMBERED_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Contacts {
     join: Vec<String>,
-    next: BTreeMap<String, (u64, u64)>,
+    /// When an address may be dialled next, and the pause after that; by the node that is looked for there.
+    next: BTreeMap<Option<NodeId>, BTreeMap<String, (u64, u64)>>,
     told: bool,
 }
 
@@ -25,17 +28,18 @@ impl Contacts {
         &self.join
     }
 
-    /// Whether an address is due; if so, the next time is set later.
-    pub(super) fn is_due(&mut self, now_ms: u64, address: &str) -> bool {
-        let (due_ms, wait_ms) = self.next.get(address).copied().unwrap_or((now_ms, REDIAL_MS.0));
+    /// Whether an address of a node, or of whoever is there, is due; if so, the next time is set later.
+    pub(super) fn is_due(&mut self, now_ms: u64, node: Option<NodeId>, address: &str) -> bool {
+        let known = self.next.get(&node).and_then(|addresses| addresses.get(address));
+        let (due_ms, wait_ms) = known.copied().unwrap_or((now_ms, REDIAL_MS.0));
         if now_ms < due_ms {
             return false;
         }
-        if self.next.len() >= REMEMBERED_MAX {
+        if self.next.values().map(BTreeMap::len).sum::<usize>() >= REMEMBERED_MAX {
             self.next.clear();
         }
         let later = (now_ms + wait_ms, (wait_ms * 2).min(REDIAL_MS.1));
-        self.next.insert(address.to_owned(), later);
+        self.next.entry(node).or_default().insert(address.to_owned(), later);
         true
     }
 
@@ -59,7 +63,7 @@ mod tests {
     fn the_pause_between_two_dials_doubles_up_to_its_bound() {
         let mut contacts = Contacts::default();
         let dials: Vec<u64> =
-            (0..200_000).step_by(100).filter(|now_ms| contacts.is_due(*now_ms, "a")).collect();
+            (0..200_000).step_by(100).filter(|now_ms| contacts.is_due(*now_ms, None, "a")).collect();
         assert_eq!(dials[..6], [0, 500, 1_500, 3_500, 7_500, 15_500]);
         assert!(dials.windows(2).all(|pair| pair[1] - pair[0] <= REDIAL_MS.1));
     }

@@ -176,6 +176,11 @@ impl Member {
         &self.connected
     }
 
+    /// Of this node's last record.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
     /// When a [`MemberEvent::Tick`] has something to do next, milliseconds.
     pub fn due_ms(&self) -> u64 {
         self.record_due_ms.min(self.sync_due_ms)
@@ -324,19 +329,22 @@ impl Member {
     }
 
     fn dials(&mut self, now_ms: u64) -> Vec<MemberAction> {
-        let mut wanted: Vec<String> = Vec::new();
-        if self.connected.len() < CONNECTIONS_WANTED_MAX {
-            for known in self.view.iter().filter(|known| !self.connected.contains(&known.record.node)) {
+        let Self { view, connected, contacts, .. } = self;
+        let mut dials = Vec::new();
+        if connected.len() < CONNECTIONS_WANTED_MAX {
+            for known in view.iter().filter(|known| !connected.contains(&known.record.node)) {
                 let peer = known.record.node;
                 let addresses = known.record.machine.addresses.iter();
-                wanted.extend(addresses.map(|address| format!("{address}/p2p/{peer}")));
+                let due = addresses.filter(|address| contacts.is_due(now_ms, Some(peer), address));
+                dials.extend(due.map(|address| MemberAction::Dial(format!("{address}/p2p/{peer}"))));
             }
         }
-        if self.connected.is_empty() {
-            wanted.extend_from_slice(self.contacts.join());
+        if connected.is_empty() {
+            let due = contacts.join().to_vec().into_iter();
+            dials
+                .extend(due.filter(|address| contacts.is_due(now_ms, None, address)).map(MemberAction::Dial));
         }
-        wanted.retain(|address| self.contacts.is_due(now_ms, address));
-        wanted.into_iter().map(MemberAction::Dial).collect()
+        dials
     }
 }
 

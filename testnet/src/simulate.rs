@@ -1,0 +1,222 @@
+//! Meshes in virtual time: the real `mesh` and `flow` of the node as pure code under a simulated network, many
+//! nodes on one thread, everything from one seed. Links are those of `link`; TCP, gossipsub and the work of a
+//! driver around `flow` are models (`simulate/pipes.rs`, `gossip.rs`, `work.rs`).
+
+mod faults;
+mod figures;
+mod gossip;
+mod host;
+mod joining;
+mod messages;
+mod pipes;
+mod queue;
+mod talk;
+mod wire;
+mod work;
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+pub use figures::{Measured, Rate, Spread};
+use serde::Serialize;
+pub use work::Tally;
+
+use crate::memory;
+use crate::random::Random;
+use figures::Figures;
+use host::Host;
+use pipes::{HostIndex, NetworkSpec};
+use work::{Work, WorkEvent};
+use world::{What, World};
+
+/// Nodes of a simulated mesh.
+pub const NODES_MAX: u16 = 10_000;
+/// The start of the last node, microseconds after the first.
+const STARTS_US: u64 = 2_000_000;
+/// Addresses that a node is told to join at.
+const JOINS: usize = 3;
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spec {
+    /// Nodes.
+    pub nodes: u16,
+    /// From which everything is drawn.
+    pub seed: u64,
+    /// Virtual time that is measured, seconds.
+    pub measured_s: u32,
+    /// Virtual time before that, seconds: in it nodes join and probe each other.
+    pub warm_up_s: u32,
+    /// Share of packets that each way loses, 0 to 1.
+    pub loss: f64,
+    /// One way between the nearest and the furthest nodes, microseconds.
+    pub latency_us: (u64, u64),
+    /// Of each node's uplink, bits a second; absent for no limit.
+    pub rate_bits_per_s: Option<u64>,
+    /// Changes in the whole mesh that are worth telling at once, a minute.
+    pub changes_per_minute: u32,
+    /// Nodes that die, every second one with its machine; each starts again.
+    pub crashes: u32,
+    /// Share of nodes that get no processor for 0.2 to 1.5 s each 2 to 8 s, 0 to 1.
+    pub starved: f64,
+    /// Whether the monotonic clock of one node is put forward by an hour: more than any real one does.
+    pub clock_jump: bool,
+    /// How long the way between two nodes is cut in one direction, seconds.
+    pub one_way_s: u32,
+    /// How long the two halves of the mesh are parted, seconds.
+    pub partition_s: u32,
+    /// Requests in the whole mesh, a second.
+    pub requests_per_s: f64,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            nodes: 100,
+            seed: 1,
+            measured_s: 300,
+            warm_up_s: 30,
+            loss: 0.0,
+            latency_us: (500, 20_000),
+            rate_bits_per_s: Some(100_000_000),
+            changes_per_minute: 30,
+            crashes: 3,
+            starved: 0.1,
+            clock_jump: false,
+            one_way_s: 20,
+            partition_s: 30,
+            requests_per_s: 0.0,
+        }
+    }
+}
+
+/// What cannot be simulated.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SpecError {
+    /// Too few or too many.
+    #[error("{0} nodes: 2 to {NODES_MAX} can be simulated")]
+    Nodes(u16),
+    /// Not a share.
+    #[error("a share of {0} for {1}: it is a number from 0 to 1")]
+    Share(f64, &'static str),
+    /// It never ends.
+    #[error("a partition of {0} s does not end within the last third of the {1} s that are measured")]
+    Partition(u32, u32),
+    /// No time.
+    #[error("nothing is measured in {0} s: at least 10 s")]
+    Short(u32),
+}
+
+impl Spec {
+    /// Whether it can be simulated.
+    ///
+    /// # Errors
+    /// What it asks for too much.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if !(2..=NODES_MAX).contains(&self.nodes) {
+            return Err(SpecError::Nodes(self.nodes));
+        }
+        for (share, name) in [(self.loss, "the loss"), (self.starved, "starved nodes")] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(SpecError::Share(share, name));
+            }
+        }
+        if self.measured_s < 10 {
+            return Err(SpecError::Short(self.measured_s));
+        }
+        if self.partition_s * 3 > self.measured_s {
+            return Err(SpecError::Partition(self.partition_s, self.measured_s));
+        }
+        Ok(())
+    }
+
+    fn warm_up_us(&self) -> u64 {
+        u64::from(self.warm_up_s) * 1_000_000
+    }
+
+    fn end_us(&self) -> u64 {
+        self.warm_up_us() + u64::from(self.measured_s) * 1_000_000
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// What was asked for.
+    pub spec: Spec,
+    /// What was measured.
+    pub measured: Measured,
+    /// What became of the requests.
+    pub requests: Tally,
+    /// Events that the simulation took.
+    pub events: u64,
+    /// A hash of them all in their order: the same for the same spec.
+    pub trace: String,
+    /// Packets sent, and how many of them because others were lost.
+    pub packets: (u64, u64),
+    /// Virtual time over real time.
+    pub speed_up: f64,
+    /// The most memory that this process ever held, where the kernel says so.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Simulates a mesh.
+///
+/// # Errors
+/// When the spec asks for what cannot be.
+pub fn run(spec: &Spec) -> Result<Outcome, SpecError> {
+    spec.check()?;
+    let began = Instant::now();
+    let mut world = set_up(spec);
+    world.run_until(spec.end_us());
+    let work_s = began.elapsed().as_secs_f64();
+    let measured = world.figures.report(spec.end_us(), &world.hosts, work_s);
+    let requests = world.settle_work(spec.end_us());
+    let (events, trace) = world.trace();
+    Ok(Outcome {
+        spec: *spec,
+        measured,
+        requests,
+        events,
+        trace: format!("{trace:016x}"),
+        packets: world.pipes.packets(),
+        speed_up: (spec.end_us() as f64 / 1e6) / work_s,
+        peak_bytes: memory::own_peak_bytes(),
+    })
+}
+
+fn set_up(spec: &Spec) -> World {
+    let mut random = Random::new(spec.seed);
+    let hosts = (0..spec.nodes).map(|index| {
+        let joins = if index == 0 { 0 } else { JOINS };
+        // The first one is there before all others, so that no two of them end up with only each other.
+        let any = |join| if join == 0 { 0 } else { (random.bits() % u64::from(index)) as HostIndex };
+        let earlier: BTreeSet<HostIndex> = (0..joins).map(any).collect();
+        let join = earlier.into_iter().map(host::address).collect();
+        Host::new(index, random.bits(), join)
+    });
+    let hosts: Vec<Host> = hosts.collect();
+    let network =
+        NetworkSpec { rate_bits_per_s: spec.rate_bits_per_s, latency_us: spec.latency_us, loss: spec.loss };
+    let figures = Figures::new(hosts.len(), spec.warm_up_us());
+    let work = Work::new(spec, random.bits());
+    let mut hosts = hosts;
+    hosts.iter_mut().for_each(|host| host.hosted = work.hosted(host.index));
+    let first_us = work.first_us(spec.warm_up_us());
+    let mut world = World::new(network, hosts, figures, work, random.bits());
+    for index in 0..spec.nodes {
+        let at_us = if index == 0 { 0 } else { random.bits() % STARTS_US };
+        world.queue.push(at_us, What::Start(index));
+    }
+    if let Some(first_us) = first_us {
+        world.queue.push(first_us, What::Work(Box::new(WorkEvent::Ask)));
+    }
+    for (at_us, fault) in faults::schedule(spec, &mut random) {
+        world.queue.push(at_us, What::Fault(fault));
+    }
+    world
+}
+
+#[cfg(test)]
+mod tests;

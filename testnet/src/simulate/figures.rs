@@ -1,0 +1,334 @@
+//! What is measured: how soon changes are known, the dead are suspected and views are equal again, and what
+//! it costs.
+
+use serde::Serialize;
+use stormo_protocol::state::Stamp;
+
+use super::host::{Host, KINDS, Kind};
+use super::pipes::HostIndex;
+
+/// A change that is not known to all by then never will be, microseconds.
+const CHANGE_US_MAX: u64 = 20_000_000;
+/// Hosts whose view is looked at for false deaths; each sees all others.
+const OBSERVERS_MAX: usize = 100;
+/// Between two such looks, microseconds.
+const LOOK_US: u64 = 500_000;
+/// A host counts for false deaths once it runs for so long, microseconds: it has to be heard first.
+const SETTLED_US: u64 = 15_000_000;
+/// What a partition or a cut leaves behind is over after this, microseconds: TCP repeats late.
+const AFTERMATH_US: u64 = 60_000_000;
+
+/// Middle and worst of a set of times, milliseconds; `None` where it did not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Half of them were sooner.
+    pub median: Option<f64>,
+    /// The latest.
+    pub worst: Option<f64>,
+}
+
+impl Spread {
+    pub(super) fn of(times_us: &[Option<u64>]) -> Self {
+        let mut sorted: Vec<u64> = times_us.iter().map(|time| time.unwrap_or(u64::MAX)).collect();
+        sorted.sort_unstable();
+        let ms =
+            |time: Option<&u64>| time.filter(|time| **time < u64::MAX).map(|time| *time as f64 / 1_000.0);
+        Self { median: ms(sorted.get(sorted.len().saturating_sub(1) / 2)), worst: ms(sorted.last()) }
+    }
+}
+
+/// Something that a host said, on its way into all views.
+#[derive(Debug)]
+struct Change {
+    stamp: Stamp,
+    at_us: u64,
+    /// Who was there when it was said.
+    lacking: Vec<bool>,
+    others: usize,
+    times_us: Vec<u64>,
+}
+
+impl Change {
+    /// When this share of the others knew it.
+    fn known_us(&self, share: f64) -> Option<u64> {
+        let count = ((self.others as f64 * share).ceil() as usize).max(1);
+        self.times_us.get(count - 1).copied()
+    }
+}
+
+#[derive(Debug)]
+struct Death {
+    host: HostIndex,
+    life: u32,
+    at_us: u64,
+    suspected_us: Option<u64>,
+}
+
+/// Everything that is counted during a run.
+#[derive(Debug)]
+pub(super) struct Figures {
+    from_us: u64,
+    formed_us: Option<u64>,
+    changes: Vec<Change>,
+    /// The change of each host that is under way.
+    current: Vec<Option<usize>>,
+    deaths: Vec<Death>,
+    usable: Vec<Vec<bool>>,
+    looked_us: u64,
+    false_deaths: u64,
+    flips: u64,
+    one_way: Option<(HostIndex, HostIndex, u64, bool)>,
+    parted: Option<(u64, bool)>,
+    healed_us: Option<u64>,
+    sent_before: Vec<([u64; KINDS.len()], u64)>,
+    refused: (u64, u64),
+}
+
+impl Figures {
+    pub(super) fn new(hosts: usize, from_us: u64) -> Self {
+        Self {
+            from_us,
+            formed_us: None,
+            changes: Vec::new(),
+            current: vec![None; hosts],
+            deaths: Vec::new(),
+            usable: vec![vec![false; hosts]; hosts.min(OBSERVERS_MAX)],
+            looked_us: 0,
+            false_deaths: 0,
+            flips: 0,
+            one_way: None,
+            parted: None,
+            healed_us: None,
+            sent_before: Vec::new(),
+            refused: (0, 0),
+        }
+    }
+
+    /// Whether a host said something that is on its way.
+    pub(super) fn awaits(&self, author: HostIndex) -> bool {
+        self.current[usize::from(author)].is_some()
+    }
+
+    pub(super) fn changed(&mut self, now_us: u64, author: HostIndex, stamp: Stamp, hosts: &[Host]) {
+        let parted = self.parted.is_some_and(|(since_us, cut)| cut || now_us < since_us + AFTERMATH_US);
+        if parted || self.awaits(author) || now_us < self.from_us {
+            return;
+        }
+        let lacking: Vec<bool> = hosts.iter().map(|host| host.alive && host.index != author).collect();
+        let others = lacking.iter().filter(|lacks| **lacks).count();
+        self.current[usize::from(author)] = Some(self.changes.len());
+        self.changes.push(Change { stamp, at_us: now_us, lacking, others, times_us: Vec::new() });
+    }
+
+    /// A host holds this record of another.
+    pub(super) fn knows(&mut self, now_us: u64, host: HostIndex, author: HostIndex, stamp: Stamp) {
+        let Some(change) = self.current[usize::from(author)].map(|place| &mut self.changes[place]) else {
+            return;
+        };
+        if stamp >= change.stamp && std::mem::take(&mut change.lacking[usize::from(host)]) {
+            change.times_us.push(now_us - change.at_us);
+            if change.times_us.len() == change.others {
+                self.current[usize::from(author)] = None;
+            }
+        }
+    }
+
+    pub(super) fn died(&mut self, now_us: u64, host: HostIndex, hosts: &[Host]) {
+        let life = hosts[usize::from(host)].life;
+        self.deaths.push(Death { host, life, at_us: now_us, suspected_us: None });
+        self.current[usize::from(host)] = None;
+        // The dead learn nothing any more.
+        for change in &mut self.changes {
+            if std::mem::take(&mut change.lacking[usize::from(host)]) {
+                change.others -= 1;
+            }
+        }
+    }
+
+    pub(super) fn one_way(&mut self, now_us: u64, from: HostIndex, to: HostIndex, cut: bool) {
+        self.one_way = Some((from, to, now_us, cut));
+    }
+
+    pub(super) fn partition(&mut self, now_us: u64, cut: bool) {
+        self.parted = Some((now_us, cut));
+    }
+
+    /// A stream of gossip was refused; perhaps the connection carries none from now on.
+    pub(super) fn refused(&mut self, silenced: bool) {
+        self.refused.0 += 1;
+        self.refused.1 += u64::from(silenced);
+    }
+
+    pub(super) fn observe(&mut self, now_us: u64, hosts: &[Host]) {
+        let late = |change: &Change| now_us > change.at_us + CHANGE_US_MAX;
+        for current in &mut self.current {
+            *current = current.filter(|place| !late(&self.changes[*place]));
+        }
+        if self.sent_before.is_empty() && now_us >= self.from_us {
+            self.sent_before = hosts.iter().map(|host| (host.sent_bytes, host.received_bytes)).collect();
+        }
+        self.observe_deaths(now_us, hosts);
+        if self.formed_us.is_none() && hosts.iter().all(|host| host.life > 0) && all_see_all(now_us, hosts) {
+            self.formed_us = Some(now_us);
+        }
+        if let Some((healed_us, false)) = self.parted
+            && self.healed_us.is_none()
+            && all_see_all(now_us, hosts)
+        {
+            self.healed_us = Some(now_us - healed_us);
+        }
+        if now_us >= self.looked_us + LOOK_US {
+            self.looked_us = now_us;
+            self.look(now_us, hosts);
+        }
+    }
+
+    fn observe_deaths(&mut self, now_us: u64, hosts: &[Host]) {
+        for death in self.deaths.iter_mut().filter(|death| death.suspected_us.is_none()) {
+            let victim = &hosts[usize::from(death.host)];
+            let held =
+                |host: &Host| host.alive && host.member.view().is_usable(host.clock_ms(now_us), victim.id);
+            if victim.life == death.life && !hosts.iter().any(held) {
+                death.suspected_us = Some(now_us - death.at_us);
+            }
+        }
+    }
+
+    /// Who was usable to an observer and is no longer, although nothing happened to it.
+    fn look(&mut self, now_us: u64, hosts: &[Host]) {
+        let settled = |host: &Host| host.alive && now_us > host.started_us + SETTLED_US;
+        let parted = self.parted.is_some_and(|(since_us, cut)| cut || now_us < since_us + AFTERMATH_US);
+        for (observer, usable) in hosts.iter().zip(&mut self.usable) {
+            let (clock_ms, view) = (observer.clock_ms(now_us), observer.member.view());
+            for (other, before) in hosts.iter().zip(usable) {
+                let now = view.is_usable(clock_ms, other.id);
+                let was = std::mem::replace(before, now);
+                if !was || now || now_us < self.from_us || !settled(observer) || !settled(other) {
+                    continue;
+                }
+                let between = |(from, to, since_us, cut): (HostIndex, HostIndex, u64, bool)| {
+                    let pair = [observer.index, other.index];
+                    pair.contains(&from) && pair.contains(&to) && (cut || now_us < since_us + AFTERMATH_US)
+                };
+                if self.one_way.is_some_and(between) {
+                    self.flips += 1;
+                } else if !parted {
+                    self.false_deaths += 1;
+                }
+            }
+        }
+    }
+
+    /// What each host sent, by kind, and received since the start of the measurement, bytes a second.
+    fn rates<'a>(
+        &'a self,
+        now_us: u64,
+        hosts: &'a [Host],
+    ) -> impl Iterator<Item = ([f64; KINDS.len()], f64)> + 'a {
+        let measured_s = (now_us.saturating_sub(self.from_us)) as f64 / 1e6;
+        hosts.iter().zip(&self.sent_before).map(move |(host, (sent, received))| {
+            let since = |kind: usize| (host.sent_bytes[kind] - sent[kind]) as f64 / measured_s;
+            (std::array::from_fn(since), (host.received_bytes - received) as f64 / measured_s)
+        })
+    }
+
+    /// All of it as a report's part.
+    pub(super) fn report(&self, now_us: u64, hosts: &[Host], work_s: f64) -> Measured {
+        let known = |share| {
+            let times: Vec<Option<u64>> = self.changes.iter().map(|change| change.known_us(share)).collect();
+            Spread::of(&times)
+        };
+        let suspected: Vec<Option<u64>> = self.deaths.iter().map(|death| death.suspected_us).collect();
+        let sent: Vec<[f64; KINDS.len()]> = self.rates(now_us, hosts).map(|(sent, _)| sent).collect();
+        let mean_of =
+            |kind: Kind| sent.iter().map(|sent| sent[kind as usize]).sum::<f64>() / sent.len().max(1) as f64;
+        Measured {
+            formed_ms: self.formed_us.map(|time| time as f64 / 1_000.0),
+            changes: self.changes.len(),
+            known_to_half_ms: known(0.5),
+            known_to_99_percent_ms: known(0.99),
+            known_to_all_ms: known(1.0),
+            deaths: self.deaths.len(),
+            dead_suspected_by_all_ms: Spread::of(&suspected),
+            false_deaths: self.false_deaths,
+            flips_under_one_way_cut: self.flips,
+            views_equal_after_heal_ms: self.parted.map(|_| self.healed_us.map(|time| time as f64 / 1_000.0)),
+            sent_bytes_per_s: Rate::of(sent.iter().map(|sent| sent.iter().sum())),
+            received_bytes_per_s: Rate::of(self.rates(now_us, hosts).map(|(_, received)| received)),
+            sent_by_kind: KINDS.iter().map(|(kind, name)| (*name, mean_of(*kind))).collect(),
+            gossip_degree: hosts.iter().map(|host| host.gossip.degree()).sum::<usize>() as f64
+                / hosts.len() as f64,
+            connections: hosts.iter().map(|host| host.peers.len()).sum::<usize>() as f64 / hosts.len() as f64,
+            gossip_streams_refused: self.refused.0,
+            connections_without_gossip: self.refused.1,
+            work_s,
+        }
+    }
+}
+
+fn all_see_all(now_us: u64, hosts: &[Host]) -> bool {
+    let alive = || hosts.iter().filter(|host| host.alive);
+    alive().all(|host| {
+        let (clock_ms, view) = (host.clock_ms(now_us), host.member.view());
+        alive().all(|other| other.index == host.index || view.is_usable(clock_ms, other.id))
+    })
+}
+
+/// Bytes a second of a node, all that a TCP connection carries (noise and yamux included, headers of packets not).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Rate {
+    /// Of all nodes.
+    pub mean: f64,
+    /// Of the node with the most.
+    pub most: f64,
+}
+
+impl Rate {
+    fn of(rates: impl Iterator<Item = f64>) -> Self {
+        let (sum, most, count) =
+            rates.fold((0.0, 0.0_f64, 0), |(sum, most, count), rate| (sum + rate, most.max(rate), count + 1));
+        Self { mean: sum / f64::from(count.max(1)), most }
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measured {
+    /// From the start of the first node until all saw all.
+    pub formed_ms: Option<f64>,
+    /// Changes that were followed.
+    pub changes: usize,
+    /// Until half of the others knew.
+    pub known_to_half_ms: Spread,
+    /// Until 99 % of them knew.
+    pub known_to_99_percent_ms: Spread,
+    /// Until all of them knew.
+    pub known_to_all_ms: Spread,
+    /// Nodes that died.
+    pub deaths: usize,
+    /// Until no live node would have used them.
+    pub dead_suspected_by_all_ms: Spread,
+    /// Times that a node dropped another one from its plans to which nothing had happened.
+    pub false_deaths: u64,
+    /// The same between the two ends of a cut way.
+    pub flips_under_one_way_cut: u64,
+    /// From the end of the partition until all saw all; absent without a partition, `null` if never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub views_equal_after_heal_ms: Option<Option<f64>>,
+    /// Sent by a node.
+    pub sent_bytes_per_s: Rate,
+    /// Received by a node.
+    pub received_bytes_per_s: Rate,
+    /// The mean of what a node sent, by what it was for.
+    pub sent_by_kind: Vec<(&'static str, f64)>,
+    /// Peers in gossipsub's mesh of a node at the end.
+    pub gossip_degree: f64,
+    /// Connections of a node at the end.
+    pub connections: f64,
+    /// Gossip that was longer than its receiver takes.
+    pub gossip_streams_refused: u64,
+    /// Connections over which gossip ended for good because of that.
+    pub connections_without_gossip: u64,
+    /// Time that the simulation took, seconds.
+    pub work_s: f64,
+}

@@ -1,0 +1,368 @@
+//! Frames on their way: the sender's watch over the receiver's signs of life, and the receiver's verdicts.
+
+use stormo::flow::{OriginEvent, StageEvent, patience_ms};
+use stormo_protocol::control::{Request, Response};
+use stormo_protocol::frame::{DeliveryKey, HEADER_BYTES, ORIGIN, SIGN_BYTES, Sign};
+use stormo_protocol::ids::{PlanId, RequestId};
+use stormo_protocol::refusal::Refusal;
+
+use super::stage::{StageKey, sender_of};
+use super::{CUT_BYTES, Local, WorkMessage};
+use crate::simulate::pipes::HostIndex;
+use crate::simulate::wire;
+use crate::simulate::world::World;
+
+/// Signs of life come this often, microseconds.
+const SIGN_US: u64 = 100_000;
+/// A frame waits so long for its plan, microseconds.
+const EARLY_US_MAX: u64 = 1_000_000;
+/// One descriptor of a tensor with four dimensions and a name.
+const DESCRIPTOR_BYTES: u64 = 60;
+/// Between two rooms of one host, microseconds.
+const HERE_US: u64 = 10;
+
+/// A frame that this host sends.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) to: HostIndex,
+    heard_us: u64,
+    patience_us: u64,
+}
+
+/// A frame that this host receives, from its acceptance to its last sign.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    from: HostIndex,
+    sign: Sign,
+    here: bool,
+}
+
+/// A frame whose plan is not known yet.
+#[derive(Debug)]
+pub(super) struct Early {
+    from: HostIndex,
+    key: DeliveryKey,
+    plan: PlanId,
+    here: bool,
+    until_us: u64,
+}
+
+/// Bytes of the tensors on an edge.
+fn payload_bytes(key: DeliveryKey) -> u64 {
+    let place = if key.edge.to == ORIGIN { CUT_BYTES.len() - 1 } else { usize::from(key.edge.to) };
+    CUT_BYTES[place.min(CUT_BYTES.len() - 1)]
+}
+
+/// Bytes of a message about requests on its connection.
+pub(super) fn bytes_of(message: &WorkMessage) -> u64 {
+    let asked = |request: Request| wire::asked(request.to_bytes().len() as u64);
+    match message {
+        WorkMessage::Prepare(prepare) => asked(Request::Prepare(prepare.as_ref().clone())),
+        WorkMessage::Prepared(_, _, told) => {
+            let answer = told.map_or_else(Response::Refused, |()| Response::Done);
+            wire::asked(answer.to_bytes().len() as u64)
+        }
+        WorkMessage::Failed(request, attempt, stage, reason) => {
+            asked(Request::Failed { request: *request, attempt: *attempt, stage: *stage, reason: *reason })
+        }
+        WorkMessage::Cancel(request, attempt) => {
+            asked(Request::Cancel { request: *request, attempt: *attempt })
+        }
+        WorkMessage::Offer(..) => wire::framed(HEADER_BYTES as u64 + DESCRIPTOR_BYTES),
+        WorkMessage::Body(key) => wire::framed(payload_bytes(*key)),
+        WorkMessage::Sign(..) => wire::framed(SIGN_BYTES as u64),
+        WorkMessage::Broken(_) => wire::framed(0),
+    }
+}
+
+fn stage_key(key: DeliveryKey) -> StageKey {
+    StageKey { request: key.request, attempt: key.attempt, stage: key.edge.to }
+}
+
+fn sending_stage(key: DeliveryKey) -> StageKey {
+    StageKey { stage: key.edge.from, ..stage_key(key) }
+}
+
+impl World {
+    /// Sends a frame, to another host or to a stage here.
+    pub(super) fn deliver(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        to: HostIndex,
+        key: DeliveryKey,
+        plan: PlanId,
+    ) {
+        let peer = self.host_of(to).id;
+        let round_trip_ms = self.host_of(own).member.links().round_trip_us(peer).unwrap_or(0.0) / 1_000.0;
+        let patience_us = patience_ms(round_trip_ms) * 1_000;
+        self.work_of(own).deliveries.insert(key, Delivery { to, heard_us: now_us, patience_us });
+        if to == own {
+            return self.deliver_here(now_us, own, key, plan);
+        }
+        if self.say(now_us, own, to, WorkMessage::Offer(key, plan)) {
+            self.say(now_us, own, to, WorkMessage::Body(key));
+            self.later(now_us + patience_us, own, Local::Watch(key));
+        } else {
+            self.later(now_us + HERE_US, own, Local::Lost(key));
+        }
+    }
+
+    fn deliver_here(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey, plan: PlanId) {
+        match self.accept(now_us, own, own, key, plan) {
+            Ok(()) => self.body(now_us, own, own, key),
+            Err(reason) => {
+                let refused = Sign::Refused { stage: key.edge.to, reason };
+                self.later(now_us + HERE_US, own, Local::Sign(key, refused));
+            }
+        }
+    }
+
+    pub(super) fn watch(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
+        let Some(delivery) = self.work_of(own).deliveries.get(&key) else { return };
+        let until_us = delivery.heard_us + delivery.patience_us;
+        if now_us >= until_us {
+            self.delivery_lost(now_us, own, key);
+        } else {
+            self.later(until_us, own, Local::Watch(key));
+        }
+    }
+
+    /// The receiver of a frame shows life, or ends it.
+    pub(super) fn signed(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        from: HostIndex,
+        key: DeliveryKey,
+        sign: Sign,
+    ) {
+        let work = self.work_of(own);
+        let Some(delivery) = work.deliveries.get_mut(&key).filter(|delivery| delivery.to == from) else {
+            return;
+        };
+        delivery.heard_us = now_us;
+        if sign.is_last() {
+            work.deliveries.remove(&key);
+        }
+        if key.edge.from == ORIGIN {
+            match sign {
+                Sign::Passed => {
+                    self.on_origin(now_us, own, key.request, OriginEvent::FirstPassed(key.attempt));
+                }
+                Sign::Refused { stage, reason } => {
+                    self.origin_failed(now_us, own, key.request, key.attempt, stage, reason);
+                }
+                _ => {}
+            }
+            return;
+        }
+        let event = match sign {
+            Sign::Taken => StageEvent::Taken(key.edge),
+            Sign::Passed => StageEvent::Passed(key.edge),
+            Sign::Refused { stage, reason } => StageEvent::Refused(key.edge, stage, reason),
+            _ => return,
+        };
+        self.on_stage(now_us, own, sending_stage(key), event);
+    }
+
+    pub(super) fn delivery_lost(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
+        if self.work_of(own).deliveries.remove(&key).is_none() {
+            return;
+        }
+        if key.edge.from == ORIGIN {
+            self.origin_failed(now_us, own, key.request, key.attempt, 0, Refusal::SuccessorLost);
+        } else {
+            self.on_stage(now_us, own, sending_stage(key), StageEvent::Lost(key.edge));
+        }
+    }
+
+    /// The head of a frame is here.
+    pub(super) fn offered(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        from: HostIndex,
+        key: DeliveryKey,
+        plan: PlanId,
+    ) {
+        if key.edge.to != ORIGIN && !self.work_of(own).stages.contains_key(&stage_key(key)) {
+            let until_us = now_us + EARLY_US_MAX;
+            self.work_of(own).early.push(Early { from, key, plan, here: false, until_us });
+            return self.later(now_us + SIGN_US, own, Local::SignDue(key));
+        }
+        match self.accept(now_us, own, from, key, plan) {
+            Ok(()) => self.later(now_us + SIGN_US, own, Local::SignDue(key)),
+            Err(reason) => {
+                self.say(
+                    now_us,
+                    own,
+                    from,
+                    WorkMessage::Sign(key, Sign::Refused { stage: key.edge.to, reason }),
+                );
+            }
+        }
+    }
+
+    /// Whether a frame from there is wanted now.
+    fn accept(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        from: HostIndex,
+        key: DeliveryKey,
+        plan: PlanId,
+    ) -> Result<(), Refusal> {
+        let sender = self.host_of(from).id;
+        let work = self.work_of(own);
+        let incoming = Incoming { from, sign: Sign::Receiving(0), here: false };
+        if key.edge.to == ORIGIN {
+            let pending = work.origins.get_mut(&key.request).ok_or(Refusal::NotWaiting)?;
+            let known = pending.plan_of(key.attempt).ok_or(Refusal::NotWaiting)?;
+            let stage = known.stages.get(usize::from(key.edge.from)).ok_or(Refusal::NotMyStage)?;
+            if stage.node != sender || known.id() != plan {
+                return Err(Refusal::NotMyStage);
+            }
+            if pending.arrived.contains(&(key.attempt, key.edge.from)) {
+                return Err(Refusal::Duplicate);
+            }
+            pending.begun.insert((key.attempt, key.edge.from));
+            work.incoming.insert(key, incoming);
+            return Ok(());
+        }
+        let hosted = work.stages.get(&stage_key(key)).ok_or(Refusal::UnknownPlan)?;
+        let known = hosted.machine.plan();
+        if known.id() != plan || sender_of(known, key.edge.to) != (from, key.edge) {
+            return Err(Refusal::NotMyStage);
+        }
+        hosted.machine.may_arrive()?;
+        work.incoming.insert(key, incoming);
+        self.on_stage(now_us, own, stage_key(key), StageEvent::Offered);
+        Ok(())
+    }
+
+    /// The payload of a frame is here.
+    pub(super) fn body(&mut self, now_us: u64, own: HostIndex, from: HostIndex, key: DeliveryKey) {
+        let work = self.work_of(own);
+        if let Some(early) = work.early.iter_mut().find(|early| early.key == key && early.from == from) {
+            early.here = true;
+            return;
+        }
+        let Some(incoming) = work.incoming.get_mut(&key).filter(|incoming| incoming.from == from) else {
+            return;
+        };
+        incoming.here = true;
+        self.tell(now_us, own, from, key, Sign::Taken);
+        if key.edge.to != ORIGIN {
+            return self.on_stage(now_us, own, stage_key(key), StageEvent::Received);
+        }
+        let part = (key.attempt, key.edge.from);
+        let pending = self.work_of(own).origins.get_mut(&key.request);
+        let complete = pending.is_some_and(|pending| {
+            pending.begun.contains(&part) && pending.arrived.insert(part) && pending.is_complete(key.attempt)
+        });
+        self.say_of_input(now_us, own, key, Sign::Passed);
+        if complete {
+            self.on_origin(now_us, own, key.request, OriginEvent::Result(key.attempt));
+        }
+    }
+
+    /// A sign to a sender, here or elsewhere.
+    fn tell(&mut self, now_us: u64, own: HostIndex, to: HostIndex, key: DeliveryKey, sign: Sign) {
+        if to == own {
+            self.later(now_us + HERE_US, own, Local::Sign(key, sign));
+        } else {
+            self.say(now_us, own, to, WorkMessage::Sign(key, sign));
+        }
+    }
+
+    /// The newest sign of a stage; the last one is told at once, others when it is time to show life.
+    pub(super) fn say_of_input(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey, sign: Sign) {
+        let Some(incoming) = self.work_of(own).incoming.get_mut(&key) else { return };
+        let from = incoming.from;
+        incoming.sign = sign;
+        if sign.is_last() {
+            self.work_of(own).incoming.remove(&key);
+            self.tell(now_us, own, from, key, sign);
+        }
+    }
+
+    /// A stage vanished without a last sign.
+    pub(super) fn break_incoming(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
+        let Some(Incoming { from, .. }) = self.work_of(own).incoming.remove(&key) else { return };
+        if from == own {
+            self.later(now_us + HERE_US, own, Local::Lost(key));
+        } else {
+            self.say(now_us, own, from, WorkMessage::Broken(key));
+        }
+    }
+
+    pub(super) fn sign_due(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
+        let work = self.work_of(own);
+        let waiting =
+            work.early.iter().find(|early| early.key == key).map(|early| (early.from, Sign::Queued(0)));
+        let Some((from, sign)) =
+            waiting.or_else(|| work.incoming.get(&key).map(|incoming| (incoming.from, incoming.sign)))
+        else {
+            return;
+        };
+        self.say(now_us, own, from, WorkMessage::Sign(key, sign));
+        self.later(now_us + SIGN_US, own, Local::SignDue(key));
+    }
+
+    /// A plan is here: frames that waited for it are decided on.
+    pub(super) fn admit_early(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16) {
+        let waiting = std::mem::take(&mut self.work_of(own).early);
+        let is_of = |early: &Early| (early.key.request, early.key.attempt) == (request, attempt);
+        let (ready, later): (Vec<Early>, Vec<Early>) = waiting.into_iter().partition(is_of);
+        self.work_of(own).early = later;
+        for Early { from, key, plan, here, .. } in ready {
+            match self.accept(now_us, own, from, key, plan) {
+                Ok(()) if here => self.body(now_us, own, from, key),
+                Ok(()) => {}
+                Err(reason) => {
+                    self.say(
+                        now_us,
+                        own,
+                        from,
+                        WorkMessage::Sign(key, Sign::Refused { stage: key.edge.to, reason }),
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn expire_early(&mut self, now_us: u64, own: HostIndex) {
+        let waiting = std::mem::take(&mut self.work_of(own).early);
+        let (late, waiting): (Vec<Early>, Vec<Early>) =
+            waiting.into_iter().partition(|early| early.until_us <= now_us);
+        self.work_of(own).early = waiting;
+        for Early { from, key, .. } in late {
+            let refused = Sign::Refused { stage: key.edge.to, reason: Refusal::UnknownPlan };
+            self.say(now_us, own, from, WorkMessage::Sign(key, refused));
+        }
+    }
+
+    /// A connection broke: what was sent over it is lost, what was coming breaks off.
+    pub(in crate::simulate) fn work_disconnected(&mut self, now_us: u64, own: HostIndex, peer: HostIndex) {
+        let work = self.work_of(own);
+        work.early.retain(|early| early.from != peer);
+        let lost: Vec<DeliveryKey> =
+            work.deliveries.iter().filter(|(_, delivery)| delivery.to == peer).map(|(key, _)| *key).collect();
+        let broken: Vec<(DeliveryKey, bool)> = work
+            .incoming
+            .iter()
+            .filter(|(_, incoming)| incoming.from == peer)
+            .map(|(key, incoming)| (*key, incoming.here))
+            .collect();
+        for (key, here) in broken {
+            self.work_of(own).incoming.remove(&key);
+            if !here && key.edge.to != ORIGIN {
+                self.on_stage(now_us, own, stage_key(key), StageEvent::Broken);
+            }
+        }
+        for key in lost {
+            self.delivery_lost(now_us, own, key);
+        }
+    }
+}

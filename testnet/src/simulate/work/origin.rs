@@ -1,0 +1,268 @@
+//! Requests at the host where they entered: what `flow::Origin` decides, carried out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use stormo::flow::{Origin, OriginAction, OriginEvent};
+use stormo_protocol::codec::payload::Codec;
+use stormo_protocol::control::Prepare;
+use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN};
+use stormo_protocol::ids::{NodeId, RequestId};
+use stormo_protocol::plan::{Plan, Stage};
+use stormo_protocol::refusal::Refusal;
+
+use super::{Local, RUN_US, TICK_US, TIMEOUT_US, WorkEvent, WorkMessage, is_possible, variant};
+use crate::simulate::host;
+use crate::simulate::pipes::HostIndex;
+use crate::simulate::world::{What, World};
+
+/// Planning takes this long, microseconds.
+const PLANNING_US: u64 = 1_000;
+/// Announcing a plan is given up after this, microseconds.
+const PREPARE_US_MAX: u64 = 5_000_000;
+/// A request may end so much after its deadline, microseconds: one look at the deadlines, and a pause of its host.
+const LATE_US_MAX: u64 = TICK_US + 1_700_000;
+
+/// A request that entered at a host.
+#[derive(Debug)]
+pub(super) struct Pending {
+    machine: Origin,
+    pub(super) number: usize,
+    asked_us: u64,
+    deadline_us: u64,
+    tried: Vec<Plan>,
+    /// Parts of the result on their way, and those that are here: by attempt and stage.
+    pub(super) begun: BTreeSet<(u16, u16)>,
+    pub(super) arrived: BTreeSet<(u16, u16)>,
+    /// The first stage has an output of its own for the origin.
+    pub(super) early: bool,
+}
+
+impl Pending {
+    pub(super) fn plan_of(&self, attempt: u16) -> Option<&Plan> {
+        self.tried.get(usize::from(attempt.checked_sub(1)?))
+    }
+
+    pub(super) fn is_complete(&self, attempt: u16) -> bool {
+        let Some(plan) = self.plan_of(attempt) else { return false };
+        let last = plan.stages.len() as u16 - 1;
+        let here = |stage| self.arrived.contains(&(attempt, stage));
+        here(last) && (!self.early || here(0))
+    }
+}
+
+/// Whether the first stage of a request has an early output, so that all hosts know it alike.
+pub(super) fn has_early(request: RequestId) -> bool {
+    request.0[0].is_multiple_of(2)
+}
+
+impl World {
+    /// A request enters at any host that lives, and the next one is on its way.
+    pub(super) fn ask(&mut self, now_us: u64) {
+        let Some(between_us) = self.work.between_us else { return };
+        let next_us = now_us + (-(1.0 - self.work.random.unit()).ln() * between_us) as u64;
+        if next_us < self.work.until_us {
+            self.queue.push(next_us, What::Work(Box::new(WorkEvent::Ask)));
+        }
+        let own = (self.work.random.bits() % self.hosts.len() as u64) as HostIndex;
+        if !self.host_of(own).alive || self.host_of(own).paused_until_us > now_us {
+            return;
+        }
+        self.work.asked += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.work.asked.to_le_bytes());
+        id[8..].copy_from_slice(&self.work.random.bits().to_le_bytes());
+        let request = RequestId(id);
+        let pending = Pending {
+            machine: Origin::new(false),
+            number: self.work.ends.asked(),
+            asked_us: now_us,
+            deadline_us: now_us + TIMEOUT_US,
+            tried: Vec::new(),
+            begun: BTreeSet::new(),
+            arrived: BTreeSet::new(),
+            early: has_early(request),
+        };
+        self.work_of(own).origins.insert(request, pending);
+        self.plan(now_us, own, request, &[]);
+    }
+
+    /// Any usable host for each stage, as the origin sees the mesh.
+    fn plan(&mut self, now_us: u64, own: HostIndex, request: RequestId, without: &[NodeId]) {
+        let host = &self.hosts[usize::from(own)];
+        let (view, clock_ms) = (host.member.view(), host.clock_ms(now_us));
+        let mut stages = Vec::new();
+        for first in 0..RUN_US.len() as u16 {
+            let others = view.iter().filter(|known| {
+                let has = known
+                    .record
+                    .hosted
+                    .iter()
+                    .any(|hosted| hosted.variant == variant() && hosted.first == first);
+                has && view.is_usable(clock_ms, known.record.node)
+            });
+            let mut able: Vec<NodeId> = others.map(|known| known.record.node).collect();
+            able.extend(self.work.hosts[usize::from(own)].loaded.contains(&first).then_some(host.id));
+            able.retain(|node| !without.contains(node));
+            if able.is_empty() {
+                let why = format!("no usable host has stage {first}");
+                return self.later(
+                    now_us + PLANNING_US,
+                    own,
+                    Local::Origin(request, OriginEvent::NoPlan(why)),
+                );
+            }
+            let node = able[(self.work.random.bits() % able.len() as u64) as usize];
+            stages.push(Stage { node, first, end: first + 1, codec: Codec::Raw, backups: vec![] });
+        }
+        let plan = Plan { variant: variant(), origin: host.id, stages, result_codec: Codec::Raw };
+        self.later(now_us + PLANNING_US, own, Local::Origin(request, OriginEvent::Planned(plan)));
+    }
+
+    pub(super) fn on_origin(&mut self, now_us: u64, own: HostIndex, request: RequestId, event: OriginEvent) {
+        let Some(pending) = self.work_of(own).origins.get_mut(&request) else { return };
+        for action in pending.machine.handle(event) {
+            match action {
+                OriginAction::Begin { attempt, plan } => self.begin(now_us, own, request, attempt, plan),
+                OriginAction::Plan { without } => self.plan(now_us, own, request, &without),
+                OriginAction::Cancel { attempt, plan } => self.cancel(now_us, own, request, attempt, &plan),
+                OriginAction::Answer { attempt } => self.end(now_us, own, request, Some(attempt)),
+                OriginAction::Fail(_) => self.end(now_us, own, request, None),
+            }
+        }
+    }
+
+    fn begin(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16, plan: Plan) {
+        let Some(pending) = self.work_of(own).origins.get_mut(&request) else { return };
+        pending.tried.push(plan.clone());
+        let remaining_ms = (pending.deadline_us.saturating_sub(now_us) / 1_000) as u32;
+        let first = host::index_of(plan.stages[0].node);
+        let prepare = Arc::new(Prepare { request, attempt, plan, remaining_ms });
+        let hosts: BTreeSet<NodeId> = prepare.plan.stages.iter().map(|stage| stage.node).collect();
+        for node in hosts {
+            let (to, stage) = (host::index_of(node), stage_on(&prepare.plan, node));
+            if to == own {
+                if let Err(reason) = self.announce_stages(now_us, own, &prepare) {
+                    return self.origin_failed(now_us, own, request, attempt, stage, reason);
+                }
+            } else {
+                let said = self.say(now_us, own, to, WorkMessage::Prepare(prepare.clone()));
+                let late_us = now_us + if said { PREPARE_US_MAX } else { PLANNING_US };
+                self.later(late_us, own, Local::PrepareLate(request, attempt, stage, to));
+            }
+        }
+        let key = DeliveryKey { request, attempt, edge: Edge { from: ORIGIN, to: 0 } };
+        self.deliver(now_us, own, first, key, prepare.plan.id());
+    }
+
+    pub(super) fn prepared(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        from: HostIndex,
+        request: RequestId,
+        attempt: u16,
+        told: Result<(), Refusal>,
+    ) {
+        let work = self.work_of(own);
+        let Some(plan) = work.origins.get(&request).and_then(|pending| pending.plan_of(attempt)).cloned()
+        else {
+            return;
+        };
+        work.prepared.insert((request, attempt, from));
+        if let Err(reason) = told {
+            let stage = stage_on(&plan, self.host_of(from).id);
+            self.origin_failed(now_us, own, request, attempt, stage, reason);
+        }
+    }
+
+    fn cancel(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16, plan: &Plan) {
+        let key = DeliveryKey { request, attempt, edge: Edge { from: ORIGIN, to: 0 } };
+        self.work_of(own).deliveries.remove(&key);
+        self.cancelled(now_us, own, own, request, attempt);
+        let others: BTreeSet<HostIndex> =
+            plan.stages.iter().map(|stage| host::index_of(stage.node)).collect();
+        for to in others.into_iter().filter(|to| *to != own) {
+            self.say(now_us, own, to, WorkMessage::Cancel(request, attempt));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a report, and who hears it from whom when")]
+    pub(super) fn reported(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        from: HostIndex,
+        request: RequestId,
+        attempt: u16,
+        stage: u16,
+        reason: Refusal,
+    ) {
+        let node = self.host_of(from).id;
+        let plan = self.work_of(own).origins.get(&request).and_then(|pending| pending.plan_of(attempt));
+        if plan.is_some_and(|plan| plan.stages.iter().any(|stage| stage.node == node)) {
+            self.origin_failed(now_us, own, request, attempt, stage, reason);
+        }
+    }
+
+    pub(super) fn origin_failed(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        request: RequestId,
+        attempt: u16,
+        stage: u16,
+        reason: Refusal,
+    ) {
+        self.on_origin(now_us, own, request, OriginEvent::Failed { attempt, stage, reason });
+    }
+
+    pub(super) fn expire_origins(&mut self, now_us: u64, own: HostIndex) {
+        let over = self.work_of(own).origins.iter().filter(|(_, pending)| pending.deadline_us <= now_us);
+        let over: Vec<RequestId> = over.map(|(request, _)| *request).collect();
+        for request in over {
+            self.on_origin(now_us, own, request, OriginEvent::Deadline);
+        }
+    }
+
+    fn end(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: Option<u16>) {
+        let work = self.work_of(own);
+        let Some(pending) = work.origins.remove(&request) else { return };
+        work.prepared.retain(|(of, ..)| *of != request);
+        let number = pending.number;
+        if now_us > pending.deadline_us + LATE_US_MAX {
+            self.work
+                .ends
+                .violated(format!("request {number} ended {} us late", now_us - pending.deadline_us));
+        }
+        // Between two looks at the deadlines, an answer that comes too late is an error, as in the driver.
+        let in_time = attempt.filter(|_| now_us <= pending.deadline_us);
+        match in_time {
+            Some(attempt) => {
+                if !pending.is_complete(attempt) {
+                    self.work.ends.violated(format!("request {number} was answered with parts missing"));
+                }
+                self.work.ends.answered(number, now_us - pending.asked_us, pending.machine.attempts());
+            }
+            None => {
+                let stage = |first| Stage {
+                    node: NodeId([0; 32]),
+                    first,
+                    end: first + 1,
+                    codec: Codec::Raw,
+                    backups: vec![],
+                };
+                let stages = (0..RUN_US.len() as u16).map(stage).collect();
+                let any =
+                    Plan { variant: variant(), origin: NodeId([0; 32]), stages, result_codec: Codec::Raw };
+                let possible = is_possible(&self.hosts, &self.work.hosts, &any);
+                self.work.ends.failed(number, possible);
+            }
+        }
+    }
+}
+
+/// The first stage of a plan on a node.
+fn stage_on(plan: &Plan, node: NodeId) -> u16 {
+    plan.stages.iter().position(|stage| stage.node == node).unwrap_or(0) as u16
+}

@@ -1,0 +1,182 @@
+//! Stages at their hosts: what `flow::Stage` decides, carried out; runs take the time that they are given.
+
+use std::sync::Arc;
+
+use stormo::flow::{Stage, StageAction, StageEvent};
+use stormo_protocol::control::Prepare;
+use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN, Sign};
+use stormo_protocol::ids::RequestId;
+use stormo_protocol::plan::Plan;
+use stormo_protocol::refusal::Refusal;
+
+use super::origin::has_early;
+use super::{Local, RUN_US, WorkMessage};
+use crate::simulate::host;
+use crate::simulate::pipes::HostIndex;
+use crate::simulate::world::World;
+
+/// Loading a stage that is not loaded, microseconds.
+const LOAD_US: u64 = 50_000;
+/// Work that waits at a host, in time, microseconds; more is refused.
+const QUEUE_US_MAX: u64 = 1_000_000;
+
+/// A stage of an attempt at a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::simulate) struct StageKey {
+    pub(super) request: RequestId,
+    pub(super) attempt: u16,
+    pub(super) stage: u16,
+}
+
+/// A stage at its host.
+#[derive(Debug)]
+pub(super) struct HostedStage {
+    pub(super) machine: Stage,
+    deadline_us: u64,
+}
+
+/// Who sends a stage its input, and over which edge.
+pub(super) fn sender_of(plan: &Plan, stage: u16) -> (HostIndex, Edge) {
+    match stage.checked_sub(1).and_then(|before| plan.stages.get(usize::from(before))) {
+        Some(before) => (host::index_of(before.node), Edge { from: stage - 1, to: stage }),
+        None => (host::index_of(plan.origin), Edge { from: ORIGIN, to: stage }),
+    }
+}
+
+/// The frame that brings a stage its input.
+fn input_of(key: StageKey) -> DeliveryKey {
+    let from = key.stage.checked_sub(1).unwrap_or(ORIGIN);
+    DeliveryKey { request: key.request, attempt: key.attempt, edge: Edge { from, to: key.stage } }
+}
+
+impl World {
+    /// Makes the stages of a plan that are this host's.
+    pub(super) fn announce_stages(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        prepare: &Prepare,
+    ) -> Result<(), Refusal> {
+        let Prepare { request, attempt, plan, remaining_ms } = prepare;
+        let id = self.host_of(own).id;
+        let mine = (0u16..).zip(&plan.stages).filter(|(_, stage)| stage.node == id).map(|(stage, _)| stage);
+        let mine: Vec<u16> = mine.collect();
+        if mine.is_empty() {
+            return Err(Refusal::NotMyStage);
+        }
+        let plan = Arc::new(plan.clone());
+        let deadline_us = now_us + u64::from(*remaining_ms) * 1_000;
+        for stage in mine {
+            let key = StageKey { request: *request, attempt: *attempt, stage };
+            if self.work_of(own).stages.contains_key(&key) {
+                continue;
+            }
+            let early = stage == 0 && has_early(*request);
+            let Some((machine, actions)) = Stage::announced(plan.clone(), stage, early) else { continue };
+            self.work_of(own).stages.insert(key, HostedStage { machine, deadline_us });
+            self.act_on_stage(now_us, own, key, actions);
+        }
+        self.admit_early(now_us, own, *request, *attempt);
+        Ok(())
+    }
+
+    pub(super) fn on_stage(&mut self, now_us: u64, own: HostIndex, key: StageKey, event: StageEvent) {
+        if let Some(hosted) = self.work_of(own).stages.get_mut(&key) {
+            let actions = hosted.machine.handle(event);
+            self.act_on_stage(now_us, own, key, actions);
+        }
+    }
+
+    fn act_on_stage(&mut self, now_us: u64, own: HostIndex, key: StageKey, actions: Vec<StageAction>) {
+        for action in actions {
+            match action {
+                StageAction::Load => self.load(now_us, own, key),
+                StageAction::Run => self.run_stage(now_us, own, key),
+                StageAction::Send { to, edge } => {
+                    let Some(hosted) = self.work_of(own).stages.get(&key) else { continue };
+                    let plan = hosted.machine.plan().id();
+                    let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
+                    self.deliver(now_us, own, host::index_of(to), delivery, plan);
+                }
+                StageAction::Say(sign) => self.say_of_input(now_us, own, input_of(key), sign),
+                StageAction::Report(stage, reason) => self.report(now_us, own, key, stage, reason),
+                StageAction::Forget => self.forget_stage(now_us, own, key),
+            }
+        }
+    }
+
+    /// Drops a stage with its deliveries. A sender that has not heard a last sign sees its stream end.
+    fn forget_stage(&mut self, now_us: u64, own: HostIndex, key: StageKey) {
+        let work = self.work_of(own);
+        if work.stages.remove(&key).is_none() {
+            return;
+        }
+        work.deliveries.retain(|delivery, _| {
+            (delivery.request, delivery.attempt, delivery.edge.from) != (key.request, key.attempt, key.stage)
+        });
+        self.break_incoming(now_us, own, input_of(key));
+    }
+
+    fn load(&mut self, now_us: u64, own: HostIndex, key: StageKey) {
+        let work = self.work_of(own);
+        let Some(hosted) = work.stages.get(&key) else { return };
+        let first = hosted.machine.plan().stages[usize::from(key.stage)].first;
+        if work.loaded.contains(&first) {
+            self.on_stage(now_us, own, key, StageEvent::Ready);
+        } else {
+            self.later(now_us + LOAD_US, own, Local::Loaded(key));
+        }
+    }
+
+    fn run_stage(&mut self, now_us: u64, own: HostIndex, key: StageKey) {
+        let work = self.work_of(own);
+        let begins_us = work.free_us.max(now_us);
+        if begins_us > now_us + QUEUE_US_MAX {
+            return self.on_stage(now_us, own, key, StageEvent::RunFailed(Refusal::Overloaded));
+        }
+        work.free_us = begins_us + RUN_US[usize::from(key.stage) % RUN_US.len()];
+        let done_us = work.free_us;
+        self.later(done_us, own, Local::Ran(key));
+    }
+
+    fn report(&mut self, now_us: u64, own: HostIndex, key: StageKey, stage: u16, reason: Refusal) {
+        let Some(hosted) = self.work_of(own).stages.get(&key) else { return };
+        let origin = host::index_of(hosted.machine.plan().origin);
+        let stage = if stage == ORIGIN { key.stage } else { stage };
+        if origin == own {
+            self.origin_failed(now_us, own, key.request, key.attempt, stage, reason);
+        } else {
+            self.say(now_us, own, origin, WorkMessage::Failed(key.request, key.attempt, stage, reason));
+        }
+    }
+
+    /// The origin no longer wants an attempt.
+    pub(super) fn cancelled(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        from: HostIndex,
+        request: RequestId,
+        attempt: u16,
+    ) {
+        let origin = self.host_of(from).id;
+        let of_it = self.work_of(own).stages.iter().filter(|(key, hosted)| {
+            (key.request, key.attempt) == (request, attempt) && hosted.machine.plan().origin == origin
+        });
+        let of_it: Vec<StageKey> = of_it.map(|(key, _)| *key).collect();
+        self.drop_stages(now_us, own, of_it, Refusal::Cancelled);
+    }
+
+    pub(super) fn expire_stages(&mut self, now_us: u64, own: HostIndex) {
+        let over = self.work_of(own).stages.iter().filter(|(_, hosted)| hosted.deadline_us <= now_us);
+        let over: Vec<StageKey> = over.map(|(key, _)| *key).collect();
+        self.drop_stages(now_us, own, over, Refusal::DeadlinePassed);
+    }
+
+    fn drop_stages(&mut self, now_us: u64, own: HostIndex, stages: Vec<StageKey>, reason: Refusal) {
+        for key in stages {
+            self.say_of_input(now_us, own, input_of(key), Sign::Refused { stage: key.stage, reason });
+            self.forget_stage(now_us, own, key);
+        }
+    }
+}

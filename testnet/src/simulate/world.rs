@@ -1,0 +1,414 @@
+//! All hosts and what lies between them, moved from event to event.
+
+use stormo::mesh::{MemberAction, MemberEvent, Said};
+use stormo_protocol::control::Request;
+use stormo_protocol::ids::MeshId;
+
+use super::faults::Fault;
+use super::figures::Figures;
+use super::gossip::{self, Rpc, Sends};
+use super::host::{self, Host, Kind};
+use super::joining::Shake;
+use super::messages::Messages;
+use super::pipes::{GivenUp, HostIndex, NetworkSpec, Parcel, PipeIndex, Pipes, Sent};
+use super::talk::{Payload, Talk};
+use super::wire::{self, GossipSizes};
+use super::work::{Work, WorkEvent};
+use crate::random::Random;
+
+/// `net/swarm.rs`: round trips are measured this often, microseconds; a ping carries 32 bytes each way.
+const PING_US: u64 = 2_000_000;
+const PING_BYTES: u64 = 32;
+/// gossipsub drops what waits for longer in its own queues: what is passed on, and what is published.
+const FORWARD_US: u64 = 1_000_000;
+/// Everything else waits as long as its connection stands.
+const PATIENT: u64 = u64::MAX;
+/// How often figures are taken, microseconds.
+const OBSERVE_US: u64 = 100_000;
+
+/// What can happen.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A host starts.
+    Start(HostIndex),
+    /// Something arrives.
+    Arrive(PipeIndex, Payload),
+    /// TCP repeats what was lost.
+    Repeat(PipeIndex),
+    /// The sender's end hears that the other end is gone.
+    Reset(PipeIndex),
+    /// A step of a handshake.
+    Shake(Box<Shake>),
+    /// A host's driver looks at its member.
+    Tick(HostIndex, u32),
+    /// gossipsub's clock.
+    Heartbeat(HostIndex, u32),
+    /// libp2p's ping.
+    Ping(PipeIndex),
+    /// A fault begins, or ends.
+    Fault(Fault),
+    /// Figures are taken.
+    Observe,
+    /// Something about requests.
+    Work(Box<WorkEvent>),
+}
+
+/// The simulated mesh.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) queue: super::queue::Queue<What>,
+    pub(super) pipes: Pipes<Payload>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) messages: Messages,
+    pub(super) figures: Figures,
+    pub(super) random: Random,
+    pub(super) work: Work,
+    /// Times that a stream of gossip was refused, by connection.
+    refused: Vec<u32>,
+    sizes: GossipSizes,
+    events: u64,
+    trace: u64,
+}
+
+impl World {
+    pub(super) fn new(
+        network: NetworkSpec,
+        hosts: Vec<Host>,
+        figures: Figures,
+        work: Work,
+        seed: u64,
+    ) -> Self {
+        let mut random = Random::new(seed);
+        let pipes = Pipes::new(network, hosts.len(), random.bits());
+        let messages = Messages::new(hosts.len());
+        let sizes = GossipSizes::of(MeshId([7; 16]));
+        let mut queue = super::queue::Queue::new();
+        queue.push(OBSERVE_US, What::Observe);
+        let (refused, events, trace) = (Vec::new(), 0, seed);
+        Self { queue, pipes, hosts, messages, figures, random, work, refused, sizes, events, trace }
+    }
+
+    /// Events so far, and a hash of them all: equal for equal seeds.
+    pub(super) fn trace(&self) -> (u64, u64) {
+        (self.events, self.trace)
+    }
+
+    /// Runs until a time, microseconds.
+    pub(super) fn run_until(&mut self, until_us: u64) {
+        while let Some((now_us, what)) = self.queue.pop(until_us) {
+            self.note(now_us, &what);
+            if let Some(until_us) = self.paused_until(now_us, &what) {
+                self.queue.push(until_us, what);
+            } else {
+                self.happen(now_us, what);
+            }
+        }
+    }
+
+    fn note(&mut self, now_us: u64, what: &What) {
+        let what = match what {
+            What::Arrive(pipe, _) => 1 << 40 | u64::from(*pipe),
+            What::Repeat(pipe) => 2 << 40 | u64::from(*pipe),
+            What::Reset(pipe) => 3 << 40 | u64::from(*pipe),
+            What::Ping(pipe) => 4 << 40 | u64::from(*pipe),
+            What::Tick(host, _) => 5 << 40 | u64::from(*host),
+            What::Heartbeat(host, _) => 6 << 40 | u64::from(*host),
+            What::Start(host) => 7 << 40 | u64::from(*host),
+            What::Shake(shake) => 8 << 40 | u64::from(shake.from) << 16 | u64::from(shake.to),
+            What::Fault(_) => 9 << 40,
+            What::Observe => 10 << 40,
+            What::Work(event) => 11 << 40 | event.trace(),
+        };
+        self.events += 1;
+        self.trace = Random::new(self.trace ^ now_us.rotate_left(20) ^ what).bits();
+    }
+
+    /// Until when an event has to wait because its host gets no processor. Kernels repeat and reset all the same.
+    fn paused_until(&self, now_us: u64, what: &What) -> Option<u64> {
+        let host = match what {
+            What::Arrive(pipe, _) => self.pipes.pipe(*pipe).to,
+            What::Ping(pipe) => self.pipes.pipe(*pipe).from,
+            What::Tick(host, _) | What::Heartbeat(host, _) => *host,
+            What::Work(event) => event.host()?,
+            _ => return None,
+        };
+        let host = &self.hosts[usize::from(host)];
+        (host.alive && host.paused_until_us > now_us).then_some(host.paused_until_us)
+    }
+
+    fn happen(&mut self, now_us: u64, what: What) {
+        match what {
+            What::Arrive(pipe, payload) => self.arrive(now_us, pipe, payload),
+            What::Repeat(pipe) => self.repeat(now_us, pipe),
+            What::Reset(pipe) => self.disconnect(now_us, pipe),
+            What::Ping(pipe) => self.ping(now_us, pipe),
+            What::Tick(host, life) => self.tick(now_us, host, life),
+            What::Heartbeat(host, life) => self.heartbeat(now_us, host, life),
+            What::Start(host) => self.start(now_us, host),
+            What::Shake(shake) => self.shake(now_us, *shake),
+            What::Fault(fault) => self.fault(now_us, fault),
+            What::Observe => {
+                self.figures.observe(now_us, &self.hosts);
+                self.queue.push(now_us + OBSERVE_US, What::Observe);
+            }
+            What::Work(event) => self.work_event(now_us, *event),
+        }
+    }
+
+    fn start(&mut self, now_us: u64, index: HostIndex) {
+        let host = &mut self.hosts[usize::from(index)];
+        if host.alive {
+            return;
+        }
+        host.start(now_us);
+        let life = host.life;
+        self.pipes.set_dark(index, false);
+        self.messages.forget(index);
+        let spread_us = self.random.bits() % gossip::HEARTBEAT_US;
+        self.queue.push(now_us + gossip::HEARTBEAT_FIRST_US + spread_us, What::Heartbeat(index, life));
+        self.member_event(now_us, index, MemberEvent::Started);
+        let tick_us = self.hosts[usize::from(index)].tick_us(now_us);
+        self.queue.push(tick_us, What::Tick(index, life));
+        self.work_started(now_us, index);
+    }
+
+    fn tick(&mut self, now_us: u64, index: HostIndex, life: u32) {
+        let host = &self.hosts[usize::from(index)];
+        if host.alive && host.life == life {
+            self.member_event(now_us, index, MemberEvent::Tick);
+            self.queue.push(self.hosts[usize::from(index)].tick_us(now_us), What::Tick(index, life));
+        }
+    }
+
+    fn heartbeat(&mut self, now_us: u64, index: HostIndex, life: u32) {
+        let host = &mut self.hosts[usize::from(index)];
+        if host.alive && host.life == life {
+            let sends = host.gossip.heartbeat(now_us);
+            self.queue.push(now_us + gossip::HEARTBEAT_US, What::Heartbeat(index, life));
+            self.gossip(now_us, sends, FORWARD_US);
+        }
+    }
+
+    fn ping(&mut self, now_us: u64, pipe: PipeIndex) {
+        if self.pipes.pipe(pipe).open {
+            self.send(now_us, pipe, Payload::Ping(now_us), wire::framed(PING_BYTES), Kind::Ping);
+            self.queue.push(now_us + PING_US, What::Ping(pipe));
+        }
+    }
+
+    /// A member's event, and what it wants done.
+    pub(super) fn member_event(&mut self, now_us: u64, index: HostIndex, event: MemberEvent) {
+        let host = &mut self.hosts[usize::from(index)];
+        let clock_ms = host.clock_ms(now_us);
+        for action in host.member.handle(clock_ms, event) {
+            self.act(now_us, index, action);
+        }
+    }
+
+    fn act(&mut self, now_us: u64, index: HostIndex, action: MemberAction) {
+        match action {
+            MemberAction::Announce => self.announce(now_us, index),
+            MemberAction::Ask { peer, known, deployments } => {
+                let request = Request::Sync { known, deployments };
+                let bytes = wire::asked(request.to_bytes().len() as u64);
+                self.talk(now_us, index, host::index_of(peer), Talk::Sync(now_us, request), bytes);
+            }
+            MemberAction::Dial(address) => self.dial(now_us, index, address),
+            MemberAction::Probe(peer) => {
+                let bytes = wire::framed(Talk::PROBE_ASKED_BYTES);
+                self.talk(now_us, index, host::index_of(peer), Talk::Probe, bytes);
+            }
+            MemberAction::Lost(peer) => self.work_peer_lost(now_us, index, host::index_of(peer)),
+            MemberAction::Wished | MemberAction::CannotJoin { .. } | MemberAction::Outdone => {}
+        }
+    }
+
+    fn announce(&mut self, now_us: u64, index: HostIndex) {
+        let host = &mut self.hosts[usize::from(index)];
+        let Some(heard) = host.heard() else { return };
+        let data_bytes = wire::signed_bytes(heard.signed());
+        let id = self.messages.publish(now_us, index, heard, data_bytes);
+        let sends = host.gossip.publish(id);
+        // What is published waits five times as long as what is passed on.
+        self.gossip(now_us, sends, 5 * FORWARD_US);
+    }
+
+    pub(super) fn gossip(&mut self, now_us: u64, sends: Sends, waits_us: u64) {
+        for (pipe, rpc) in sends {
+            if self.is_silenced(pipe) || !self.pipes.pipe(pipe).open {
+                continue;
+            }
+            let bytes = rpc.bytes(self.sizes, &self.messages);
+            let kind = if matches!(rpc, Rpc::Publish(_)) { Kind::Gossip } else { Kind::Control };
+            let until_us =
+                if matches!(rpc, Rpc::Publish(_) | Rpc::Have(_)) { now_us + waits_us } else { PATIENT };
+            self.send_until(now_us, pipe, Payload::Rpc(rpc), bytes, kind, until_us);
+        }
+    }
+
+    fn is_silenced(&self, pipe: PipeIndex) -> bool {
+        self.refused.get(pipe as usize / 2).is_some_and(|refused| *refused + 1 >= gossip::STREAMS_MAX)
+    }
+
+    /// Says something to a peer, if there is a connection.
+    pub(super) fn talk(
+        &mut self,
+        now_us: u64,
+        from: HostIndex,
+        to: HostIndex,
+        talk: Talk,
+        bytes: u64,
+    ) -> bool {
+        let Some(pipe) = self.hosts[usize::from(from)].peers.get(&to).copied() else { return false };
+        let kind = talk.kind();
+        self.send(now_us, pipe, Payload::Talk(Box::new(talk)), bytes, kind);
+        true
+    }
+
+    fn send(&mut self, now_us: u64, pipe: PipeIndex, payload: Payload, bytes: u64, kind: Kind) {
+        self.send_until(now_us, pipe, payload, bytes, kind, PATIENT);
+    }
+
+    fn send_until(
+        &mut self,
+        now_us: u64,
+        pipe: PipeIndex,
+        payload: Payload,
+        bytes: u64,
+        kind: Kind,
+        until_us: u64,
+    ) {
+        let (from, to) = (self.pipes.pipe(pipe).from, self.pipes.pipe(pipe).to);
+        self.hosts[usize::from(from)].sent_bytes[kind as usize] += bytes;
+        self.hosts[usize::from(to)].received_bytes += bytes;
+        match self.pipes.send(now_us, pipe, Parcel { bytes, payload, until_us }) {
+            Sent::Arrives(at_us, payload) => self.queue.push(at_us, What::Arrive(pipe, payload)),
+            Sent::Repeat(at_us) => self.queue.push(at_us, What::Repeat(pipe)),
+            Sent::Waits => {}
+        }
+    }
+
+    fn repeat(&mut self, now_us: u64, pipe: PipeIndex) {
+        let queue = &mut self.queue;
+        match self.pipes.repeat(now_us, pipe, |at_us, payload| queue.push(at_us, What::Arrive(pipe, payload)))
+        {
+            Ok(None) => {}
+            Ok(Some(at_us)) => self.queue.push(at_us, What::Repeat(pipe)),
+            Err(GivenUp) => {
+                self.reset(now_us, Pipes::<Payload>::back(pipe));
+                self.disconnect(now_us, pipe);
+            }
+        }
+    }
+
+    /// Tells the end that holds `pipe` that the other one is gone, if that gets through.
+    pub(super) fn reset(&mut self, now_us: u64, pipe: PipeIndex) {
+        let (holder, gone) = (self.pipes.pipe(pipe).from, self.pipes.pipe(pipe).to);
+        if let Some(at_us) = self.pipes.datagram(now_us, gone, holder, 1) {
+            self.queue.push(at_us, What::Reset(pipe));
+        }
+    }
+
+    /// The end that holds `pipe` lets go of the connection.
+    fn disconnect(&mut self, now_us: u64, pipe: PipeIndex) {
+        let (from, to, open) = {
+            let pipe = self.pipes.pipe(pipe);
+            (pipe.from, pipe.to, pipe.open)
+        };
+        if !open {
+            return;
+        }
+        self.pipes.close(pipe);
+        let host = &mut self.hosts[usize::from(from)];
+        host.peers.remove(&to);
+        host.gossip.disconnected(pipe);
+        self.work_disconnected(now_us, from, to);
+        let peer = self.hosts[usize::from(to)].id;
+        self.member_event(now_us, from, MemberEvent::Disconnected(peer));
+    }
+
+    fn arrive(&mut self, now_us: u64, pipe: PipeIndex, payload: Payload) {
+        let back = Pipes::<Payload>::back(pipe);
+        let (from, to) = (self.pipes.pipe(pipe).from, self.pipes.pipe(pipe).to);
+        if !self.pipes.pipe(back).open {
+            // The kernel there says so.
+            return self.reset(now_us, pipe);
+        }
+        match payload {
+            Payload::Rpc(Rpc::Publish(id)) => {
+                let host = &mut self.hosts[usize::from(to)];
+                let mut sends = Vec::new();
+                let is_new = host.gossip.received(&mut self.messages, self.sizes, back, id, &mut sends);
+                let Some(heard) =
+                    self.messages.get(id).filter(|_| is_new).map(|message| message.heard.clone())
+                else {
+                    return;
+                };
+                self.gossip(now_us, sends, FORWARD_US);
+                self.heard(now_us, to, vec![heard]);
+            }
+            Payload::Rpc(rpc) if rpc.is_too_long(self.sizes) => {
+                let connection = pipe as usize / 2;
+                self.refused.resize(self.refused.len().max(connection + 1), 0);
+                self.refused[connection] += 1;
+                self.figures.refused(self.is_silenced(pipe));
+            }
+            Payload::Rpc(rpc) => {
+                let sends = self.hosts[usize::from(to)].gossip.told(now_us, &self.messages, back, rpc);
+                self.gossip(now_us, sends, FORWARD_US);
+            }
+            Payload::Ping(sent_us) => {
+                self.send(now_us, back, Payload::Pong(sent_us), wire::framed(PING_BYTES), Kind::Ping);
+            }
+            Payload::Pong(sent_us) => {
+                let (peer, micros) = (self.hosts[usize::from(from)].id, (now_us - sent_us) as f64);
+                self.member_event(now_us, to, MemberEvent::RoundTrip { peer, micros });
+            }
+            Payload::Talk(talk) => self.hear_talk(now_us, from, to, *talk),
+        }
+    }
+
+    /// A member hears what others say of themselves.
+    pub(super) fn heard(&mut self, now_us: u64, index: HostIndex, heard: Vec<stormo::mesh::Heard>) {
+        let authors: Vec<HostIndex> = heard
+            .iter()
+            .filter_map(|heard| match heard.said() {
+                Said::Node(record) => Some(host::index_of(record.node)),
+                Said::Deployment(_) => None,
+            })
+            .filter(|author| self.figures.awaits(*author))
+            .collect();
+        self.member_event(now_us, index, MemberEvent::Heard(heard));
+        for author in authors {
+            let id = self.hosts[usize::from(author)].id;
+            let known = self.hosts[usize::from(index)].member.view().get(id);
+            if let Some(stamp) = known.map(|known| known.record.stamp) {
+                self.figures.knows(now_us, index, author, stamp);
+            }
+        }
+    }
+
+    /// A connection stands: both ends take it up.
+    pub(super) fn connected(&mut self, now_us: u64, from: HostIndex, to: HostIndex) {
+        let pipe = self.pipes.open(from, to);
+        for (pipe, outbound) in [(pipe, true), (Pipes::<Payload>::back(pipe), false)] {
+            let (own, peer) = (self.pipes.pipe(pipe).from, self.pipes.pipe(pipe).to);
+            let host = &mut self.hosts[usize::from(own)];
+            let before = host.peers.insert(peer, pipe);
+            // The other end was started anew, and this one had not noticed: libp2p does not tell of a second
+            // connection.
+            if let Some(before) = before {
+                self.pipes.close(before);
+                host.gossip.disconnected(before);
+            }
+            let sends = host.gossip.connected(pipe, peer, outbound);
+            self.gossip(now_us, sends, FORWARD_US);
+            let spread_us = self.random.bits() % PING_US;
+            self.queue.push(now_us + spread_us, What::Ping(pipe));
+            let peer = self.hosts[usize::from(peer)].id;
+            if before.is_none() {
+                self.member_event(now_us, own, MemberEvent::Connected(peer));
+            }
+        }
+    }
+}
