@@ -108,7 +108,10 @@ pub fn told(what: &str) {
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
-/// Waits for a place among the meshes of this machine; it is free again when the file is closed. [`run`]
+/// Waits for a place among the meshes of this machine; it is free again when the file is closed.
+///
+/// # Errors
+/// When none becomes free in time. [`run`]
 /// does so by itself.
 ///
 /// # Errors

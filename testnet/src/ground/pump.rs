@@ -42,7 +42,8 @@ impl Pump {
     /// Begins to move frames between these devices, one of each node in the order of the topology.
     pub(super) fn start(switch: Switch, devices: Vec<File>) -> io::Result<Self> {
         let (orders, received) = sync_channel(ORDERS_MAX);
-        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+        let wake =
+            Arc::new(eventfd(0, EventfdFlags::SEMAPHORE | EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let woken = wake.clone();
         let work = move || run(switch, &devices, &received, &woken);
         let thread = thread::Builder::new().name("switch".to_owned()).spawn(work)?;
@@ -114,13 +115,13 @@ fn run(mut switch: Switch, devices: &[File], orders: &Receiver<Order>, woken: &O
             }
         }
         if is_ready[devices.len()] {
+            // One order for each time that it was woken: so what nodes had sent before an order was given
+            // has been read before it is done.
             let _ = rustix::io::read(woken, &mut [0; 8]);
-            loop {
-                match orders.try_recv() {
-                    Ok(order) => order(&mut switch, now_us()),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return,
-                }
+            match orders.try_recv() {
+                Ok(order) => order(&mut switch, now_us()),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return,
             }
         }
     }
