@@ -1,0 +1,113 @@
+//! What a run makes on this machine goes with it: at its end, after SIGTERM, and after kill -9 with the
+//! next start. As root; otherwise left out.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use stormo_testnet::folder::RunFolder;
+use stormo_testnet::ground::{leftovers, network};
+use stormo_testnet::{trial, wait};
+
+const TOPOLOGY: &str = "about = \"a test\"\n[links]\nlatency = \"1 ms\"\n\
+    [[node]]\nlabel = \"one\"\nclass = \"edge\"\nmemory_budget = \"64 MiB\"\ncpu = 0.5\nmemory = \"1 GiB\"\ndisk = \"64 MiB\"\n\
+    [[node]]\nlabel = \"two\"\nclass = \"edge\"\nmemory_budget = \"64 MiB\"\n";
+const LONG: Duration = Duration::from_secs(120);
+
+/// A `cargo mesh up` that is up.
+struct Up(Child);
+
+impl Up {
+    fn start(topology: &Path) -> Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stormo-testnet"));
+        command.arg("up").arg(topology).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut up = Self(command.spawn()?);
+        let mut lines = BufReader::new(up.0.stdout.take().context("it was asked for")?).lines();
+        let is_up = lines.any(|line| line.is_ok_and(|line| line.contains("Ctrl-C ends all of them")));
+        ensure!(is_up, "it ended before it was up");
+        Ok(up)
+    }
+
+    /// What it made: control groups, mounts, folders, processes of nodes.
+    fn made(&self) -> Result<Vec<PathBuf>> {
+        let name = format!("stormo-testnet-{}-", self.0.id());
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let points: Vec<PathBuf> =
+            mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from).collect();
+        let mut found: Vec<PathBuf> =
+            points.iter().filter(|point| point.to_string_lossy().contains(&name)).cloned().collect();
+        points
+            .iter()
+            .filter(|point| point.starts_with("/sys/fs/cgroup"))
+            .for_each(|point| look(point, &name, &mut found));
+        look(&std::env::temp_dir(), &name, &mut found);
+        for process in fs::read_dir("/proc")?.flatten() {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            found.extend(String::from_utf8_lossy(&line).contains(&name).then(|| process.path()));
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Folders of which the name begins so, not those below them.
+fn look(within: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(within).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(name) {
+            found.push(entry.path());
+        } else if within.starts_with("/sys/fs/cgroup") && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            look(&entry.path(), name, found);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_runs_that_are_told_to_end_or_killed() -> Result<()> {
+    if let Err(why) = network::is_possible() {
+        trial::skipped(&format!("what emulated meshes leave: {why}"));
+        return Ok(());
+    }
+    let _turn = trial::turn()?;
+    let folder = tempfile::tempdir()?;
+    let topology = folder.path().join("two.toml");
+    fs::write(&topology, TOPOLOGY)?;
+
+    let mut told = Up::start(&topology)?;
+    ensure!(told.made()?.len() > 3, "it should have made something: {:?}", told.made()?);
+    let pid = told.0.id().to_string();
+    ensure!(Command::new("kill").args(["-TERM", &pid]).status()?.success());
+    wait::until("it to end", LONG, || match told.0.try_wait() {
+        Ok(Some(_)) => Ok(()),
+        _ => Err("it runs".to_owned()),
+    })?;
+    let left = told.made()?;
+    ensure!(left.is_empty(), "left after SIGTERM: {left:?}");
+
+    let mut killed = Up::start(&topology)?;
+    let groups = killed.made()?;
+    // The worst case: a frozen process does not notice that its owner is gone.
+    for group in groups.iter().filter(|path| path.join("one/freezer.state").exists()) {
+        fs::write(group.join("one/freezer.state"), "FROZEN")?;
+    }
+    killed.0.kill()?;
+    killed.0.wait()?;
+    ensure!(!killed.made()?.is_empty(), "a killed run cannot clean");
+    let alive = RunFolder::create()?;
+    leftovers::clean();
+    // Processes that were killed take a moment to be gone.
+    wait::until("all of it to be gone", LONG, || {
+        let left = killed.made().map_err(|error| error.to_string())?;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })?;
+    ensure!(alive.path().is_dir(), "what a running process owns was removed");
+    Ok(())
+}
