@@ -77,6 +77,8 @@ impl Acts {
             }
             match step {
                 Step::Begin => self.begin(index, scenario, mesh, generator, observers),
+                // What was not done need not be undone.
+                Step::Heal if !self.undo.contains_key(&index) => continue,
                 Step::Heal => self.heal(index, scenario, mesh, generator, observers),
             }
             if let Some(event) = &self.events[index] {
