@@ -127,7 +127,7 @@ impl Load {
 }
 
 fn begin(network: &Network, seconds: u64, more: &[&str]) -> Result<Load> {
-    let server = Tool::start(network, TO, &["iperf3", "--server", "--one-off"])?;
+    let server = Tool::start(network, TO, &["iperf3", "--server", "--one-off", "--json"])?;
     let to = network.address(TO)?.to_string();
     wait::until("iperf3 to listen", SLACK, || {
         let address = (network.address(TO).map_err(|error| error.to_string())?, 5201);
@@ -152,29 +152,23 @@ pub(super) fn stream_bits_per_s(network: &Network, seconds: u64) -> Result<f64> 
     rate.with_context(|| format!("no rate in {read}"))
 }
 
-/// What became of datagrams.
-#[derive(Debug)]
-pub(super) struct Datagrams {
-    pub(super) lost_percent: f64,
-    pub(super) out_of_order_percent: f64,
-}
-
 /// Begins to send datagrams of 1400 bytes.
 pub(super) fn begin_datagrams(network: &Network, bits_per_s: u64, seconds: u64) -> Result<Load> {
-    begin(network, seconds, &["--udp", "--length", "1400", "--bitrate", &bits_per_s.to_string()])
+    let rate = bits_per_s.to_string();
+    begin(network, seconds, &["--udp", "--length", "1400", "--bitrate", &rate, "--get-server-output"])
 }
 
-pub(super) fn datagrams(network: &Network, bits_per_s: u64, seconds: u64) -> Result<Datagrams> {
+/// Share of datagrams that the receiver saw after a later one.
+pub(super) fn out_of_order_percent(network: &Network, bits_per_s: u64, seconds: u64) -> Result<f64> {
     let read = begin_datagrams(network, bits_per_s, seconds)?.end()?;
-    let figure = |path: &str| {
-        read.pointer(path).and_then(Value::as_f64).with_context(|| format!("no {path} in {read}"))
+    let udp = "/server_output_json/end/streams/0/udp";
+    let figure = |name: &str| {
+        let found = read.pointer(&format!("{udp}/{name}")).and_then(Value::as_f64);
+        found.with_context(|| format!("no {udp}/{name} in {read}"))
     };
-    let packets = figure("/end/streams/0/udp/packets")?;
+    let packets = figure("packets")?;
     ensure!(packets > 0.0, "iperf3 sent nothing");
-    Ok(Datagrams {
-        lost_percent: figure("/end/streams/0/udp/lost_percent")?,
-        out_of_order_percent: figure("/end/streams/0/udp/out_of_order")? * 100.0 / packets,
-    })
+    Ok(figure("out_of_order")? * 100.0 / packets)
 }
 
 #[cfg(test)]
