@@ -32,8 +32,6 @@ use world::{What, World};
 
 /// Nodes of a simulated mesh.
 pub const NODES_MAX: u16 = 10_000;
-/// The start of the last node, microseconds after the first.
-const STARTS_US: u64 = 2_000_000;
 /// Addresses that a node is told to join at.
 const JOINS: usize = 3;
 
@@ -44,6 +42,8 @@ pub struct Spec {
     pub nodes: u16,
     /// From which everything is drawn.
     pub seed: u64,
+    /// Between the starts of two nodes, milliseconds; 0 for all at random within the first two seconds.
+    pub apart_ms: u32,
     /// Virtual time that is measured, seconds.
     pub measured_s: u32,
     /// Virtual time before that, seconds: in it nodes join and probe each other.
@@ -75,6 +75,7 @@ impl Default for Spec {
         Self {
             nodes: 100,
             seed: 1,
+            apart_ms: 0,
             measured_s: 300,
             warm_up_s: 30,
             loss: 0.0,
@@ -206,7 +207,11 @@ fn set_up(spec: &Spec) -> World {
     let first_us = work.first_us(spec.warm_up_us());
     let mut world = World::new(network, hosts, figures, work, random.bits());
     for index in 0..spec.nodes {
-        let at_us = if index == 0 { 0 } else { random.bits() % STARTS_US };
+        let at_us = match (index, u64::from(spec.apart_ms)) {
+            (0, _) => 0,
+            (_, 0) => random.bits() % 2_000_000,
+            (_, apart_ms) => u64::from(index) * apart_ms * 1_000,
+        };
         world.queue.push(at_us, What::Start(index));
     }
     if let Some(first_us) = first_us {

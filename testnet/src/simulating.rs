@@ -16,6 +16,9 @@ pub(crate) struct SimulateArgs {
     /// Everything is drawn from it: the same seed gives the same run
     #[arg(long, default_value_t = Spec::default().seed)]
     seed: u64,
+    /// Between the starts of two nodes, milliseconds; 0 for all at random within two seconds
+    #[arg(long, default_value_t = 0)]
+    apart: u32,
     /// Virtual time that is measured, minutes
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
@@ -63,6 +66,7 @@ impl SimulateArgs {
         Spec {
             nodes: self.nodes,
             seed: self.seed,
+            apart_ms: self.apart,
             measured_s: (self.minutes * MINUTE_S) as u32,
             warm_up_s: self.warm_up,
             loss: self.loss,

@@ -51,6 +51,8 @@ pub(super) struct Host {
     pub(super) jump_ms: u64,
     /// It gets no processor until then.
     pub(super) paused_until_us: u64,
+    /// Gossip that has arrived keeps it busy until then.
+    pub(super) busy_until_us: u64,
     /// Connections that stand, as the ways to others.
     pub(super) peers: BTreeMap<HostIndex, PipeIndex>,
     pub(super) dialling: BTreeSet<HostIndex>,
@@ -107,6 +109,7 @@ impl Host {
             started_us: 0,
             jump_ms: 0,
             paused_until_us: 0,
+            busy_until_us: 0,
             peers: BTreeMap::new(),
             dialling: BTreeSet::new(),
             hosted: Vec::new(),
@@ -125,6 +128,7 @@ impl Host {
         self.started_us = now_us;
         self.jump_ms = 0;
         self.paused_until_us = 0;
+        self.busy_until_us = 0;
         self.peers.clear();
         self.dialling.clear();
         self.member = Member::new(self.id, u64::from(self.life), self.join.clone());

@@ -23,6 +23,11 @@ const PING_BYTES: u64 = 32;
 const FORWARD_US: u64 = 1_000_000;
 /// Everything else waits as long as its connection stands.
 const PATIENT: u64 = u64::MAX;
+/// What a node takes for a message that it is sent, seen before or not, microseconds of a core: gossipsub checks a
+/// signature, the node another one. Measured on meshes of 10 and 20 nodes, all their work over all their messages.
+const MESSAGE_US: u64 = 150;
+/// The same for a message about messages: a guess, small beside that.
+const CONTROL_US: u64 = 5;
 /// How often figures are taken, microseconds.
 const OBSERVE_US: u64 = 100_000;
 
@@ -33,6 +38,8 @@ pub(super) enum What {
     Start(HostIndex),
     /// Something arrives.
     Arrive(PipeIndex, Payload),
+    /// Something that arrived is looked at.
+    Serve(PipeIndex, Payload),
     /// TCP repeats what was lost.
     Repeat(PipeIndex),
     /// The sender's end hears that the other end is gone.
@@ -117,6 +124,7 @@ impl World {
             What::Shake(shake) => 8 << 40 | u64::from(shake.from) << 16 | u64::from(shake.to),
             What::Fault(_) => 9 << 40,
             What::Observe => 10 << 40,
+            What::Serve(pipe, _) => 12 << 40 | u64::from(*pipe),
             What::Work(event) => 11 << 40 | event.trace(),
         };
         self.events += 1;
@@ -126,7 +134,7 @@ impl World {
     /// Until when an event has to wait because its host gets no processor. Kernels repeat and reset all the same.
     fn paused_until(&self, now_us: u64, what: &What) -> Option<u64> {
         let host = match what {
-            What::Arrive(pipe, _) => self.pipes.pipe(*pipe).to,
+            What::Arrive(pipe, _) | What::Serve(pipe, _) => self.pipes.pipe(*pipe).to,
             What::Ping(pipe) => self.pipes.pipe(*pipe).from,
             What::Tick(host, _) | What::Heartbeat(host, _) => *host,
             What::Work(event) => event.host()?,
@@ -138,7 +146,11 @@ impl World {
 
     fn happen(&mut self, now_us: u64, what: What) {
         match what {
-            What::Arrive(pipe, payload) => self.arrive(now_us, pipe, payload),
+            What::Arrive(pipe, payload) => match self.waits_until(now_us, pipe, &payload) {
+                Some(at_us) => self.queue.push(at_us, What::Serve(pipe, payload)),
+                None => self.arrive(now_us, pipe, payload),
+            },
+            What::Serve(pipe, payload) => self.arrive(now_us, pipe, payload),
             What::Repeat(pipe) => self.repeat(now_us, pipe),
             What::Reset(pipe) => self.disconnect(now_us, pipe),
             What::Ping(pipe) => self.ping(now_us, pipe),
@@ -153,6 +165,15 @@ impl World {
             }
             What::Work(event) => self.work_event(now_us, *event),
         }
+    }
+
+    /// Gossip is looked at one after the other: until when this waits for those before it, if it does.
+    fn waits_until(&mut self, now_us: u64, pipe: PipeIndex, payload: &Payload) -> Option<u64> {
+        let Payload::Rpc(rpc) = payload else { return None };
+        let host = &mut self.hosts[usize::from(self.pipes.pipe(pipe).to)];
+        let begins_us = host.busy_until_us.max(now_us);
+        host.busy_until_us = begins_us + if matches!(rpc, Rpc::Publish(_)) { MESSAGE_US } else { CONTROL_US };
+        (begins_us > now_us).then_some(begins_us)
     }
 
     fn start(&mut self, now_us: u64, index: HostIndex) {
