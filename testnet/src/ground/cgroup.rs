@@ -1,7 +1,7 @@
 //! Machines of a size: control groups around a node's process alone, so that switch and load are outside.
 //!
-//! Both versions of cgroups are served. Of version 2 only the freezer has been tried (on a machine that
-//! has it beside version 1); its limits of CPU and memory are written after the kernel's documentation.
+//! Both versions of cgroups are served. Version 2 has not been tried on any machine: it is written after the
+//! kernel's documentation (`admin-guide/cgroup-v2.rst`), and only the finding of its folder has tests.
 
 use std::fs;
 use std::io;
