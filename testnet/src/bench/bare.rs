@@ -21,7 +21,7 @@ const PROTOCOL: StreamProtocol = StreamProtocol::new("/stormo-bench/bare");
 const MEETING_MAX: Duration = Duration::from_secs(30);
 
 /// What this process does.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BareArgs {
     /// Bytes to take from the process before
     #[arg(long)]
@@ -42,10 +42,13 @@ pub(crate) struct BareArgs {
 pub(crate) fn run(args: &BareArgs) -> Result<()> {
     // As the node's own runtime is.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(take_part(args))
+    // On its workers, as the node's streams are: the thread that waits here would have to be woken for
+    // every word of the connection's task.
+    let taking_part = runtime.spawn(take_part(args.clone()));
+    runtime.block_on(taking_part)?
 }
 
-async fn take_part(args: &BareArgs) -> Result<()> {
+async fn take_part(args: BareArgs) -> Result<()> {
     let mut orders = orders();
     let (mut swarm, address) = listening().await?;
     let mut control = swarm.behaviour().new_control();

@@ -47,12 +47,7 @@ pub(super) fn run(is_json: bool) -> Result<()> {
         }
         measure(&network, &mut rows).context("measuring a link")?;
     }
-    if is_json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-    } else {
-        print(&rows);
-    }
-    Ok(())
+    super::kept::show("link", is_json, &rows, |rows| print(rows))
 }
 
 fn set(network: &Network, spec: LinkSpec) -> Result<()> {
