@@ -1,12 +1,19 @@
 //! What a scenario does to a running mesh: nodes killed, frozen and started again, links changed and
 //! cut, machines slowed down. Where the mesh runs on loopback, what needs more says so.
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
 
 use super::{Mesh, START_MAX};
 use crate::ground::Emulated;
 use crate::link::{LinkSpec, LinkSpecError};
 use crate::process::{self, Node, StartError};
+
+/// What a disk is filled with.
+const FILLING: &str = "filled-by-the-testnet";
+/// Pieces that it is filled in: large ones, then pages.
+const PIECES_BYTES: [usize; 2] = [1 << 20, 4096];
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -220,6 +227,30 @@ impl Mesh {
         emulated.set_memory(label, bytes).map_err(system(label, "a limit of memory"))
     }
 
+    /// Fills a node's disk to the last page. Only a disk of its own is filled.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, there is no such node, its topology gives it no disk, or the system
+    /// refuses.
+    pub fn fill_disk(&mut self, label: &str) -> Result<(), FaultError> {
+        self.emulated(&[label], "a full disk")?;
+        let node = self.node_or_error(label)?;
+        if node.spec.disk_bytes.is_none() {
+            let cause = io::Error::other("the topology gives it no `disk` of its own");
+            return Err(system(label, "a full disk")(cause));
+        }
+        fill(&node.data().join(FILLING)).map_err(system(label, "a full disk"))
+    }
+
+    /// Makes room again.
+    ///
+    /// # Errors
+    /// When there is no such node, or the system refuses.
+    pub fn free_disk(&mut self, label: &str) -> Result<(), FaultError> {
+        let filling = self.node_or_error(label)?.data().join(FILLING);
+        fs::remove_file(filling).map_err(system(label, "room on its disk"))
+    }
+
     fn set_cut(&mut self, from: &str, to: &str, cut: bool) -> Result<(), FaultError> {
         let spec = LinkSpec { cut, ..self.link(from, to)? };
         self.set_link(from, to, &spec)
@@ -251,4 +282,20 @@ impl Mesh {
 fn system(label: &str, what: &'static str) -> impl FnOnce(io::Error) -> FaultError {
     let label = label.to_owned();
     move |cause| FaultError::System { label, what, cause }
+}
+
+/// Writes zeros until the disk takes no more.
+fn fill(path: &Path) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    for piece in PIECES_BYTES {
+        let zeros = vec![0; piece];
+        loop {
+            match file.write_all(&zeros) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }

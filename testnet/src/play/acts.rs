@@ -27,6 +27,9 @@ enum Undo {
     Heal,
     Cpu(String, Option<f64>),
     Memory(String, Option<u64>),
+    FreeDisk(String),
+    /// Rates of all that is sent and received.
+    Uplink(String, Option<u64>, Option<u64>),
 }
 
 /// What is to be done next.
@@ -242,6 +245,13 @@ fn do_it(mesh: &mut Mesh, kind: &FaultKind, target: Option<&str>) -> Result<Undo
             let before = spec.and_then(|spec| spec.memory_bytes);
             mesh.set_memory(label, Some(*bytes)).map(|()| Undo::Memory(label.to_owned(), before))
         }
+        FaultKind::Disk(_) => mesh.fill_disk(label).map(|()| Undo::FreeDisk(label.to_owned())),
+        FaultKind::Uplink { up_bits_per_s, down_bits_per_s, .. } => {
+            let before = spec.map(|spec| (spec.uplink_bits_per_s, spec.downlink_bits_per_s));
+            let (up, down) = before.unwrap_or_default();
+            let done = mesh.set_uplink(label, *up_bits_per_s, *down_bits_per_s);
+            done.map(|()| Undo::Uplink(label.to_owned(), up, down))
+        }
         FaultKind::Partition(groups) => {
             let groups: Vec<Vec<&str>> =
                 groups.iter().map(|group| group.iter().map(String::as_str).collect()).collect();
@@ -297,5 +307,7 @@ fn undo_it(mesh: &mut Mesh, undo: &Undo) -> Result<(), FaultError> {
         Undo::Heal => mesh.heal(),
         Undo::Cpu(label, share) => mesh.set_cpu(label, *share),
         Undo::Memory(label, bytes) => mesh.set_memory(label, *bytes),
+        Undo::FreeDisk(label) => mesh.free_disk(label),
+        Undo::Uplink(label, up, down) => mesh.set_uplink(label, *up, *down),
     }
 }

@@ -73,6 +73,17 @@ pub enum FaultKind {
     Cpu(Target, f64),
     /// So much memory, in bytes, is left to it.
     Memory(Target, u64),
+    /// Its disk, which must be one of its own, is filled to the last byte; healed by making room again.
+    Disk(Target),
+    /// Rates of all that it sends and receives, bit/s; what is absent has no limit.
+    Uplink {
+        /// Whose.
+        node: Target,
+        /// Sent.
+        up_bits_per_s: Option<u64>,
+        /// Received.
+        down_bits_per_s: Option<u64>,
+    },
     /// A link gets worse, or better.
     Link {
         /// From.
@@ -98,8 +109,19 @@ pub enum FaultKind {
 }
 
 /// Every kind by its name in files.
-pub(super) const KINDS: [&str; 9] =
-    ["kill", "restart", "power_loss", "freeze", "cpu", "memory", "link", "cut", "partition"];
+pub(super) const KINDS: [&str; 11] = [
+    "kill",
+    "restart",
+    "power_loss",
+    "freeze",
+    "cpu",
+    "memory",
+    "disk",
+    "uplink",
+    "link",
+    "cut",
+    "partition",
+];
 
 impl FaultKind {
     /// Its name in files.
@@ -111,6 +133,8 @@ impl FaultKind {
             Self::Freeze(_) => "freeze",
             Self::Cpu(..) => "cpu",
             Self::Memory(..) => "memory",
+            Self::Disk(_) => "disk",
+            Self::Uplink { .. } => "uplink",
             Self::Link { .. } => "link",
             Self::Cut { .. } => "cut",
             Self::Partition(_) => "partition",
@@ -130,7 +154,9 @@ impl FaultKind {
             | Self::PowerLoss(target)
             | Self::Freeze(target)
             | Self::Cpu(target, _)
-            | Self::Memory(target, _) => Some(target),
+            | Self::Memory(target, _)
+            | Self::Disk(target)
+            | Self::Uplink { node: target, .. } => Some(target),
             Self::Link { .. } | Self::Cut { .. } | Self::Partition(_) => None,
         }
     }
@@ -138,8 +164,13 @@ impl FaultKind {
     /// Whether two faults act on the same thing, so that undoing one would undo the other.
     pub fn shares_with(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Cpu(one, _), Self::Cpu(two, _)) | (Self::Memory(one, _), Self::Memory(two, _)) => {
-                one == two
+            (Self::Cpu(one, _), Self::Cpu(two, _))
+            | (Self::Memory(one, _), Self::Memory(two, _))
+            | (Self::Disk(one), Self::Disk(two))
+            | (Self::Uplink { node: one, .. }, Self::Uplink { node: two, .. }) => one == two,
+            // A node that starts again may find a new disk.
+            (Self::Disk(one), other) | (other, Self::Disk(one)) if other.is_loss() => {
+                other.target() == Some(one)
             }
             // A node that is down or stands still can be lost no second time; which one the busiest will be,
             // nobody knows.
@@ -194,6 +225,13 @@ impl FaultKind {
             Self::Freeze(_) => format!("freeze {node}"),
             Self::Cpu(_, share) => format!("{node} has {} % of a core", share * 100.0),
             Self::Memory(_, bytes) => format!("{node} has {} MiB", bytes >> 20),
+            Self::Disk(_) => format!("disk of {node} full"),
+            Self::Uplink { up_bits_per_s, down_bits_per_s, .. } => {
+                let rate = |rate: &Option<u64>| {
+                    rate.map_or("no limit".to_owned(), |rate| format!("{} Mbit/s", rate as f64 / 1e6))
+                };
+                format!("{node} sends at {}, receives at {}", rate(up_bits_per_s), rate(down_bits_per_s))
+            }
             Self::Link { from, to, both_ways, change } => {
                 format!("link {from} {} {to}: {}", arrow(*both_ways), change.told())
             }
@@ -218,6 +256,14 @@ impl FaultKind {
         match self {
             Self::Cpu(_, share) => set("cpu_share", (*share).into()),
             Self::Memory(_, bytes) => set("memory_bytes", number(*bytes)),
+            Self::Uplink { up_bits_per_s, down_bits_per_s, .. } => {
+                let rates = [("up_bits_per_s", up_bits_per_s), ("down_bits_per_s", down_bits_per_s)];
+                rates.into_iter().filter_map(|(name, rate)| Some((name, (*rate)?))).for_each(
+                    |(name, rate)| {
+                        set(name, number(rate));
+                    },
+                );
+            }
             Self::Link { from, to, both_ways, .. } | Self::Cut { from, to, both_ways } => {
                 set("from", from.clone().into());
                 set("to", to.clone().into());

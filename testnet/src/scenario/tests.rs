@@ -105,6 +105,8 @@ fn faults_that_cannot_be_meant_are_told_with_line_and_field() {
         (fault("kind = \"flood\"\n"), "a/b.toml:14: `kind`", "no fault `flood`; there are kill, restart"),
         (fault("kind = \"kill\"\nnode = \"nine\"\n"), "a/b.toml:15: `node`", "no node `nine`"),
         (fault("kind = \"kill\"\n"), "a/b.toml:12: ", "wants `node`"),
+        (fault("kind = \"disk\"\nnode = \"two\"\n"), "a/b.toml:15: `node`", "has no `disk` of its own"),
+        (fault("kind = \"uplink\"\nnode = \"two\"\n"), "a/b.toml:12: ", "wants `up_bits_per_s` or"),
         (
             fault("kind = \"kill\"\nnode = \"two\"\ncpu_share = 0.5\n"),
             "a/b.toml:16: `cpu_share`",

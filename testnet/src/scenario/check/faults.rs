@@ -85,6 +85,8 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
         "restart" => &["node"],
         "cpu" => &["node", "for_s", "cpu_share"],
         "memory" => &["node", "for_s", "memory_bytes"],
+        "disk" => &["node", "for_s"],
+        "uplink" => &["node", "for_s", "up_bits_per_s", "down_bits_per_s"],
         "cut" => &["for_s", "from", "to", "both_ways"],
         "partition" => &["for_s", "groups"],
         "link" => &[&LINK_ENDS[..], &LINK_FIELDS[..]].concat(),
@@ -118,6 +120,21 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
             let bytes = entry.memory_bytes.as_ref().ok_or_else(|| missing("memory_bytes"))?;
             FaultKind::Memory(target()?, *bytes.get_ref())
         }
+        "disk" => FaultKind::Disk(with_disk(around, target()?, entry)?),
+        "uplink" => {
+            let rate = |field: &str, value: &Option<Spanned<u64>>| match value {
+                Some(rate) if *rate.get_ref() == 0 => {
+                    Err(Wrong::at(&rate.span(), format!("`{field}`: 0 is no rate; cut the links instead")))
+                }
+                value => Ok(value.as_ref().map(|rate| *rate.get_ref())),
+            };
+            let up_bits_per_s = rate("up_bits_per_s", &entry.up_bits_per_s)?;
+            let down_bits_per_s = rate("down_bits_per_s", &entry.down_bits_per_s)?;
+            if up_bits_per_s.or(down_bits_per_s).is_none() {
+                return Err(missing("up_bits_per_s` or `down_bits_per_s"));
+            }
+            FaultKind::Uplink { node: target()?, up_bits_per_s, down_bits_per_s }
+        }
         "partition" => {
             let groups = entry.groups.as_ref().ok_or_else(|| missing("groups"))?;
             FaultKind::Partition(partition(around, groups)?)
@@ -136,6 +153,18 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
             }
         }
     })
+}
+
+/// A node whose disk can be filled without filling anybody else's.
+fn with_disk(around: &Around, target: Target, entry: &FaultEntry) -> Result<Target, Wrong> {
+    let has_disk = |label: &String| around.topology.node(label).is_some_and(|node| node.disk_bytes.is_some());
+    match &target {
+        Target::Node(label) if has_disk(label) => Ok(target),
+        other => {
+            let span = entry.node.as_ref().map(Spanned::span).unwrap_or_default();
+            Err(Wrong::at(&span, format!("`node`: `{other}` has no `disk` of its own in the topology")))
+        }
+    }
 }
 
 fn partition(
@@ -198,6 +227,8 @@ fn given(entry: &FaultEntry) -> Vec<(&'static str, Range<usize>)> {
         at("groups", &entry.groups),
         at("cpu_share", &entry.cpu_share),
         at("memory_bytes", &entry.memory_bytes),
+        at("up_bits_per_s", &entry.up_bits_per_s),
+        at("down_bits_per_s", &entry.down_bits_per_s),
         at("rate_bits_per_s", &entry.rate_bits_per_s),
         at("queue_bytes", &entry.queue_bytes),
         at("latency_ms", &entry.latency_ms),
