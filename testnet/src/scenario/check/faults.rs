@@ -121,20 +121,7 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
             FaultKind::Memory(target()?, *bytes.get_ref())
         }
         "disk" => FaultKind::Disk(with_disk(around, target()?, entry)?),
-        "uplink" => {
-            let rate = |field: &str, value: &Option<Spanned<u64>>| match value {
-                Some(rate) if *rate.get_ref() == 0 => {
-                    Err(Wrong::at(&rate.span(), format!("`{field}`: 0 is no rate; cut the links instead")))
-                }
-                value => Ok(value.as_ref().map(|rate| *rate.get_ref())),
-            };
-            let up_bits_per_s = rate("up_bits_per_s", &entry.up_bits_per_s)?;
-            let down_bits_per_s = rate("down_bits_per_s", &entry.down_bits_per_s)?;
-            if up_bits_per_s.or(down_bits_per_s).is_none() {
-                return Err(missing("up_bits_per_s` or `down_bits_per_s"));
-            }
-            FaultKind::Uplink { node: target()?, up_bits_per_s, down_bits_per_s }
-        }
+        "uplink" => uplink(span, target()?, entry)?,
         "partition" => {
             let groups = entry.groups.as_ref().ok_or_else(|| missing("groups"))?;
             FaultKind::Partition(partition(around, groups)?)
@@ -153,6 +140,21 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
             }
         }
     })
+}
+
+fn uplink(span: &Range<usize>, node: Target, entry: &FaultEntry) -> Result<FaultKind, Wrong> {
+    let rate = |field: &str, value: &Option<Spanned<u64>>| match value {
+        Some(rate) if *rate.get_ref() == 0 => {
+            Err(Wrong::at(&rate.span(), format!("`{field}`: 0 is no rate; cut the links instead")))
+        }
+        value => Ok(value.as_ref().map(|rate| *rate.get_ref())),
+    };
+    let up_bits_per_s = rate("up_bits_per_s", &entry.up_bits_per_s)?;
+    let down_bits_per_s = rate("down_bits_per_s", &entry.down_bits_per_s)?;
+    if up_bits_per_s.or(down_bits_per_s).is_none() {
+        return Err(Wrong::at(span, "the fault `uplink` wants `up_bits_per_s` or `down_bits_per_s`"));
+    }
+    Ok(FaultKind::Uplink { node, up_bits_per_s, down_bits_per_s })
 }
 
 /// A node whose disk can be filled without filling anybody else's.
