@@ -35,6 +35,18 @@ pub const NODES_MAX: u16 = 10_000;
 /// Addresses that a node is told to join at.
 const JOINS: usize = 3;
 
+/// Longest virtual time, before and while it is measured, seconds: four hours, as scenarios have at most.
+const TIME_S_MAX: u32 = 14_400;
+/// Deaths that find time to be measured one after the other.
+const CRASHES_MAX: u32 = 20;
+/// More is not what such meshes are for, and only fills this one's memory.
+const CHANGES_PER_MINUTE_MAX: u32 = 60_000;
+const REQUESTS_PER_S_MAX: f64 = 10_000.0;
+/// Half way round the world and back some times.
+const LATENCY_US_MAX: u64 = 10_000_000;
+/// Virtual time between two looks at whether to go on, microseconds.
+const LOOK_US: u64 = 10_000;
+
 /// What is simulated.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spec {
@@ -104,9 +116,21 @@ pub enum SpecError {
     /// It never ends.
     #[error("a partition of {0} s does not end within the last third of the {1} s that are measured")]
     Partition(u32, u32),
-    /// No time.
-    #[error("nothing is measured in {0} s: at least 10 s")]
-    Short(u32),
+    /// No time, or too much.
+    #[error("{what} of {given}: it is from {least} to {most}")]
+    Bounds {
+        /// Of what.
+        what: &'static str,
+        /// As asked for.
+        given: f64,
+        /// At least.
+        least: f64,
+        /// At most.
+        most: f64,
+    },
+    /// The last nodes would start when all is measured.
+    #[error("nodes that start {0} ms apart are not all there after {1} s of joining: a longer --warm-up")]
+    Apart(u32, u32),
 }
 
 impl Spec {
@@ -123,10 +147,23 @@ impl Spec {
                 return Err(SpecError::Share(share, name));
             }
         }
-        if self.measured_s < 10 {
-            return Err(SpecError::Short(self.measured_s));
+        let bounds = [
+            ("a measured time in seconds", f64::from(self.measured_s), 10.0, f64::from(TIME_S_MAX)),
+            ("a time of joining in seconds", f64::from(self.warm_up_s), 0.0, f64::from(TIME_S_MAX)),
+            ("a number of deaths", f64::from(self.crashes), 0.0, f64::from(CRASHES_MAX)),
+            ("changes a minute", f64::from(self.changes_per_minute), 0.0, f64::from(CHANGES_PER_MINUTE_MAX)),
+            ("requests a second", self.requests_per_s, 0.0, REQUESTS_PER_S_MAX),
+            ("a latency in microseconds", self.latency_us.1 as f64, 0.0, LATENCY_US_MAX as f64),
+        ];
+        // Written so that what is no number is outside, too.
+        let outside = bounds.into_iter().find(|(_, given, least, most)| !(*least..=*most).contains(given));
+        if let Some((what, given, least, most)) = outside {
+            return Err(SpecError::Bounds { what, given, least, most });
         }
-        if self.partition_s * 3 > self.measured_s {
+        if u64::from(self.apart_ms) * u64::from(self.nodes) > u64::from(self.warm_up_s) * 1000 {
+            return Err(SpecError::Apart(self.apart_ms, self.warm_up_s));
+        }
+        if self.partition_s.saturating_mul(3) > self.measured_s {
             return Err(SpecError::Partition(self.partition_s, self.measured_s));
         }
         Ok(())
@@ -167,15 +204,36 @@ pub struct Outcome {
 /// # Errors
 /// When the spec asks for what cannot be.
 pub fn run(spec: &Spec) -> Result<Outcome, SpecError> {
+    // It always goes on, so there is an outcome.
+    loop {
+        if let Some(outcome) = run_while(spec, &mut |_| true)? {
+            return Ok(outcome);
+        }
+    }
+}
+
+/// The same as long as `goes_on`, which is asked every few virtual milliseconds with the virtual seconds so
+/// far; `None` when it does not.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_while(spec: &Spec, goes_on: &mut dyn FnMut(f64) -> bool) -> Result<Option<Outcome>, SpecError> {
     spec.check()?;
     let began = Instant::now();
     let mut world = set_up(spec);
-    world.run_until(spec.end_us());
+    let mut now_us = 0;
+    while now_us < spec.end_us() {
+        now_us = (now_us + LOOK_US).min(spec.end_us());
+        world.run_until(now_us);
+        if !goes_on(now_us as f64 / 1e6) {
+            return Ok(None);
+        }
+    }
     let work_s = began.elapsed().as_secs_f64();
     let measured = world.figures.report(spec.end_us(), &world.hosts, work_s);
     let requests = world.settle_work(spec.end_us());
     let (events, trace) = world.trace();
-    Ok(Outcome {
+    Ok(Some(Outcome {
         spec: *spec,
         measured,
         requests,
@@ -184,7 +242,7 @@ pub fn run(spec: &Spec) -> Result<Outcome, SpecError> {
         packets: world.pipes.packets(),
         speed_up: (spec.end_us() as f64 / 1e6) / work_s,
         peak_bytes: memory::own_peak_bytes(),
-    })
+    }))
 }
 
 fn set_up(spec: &Spec) -> World {

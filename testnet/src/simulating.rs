@@ -1,11 +1,16 @@
 //! `cargo mesh simulate`: a mesh in virtual time, and its figures beside those that are aimed at.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
 use clap::Args;
+use stormo_testnet::interrupt;
 use stormo_testnet::simulate::{self, Measured, Outcome, Spec, Spread, Tally};
 
 /// Seconds of a minute, as `--minutes` counts.
 const MINUTE_S: f64 = 60.0;
+/// Between two words on how far it is.
+const TOLD_EACH: Duration = Duration::from_secs(2);
 
 /// What to simulate.
 #[derive(Debug, Args)]
@@ -61,9 +66,11 @@ pub(crate) struct SimulateArgs {
 }
 
 impl SimulateArgs {
-    fn spec(&self) -> Spec {
-        let far_us = (self.latency.max(0.0) * 1_000.0) as u64;
-        Spec {
+    fn spec(&self) -> Result<Spec> {
+        ensure!(self.latency >= 0.0, "--latency {}: milliseconds, 0 or more", self.latency);
+        ensure!(self.minutes >= 0.0, "--minutes {}: a number above 0", self.minutes);
+        let far_us = (self.latency * 1_000.0) as u64;
+        Ok(Spec {
             nodes: self.nodes,
             seed: self.seed,
             apart_ms: self.apart,
@@ -79,7 +86,7 @@ impl SimulateArgs {
             one_way_s: self.one_way,
             partition_s: self.partition,
             requests_per_s: self.requests,
-        }
+        })
     }
 }
 
@@ -88,7 +95,17 @@ impl SimulateArgs {
 /// # Errors
 /// When the arguments cannot be simulated, or what must never happen did: then the seed is in the error.
 pub(crate) fn run(arguments: &SimulateArgs) -> Result<()> {
-    let outcome = simulate::run(&arguments.spec())?;
+    let spec = arguments.spec()?;
+    let whole_s = f64::from(spec.warm_up_s) + f64::from(spec.measured_s);
+    let mut told = Instant::now();
+    let mut goes_on = |virtual_s: f64| {
+        if told.elapsed() >= TOLD_EACH {
+            told = Instant::now();
+            eprintln!("{virtual_s:.1} of {whole_s} virtual seconds");
+        }
+        !interrupt::is_noted()
+    };
+    let Some(outcome) = simulate::run_while(&spec, &mut goes_on)? else { bail!("interrupted") };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
@@ -198,7 +215,7 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<String> {
 
 fn requests(tally: &Tally) -> String {
     format!(
-        "{} requests: {} answered ({} after another try; {}), {} failed ({} with live hosts for all stages), {} unknown since their origin died; {} violations",
+        "{} requests: {} answered ({} after another try; {}), {} failed ({} though every stage had a host that ran, within reach or not), {} unknown since their origin died; {} violations",
         tally.asked,
         tally.answered,
         tally.tried_again,

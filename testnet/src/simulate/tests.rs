@@ -106,5 +106,18 @@ fn a_spec_that_cannot_be_is_refused() {
     assert!(refused(calm(1, 1)).contains("1 nodes: 2 to"));
     assert!(refused(Spec { loss: 1.5, ..calm(3, 1) }).contains("a share of 1.5 for the loss"));
     assert!(refused(Spec { partition_s: 15, ..calm(3, 1) }).contains("15 s"));
-    assert!(refused(Spec { measured_s: 3, ..calm(3, 1) }).contains("at least 10 s"));
+    assert!(refused(Spec { measured_s: 3, ..calm(3, 1) }).contains("from 10 to"));
+    assert!(refused(Spec { measured_s: u32::MAX, ..calm(3, 1) }).contains("from 10 to"));
+    assert!(refused(Spec { requests_per_s: f64::NAN, ..calm(3, 1) }).contains("requests a second of NaN"));
+    assert!(refused(Spec { apart_ms: u32::MAX, ..calm(3, 1) }).contains("not all there"));
+}
+
+#[test]
+fn a_simulation_ends_when_it_is_to() {
+    let mut looks = 0;
+    let ended = run_while(&calm(3, 1), &mut |_| {
+        looks += 1;
+        looks < 5
+    });
+    assert_eq!((ended, looks), (Ok(None), 5));
 }
