@@ -1,11 +1,11 @@
 //! `cargo mesh compare`: the figures of two results side by side, by their names.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use stormo::files;
 
 use crate::table::{Align, Table};
 
@@ -90,9 +90,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
 
 fn read(file: &Path) -> Result<Value> {
     let told = || file.display().to_string();
-    let length = fs::metadata(file).with_context(told)?.len();
-    ensure!(length <= FILE_BYTES_MAX, "{}: {length} bytes, more than any result has", told());
-    let text = fs::read_to_string(file).with_context(told)?;
+    let text = files::read_text(file, FILE_BYTES_MAX).with_context(told)?;
     serde_json::from_str(&text).with_context(|| format!("{}: not the JSON of a result", told()))
 }
 

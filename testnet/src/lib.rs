@@ -27,6 +27,7 @@ pub mod random;
 pub mod raw_http;
 pub mod reference;
 pub mod report;
+mod rules;
 pub mod scenario;
 pub mod simulate;
 pub mod surroundings;

@@ -1,5 +1,7 @@
 //! The figures that benchmarks and the demo state: the one in the middle, and others by their rank.
 
+use stormo_testnet::judge::percentile;
+
 /// The middle one; of an even number, the mean of the two in the middle; NaN of none.
 pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.collect();
@@ -16,8 +18,7 @@ pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
 pub(crate) fn quantile(figures: impl Iterator<Item = f64>, share: f64) -> f64 {
     let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
-    let rank = (figures.len() as f64 * share).ceil() as usize;
-    figures.get(rank.clamp(1, figures.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
+    percentile(&figures, share).unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

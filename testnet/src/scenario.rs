@@ -7,16 +7,16 @@ mod faults;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::binary::workspace_root;
+use crate::rules;
 pub use crate::scenario::faults::{FaultKind, LinkChange, Scheduled, Target};
 use crate::topology::{Topology, TopologyError};
 
-/// Longest file that is read: thousands of faults fit.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Where the committed ones are.
+const FOLDER: &str = "testnet/scenarios";
 
 /// A scenario, checked.
 #[derive(Debug, Clone)]
@@ -214,17 +214,9 @@ impl Scenario {
     /// # Errors
     /// When it or its topology cannot be read, or does not describe a scenario.
     pub fn load(named: &Path) -> Result<Self, ScenarioError> {
-        let path = locate(named);
+        let path = rules::locate(named, FOLDER);
         let unreadable = |cause| ScenarioError::Unreadable { path: path.clone(), cause };
-        let mut text = String::new();
-        let file = fs::File::open(&path).map_err(unreadable)?;
-        if !file.metadata().map_err(unreadable)?.is_file() {
-            return Err(unreadable(io::Error::other("no regular file")));
-        }
-        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(unreadable(io::Error::other(format!("longer than {FILE_BYTES_MAX} bytes"))));
-        }
+        let text = rules::read(&path).map_err(unreadable)?;
         Self::parse(&path, text)
     }
 
@@ -236,10 +228,10 @@ impl Scenario {
         let parsed = check::read(path, &text, &|name, path| Topology::load(&topology_path(name, path)));
         parsed.map_err(|wrong| match wrong {
             check::Wrong::Here { at, message } => {
-                ScenarioError::Invalid { path: path.to_owned(), line: line_of(&text, at), message }
+                ScenarioError::Invalid { path: path.to_owned(), line: rules::line_of(&text, at), message }
             }
             check::Wrong::Topology { at, cause } => {
-                ScenarioError::Topology { path: path.to_owned(), line: line_of(&text, at), cause }
+                ScenarioError::Topology { path: path.to_owned(), line: rules::line_of(&text, at), cause }
             }
         })
     }
@@ -262,21 +254,11 @@ impl Scenario {
 /// A bare name is one of the workspace's; another path is relative to the scenario's folder.
 fn topology_path(name: &str, scenario: &Path) -> PathBuf {
     let named = Path::new(name);
-    let is_bare = named.components().count() == 1 && named.extension().is_none();
     let beside = scenario.parent().unwrap_or(Path::new("")).join(named);
-    if is_bare || named.is_absolute() { named.to_owned() } else { beside }
-}
-
-fn locate(named: &Path) -> PathBuf {
-    let is_bare = named.components().count() == 1 && named.extension().is_none();
-    if is_bare && !named.is_file() { folder().join(named).with_extension("toml") } else { named.to_owned() }
+    if rules::is_bare(named) || named.is_absolute() { named.to_owned() } else { beside }
 }
 
 /// The committed scenarios.
 pub fn folder() -> PathBuf {
-    workspace_root().join("testnet/scenarios")
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+    workspace_root().join(FOLDER)
 }

@@ -204,12 +204,11 @@ pub struct Outcome {
 /// # Errors
 /// When the spec asks for what cannot be.
 pub fn run(spec: &Spec) -> Result<Outcome, SpecError> {
-    // It always goes on, so there is an outcome.
-    loop {
-        if let Some(outcome) = run_while(spec, &mut |_| true)? {
-            return Ok(outcome);
-        }
-    }
+    spec.check()?;
+    let began = Instant::now();
+    let mut world = set_up(spec);
+    world.run_until(spec.end_us());
+    Ok(outcome(spec, world, began))
 }
 
 /// The same as long as `goes_on`, which is asked every few virtual milliseconds with the virtual seconds so
@@ -229,11 +228,16 @@ pub fn run_while(spec: &Spec, goes_on: &mut dyn FnMut(f64) -> bool) -> Result<Op
             return Ok(None);
         }
     }
+    Ok(Some(outcome(spec, world, began)))
+}
+
+/// What came of a world at its end.
+fn outcome(spec: &Spec, mut world: World, began: Instant) -> Outcome {
     let work_s = began.elapsed().as_secs_f64();
     let measured = world.figures.report(spec.end_us(), &world.hosts, work_s);
     let requests = world.settle_work(spec.end_us());
     let (events, trace) = world.trace();
-    Ok(Some(Outcome {
+    Outcome {
         spec: *spec,
         measured,
         requests,
@@ -242,7 +246,7 @@ pub fn run_while(spec: &Spec, goes_on: &mut dyn FnMut(f64) -> bool) -> Result<Op
         packets: world.pipes.packets(),
         speed_up: (spec.end_us() as f64 / 1e6) / work_s,
         peak_bytes: memory::own_peak_bytes(),
-    }))
+    }
 }
 
 fn set_up(spec: &Spec) -> World {

@@ -7,19 +7,16 @@ mod quantity;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use stormo_protocol::state::Class;
 
-use crate::binary::workspace_root;
 use crate::link::LinkSpec;
+use crate::rules;
 
-/// Longest file that is read: thousands of nodes fit.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Nodes of a mesh of processes on one machine; a guess at what two cores still carry.
 pub const NODES_MAX: usize = 64;
 /// Cores that the shares of all nodes may add up to: half a core is left for switch and load.
@@ -199,16 +196,11 @@ impl Topology {
     /// # Errors
     /// When it cannot be read, or does not describe a mesh.
     pub fn load(named: &Path) -> Result<Self, TopologyError> {
-        let path = locate(named);
+        let path = rules::locate(named, "topologies");
         let unreadable = |cause| TopologyError::Unreadable { path: path.clone(), cause };
-        let mut text = String::new();
-        let file = fs::File::open(&path).map_err(unreadable)?;
-        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(unreadable(io::Error::other(format!("longer than {FILE_BYTES_MAX} bytes"))));
-        }
+        let text = rules::read(&path).map_err(unreadable)?;
         Self::parse(&text).map_err(|wrong| TopologyError::Invalid {
-            line: line_of(&text, wrong.at),
+            line: rules::line_of(&text, wrong.at),
             message: wrong.message,
             path,
         })
@@ -274,15 +266,6 @@ impl Topology {
     }
 }
 
-fn locate(named: &Path) -> PathBuf {
-    let is_bare = named.components().count() == 1 && named.extension().is_none();
-    if is_bare && !named.is_file() {
-        workspace_root().join("topologies").join(named).with_extension("toml")
-    } else {
-        named.to_owned()
-    }
-}
-
 /// What is wrong, and where in the text.
 #[derive(Debug)]
 struct Wrong {
@@ -294,8 +277,4 @@ impl Wrong {
     fn at(span: &Range<usize>, message: &str) -> Self {
         Self { at: span.start, message: message.to_owned() }
     }
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }

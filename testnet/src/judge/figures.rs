@@ -34,7 +34,7 @@ impl Latency {
 }
 
 /// The least of sorted values that is not below this share of them (nearest rank); `None` of none.
-pub fn percentile(sorted: &[u64], share: f64) -> Option<u64> {
+pub fn percentile<T: Copy>(sorted: &[T], share: f64) -> Option<T> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
 }
@@ -51,6 +51,6 @@ mod tests {
         assert_eq!(percentile(&values, 1.0), Some(100));
         assert_eq!(percentile(&values[..3], 0.99), Some(3));
         assert_eq!(percentile(&values[..1], 0.0), Some(1));
-        assert_eq!(percentile(&[], 0.5), None);
+        assert_eq!(percentile::<u64>(&[], 0.5), None);
     }
 }

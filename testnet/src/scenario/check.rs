@@ -55,7 +55,7 @@ impl Around<'_> {
 
     /// The line of a place in the text.
     fn line(&self, span: &Range<usize>) -> usize {
-        super::line_of(self.text, span.start)
+        crate::rules::line_of(self.text, span.start)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a scenario's file may say, and how it is told what it may not.
 
+use std::fs;
+
 use std::path::Path;
 
 use super::*;

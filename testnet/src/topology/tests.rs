@@ -1,5 +1,8 @@
 //! Good and bad topology files.
 
+use std::fs;
+
+use crate::binary::workspace_root;
 use proptest::prelude::*;
 
 use super::*;

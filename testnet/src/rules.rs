@@ -1,0 +1,54 @@
+//! What topologies and scenarios have in common as files: found by their names, read within a bound, and what is
+//! wrong with them told by its line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stormo::files;
+
+use crate::binary::workspace_root;
+
+/// Longest file that is read: thousands of nodes, or faults, fit.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where a file is: a bare name (`loopback`) means one of the workspace's in a folder, unless there is such a file
+/// here.
+pub(crate) fn locate(named: &Path, folder: &str) -> PathBuf {
+    if is_bare(named) && !named.is_file() {
+        workspace_root().join(folder).join(named).with_extension("toml")
+    } else {
+        named.to_owned()
+    }
+}
+
+/// Whether a path is a name alone, without folder and extension.
+pub(crate) fn is_bare(named: &Path) -> bool {
+    named.components().count() == 1 && named.extension().is_none()
+}
+
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    files::read_text(path, FILE_BYTES_MAX)
+}
+
+/// The line of a place in a text, from 1.
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_with_an_end_are_read() {
+        let refused = read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(refused.contains("is a device or pipe"), "{refused}");
+    }
+
+    #[test]
+    fn bare_names_are_those_of_the_workspace() {
+        assert_eq!(locate(Path::new("home"), "topologies"), workspace_root().join("topologies/home.toml"));
+        assert_eq!(locate(Path::new("./home.toml"), "topologies"), Path::new("./home.toml"));
+        assert_eq!((line_of("a\nb\nc", 0), line_of("a\nb\nc", 4)), (1, 3));
+    }
+}
