@@ -22,11 +22,12 @@ const GONE_MAX: Duration = Duration::from_secs(5);
 /// for the next time.
 pub fn clean() {
     let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    for (point, kind, _) in mounts(&mounted) {
-        if kind == "cgroup" || kind == "cgroup2" {
-            groups_of_dead_runs(&point).iter().for_each(|group| clear(group));
-        }
-    }
+    let hierarchies = mounts(&mounted).filter(|(_, kind, _)| matches!(*kind, "cgroup" | "cgroup2"));
+    let runs: Vec<PathBuf> = hierarchies.flat_map(|(point, ..)| groups_of_dead_runs(&point)).collect();
+    // All ends before anything is removed: a process is in a group of each hierarchy, and none of them can be
+    // removed while that of the freezer holds it.
+    runs.iter().flat_map(|run| folders_in(run)).for_each(|node| end_all_in(&node));
+    runs.iter().for_each(|run| remove(run));
     RunFolder::remove_stale();
 }
 
@@ -62,16 +63,20 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     folders.map(|entry| entry.path()).collect()
 }
 
-/// Ends what is in the groups of a dead run and removes them. A frozen process does not notice that
-/// its owner is gone until it is thawed.
-fn clear(run: &Path) {
+/// Kills the processes of a group. A frozen one does not notice that its owner is gone, nor a signal, until
+/// it is thawed.
+fn end_all_in(node: &Path) {
+    let pids = fs::read_to_string(node.join("cgroup.procs")).unwrap_or_default();
+    for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+        let _ = signals::send(pid, Signal::Kill);
+    }
+    let _ = fs::write(node.join("freezer.state"), "THAWED");
+    let _ = fs::write(node.join("cgroup.freeze"), "0");
+}
+
+/// Removes the groups of a dead run once its processes are gone.
+fn remove(run: &Path) {
     for node in folders_in(run) {
-        let pids = fs::read_to_string(node.join("cgroup.procs")).unwrap_or_default();
-        for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
-            let _ = signals::send(pid, Signal::Kill);
-        }
-        let _ = fs::write(node.join("freezer.state"), "THAWED");
-        let _ = fs::write(node.join("cgroup.freeze"), "0");
         wait::even_if_interrupted(GONE_MAX, || remove_empty(&node));
     }
     let _ = fs::remove_dir(run);
