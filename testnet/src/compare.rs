@@ -1,6 +1,6 @@
 //! `cargo mesh compare`: the figures of two results side by side, by their names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -52,6 +52,12 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
             or_none(second.get(key))
         );
     }
+    let apart = differing_specs(&first, &second);
+    ensure!(
+        apart.is_empty(),
+        "they are of different simulations ({}): compare two that were asked for the same; only seeds may differ",
+        apart.join(", ")
+    );
     if machine(&first) != machine(&second) {
         eprintln!(
             "warning: they come from different machines, or ones under different load; ratios say little"
@@ -103,6 +109,17 @@ fn machine(document: &Value) -> Option<Value> {
     let mut machine = document.get("machine")?.as_object()?.clone();
     machine.remove("load_hundredths");
     Some(Value::Object(machine))
+}
+
+/// What two simulations were asked for differently, but their seeds.
+fn differing_specs(first: &Value, second: &Value) -> Vec<String> {
+    let of = |document: &Value| document.get("spec").and_then(Value::as_object).cloned();
+    let (firsts, seconds) = (of(first).unwrap_or_default(), of(second).unwrap_or_default());
+    let keys: BTreeSet<&String> = firsts.keys().chain(seconds.keys()).collect();
+    let differ = keys.into_iter().filter(|key| *key != "seed" && firsts.get(*key) != seconds.get(*key));
+    differ
+        .map(|key| format!("{key}: {} and {}", or_none(firsts.get(key)), or_none(seconds.get(key))))
+        .collect()
 }
 
 /// All numbers of a document by the way to them; the elements of a list go by their name, if they have one.
@@ -184,6 +201,13 @@ mod tests {
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         assert_eq!(names, ["sizes.128.bytes", "sizes.128.p50_ms", "sizes.64.bytes", "sizes.64.p50_ms"]);
         assert_eq!(found["sizes.128.p50_ms"], 1.0);
+    }
+
+    #[test]
+    fn simulations_of_different_sizes_are_not_compared() {
+        let of = |nodes: u16, seed: u64| json!({ "spec": { "nodes": nodes, "seed": seed } });
+        assert_eq!(differing_specs(&of(10, 1), &of(30, 1)), ["nodes: 10 and 30"]);
+        assert!(differing_specs(&of(10, 1), &of(10, 2)).is_empty());
     }
 
     #[test]

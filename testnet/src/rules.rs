@@ -35,6 +35,24 @@ pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
+/// What is wrong with a text that is no such file: the place, and the field unless the message names it.
+pub(crate) fn misread(text: &str, error: &toml::de::Error) -> (usize, String) {
+    let Some(at) = error.span().map(|span| span.start) else { return (0, error.message().to_owned()) };
+    let message = error.message();
+    match field_before(text, at) {
+        Some(field) if !message.contains('`') => (at, format!("`{field}`: {message}")),
+        _ => (at, message.to_owned()),
+    }
+}
+
+/// The key that a value is of: the nearest one before an equals sign.
+fn field_before(text: &str, at: usize) -> Option<&str> {
+    let (before, _) = text.get(..at)?.rsplit_once('=')?;
+    let field = before.trim_end();
+    let is_of_key = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
+    Some(&field[field.trim_end_matches(is_of_key).len()..]).filter(|field| !field.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +67,8 @@ mod tests {
     fn bare_names_are_those_of_the_workspace() {
         assert_eq!(locate(Path::new("home"), "topologies"), workspace_root().join("topologies/home.toml"));
         assert_eq!(locate(Path::new("./home.toml"), "topologies"), Path::new("./home.toml"));
+        assert_eq!(field_before("a = 1\nlink = { between = [1, 2] }", 28), Some("between"));
+        assert_eq!(field_before("[node", 3), None);
         assert_eq!((line_of("a\nb\nc", 0), line_of("a\nb\nc", 4)), (1, 3));
     }
 }

@@ -207,9 +207,9 @@ impl Topology {
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let file: file::File = toml::from_str(text).map_err(|error| Wrong {
-            at: error.span().map_or(0, |span| span.start),
-            message: error.message().to_owned(),
+        let file: file::File = toml::from_str(text).map_err(|error| {
+            let (at, message) = rules::misread(text, &error);
+            Wrong { at, message }
         })?;
         check::topology(file)
     }

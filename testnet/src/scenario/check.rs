@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::Scenario;
 use super::entries::File;
+use crate::rules;
 use crate::topology::{Topology, TopologyError};
 
 /// A longer one is refused: two hours of steady load are the longest that is asked for.
@@ -55,7 +56,7 @@ impl Around<'_> {
 
     /// The line of a place in the text.
     fn line(&self, span: &Range<usize>) -> usize {
-        crate::rules::line_of(self.text, span.start)
+        rules::line_of(self.text, span.start)
     }
 }
 
@@ -64,9 +65,9 @@ pub(super) fn read(
     text: &str,
     load_topology: &dyn Fn(&str, &Path) -> Result<Topology, TopologyError>,
 ) -> Result<Scenario, Wrong> {
-    let file: File = toml::from_str(text).map_err(|error| Wrong::Here {
-        at: error.span().map_or(0, |span| span.start),
-        message: error.message().to_owned(),
+    let file: File = toml::from_str(text).map_err(|error| {
+        let (at, message) = rules::misread(text, &error);
+        Wrong::Here { at, message }
     })?;
     if file.about.get_ref().trim().is_empty() {
         let message = "`about` says nothing; write what this scenario shows";

@@ -38,7 +38,7 @@ pub(super) struct DeployEntry {
 #[serde(deny_unknown_fields)]
 pub(super) struct PlaceEntry {
     pub(super) node: Spanned<String>,
-    pub(super) blocks: Spanned<[u16; 2]>,
+    pub(super) blocks: Spanned<Vec<u16>>,
 }
 
 #[derive(Debug, Deserialize)]

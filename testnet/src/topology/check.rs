@@ -11,6 +11,13 @@ use super::quantity::Quantity;
 use super::{CPU_SHARES_MAX, DomainSpec, LinkRule, NODES_MAX, NatSpec, NodeSpec, Topology, Wrong};
 use crate::link::LinkSpec;
 
+/// A node with less memory is ended by the kernel while it starts, bytes.
+const MEMORY_BYTES_MIN: u64 = 32 << 20;
+/// A node with less of a disk cannot keep its key and its list of objects, bytes.
+const DISK_BYTES_MIN: u64 = 1 << 20;
+/// A node with a smaller share of a core says too seldom that it lives.
+const CPU_SHARE_MIN: f64 = 0.01;
+
 /// Names taken so far, and what they are of.
 type Names = BTreeMap<String, &'static str>;
 
@@ -75,18 +82,18 @@ fn known(names: &Names, key: &str, kind: &str, name: &Spanned<String>) -> Result
 
 fn node(entry: NodeEntry, names: &Names) -> Result<NodeSpec, Wrong> {
     if let Some(share) = &entry.cpu
-        && !(*share.get_ref() > 0.0 && *share.get_ref() <= CPU_SHARES_MAX)
+        && !(CPU_SHARE_MIN..=CPU_SHARES_MAX).contains(share.get_ref())
     {
         let message =
-            format!("cpu {}: a share of one core, above 0 and at most {CPU_SHARES_MAX}", share.get_ref());
+            format!("cpu {}: a share of one core, from {CPU_SHARE_MIN} to {CPU_SHARES_MAX}", share.get_ref());
         return Err(Wrong::at(&share.span(), &message));
     }
     let domains = entry.domains.iter().map(|name| known(names, "domains", "domain", name));
     Ok(NodeSpec {
         memory_budget_bytes: Quantity::Size.read("memory_budget", &entry.memory_budget)?,
         cpu_share: entry.cpu.map(Spanned::into_inner),
-        memory_bytes: Quantity::Size.read_if_any("memory", entry.memory.as_ref())?,
-        disk_bytes: Quantity::Size.read_if_any("disk", entry.disk.as_ref())?,
+        memory_bytes: at_least("memory", entry.memory.as_ref(), MEMORY_BYTES_MIN)?,
+        disk_bytes: at_least("disk", entry.disk.as_ref(), DISK_BYTES_MIN)?,
         uplink_bits_per_s: Quantity::Rate.read_if_any("uplink", entry.uplink.as_ref())?,
         downlink_bits_per_s: Quantity::Rate.read_if_any("downlink", entry.downlink.as_ref())?,
         domains: domains.collect::<Result<_, _>>()?,
@@ -94,6 +101,20 @@ fn node(entry: NodeEntry, names: &Names) -> Result<NodeSpec, Wrong> {
         class: entry.class,
         label: entry.label.into_inner(),
     })
+}
+
+/// A size with which a process can start, if one is given.
+fn at_least(key: &str, text: Option<&Spanned<String>>, least_bytes: u64) -> Result<Option<u64>, Wrong> {
+    let bytes = Quantity::Size.read_if_any(key, text)?;
+    match text.filter(|_| bytes.is_some_and(|bytes| bytes < least_bytes)) {
+        Some(text) => {
+            let least = least_bytes >> 20;
+            let message =
+                format!("{key} `{}`: a node does not start with less than {least} MiB", text.get_ref());
+            Err(Wrong::at(&text.span(), &message))
+        }
+        None => Ok(bytes),
+    }
 }
 
 fn domain(entry: DomainEntry) -> Result<DomainSpec, Wrong> {
@@ -175,7 +196,10 @@ fn ends(entry: &Spanned<LinkEntry>, names: &Names) -> Result<(String, String, bo
     let LinkEntry { between, from, to, .. } = entry.get_ref();
     let (one, other, both_ways) = match (between, from, to) {
         (Some(pair), None, None) => {
-            let [one, other] = pair.get_ref();
+            let [one, other] = &pair.get_ref()[..] else {
+                let message = format!("between: two names of nodes or domains, not {}", pair.get_ref().len());
+                return Err(Wrong::at(&pair.span(), &message));
+            };
             (
                 known(names, "between", "node or domain", one)?,
                 known(names, "between", "node or domain", other)?,

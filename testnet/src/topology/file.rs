@@ -60,7 +60,7 @@ pub(super) struct NatEntry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LinkEntry {
-    pub(super) between: Option<Spanned<[Spanned<String>; 2]>>,
+    pub(super) between: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) from: Option<Spanned<String>>,
     pub(super) to: Option<Spanned<String>>,
     pub(super) rate: Option<Spanned<String>>,

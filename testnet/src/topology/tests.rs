@@ -147,6 +147,8 @@ fn links_that_cannot_be_are_refused() {
         refused_beside(&twice),
         "16: a link between `b-2` and `a` stands above already; keep one of them"
     );
+    let three = "[[link]]\nbetween = [\"a\", \"b\", \"a\"]\n";
+    assert_eq!(refused_beside(three), "14: between: two names of nodes or domains, not 3");
     assert!(
         refused_beside(&format!("{between}speed = 4\n"))
             .starts_with("15: unknown field `speed`, expected one of `between`")
@@ -167,7 +169,10 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     assert_eq!(refused_beside(&domain("a", "b")), "14: name `a` is taken by another node");
     let with =
         |more: &str| refused(&GOOD.replacen("class = \"device\"", &format!("class = \"device\"\n{more}"), 1));
-    assert_eq!(with("cpu = 0.0"), "6: cpu 0: a share of one core, above 0 and at most 1.5");
+    assert_eq!(with("cpu = 0.0"), "6: cpu 0: a share of one core, from 0.01 to 1.5");
+    assert_eq!(with("cpu = \"half\""), "6: `cpu`: invalid type: string \"half\", expected f64");
+    assert_eq!(with("memory = \"1 MiB\""), "6: memory `1 MiB`: a node does not start with less than 32 MiB");
+    assert_eq!(with("disk = \"4 KiB\""), "6: disk `4 KiB`: a node does not start with less than 1 MiB");
     assert_eq!(with("behind = \"box\""), "6: behind `box`: no nat is called so; there are: none");
     assert_eq!(with("domains = [\"room\"]"), "6: domains `room`: no domain is called so; there are: none");
     assert!(with("clock_offset = \"1 s\"").starts_with("6: unknown field `clock_offset`"));

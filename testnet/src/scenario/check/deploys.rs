@@ -73,7 +73,12 @@ fn count(field: &str, value: Option<&Spanned<u16>>) -> Result<Option<u16>, Wrong
 
 fn placed(around: &Around, entry: &PlaceEntry) -> Result<(String, [u16; 2]), Wrong> {
     around.node("placement.node", &entry.node)?;
-    let [first, end] = *entry.blocks.get_ref();
+    let blocks = entry.blocks.get_ref();
+    let [first, end] = blocks[..] else {
+        let message =
+            format!("`placement.blocks`: {} numbers; a first block and one past the last", blocks.len());
+        return Err(Wrong::at(&entry.blocks.span(), message));
+    };
     if first >= end {
         let message =
             format!("`placement.blocks`: [{first}, {end}] is empty; the second is one past the last");
