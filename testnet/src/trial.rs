@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::commands::{Progress, Stormo};
 use crate::ground::GroundKind;
 use crate::mesh::Mesh;
+use crate::process::Admission;
 use crate::topology::{NodeSpec, Topology};
 use crate::wait;
 use crate::{binary, digits};
@@ -136,6 +137,23 @@ fn logs(mesh: &Mesh) -> String {
 /// Arguments as a command line has them.
 pub fn arguments(words: &[&str]) -> Vec<OsString> {
     words.iter().map(OsString::from).collect()
+}
+
+/// Starts one more node on loopback, with options that no [`NodeSpec`] has; of an option given twice the
+/// last counts.
+///
+/// # Errors
+/// When it does not start.
+pub fn add_with(mesh: &mut Mesh, spec: &NodeSpec, options: &[&str]) -> Result<()> {
+    let Admission::Key { file, join } = mesh.admission() else { return Err(anyhow!("a mesh adds by key")) };
+    let budget = spec.memory_budget_bytes.to_string();
+    let own = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--label", &spec.label];
+    let mut all = [arguments(&own), arguments(&["--memory-budget", &budget, "--mesh-key"])].concat();
+    all.push(file.into());
+    join.iter().for_each(|address| all.extend(arguments(&["--join", address])));
+    all.extend(arguments(options));
+    mesh.add_with(spec, &all)?;
+    Ok(())
 }
 
 /// Deploys a model at a node by the command; it is then warm.

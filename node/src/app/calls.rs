@@ -139,9 +139,28 @@ pub enum Call {
     /// All models.
     Models(Reply<ModelsView>),
     /// This node.
-    Node(Reply<NodeView>),
+    Node {
+        /// Whether its load is looked at now, not within the last second.
+        fresh: bool,
+        /// Where the answer goes.
+        reply: Reply<NodeView>,
+    },
+    /// One node.
+    NodeNamed {
+        /// Its peer id, the end of it that tables show, or its label.
+        name: String,
+        /// Whether it is asked now how it is.
+        fresh: bool,
+        /// Where the answer goes.
+        reply: Reply<NodeView>,
+    },
     /// All nodes.
-    Nodes(Reply<NodesView>),
+    Nodes {
+        /// Whether each is asked now how it is.
+        fresh: bool,
+        /// Where the answer goes.
+        reply: Reply<NodesView>,
+    },
     /// All deployments.
     Deployments(Reply<DeploymentsView>),
     /// One of the last requests.

@@ -1,6 +1,7 @@
 //! The one loop of a node: every change comes as an event, each event is one call. The pure rooms
 //! decide, this loop owns what they speak of (buffers, streams, clocks, partitions) and acts.
 
+mod asking;
 mod deploying;
 mod gossip;
 mod hosting;
@@ -68,6 +69,8 @@ pub enum Event {
     Probed(NodeId, Option<u64>),
     /// A host answers a wish to host.
     Hosted(HostAnswer),
+    /// Nodes were asked how they are.
+    States(asking::States),
     /// Time passes.
     Tick,
     /// The owner ends the node.
@@ -101,6 +104,9 @@ pub struct Driver {
     events: mpsc::Sender<Event>,
     utilisation: Utilisation,
     utilisation_permille: u16,
+    /// When that was looked at.
+    load_looked_ms: u64,
+    asking: asking::Asking,
     leaving: bool,
     member: Member,
     manifests: BTreeMap<VariantId, Arc<Described>>,
@@ -127,6 +133,8 @@ impl Driver {
             events,
             utilisation: Utilisation::since_now(),
             utilisation_permille: 0,
+            load_looked_ms: 0,
+            asking: asking::Asking::default(),
             leaving: false,
             manifests: BTreeMap::new(),
             manifests_wanted: BTreeSet::new(),
@@ -178,6 +186,7 @@ impl Driver {
                 self.on_member(MemberEvent::Probed { peer, bytes_per_second });
             }
             Event::Hosted(answer) => self.on_host_answer(answer),
+            Event::States(states) => self.on_states(states),
             Event::Tick => self.on_tick(),
             Event::Leave(_) => {}
         }
@@ -238,12 +247,11 @@ impl Driver {
             Call::Models(reply) => {
                 let _ = reply.send(Ok(self.models_view()));
             }
-            Call::Node(reply) => {
-                let _ = reply.send(Ok(self.own_view()));
+            Call::Node { fresh, reply } => {
+                let _ = reply.send(Ok(self.show_own(fresh)));
             }
-            Call::Nodes(reply) => {
-                let _ = reply.send(Ok(self.nodes_view()));
-            }
+            Call::NodeNamed { name, fresh, reply } => self.show_node(&name, fresh, reply),
+            Call::Nodes { fresh, reply } => self.show_nodes(fresh, reply),
             Call::Deployments(reply) => {
                 let _ = reply.send(Ok(self.deployments_view()));
             }

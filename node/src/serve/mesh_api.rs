@@ -1,6 +1,7 @@
 //! The mesh API under `/v1`: nodes, models, deployments, plans, requests, and uploads to the pool.
 
 use axum::body::HttpBody;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -23,8 +24,9 @@ use crate::pool::PoolError;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
-        .route("/v1/node", get(|State(shared): State<Shared>| answer(shared, Call::Node)))
-        .route("/v1/nodes", get(|State(shared): State<Shared>| answer(shared, Call::Nodes)))
+        .route("/v1/node", get(own_node))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes/{name}", get(node))
         .route("/v1/models", get(|State(shared): State<Shared>| answer(shared, Call::Models)))
         .route("/v1/models/{name}", get(model))
         .route(
@@ -43,6 +45,42 @@ pub(super) fn routes() -> Router<Shared> {
 async fn answer<T: serde::Serialize>(shared: Shared, call: impl FnOnce(Reply<T>) -> Call) -> Response {
     match shared.call(call).await {
         Ok(value) => Json(value).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Whether state is asked for as it is now, not as it was last told.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NodesQuery {
+    #[serde(default)]
+    fresh: bool,
+}
+
+type NodesQueried = Result<Query<NodesQuery>, QueryRejection>;
+
+fn is_fresh(query: NodesQueried) -> Result<bool, CallError> {
+    let wrong = |error| CallError::BadRequest(format!("{error}; an example: /v1/nodes?fresh=true"));
+    query.map(|Query(query)| query.fresh).map_err(wrong)
+}
+
+async fn own_node(State(shared): State<Shared>, query: NodesQueried) -> Response {
+    match is_fresh(query) {
+        Ok(fresh) => answer(shared, |reply| Call::Node { fresh, reply }).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn nodes(State(shared): State<Shared>, query: NodesQueried) -> Response {
+    match is_fresh(query) {
+        Ok(fresh) => answer(shared, |reply| Call::Nodes { fresh, reply }).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn node(State(shared): State<Shared>, Path(name): Path<String>, query: NodesQueried) -> Response {
+    match is_fresh(query) {
+        Ok(fresh) => answer(shared, |reply| Call::NodeNamed { name, fresh, reply }).await,
         Err(error) => error.into_response(),
     }
 }
@@ -97,10 +135,7 @@ struct PlansQuery {
     codec: Option<Codec>,
 }
 
-async fn plans(
-    State(shared): State<Shared>,
-    query: Result<Query<PlansQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
+async fn plans(State(shared): State<Shared>, query: Result<Query<PlansQuery>, QueryRejection>) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
         Err(error) => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::ids::{DeploymentId, NodeId};
 use stormo_protocol::limits::ADDRESSES_MAX;
-use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Load, NodeRecord, Signed, Stamp, Topic};
 
 use super::{Driver, Event};
@@ -79,7 +78,7 @@ impl Driver {
     pub(super) fn gossip_tick(&mut self) {
         let keeps_house = self.ticks.is_multiple_of(HOUSEKEEPING_TICKS);
         if keeps_house {
-            self.utilisation_permille = self.utilisation.permille();
+            self.look_at_load();
         }
         self.on_member(MemberEvent::Tick);
         if keeps_house {
@@ -125,10 +124,6 @@ impl Driver {
         let news = self.member.news(own, known, deployments);
         let records = news.heard.iter().map(|heard| heard.signed().as_ref().clone()).collect();
         Response::News { records, more: news.more }
-    }
-
-    pub(super) fn own_state(&self) -> Response {
-        self.signed_record().map_or(Response::Refused(Refusal::Leaving), Response::State)
     }
 
     /// Gossips this node's record as it is now.

@@ -12,10 +12,11 @@ use super::Driver;
 use super::variants::Choice;
 use crate::app::calls::CallError;
 use crate::app::planning::accuracy;
+use crate::mesh::Known;
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
     BlockView, BranchView, CodecView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
-    LoadingView, ModelView, ModelsView, NodeView, NodesView, PlanView, RegionView, RequestView,
+    LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, PlanView, RegionView, RequestView,
     StageInputView, StageView, TensorView, TrafficView, VariantView,
 };
 
@@ -36,30 +37,53 @@ impl Driver {
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             onnxruntime: self.parts.engine.version().map(|version| version.to_string()),
             mesh: Some(self.parts.mesh.to_string()),
-            ..self.node_view(&self.record(), true, !self.leaving, 0)
+            ..self.node_view(&self.record(), self.own_state_now(), 0)
         }
     }
 
     pub(super) fn nodes_view(&self) -> NodesView {
         let now_ms = self.now_ms();
-        let others = self.member.view().iter().map(|known| {
-            let usable = self.member.view().is_usable(now_ms, known.record.node);
-            self.node_view(&known.record, false, usable, now_ms.saturating_sub(known.heard_ms))
-        });
-        let own = self.node_view(&self.record(), true, !self.leaving, 0);
+        let others = self.member.view().iter().map(|known| self.other_view(now_ms, known));
+        let own = self.node_view(&self.record(), self.own_state_now(), 0);
         NodesView { nodes: std::iter::once(own).chain(others).collect() }
     }
 
-    fn node_view(&self, record: &NodeRecord, is_self: bool, usable: bool, age_ms: u64) -> NodeView {
+    /// Another node as it is known.
+    pub(super) fn known_view(&self, node: NodeId) -> Result<NodeView, CallError> {
+        let gone = || CallError::NotFound(format!("node {node} was forgotten"));
+        Ok(self.other_view(self.now_ms(), self.member.view().get(node).ok_or_else(gone)?))
+    }
+
+    fn other_view(&self, now_ms: u64, known: &Known) -> NodeView {
+        let state = if self.member.view().is_usable(now_ms, known.record.node) {
+            NodeState::Usable
+        } else if known.record.load.leaving {
+            NodeState::Leaving
+        } else if known.lost {
+            NodeState::Lost
+        } else {
+            NodeState::Suspected
+        };
+        self.node_view(&known.record, state, now_ms.saturating_sub(known.heard_ms))
+    }
+
+    fn own_state_now(&self) -> NodeState {
+        if self.leaving { NodeState::Leaving } else { NodeState::Usable }
+    }
+
+    fn node_view(&self, record: &NodeRecord, state: NodeState, age_ms: u64) -> NodeView {
         let machine = &record.machine;
         NodeView {
             id: record.node,
             label: machine.label.clone(),
             class: machine.class,
-            is_self,
-            usable,
+            is_self: record.node == self.own(),
+            state,
+            usable: state == NodeState::Usable,
             leaving: record.load.leaving,
             age_ms,
+            generation: record.stamp.generation,
+            sequence: record.stamp.sequence,
             addresses: machine.addresses.iter().map(|address| with_peer(address, record.node)).collect(),
             cores: machine.cores,
             mflops: machine.speeds.of(WorkClass::Convolution),

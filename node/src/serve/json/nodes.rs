@@ -53,6 +53,20 @@ pub struct TrafficView {
     pub received_bytes: u64,
 }
 
+/// How a node is, as far as the one that answers knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Plans may use it.
+    Usable,
+    /// Not heard of for some seconds: left out of plans until it speaks again.
+    Suspected,
+    /// It said that it is going away.
+    Leaving,
+    /// The connection to it broke, and it has not spoken since.
+    Lost,
+}
+
 /// A node as another one knows it (`/v1/nodes`), or as it knows itself (`/v1/node`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeView {
@@ -65,13 +79,21 @@ pub struct NodeView {
     pub class: Class,
     /// Whether it is the node that answers.
     pub is_self: bool,
-    /// Whether plans may use it: heard of lately, and not leaving.
+    /// How it is.
+    pub state: NodeState,
+    /// Whether plans may use it: `state` is `usable`.
     pub usable: bool,
     /// Whether it said that it is going away.
     #[serde(default)]
     pub leaving: bool,
     /// Since its record was last heard of.
     pub age_ms: u64,
+    /// Times that it was started: the first half of the record's stamp.
+    #[serde(default)]
+    pub generation: u64,
+    /// Records since that start: the second half.
+    #[serde(default)]
+    pub sequence: u64,
     /// Where it listens.
     pub addresses: Vec<String>,
     /// Cores it may use.
