@@ -12,6 +12,7 @@ pub mod network;
 pub(crate) mod place;
 mod pump;
 mod route;
+mod supply;
 mod switch;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,9 @@ use crate::topology::{NodeSpec, Topology};
 use cgroup::Machine;
 use disk::Disk;
 use network::Network;
+use supply::Supplies;
 
+pub use supply::BatteryState;
 pub use switch::Dropped;
 
 /// What a mesh shall stand on.
@@ -91,7 +94,9 @@ pub(crate) enum Ground {
 /// A network, and a machine for each node.
 #[derive(Debug)]
 pub(crate) struct Emulated {
-    pub(crate) network: Network,
+    // In this order: what looks at machines goes before them.
+    supplies: Supplies,
+    pub(crate) network: Arc<Network>,
     machines: BTreeMap<String, Arc<Machine>>,
     /// Held until their nodes are gone.
     _disks: Vec<Disk>,
@@ -117,8 +122,14 @@ impl Ground {
             machines.insert(node.label.clone(), Arc::new(machine(node, folder.run_id())?));
             disks.extend(disk(node, folder.path())?);
         }
-        let network = Network::start(topology, seed).map_err(GroundError::Network)?;
-        Ok(Self::Emulated(Emulated { network, machines, _disks: disks }))
+        let network = Arc::new(Network::start(topology, seed).map_err(GroundError::Network)?);
+        let with_battery = topology.nodes.iter().filter_map(|node| {
+            let supply = folder.path().join(&node.label).join("power_supply/BAT0");
+            Some((node.label.clone(), machines.get(&node.label)?.clone(), node.battery?, supply))
+        });
+        let supplies =
+            Supplies::start(with_battery.collect(), network.clone()).map_err(GroundError::Network)?;
+        Ok(Self::Emulated(Emulated { supplies, network, machines, _disks: disks }))
     }
 
     /// The emulated network and machines, if that is what it is.
@@ -139,6 +150,16 @@ impl Emulated {
     /// Limits a node's memory, bytes.
     pub(crate) fn set_memory(&self, label: &str, bytes: Option<u64>) -> io::Result<()> {
         self.machine(label)?.set_memory(bytes)
+    }
+
+    /// The batteries as they are now.
+    pub(crate) fn batteries(&self) -> Vec<BatteryState> {
+        self.supplies.states()
+    }
+
+    /// Sets a node's battery to a share of its capacity.
+    pub(crate) fn set_battery(&self, label: &str, level: f64) -> io::Result<()> {
+        self.supplies.set_level(label, level)
     }
 
     fn machine(&self, label: &str) -> io::Result<&Arc<Machine>> {

@@ -204,6 +204,19 @@ pub struct Usage {
     pub cpu_us: u64,
 }
 
+/// What a node's battery gave while the load was on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatteryUse {
+    /// The node.
+    pub node: u16,
+    /// Drawn, joules.
+    pub drawn_j: f64,
+    /// How full it was at the end, 0 to 1.
+    pub level: f64,
+    /// When it was empty, and its machine off.
+    pub emptied_us: Option<u64>,
+}
+
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct History {
@@ -227,6 +240,8 @@ pub struct History {
     pub states: Vec<StateChange>,
     /// What they used, in order.
     pub usage: Vec<Usage>,
+    /// What the batteries gave, of nodes that have one.
+    pub batteries: Vec<BatteryUse>,
     /// When the load ended: requests intended later there are none.
     pub load_ended_us: u64,
     /// Answers a second in a closed loop before the load, where that was measured.

@@ -2,9 +2,11 @@
 //! and the tests of several processes stand on. Nothing here prints.
 
 pub mod arrays;
+pub mod battery;
 pub mod binary;
 pub mod chaos;
 pub mod client;
+pub mod clock;
 pub mod commands;
 pub mod detector;
 pub mod digits;
@@ -23,6 +25,7 @@ pub mod oip;
 pub(crate) mod owner;
 pub mod play;
 pub mod process;
+mod process_stat;
 pub mod random;
 pub mod raw_http;
 pub mod reference;

@@ -71,6 +71,8 @@ pub struct Counts {
     pub duplicated: u64,
     /// Damaged, a packet and its double once.
     pub corrupted: u64,
+    /// Time in which it sent at its rate, nanoseconds; without a rate it takes none.
+    pub busy_ns: u64,
 }
 
 /// One direction of a link.
@@ -176,7 +178,9 @@ impl Link {
         if backlog_bytes > 0 && backlog_bytes.saturating_add(bytes) > self.spec.queue_bytes {
             return None;
         }
-        self.sent_ns = from_ns.saturating_add(self.takes_ns(bytes));
+        let takes_ns = self.takes_ns(bytes);
+        self.counts.busy_ns = self.counts.busy_ns.saturating_add(takes_ns);
+        self.sent_ns = from_ns.saturating_add(takes_ns);
         Some(self.sent_ns / 1_000)
     }
 

@@ -16,7 +16,7 @@ use crate::commands::{CommandError, Stormo};
 use crate::folder::RunFolder;
 use crate::ground::network::Network;
 use crate::ground::place::Place;
-use crate::ground::{Ground, GroundError, GroundKind, leftovers};
+use crate::ground::{BatteryState, Emulated, Ground, GroundError, GroundKind, leftovers};
 use crate::process::{self, Admission, Node, StartError, StartingNode};
 use crate::topology::{NodeSpec, Topology};
 use crate::wait::{self, WaitError};
@@ -174,7 +174,12 @@ impl Mesh {
 
     /// The emulated network, if this mesh has one.
     pub fn network(&self) -> Option<&Network> {
-        self.ground.emulated().map(|emulated| &emulated.network)
+        self.ground.emulated().map(|emulated| &*emulated.network)
+    }
+
+    /// The batteries of its nodes, as they are now.
+    pub fn batteries(&self) -> Vec<BatteryState> {
+        self.ground.emulated().map(Emulated::batteries).unwrap_or_default()
     }
 
     fn folder_of(&self, spec: &NodeSpec) -> PathBuf {

@@ -2,6 +2,7 @@
 //! of it noted. What it is worth is for `judge` to say.
 
 mod acts;
+mod batteries;
 mod leftovers;
 mod observe;
 mod truth;
@@ -71,7 +72,7 @@ pub fn play(
         Some(_) => GroundKind::Emulated { seed },
         None => GroundKind::Loopback,
     };
-    let mut mesh = Mesh::start_on(ground, binary, &scenario.topology, &mut |log| tell(log.trim_end()))?;
+    let mut mesh = Mesh::start_on(ground, binary, &scenario.mesh(), &mut |log| tell(log.trim_end()))?;
     let traces = Traces::of(&mesh);
     let played = on_mesh(scenario, seed, &mut mesh, tell);
     let mut left: Vec<String> = Vec::new();
@@ -248,6 +249,7 @@ fn under_load(
 ) -> Result<(History, Recorded)> {
     let begun = Instant::now() + LEAD;
     let addresses = addresses(scenario, mesh)?;
+    let full = mesh.batteries();
     let observers = Observers::begin(scenario, mesh, begun);
     let generator = Generator::begin(courses, format!("{seed:x}"), addresses, begun);
     let mut acts = Acts::new(scenario, begun);
@@ -259,11 +261,15 @@ fn under_load(
     acts.thaw_all(mesh);
     let recorded = generator.end();
     let (states, usage) = observers.end();
+    let batteries = batteries::used(scenario, &full, &mesh.batteries(), begun);
+    let mut faults = acts.done();
+    faults.extend(batteries::losses(scenario, &batteries));
+    faults.sort_by_key(|event| event.begun_us);
     let nodes = scenario.topology.nodes.iter().map(|node| node.label.clone()).collect();
     let place = |label: &str| scenario.place(label).map(|place| place as u16);
     let peers = mesh.nodes().iter().filter_map(|node| Some((node.id().to_string(), place(node.label())?)));
     let history =
-        History { nodes, peers: peers.collect(), faults: acts.done(), states, usage, ..History::default() };
+        History { nodes, peers: peers.collect(), faults, states, usage, batteries, ..History::default() };
     Ok((history, recorded))
 }
 

@@ -14,6 +14,7 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::Class;
 
 use crate::client::Client;
+use crate::clock;
 use crate::ground::place::{OwnChild, Place};
 use crate::memory::{self, Memory};
 use crate::signals::{self, Signal};
@@ -144,6 +145,9 @@ pub(crate) fn start_with(
     command.stdout(File::create(ready_file(&folder)).map_err(not_run)?);
     // A node started again in the same folder writes on, so that its first life can be read too.
     command.stderr(File::options().append(true).create(true).open(log_file(&folder)).map_err(not_run)?);
+    if spec.has_own_clock {
+        clock::give(&mut command, &folder).map_err(not_run)?;
+    }
     // A group of its own: the terminal's Ctrl-C is for the owner, who then ends the nodes in order.
     let child = place.spawn(command.process_group(0)).map_err(not_run)?;
     let api = place.api().map_err(not_run)?;
@@ -215,6 +219,14 @@ impl Node {
     /// Its data directory.
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// Puts its wall clock off by so many seconds.
+    pub(crate) fn set_clock(&self, offset_s: f64) -> io::Result<()> {
+        if self.spec.has_own_clock {
+            return clock::set(&self.folder, offset_s);
+        }
+        Err(io::Error::other("it was not started with a clock of its own"))
     }
 
     /// Its log.

@@ -8,7 +8,7 @@ mod timeline;
 use serde::Serialize;
 use stormo::serve::json::DeploymentView;
 
-use crate::history::{FaultEvent, History};
+use crate::history::{BatteryUse, FaultEvent, History};
 use crate::judge::Verdict;
 use crate::machine::Machine;
 pub use crate::report::page::page;
@@ -45,8 +45,37 @@ pub struct Document {
     pub verdict: Verdict,
     /// The faults.
     pub faults: Vec<FaultTold>,
+    /// What batteries gave.
+    pub batteries: Vec<BatteryTold>,
     /// Figures over time.
     pub timeline: Timeline,
+}
+
+/// What a battery gave while the load was on.
+#[derive(Debug, Clone, Serialize)]
+pub struct BatteryTold {
+    /// Label of its node.
+    pub node: String,
+    /// Drawn, joules.
+    pub drawn_j: f64,
+    /// The same for each right answer of the whole mesh; `null` without one.
+    pub j_per_answer: Option<f64>,
+    /// How full it was at the end, 0 to 1.
+    pub level: f64,
+    /// When it was empty, and its machine off.
+    pub emptied_s: Option<f64>,
+}
+
+impl BatteryTold {
+    fn of(history: &History, used: &BatteryUse, answers: u64) -> Self {
+        Self {
+            node: history.label(used.node).to_owned(),
+            drawn_j: used.drawn_j,
+            j_per_answer: (answers > 0).then(|| used.drawn_j / answers as f64),
+            level: used.level,
+            emptied_s: used.emptied_us.map(|us| us as f64 / 1e6),
+        }
+    }
 }
 
 /// A fault in the document.
@@ -100,6 +129,13 @@ impl Document {
             capacity_per_s: history.capacity_per_s,
             generator_share: history.generator_share,
             faults: history.faults.iter().map(|fault| FaultTold::of(history, fault)).collect(),
+            batteries: history
+                .batteries
+                .iter()
+                .map(|used| {
+                    BatteryTold::of(history, used, verdict.latency.map_or(0, |latency| latency.count))
+                })
+                .collect(),
             timeline: Timeline::of(history, &verdict),
             verdict,
         }

@@ -40,7 +40,7 @@ pub(crate) fn misread(text: &str, error: &toml::de::Error) -> (usize, String) {
     let Some(at) = error.span().map(|span| span.start) else { return (0, error.message().to_owned()) };
     let message = error.message();
     match field_before(text, at) {
-        Some(field) if !message.contains('`') => (at, format!("`{field}`: {message}")),
+        Some(field) if !message.contains("field `") => (at, format!("`{field}`: {message}")),
         _ => (at, message.to_owned()),
     }
 }

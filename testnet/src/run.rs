@@ -11,7 +11,7 @@ use stormo_testnet::judge::{self, Check, Verdict};
 use stormo_testnet::play::{self, Played};
 use stormo_testnet::report::{Document, page};
 use stormo_testnet::scenario::Scenario;
-use stormo_testnet::{binary, interrupt};
+use stormo_testnet::{binary, clock, interrupt};
 
 use crate::narrator::Narrator;
 use crate::table::{Align, Table};
@@ -66,9 +66,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
 
 /// Why a scenario cannot be played here.
 pub(crate) fn cannot(scenario: &Scenario) -> Option<String> {
-    let what = scenario.needs_emulation()?;
-    let why = emulation().err()?;
-    Some(format!("{}: {what} needs emulated links and machines, and {why}", scenario.path.display()))
+    let lacks = |needed: Option<String>, had: Result<(), String>, what: &str| {
+        let (needs, why) = (needed?, had.err()?);
+        Some(format!("{}: {needs} needs {what}, and {why}", scenario.path.display()))
+    };
+    let emulated = lacks(scenario.needs_emulation(), emulation(), "emulated links and machines");
+    emulated.or_else(|| lacks(scenario.needs_clocks(), clock::is_possible(), "clocks that can be put wrong"))
 }
 
 /// Whether links and machines can be emulated here.
@@ -101,6 +104,15 @@ pub(crate) fn ran(scenario: &Scenario, seed: u64, folder: &Path, narrator: &Narr
     write("report.json", serde_json::to_string_pretty(&document)?)?;
     write("report.html", page(&document))?;
     tell(&document.verdict, narrator);
+    for battery in &document.batteries {
+        let each =
+            battery.j_per_answer.map_or(String::new(), |joules| format!(", {joules:.3} J for each answer"));
+        let end = match battery.emptied_s {
+            Some(at_s) => format!("empty at {at_s:.1} s"),
+            None => format!("{:.1} % left", battery.level * 100.0),
+        };
+        narrator.say(&format!("battery of {}: {:.1} J drawn{each}; {end}", battery.node, battery.drawn_j));
+    }
     narrator.say(&format!("seed {seed}; report: {}", folder.join("report.html").display()));
     Ok(document)
 }

@@ -241,6 +241,24 @@ impl Scenario {
         self.topology.nodes.iter().position(|node| node.label == label)
     }
 
+    /// Its mesh, each node with what the faults on it need.
+    pub fn mesh(&self) -> Topology {
+        let mut mesh = self.topology.clone();
+        let has_clock_fault = |label: &str| {
+            let is_on_it = |target: &Target| matches!(target, Target::Node(node) if node == label);
+            let mut clocks = self.faults.iter().filter(|fault| matches!(fault.kind, FaultKind::Clock(..)));
+            clocks.any(|fault| fault.kind.target().is_some_and(is_on_it))
+        };
+        mesh.nodes.iter_mut().for_each(|node| node.has_own_clock = has_clock_fault(&node.label));
+        mesh
+    }
+
+    /// Why it cannot be played where clocks cannot be moved.
+    pub fn needs_clocks(&self) -> Option<String> {
+        let fault = self.faults.iter().find(|fault| matches!(fault.kind, FaultKind::Clock(..)))?;
+        Some(format!("line {}: the fault `{}`", fault.line, fault.kind.name()))
+    }
+
     /// What of it needs links, processors or memory that are not simply this machine's.
     pub fn needs_emulation(&self) -> Option<String> {
         if self.topology.is_shaped() {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use stormo_protocol::state::Class;
 
+use crate::battery::BatterySpec;
 use crate::link::LinkSpec;
 use crate::rules;
 
@@ -54,6 +55,8 @@ pub struct NodeSpec {
     pub memory_bytes: Option<u64>,
     /// Size of the disk that holds its data, bytes.
     pub disk_bytes: Option<u64>,
+    /// What it runs on, if that is used up.
+    pub battery: Option<BatterySpec>,
     /// Rate of all it sends, bit/s.
     pub uplink_bits_per_s: Option<u64>,
     /// Rate of all it receives, bit/s.
@@ -62,6 +65,8 @@ pub struct NodeSpec {
     pub domains: Vec<String>,
     /// Name of the address translation that it is behind.
     pub behind: Option<String>,
+    /// Whether its wall clock can be put wrong; no file says so, but a fault may need it.
+    pub has_own_clock: bool,
 }
 
 /// What fails together.
@@ -161,10 +166,12 @@ impl NodeSpec {
             cpu_share: None,
             memory_bytes: None,
             disk_bytes: None,
+            battery: None,
             uplink_bits_per_s: None,
             downlink_bits_per_s: None,
             domains: Vec::new(),
             behind: None,
+            has_own_clock: false,
         }
     }
 
@@ -173,6 +180,7 @@ impl NodeSpec {
         *self
             != Self {
                 domains: self.domains.clone(),
+                has_own_clock: self.has_own_clock,
                 ..Self::new(&self.label, self.class, self.memory_budget_bytes)
             }
     }

@@ -1,9 +1,12 @@
 //! What is done to nodes of a mesh on loopback, and what needs more than that.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use stormo_testnet::clock;
 use stormo_testnet::link::LinkSpec;
 use stormo_testnet::mesh::FaultError;
+use stormo_testnet::topology::NodeSpec;
 use stormo_testnet::trial::{self, SOON, edge};
+use stormo_testnet::wait;
 
 #[test]
 fn nodes_on_loopback_are_killed_frozen_and_started_again() -> Result<()> {
@@ -33,6 +36,44 @@ fn nodes_on_loopback_are_killed_frozen_and_started_again() -> Result<()> {
         ensure!(said == "no node is called `three`", "{said}");
         let said = mesh.partition(&[&["one", "two"], &["two"]]).unwrap_err().to_string();
         ensure!(said == "node `two` is in two groups of a partition", "{said}");
+        Ok(())
+    })
+}
+
+/// The hour that a node's front says it is, on the day's clock of 24.
+fn hour(base: &str) -> Result<u64> {
+    let answer = ureq::get(format!("{base}/v2/health/live")).call()?;
+    let date = answer.headers().get("date").context("no date")?.to_str()?;
+    // As in `Sun, 06 Nov 1994 08:49:37 GMT`.
+    let time = date.split(' ').nth(4).context("no time")?;
+    Ok(time.split(':').next().context("no time")?.parse()?)
+}
+
+#[test]
+fn a_wall_clock_is_put_wrong_and_right_again() -> Result<()> {
+    if let Err(why) = clock::is_possible() {
+        trial::skipped(&format!("clocks that can be put wrong: {why}"));
+        return Ok(());
+    }
+    let moved = NodeSpec { has_own_clock: true, ..edge("two") };
+    trial::run(&[edge("one"), moved], |mesh| {
+        let apart = |mesh: &stormo_testnet::mesh::Mesh| -> Result<u64> {
+            let (one, two) = (hour(mesh.node("one").client.base())?, hour(mesh.node("two").client.base())?);
+            Ok((two + 24 - one) % 24)
+        };
+        // Asked at the turn of an hour, the two may differ by one.
+        ensure!(matches!(apart(mesh)?, 0 | 1), "its clock is right at first");
+        for (offset_s, hours) in [(6.0 * 3600.0, 6), (-6.0 * 3600.0, 18), (0.0, 0)] {
+            mesh.set_clock("two", offset_s)?;
+            // The front looks at the clock once a second.
+            wait::until("another hour", SOON, || match apart(mesh) {
+                Ok(found) if found == hours || found == hours + 1 => Ok(()),
+                found => Err(format!("{found:?}, not {hours} hours apart")),
+            })?;
+            mesh.wait_for_nodes(2, SOON)?;
+        }
+        let said = mesh.set_clock("one", 1.0).unwrap_err().to_string();
+        ensure!(said.contains("a clock of its own"), "{said}");
         Ok(())
     })
 }

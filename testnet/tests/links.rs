@@ -92,6 +92,7 @@ fn difference(now: Counts, before: Counts) -> Counts {
         reordered: now.reordered - before.reordered,
         duplicated: now.duplicated - before.duplicated,
         corrupted: now.corrupted - before.corrupted,
+        busy_ns: now.busy_ns - before.busy_ns,
     }
 }
 

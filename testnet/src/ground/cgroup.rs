@@ -91,6 +91,13 @@ impl Machine {
         self.groups().try_for_each(|group| group.write("cgroup.procs", &pid.to_string()))
     }
 
+    /// The processes that are in.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let group = self.groups().next();
+        let listed = group.and_then(|group| fs::read_to_string(group.path.join("cgroup.procs")).ok());
+        listed.unwrap_or_default().lines().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
     fn groups(&self) -> impl Iterator<Item = &Group> {
         [&self.cpu, &self.memory, &self.freezer].into_iter().flatten()
     }

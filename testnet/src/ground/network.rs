@@ -159,6 +159,16 @@ impl Network {
         self.pump.order(move |switch, _| switch.counts(from, to))
     }
 
+    /// Time in which a node's uplink and downlink have sent at their rates, nanoseconds; `None` while it has
+    /// no power.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn busy_ns(&self, label: &str) -> io::Result<Option<(u64, u64)>> {
+        let node = self.place(label)?;
+        self.pump.order(move |switch, _| switch.busy_ns(node))
+    }
+
     /// What was dropped beside links.
     ///
     /// # Errors

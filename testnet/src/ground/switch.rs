@@ -275,6 +275,13 @@ impl Switch {
         self.link(from, to).counts()
     }
 
+    /// Time in which a node's uplink and downlink were busy, nanoseconds; `None` while it has no power.
+    pub(super) fn busy_ns(&self, node: usize) -> Option<(u64, u64)> {
+        let (up, down) = self.ways.access(node);
+        let busy_ns = |link: usize| self.links[link].counts().busy_ns;
+        self.has_power[node].then(|| (busy_ns(up), busy_ns(down)))
+    }
+
     pub(super) fn dropped(&self) -> Dropped {
         self.dropped
     }

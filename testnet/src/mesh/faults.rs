@@ -227,6 +227,23 @@ impl Mesh {
         emulated.set_memory(label, bytes).map_err(system(label, "a limit of memory"))
     }
 
+    /// Sets a node's battery to a share of its capacity, 0 to 1.
+    ///
+    /// # Errors
+    /// When the mesh runs on loopback, there is no such node, or it has no battery.
+    pub fn set_battery(&mut self, label: &str, level: f64) -> Result<(), FaultError> {
+        let emulated = self.emulated(&[label], "a battery")?;
+        emulated.set_battery(label, level).map_err(system(label, "a battery"))
+    }
+
+    /// Puts a node's wall clock off by so many seconds; it must have been started with one of its own.
+    ///
+    /// # Errors
+    /// When there is no such node, its clock is the machine's, or the system refuses.
+    pub fn set_clock(&mut self, label: &str, offset_s: f64) -> Result<(), FaultError> {
+        self.on_node(label, "another time", |node| node.set_clock(offset_s))
+    }
+
     /// Fills a node's disk to the last page. Only a disk of its own is filled.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ enum Undo {
     Cpu(String, Option<f64>),
     Memory(String, Option<u64>),
     FreeDisk(String),
+    Clock(String),
     /// Rates of all that is sent and received.
     Uplink(String, Option<u64>, Option<u64>),
 }
@@ -246,6 +247,10 @@ fn do_it(mesh: &mut Mesh, kind: &FaultKind, target: Option<&str>) -> Result<Undo
             mesh.set_memory(label, Some(*bytes)).map(|()| Undo::Memory(label.to_owned(), before))
         }
         FaultKind::Disk(_) => mesh.fill_disk(label).map(|()| Undo::FreeDisk(label.to_owned())),
+        FaultKind::Battery(_, level) => mesh.set_battery(label, *level).map(|()| Undo::Nothing),
+        FaultKind::Clock(_, offset_s) => {
+            mesh.set_clock(label, *offset_s).map(|()| Undo::Clock(label.to_owned()))
+        }
         FaultKind::Uplink { up_bits_per_s, down_bits_per_s, .. } => {
             let before = spec.map(|spec| (spec.uplink_bits_per_s, spec.downlink_bits_per_s));
             let (up, down) = before.unwrap_or_default();
@@ -307,6 +312,7 @@ fn undo_it(mesh: &mut Mesh, undo: &Undo) -> Result<(), FaultError> {
         Undo::Heal => mesh.heal(),
         Undo::Cpu(label, share) => mesh.set_cpu(label, *share),
         Undo::Memory(label, bytes) => mesh.set_memory(label, *bytes),
+        Undo::Clock(label) => mesh.set_clock(label, 0.0),
         Undo::FreeDisk(label) => mesh.free_disk(label),
         Undo::Uplink(label, up, down) => mesh.set_uplink(label, *up, *down),
     }

@@ -13,6 +13,7 @@ use ureq::Agent;
 
 use crate::history::{StateChange, Usage};
 use crate::mesh::Mesh;
+use crate::process_stat::{self, ProcessStat};
 use crate::scenario::Scenario;
 use crate::wait;
 
@@ -29,10 +30,6 @@ const USAGE_MAX: Duration = Duration::from_secs(10);
 const USAGE_LOOKS: u32 = 200;
 /// Changes that are kept; a mesh that flips more often is told so by those.
 const CHANGES_MAX: usize = 100_000;
-/// Pages of Linux on the machines that this runs on.
-const PAGE_BYTES: u64 = 4096;
-/// Clock ticks of /proc, the same on all of Linux.
-const TICK_US: u64 = 10_000;
 
 /// Where a node is asked, and which process it is.
 #[derive(Debug, Clone)]
@@ -191,45 +188,9 @@ impl Shared {
     }
 }
 
-/// What the kernel says of a process; `None` when it is gone.
+/// What a process takes; `None` when it is gone.
 fn usage_of(pid: u32) -> Option<Usage> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut usage = parse_stat(&stat)?;
-    usage.descriptors = u32::try_from(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()).ok()?;
-    Some(usage)
-}
-
-/// Of `/proc/PID/stat`; see proc(5).
-fn parse_stat(stat: &str) -> Option<Usage> {
-    // The name may hold spaces and brackets; what follows its last bracket does not.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    if fields.first() == Some(&"Z") {
-        return None;
-    }
-    // Field 3 of the manual, the state, is the first here.
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    Some(Usage {
-        at_us: 0,
-        node: 0,
-        life: 0,
-        resident_bytes: number(24)? * PAGE_BYTES,
-        descriptors: 0,
-        threads: u32::try_from(number(20)?).ok()?,
-        cpu_us: (number(14)? + number(15)?) * TICK_US,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_what_the_kernel_writes() {
-        let stat = "42 (a) b) S 1 42 42 0 -1 4194560 100 0 0 0 7 5 0 0 20 0 9 0 100 1000000 300 18446744073709551615";
-        let usage = parse_stat(stat).unwrap();
-        assert_eq!((usage.threads, usage.resident_bytes, usage.cpu_us), (9, 300 * 4096, 120_000));
-        assert!(parse_stat("42 (a) Z 1").is_none());
-        let own = usage_of(std::process::id()).unwrap();
-        assert!(own.resident_bytes > 0 && own.threads > 0 && own.descriptors > 2, "{own:?}");
-    }
+    let ProcessStat { resident_bytes, threads, cpu_us } = process_stat::of(pid)?;
+    let descriptors = u32::try_from(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()).ok()?;
+    Some(Usage { at_us: 0, node: 0, life: 0, resident_bytes, descriptors, threads, cpu_us })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Document, charts};
+use super::{BatteryTold, Document, charts};
 use crate::judge::{Check, Told};
 
 const STYLE: &str = include_str!("page.css");
@@ -22,6 +22,7 @@ pub fn page(document: &Document) -> String {
     html += &summary(document);
     html += &checks(&document.verdict.checks);
     html += &faults(document);
+    html += &batteries(document);
     let mut chart = |title: &str, legend: String, svg: String| {
         let _ = write!(html, "<h2>{title}</h2>\n<p class=\"legend\">{legend}</p>\n{svg}");
     };
@@ -113,6 +114,20 @@ fn table(title: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
         let _ = writeln!(html, "<tr>{cells}</tr>");
     }
     html + "</table></div>\n"
+}
+
+fn batteries(document: &Document) -> String {
+    let row = |battery: &BatteryTold| {
+        vec![
+            escaped(&battery.node),
+            format!("{:.1} J", battery.drawn_j),
+            battery.j_per_answer.map_or("-".to_owned(), |joules| format!("{joules:.3} J")),
+            format!("{:.1} %", battery.level * 100.0),
+            battery.emptied_s.map_or("-".to_owned(), |at_s| format!("{at_s:.1} s")),
+        ]
+    };
+    let rows: Vec<Vec<String>> = document.batteries.iter().map(row).collect();
+    table("Batteries", &["node", "drawn", "for each answer", "left", "empty at"], &rows)
 }
 
 fn checks(checks: &[Check]) -> String {

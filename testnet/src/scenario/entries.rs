@@ -82,6 +82,8 @@ pub(super) struct FaultEntry {
     pub(super) groups: Option<Spanned<Vec<Vec<Spanned<String>>>>>,
     pub(super) cpu_share: Option<Spanned<f64>>,
     pub(super) memory_bytes: Option<Spanned<u64>>,
+    pub(super) level: Option<Spanned<f64>>,
+    pub(super) offset_s: Option<Spanned<f64>>,
     pub(super) up_bits_per_s: Option<Spanned<u64>>,
     pub(super) down_bits_per_s: Option<Spanned<u64>>,
     pub(super) rate_bits_per_s: Option<Spanned<u64>>,

@@ -75,6 +75,10 @@ pub enum FaultKind {
     Memory(Target, u64),
     /// Its disk, which must be one of its own, is filled to the last byte; healed by making room again.
     Disk(Target),
+    /// Its battery, which it must have, is set to a share of its capacity; nothing undoes it.
+    Battery(Target, f64),
+    /// Its wall clock is off by so many seconds; the one that only counts goes on as it is.
+    Clock(Target, f64),
     /// Rates of all that it sends and receives, bit/s; what is absent has no limit.
     Uplink {
         /// Whose.
@@ -109,7 +113,7 @@ pub enum FaultKind {
 }
 
 /// Every kind by its name in files.
-pub(super) const KINDS: [&str; 11] = [
+pub(super) const KINDS: [&str; 13] = [
     "kill",
     "restart",
     "power_loss",
@@ -117,6 +121,8 @@ pub(super) const KINDS: [&str; 11] = [
     "cpu",
     "memory",
     "disk",
+    "battery",
+    "clock",
     "uplink",
     "link",
     "cut",
@@ -134,6 +140,8 @@ impl FaultKind {
             Self::Cpu(..) => "cpu",
             Self::Memory(..) => "memory",
             Self::Disk(_) => "disk",
+            Self::Battery(..) => "battery",
+            Self::Clock(..) => "clock",
             Self::Uplink { .. } => "uplink",
             Self::Link { .. } => "link",
             Self::Cut { .. } => "cut",
@@ -143,7 +151,7 @@ impl FaultKind {
 
     /// Whether it takes links, processors or memory that are emulated.
     pub fn needs_emulation(&self) -> bool {
-        !matches!(self, Self::Kill(_) | Self::Restart(_) | Self::Freeze(_))
+        !matches!(self, Self::Kill(_) | Self::Restart(_) | Self::Freeze(_) | Self::Clock(..))
     }
 
     /// The node that it is done to, if it is one.
@@ -156,6 +164,8 @@ impl FaultKind {
             | Self::Cpu(target, _)
             | Self::Memory(target, _)
             | Self::Disk(target)
+            | Self::Battery(target, _)
+            | Self::Clock(target, _)
             | Self::Uplink { node: target, .. } => Some(target),
             Self::Link { .. } | Self::Cut { .. } | Self::Partition(_) => None,
         }
@@ -167,6 +177,7 @@ impl FaultKind {
             (Self::Cpu(one, _), Self::Cpu(two, _))
             | (Self::Memory(one, _), Self::Memory(two, _))
             | (Self::Disk(one), Self::Disk(two))
+            | (Self::Clock(one, _), Self::Clock(two, _))
             | (Self::Uplink { node: one, .. }, Self::Uplink { node: two, .. }) => one == two,
             // A node that starts again may find a new disk.
             (Self::Disk(one), other) | (other, Self::Disk(one)) if other.is_loss() => {
@@ -226,6 +237,8 @@ impl FaultKind {
             Self::Cpu(_, share) => format!("{node} has {} % of a core", share * 100.0),
             Self::Memory(_, bytes) => format!("{node} has {} MiB", bytes >> 20),
             Self::Disk(_) => format!("disk of {node} full"),
+            Self::Battery(_, level) => format!("battery of {node} at {} %", level * 100.0),
+            Self::Clock(_, offset_s) => format!("clock of {node} off by {offset_s:+} s"),
             Self::Uplink { up_bits_per_s, down_bits_per_s, .. } => {
                 let rate = |rate: &Option<u64>| {
                     rate.map_or("no limit".to_owned(), |rate| format!("{} Mbit/s", rate as f64 / 1e6))
@@ -256,6 +269,8 @@ impl FaultKind {
         match self {
             Self::Cpu(_, share) => set("cpu_share", (*share).into()),
             Self::Memory(_, bytes) => set("memory_bytes", number(*bytes)),
+            Self::Battery(_, level) => set("level", (*level).into()),
+            Self::Clock(_, offset_s) => set("offset_s", (*offset_s).into()),
             Self::Uplink { up_bits_per_s, down_bits_per_s, .. } => {
                 let rates = [("up_bits_per_s", up_bits_per_s), ("down_bits_per_s", down_bits_per_s)];
                 rates.into_iter().filter_map(|(name, rate)| Some((name, (*rate)?))).for_each(

@@ -108,6 +108,17 @@ fn faults_that_cannot_be_meant_are_told_with_line_and_field() {
         (fault("kind = \"kill\"\nnode = \"nine\"\n"), "a/b.toml:15: `node`", "no node `nine`"),
         (fault("kind = \"kill\"\n"), "a/b.toml:12: ", "wants `node`"),
         (fault("kind = \"disk\"\nnode = \"two\"\n"), "a/b.toml:15: `node`", "has no `disk` of its own"),
+        (
+            fault("kind = \"battery\"\nnode = \"two\"\nlevel = 0.5\n"),
+            "a/b.toml:15: `node`",
+            "has no `battery` of its own",
+        ),
+        (
+            fault("kind = \"clock\"\nnode = \"@busiest\"\noffset_s = 5\n"),
+            "a/b.toml:15: `node`",
+            "has no `clock` of its own",
+        ),
+        (fault("kind = \"clock\"\nnode = \"two\"\noffset_s = 1e9\n"), "a/b.toml:16: `offset_s`", "86400"),
         (fault("kind = \"uplink\"\nnode = \"two\"\n"), "a/b.toml:12: ", "wants `up_bits_per_s` or"),
         (
             fault("kind = \"kill\"\nnode = \"two\"\ncpu_share = 0.5\n"),
@@ -163,6 +174,7 @@ fn faults_come_back_from_what_they_are_written_as() {
                 [[fault]]\nkind = \"cpu\"\nnode = \"three\"\ncpu_share = 0.25\nat_s = 6\n\
                 [[fault]]\nkind = \"memory\"\nnode = \"three\"\nmemory_bytes = 1000000\nat_s = 6\n\
                 [[fault]]\nkind = \"cut\"\nfrom = \"one\"\nto = \"two\"\nat_s = 7\n\
+                [[fault]]\nkind = \"clock\"\nnode = \"one\"\noffset_s = -60.5\nat_s = 7\nfor_s = 2\n\
                 [[fault]]\nkind = \"restart\"\nnode = \"two\"\nat_s = 8\n";
     let faults = with(text).unwrap().faults;
     let written: Vec<toml::Value> = faults.iter().map(|fault| fault.table().into()).collect();

@@ -6,9 +6,10 @@ use std::ops::Range;
 use stormo_protocol::model::is_valid_name;
 use toml::Spanned;
 
-use super::file::{DomainEntry, File, LinkEntry, NatEntry, NodeEntry};
+use super::file::{BatteryEntry, DomainEntry, File, LinkEntry, NatEntry, NodeEntry};
 use super::quantity::Quantity;
 use super::{CPU_SHARES_MAX, DomainSpec, LinkRule, NODES_MAX, NatSpec, NodeSpec, Topology, Wrong};
+use crate::battery::{BatterySpec, Watts};
 use crate::link::LinkSpec;
 
 /// A node with less memory is ended by the kernel while it starts, bytes.
@@ -17,6 +18,9 @@ const MEMORY_BYTES_MIN: u64 = 32 << 20;
 const DISK_BYTES_MIN: u64 = 1 << 20;
 /// A node with a smaller share of a core says too seldom that it lives.
 const CPU_SHARE_MIN: f64 = 0.01;
+
+/// More than a large server takes, watts.
+const WATTS_MAX: f64 = 10_000.0;
 
 /// Names taken so far, and what they are of.
 type Names = BTreeMap<String, &'static str>;
@@ -91,15 +95,58 @@ fn node(entry: NodeEntry, names: &Names) -> Result<NodeSpec, Wrong> {
     let domains = entry.domains.iter().map(|name| known(names, "domains", "domain", name));
     Ok(NodeSpec {
         memory_budget_bytes: Quantity::Size.read("memory_budget", &entry.memory_budget)?,
-        cpu_share: entry.cpu.map(Spanned::into_inner),
+        cpu_share: entry.cpu.as_ref().map(|share| *share.get_ref()),
         memory_bytes: at_least("memory", entry.memory.as_ref(), MEMORY_BYTES_MIN)?,
         disk_bytes: at_least("disk", entry.disk.as_ref(), DISK_BYTES_MIN)?,
+        battery: entry.battery.as_ref().map(|battery| battery_spec(battery, &entry)).transpose()?,
         uplink_bits_per_s: Quantity::Rate.read_if_any("uplink", entry.uplink.as_ref())?,
         downlink_bits_per_s: Quantity::Rate.read_if_any("downlink", entry.downlink.as_ref())?,
         domains: domains.collect::<Result<_, _>>()?,
         behind: entry.behind.map(|name| known(names, "behind", "nat", &name)).transpose()?,
+        has_own_clock: false,
         class: entry.class,
         label: entry.label.into_inner(),
+    })
+}
+
+fn battery_spec(battery: &Spanned<BatteryEntry>, node: &NodeEntry) -> Result<BatterySpec, Wrong> {
+    let BatteryEntry { capacity, level, idle, compute, send, receive } = battery.get_ref();
+    let power = |key: &str, watts: &Spanned<f64>| match *watts.get_ref() {
+        watts if (0.0..=WATTS_MAX).contains(&watts) => Ok(watts),
+        other => {
+            let message = format!("battery.{key} {other}: watts, from 0 to {WATTS_MAX}");
+            Err(Wrong::at(&watts.span(), &message))
+        }
+    };
+    let idle_watts = power("idle", idle)?;
+    // Time is known of a link with a rate only.
+    let radio = |key: &str, watts: &Option<Spanned<f64>>, link: &str, rate: bool| match watts {
+        None => Ok(idle_watts),
+        Some(watts) if rate => power(key, watts),
+        Some(watts) => {
+            let message = format!(
+                "battery.{key}: it counts the time that the {link} is busy, so give the node `{link}`"
+            );
+            Err(Wrong::at(&watts.span(), &message))
+        }
+    };
+    let level = match level {
+        None => 1.0,
+        Some(level) if (0.0..=1.0).contains(level.get_ref()) => *level.get_ref(),
+        Some(level) => {
+            let message = format!("battery.level {}: a share of the capacity, from 0 to 1", level.get_ref());
+            return Err(Wrong::at(&level.span(), &message));
+        }
+    };
+    Ok(BatterySpec {
+        capacity_j: Quantity::Energy.read("battery.capacity", capacity)? as f64,
+        level,
+        watts: Watts {
+            idle: idle_watts,
+            compute: power("compute", compute)?,
+            send: radio("send", send, "uplink", node.uplink.is_some())?,
+            receive: radio("receive", receive, "downlink", node.downlink.is_some())?,
+        },
     })
 }
 

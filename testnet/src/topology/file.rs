@@ -29,11 +29,24 @@ pub(super) struct NodeEntry {
     pub(super) cpu: Option<Spanned<f64>>,
     pub(super) memory: Option<Spanned<String>>,
     pub(super) disk: Option<Spanned<String>>,
+    pub(super) battery: Option<Spanned<BatteryEntry>>,
     pub(super) uplink: Option<Spanned<String>>,
     pub(super) downlink: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) domains: Vec<Spanned<String>>,
     pub(super) behind: Option<Spanned<String>>,
+}
+
+/// Of a node; powers are watts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatteryEntry {
+    pub(super) capacity: Spanned<String>,
+    pub(super) level: Option<Spanned<f64>>,
+    pub(super) idle: Spanned<f64>,
+    pub(super) compute: Spanned<f64>,
+    pub(super) send: Option<Spanned<f64>>,
+    pub(super) receive: Option<Spanned<f64>>,
 }
 
 #[derive(Deserialize)]

@@ -18,6 +18,8 @@ const RATES: [(&str, f64); 6] =
     [("kbit/s", 1e3), ("Mbit/s", 1e6), ("Gbit/s", 1e9), ("kB/s", 8e3), ("MB/s", 8e6), ("GB/s", 8e9)];
 /// Units of a time, and their microseconds.
 const TIMES: [(&str, f64); 3] = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+/// Units of an energy, and their joules.
+const ENERGIES: [(&str, f64); 3] = [("J", 1.0), ("kJ", 1e3), ("Wh", 3.6e3)];
 /// Above this, not every whole number is a double.
 const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
 
@@ -27,15 +29,17 @@ pub(super) enum Quantity {
     Size,
     Rate,
     Time,
+    Energy,
 }
 
 impl Quantity {
-    /// Bytes, bits per second or microseconds of a text.
+    /// Bytes, bits per second, microseconds or joules of a text.
     pub(super) fn read(self, key: &str, text: &Spanned<String>) -> Result<u64, Wrong> {
         let (units, example, least) = match self {
             Self::Size => (&SIZES[..], "a size like \"64 MiB\"", 1),
             Self::Rate => (&RATES[..], "a rate like \"20 Mbit/s\"", 1),
             Self::Time => (&TIMES[..], "a time like \"5 ms\"", 0),
+            Self::Energy => (&ENERGIES[..], "an energy like \"20 kJ\"", 1),
         };
         in_units(text.get_ref(), units).filter(|number| *number >= least).ok_or_else(|| {
             let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();

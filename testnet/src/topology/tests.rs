@@ -48,12 +48,12 @@ fn names_file_line_and_field() {
     let changed = |from: &str, to: &str| refused(&GOOD.replacen(from, to, 1));
     assert_eq!(
         changed("class = \"cloud\"", "class = \"clowd\""),
-        "10: unknown variant `clowd`, expected one of `device`, `edge`, `cloud`"
+        "10: `class`: unknown variant `clowd`, expected one of `device`, `edge`, `cloud`"
     );
     assert_eq!(
         changed("class = \"cloud\"", "clas = \"cloud\""),
         "10: unknown field `clas`, expected one of `label`, `class`, `memory_budget`, \
-         `cpu`, `memory`, `disk`, `uplink`, `downlink`, `domains`, `behind`"
+         `cpu`, `memory`, `disk`, `battery`, `uplink`, `downlink`, `domains`, `behind`"
     );
     assert_eq!(
         changed("\"2 GB\"", "\"2 potatoes\""),
@@ -64,7 +64,10 @@ fn names_file_line_and_field() {
         changed("\"b-2\"", "\"../b\""),
         "9: label `../b`: letters, digits, `.`, `_` and `-`, not starting with a dot"
     );
-    assert_eq!(changed("about = \"two\"", "about = 2"), "1: invalid type: integer `2`, expected a string");
+    assert_eq!(
+        changed("about = \"two\"", "about = 2"),
+        "1: `about`: invalid type: integer `2`, expected a string"
+    );
     assert_eq!(changed("\"two\"", "\" \""), "1: `about` says nothing; write what this mesh is for");
     assert_eq!(changed("label = \"a\"\n", ""), "3: missing field `label`");
     assert_eq!(refused("about = \"none\"\nnode = []\n"), "2: 0 nodes; a mesh has 1 to 64");
@@ -176,6 +179,21 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     assert_eq!(with("behind = \"box\""), "6: behind `box`: no nat is called so; there are: none");
     assert_eq!(with("domains = [\"room\"]"), "6: domains `room`: no domain is called so; there are: none");
     assert!(with("clock_offset = \"1 s\"").starts_with("6: unknown field `clock_offset`"));
+    let battery =
+        |more: &str| with(&format!("battery = {{ capacity = \"2 Wh\", idle = 1.0, compute = 3.0{more} }}"));
+    assert_eq!(battery(", level = 1.2"), "6: battery.level 1.2: a share of the capacity, from 0 to 1");
+    assert_eq!(
+        battery(", send = 2.0"),
+        "6: battery.send: it counts the time that the uplink is busy, so give the node `uplink`"
+    );
+    assert_eq!(
+        with("battery = { capacity = \"2 h\", idle = 1.0, compute = 3.0 }"),
+        "6: battery.capacity `2 h`: an energy like \"20 kJ\" (J, kJ, Wh)"
+    );
+    assert_eq!(
+        with("battery = { capacity = \"2 Wh\", idle = -1.0, compute = 3.0 }"),
+        "6: battery.idle -1: watts, from 0 to 10000"
+    );
     let both = GOOD.replace("memory_budget", "cpu = 0.8\nmemory_budget");
     assert_eq!(
         refused(&both),

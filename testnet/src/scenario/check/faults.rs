@@ -8,9 +8,12 @@ use super::super::LoadSpec;
 use super::super::entries::FaultEntry;
 use super::super::faults::{BUSIEST, FaultKind, KINDS, LinkChange, Scheduled, Target};
 use super::{Around, Wrong, micros, within, within_if};
+use crate::topology::NodeSpec;
 
 /// Faults of a scenario, repetitions counted.
 const FAULTS_MAX: usize = 1000;
+/// A clock further off than a day tells no more than one that is off by a day.
+const OFFSET_S_MAX: f64 = 86_400.0;
 /// A link slower or longer than this is none.
 const LATENCY_MS_MAX: f64 = 10_000.0;
 
@@ -86,6 +89,8 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
         "cpu" => &["node", "for_s", "cpu_share"],
         "memory" => &["node", "for_s", "memory_bytes"],
         "disk" => &["node", "for_s"],
+        "battery" => &["node", "level"],
+        "clock" => &["node", "for_s", "offset_s"],
         "uplink" => &["node", "for_s", "up_bits_per_s", "down_bits_per_s"],
         "cut" => &["for_s", "from", "to", "both_ways"],
         "partition" => &["for_s", "groups"],
@@ -120,7 +125,21 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
             let bytes = entry.memory_bytes.as_ref().ok_or_else(|| missing("memory_bytes"))?;
             FaultKind::Memory(target()?, *bytes.get_ref())
         }
-        "disk" => FaultKind::Disk(with_disk(around, target()?, entry)?),
+        "disk" => {
+            let has_disk = |node: &NodeSpec| node.disk_bytes.is_some();
+            FaultKind::Disk(with(around, target()?, entry, "disk", has_disk)?)
+        }
+        "battery" => {
+            let target = with(around, target()?, entry, "battery", |node| node.battery.is_some())?;
+            let level = entry.level.as_ref().ok_or_else(|| missing("level"))?;
+            FaultKind::Battery(target, within("level", level, 0.0, 1.0)?)
+        }
+        "clock" => {
+            let offset_s = entry.offset_s.as_ref().ok_or_else(|| missing("offset_s"))?;
+            // Nodes get clocks of their own when they start.
+            let target = with(around, target()?, entry, "clock", |_| true)?;
+            FaultKind::Clock(target, within("offset_s", offset_s, -OFFSET_S_MAX, OFFSET_S_MAX)?)
+        }
         "uplink" => uplink(span, target()?, entry)?,
         "partition" => {
             let groups = entry.groups.as_ref().ok_or_else(|| missing("groups"))?;
@@ -157,14 +176,19 @@ fn uplink(span: &Range<usize>, node: Target, entry: &FaultEntry) -> Result<Fault
     Ok(FaultKind::Uplink { node, up_bits_per_s, down_bits_per_s })
 }
 
-/// A node whose disk can be filled without filling anybody else's.
-fn with_disk(around: &Around, target: Target, entry: &FaultEntry) -> Result<Target, Wrong> {
-    let has_disk = |label: &String| around.topology.node(label).is_some_and(|node| node.disk_bytes.is_some());
+/// A node that has something of its own in the topology, so that no other is touched.
+fn with(
+    around: &Around,
+    target: Target,
+    entry: &FaultEntry,
+    what: &str,
+    has: impl Fn(&NodeSpec) -> bool,
+) -> Result<Target, Wrong> {
     match &target {
-        Target::Node(label) if has_disk(label) => Ok(target),
+        Target::Node(label) if around.topology.node(label).is_some_and(has) => Ok(target),
         other => {
             let span = entry.node.as_ref().map(Spanned::span).unwrap_or_default();
-            Err(Wrong::at(&span, format!("`node`: `{other}` has no `disk` of its own in the topology")))
+            Err(Wrong::at(&span, format!("`node`: `{other}` has no `{what}` of its own in the topology")))
         }
     }
 }
@@ -229,6 +253,8 @@ fn given(entry: &FaultEntry) -> Vec<(&'static str, Range<usize>)> {
         at("groups", &entry.groups),
         at("cpu_share", &entry.cpu_share),
         at("memory_bytes", &entry.memory_bytes),
+        at("level", &entry.level),
+        at("offset_s", &entry.offset_s),
         at("up_bits_per_s", &entry.up_bits_per_s),
         at("down_bits_per_s", &entry.down_bits_per_s),
         at("rate_bits_per_s", &entry.rate_bits_per_s),
