@@ -83,23 +83,10 @@ fn one(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Vec<S
 fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<FaultKind, Wrong> {
     let kind = entry.kind.as_ref().ok_or_else(|| Wrong::at(span, "`kind` is missing"))?;
     let name = kind.get_ref().as_str();
-    let takes: &[&str] = match name {
-        "kill" | "power_loss" | "freeze" => &["node", "for_s"],
-        "restart" => &["node"],
-        "cpu" => &["node", "for_s", "cpu_share"],
-        "memory" => &["node", "for_s", "memory_bytes"],
-        "disk" => &["node", "for_s"],
-        "battery" => &["node", "level"],
-        "clock" => &["node", "for_s", "offset_s"],
-        "uplink" => &["node", "for_s", "up_bits_per_s", "down_bits_per_s"],
-        "cut" => &["for_s", "from", "to", "both_ways"],
-        "partition" => &["for_s", "groups"],
-        "link" => &[&LINK_ENDS[..], &LINK_FIELDS[..]].concat(),
-        _ => {
-            let message = format!("`kind`: there is no fault `{name}`; there are {}", KINDS.join(", "));
-            return Err(Wrong::at(&kind.span(), message));
-        }
-    };
+    let takes = fields_of(name).ok_or_else(|| {
+        let message = format!("`kind`: there is no fault `{name}`; there are {}", KINDS.join(", "));
+        Wrong::at(&kind.span(), message)
+    })?;
     if let Some((field, at)) = given(entry).into_iter().find(|(field, _)| !takes.contains(field)) {
         return Err(Wrong::at(&at, format!("`{field}` is nothing that the fault `{name}` has")));
     }
@@ -158,6 +145,23 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
                 _ => FaultKind::Link { from, to, both_ways, change: change(span, entry)? },
             }
         }
+    })
+}
+
+/// What a fault of this name has, beside what each has.
+fn fields_of(name: &str) -> Option<Vec<&'static str>> {
+    Some(match name {
+        "kill" | "power_loss" | "freeze" | "disk" => vec!["node", "for_s"],
+        "restart" => vec!["node"],
+        "cpu" => vec!["node", "for_s", "cpu_share"],
+        "memory" => vec!["node", "for_s", "memory_bytes"],
+        "battery" => vec!["node", "level"],
+        "clock" => vec!["node", "for_s", "offset_s"],
+        "uplink" => vec!["node", "for_s", "up_bits_per_s", "down_bits_per_s"],
+        "cut" => vec!["for_s", "from", "to", "both_ways"],
+        "partition" => vec!["for_s", "groups"],
+        "link" => [&LINK_ENDS[..], &LINK_FIELDS[..]].concat(),
+        _ => return None,
     })
 }
 
