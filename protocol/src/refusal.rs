@@ -67,6 +67,12 @@ refusals! {
     BadImage = 19, "the image cannot be read: no JPEG or PNG, damaged, or too large";
     /// The payload is coded in a way that the plan does not name for this edge.
     WrongCodec = 20, "the tensors are not coded as the plan says";
+    /// The owner of the node lets it run nothing for others.
+    NotOffered = 21, "its owner lets it run nothing for others (--roles)";
+    /// Not at this hour.
+    Closed = 22, "its owner lets it take no work of others at this hour (--hours)";
+    /// The partition would take memory that the owner keeps free for other programs.
+    KeptFree = 23, "its owner keeps that memory free for other programs (--keep-free-memory)";
 }
 
 impl Refusal {

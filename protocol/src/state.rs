@@ -93,6 +93,31 @@ pub struct Load {
     pub leaving: bool,
 }
 
+/// What the owner of a node lets others have of it; a node's own requests are not bound by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// It runs parts of models.
+    pub computes: bool,
+    /// It gives objects to those who lack them.
+    pub stores: bool,
+    /// It does so now: the hours are those that its owner said.
+    pub open: bool,
+}
+
+impl Default for Offer {
+    /// All of it, always: what nodes offer that say nothing.
+    fn default() -> Self {
+        Self { computes: true, stores: true, open: true }
+    }
+}
+
+impl Offer {
+    /// Whether it may be asked to host blocks, or to run them for others.
+    pub fn takes_work(self) -> bool {
+        self.computes && self.open
+    }
+}
+
 /// All that a node says of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeRecord {
@@ -104,12 +129,15 @@ pub struct NodeRecord {
     pub machine: Machine,
     /// What it does.
     pub load: Load,
+    /// What others may have of it.
+    pub offer: Offer,
     /// What it has loaded.
     pub hosted: Vec<Hosted>,
     /// How far its neighbours are.
     pub links: Vec<LinkEstimate>,
 }
 
+const OFFER: u16 = 8;
 const IDENTITY: u16 = 1;
 const MACHINE: u16 = 2;
 const LOAD: u16 = 3;
@@ -123,6 +151,7 @@ impl NodeRecord {
             .with(IDENTITY, &(self.node, self.stamp))
             .with(MACHINE, &self.machine)
             .with(LOAD, &self.load)
+            .with(OFFER, &self.offer)
             .with(HOSTED, &self.hosted)
             .with(LINKS, &self.links)
             .into_bytes()
@@ -144,6 +173,7 @@ impl NodeRecord {
             stamp,
             machine: sections.required::<Machine, L>(MACHINE)?,
             load: sections.required::<_, L>(LOAD)?,
+            offer: sections.optional::<_, L>(OFFER)?.unwrap_or_default(),
             hosted: sections.required::<Vec<Hosted>, L>(HOSTED)?,
             links: sections.required::<Vec<LinkEstimate>, L>(LINKS)?,
         };

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use stormo_protocol::ids::{DeploymentId, NodeId};
-use stormo_protocol::state::{Hosted, Load, Machine, NodeRecord, Stamp};
+use stormo_protocol::state::{Hosted, Load, Machine, NodeRecord, Offer, Stamp};
 
 use super::contacts::Contacts;
 use super::{Applied, Deployments, Heard, Links, Said, View};
@@ -109,6 +109,8 @@ pub struct About {
     pub machine: Machine,
     /// What it does.
     pub load: Load,
+    /// What others may have of it.
+    pub offer: Offer,
     /// What it has loaded.
     pub hosted: Vec<Hosted>,
 }
@@ -220,8 +222,16 @@ impl Member {
 
     /// What this node says of itself now.
     pub fn record(&self, about: About) -> NodeRecord {
-        let About { machine, load, hosted } = about;
-        NodeRecord { node: self.own, stamp: self.stamp, machine, load, hosted, links: self.links.estimates() }
+        let About { machine, load, offer, hosted } = about;
+        NodeRecord {
+            node: self.own,
+            stamp: self.stamp,
+            machine,
+            load,
+            offer,
+            hosted,
+            links: self.links.estimates(),
+        }
     }
 
     /// What an asker with this view does not know yet; `own` is this node's record as it is now.

@@ -133,7 +133,7 @@ impl View {
 mod tests {
     use super::*;
     use stormo_protocol::profile::Speeds;
-    use stormo_protocol::state::{Class, Load, Machine, Signed, Topic};
+    use stormo_protocol::state::{Class, Load, Machine, Offer, Signed, Topic};
 
     fn record(node: u8, generation: u64, sequence: u64) -> NodeRecord {
         NodeRecord {
@@ -154,6 +154,7 @@ mod tests {
                 cold_us_per_mb: 0,
                 leaving: false,
             },
+            offer: Offer::default(),
             hosted: vec![],
             links: vec![],
         }

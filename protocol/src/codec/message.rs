@@ -104,6 +104,21 @@ impl<'a> SectionReader<'a> {
             self.sections.iter().find(|(found, _)| *found == tag).ok_or(DecodeError::MissingSection(tag))?;
         decode::<T, LIMIT>(body)
     }
+
+    /// A section that earlier versions do not write; `None` where it is missing.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn optional<T: DeserializeOwned, const LIMIT: usize>(
+        &self,
+        tag: u16,
+    ) -> Result<Option<T>, DecodeError> {
+        match self.required::<T, LIMIT>(tag) {
+            Ok(found) => Ok(Some(found)),
+            Err(DecodeError::MissingSection(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ fn record() -> NodeRecord {
             cold_us_per_mb: 900,
             leaving: false,
         },
+        offer: Offer { computes: true, stores: false, open: true },
         hosted: vec![Hosted {
             variant: VariantId { deployment: DeploymentId([3; 16]), index: 0 },
             first: 0,
@@ -34,6 +35,17 @@ fn record() -> NodeRecord {
         }],
         links: vec![LinkEstimate { peer: NodeId([2; 32]), round_trip_us: 300, bytes_per_second: 1 << 27 }],
     }
+}
+
+#[test]
+fn a_record_that_says_nothing_of_it_offers_everything() {
+    let bytes = record().to_bytes();
+    let (tag, section) = (8u16.to_le_bytes(), [1, 0, 1]);
+    let at = bytes.windows(9).position(|part| part == [&tag[..], &3u32.to_le_bytes(), &section].concat());
+    let at = at.unwrap();
+    let older = [&bytes[..at], &bytes[at + 9..]].concat();
+    let expected = NodeRecord { offer: Offer { computes: true, stores: true, open: true }, ..record() };
+    assert_eq!(NodeRecord::from_bytes(&older), Ok(expected));
 }
 
 #[test]

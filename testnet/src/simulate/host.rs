@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stormo::mesh::{About, Heard, Member};
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
 use stormo_protocol::profile::Speeds;
-use stormo_protocol::state::{Class, Hosted, Load, Machine, Signed, Stamp, Topic};
+use stormo_protocol::state::{Class, Hosted, Load, Machine, Offer, Signed, Stamp, Topic};
 
 use super::gossip::Gossip;
 use super::pipes::{HostIndex, PipeIndex};
@@ -157,7 +157,12 @@ impl Host {
             cold_us_per_mb: 2_000,
             leaving: false,
         };
-        let about = About { machine: self.machine.clone(), load, hosted: self.hosted.clone() };
+        let about = About {
+            machine: self.machine.clone(),
+            load,
+            offer: Offer::default(),
+            hosted: self.hosted.clone(),
+        };
         let body = self.member.record(about).to_bytes();
         Signed { topic: Topic::Node, author: self.id, signature: vec![0; 64], body }
     }

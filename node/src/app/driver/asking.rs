@@ -268,7 +268,7 @@ fn of_itself(node: NodeId, known: Option<Stamp>, said: Signed) -> Result<Heard, 
 mod tests {
     use super::*;
     use stormo_protocol::profile::Speeds;
-    use stormo_protocol::state::{Class, Load, Machine, NodeRecord};
+    use stormo_protocol::state::{Class, Load, Machine, NodeRecord, Offer};
 
     const NODE: NodeId = NodeId([1; 32]);
     const OTHER: NodeId = NodeId([2; 32]);
@@ -290,7 +290,8 @@ mod tests {
             leaving: false,
         };
         let stamp = Stamp { generation, sequence };
-        let record = NodeRecord { node, stamp, machine, load, hosted: vec![], links: vec![] };
+        let record =
+            NodeRecord { node, stamp, machine, load, offer: Offer::default(), hosted: vec![], links: vec![] };
         Signed { topic: Topic::Node, author: node, signature: vec![], body: record.to_bytes() }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::ids::{DeploymentId, NodeId};
 use stormo_protocol::limits::ADDRESSES_MAX;
-use stormo_protocol::state::{Load, NodeRecord, Signed, Stamp, Topic};
+use stormo_protocol::state::{Load, NodeRecord, Offer, Signed, Stamp, Topic};
 
 use super::{Driver, Event};
 use crate::mesh::{About, Heard, MemberAction, MemberEvent, SYNC_TIMEOUT_MS};
@@ -150,6 +150,11 @@ impl Driver {
             leaving: self.leaving,
         };
         let hosted = self.hosting.hosted();
-        self.member.record(About { machine: self.parts.machine.clone(), load, hosted })
+        self.member.record(About {
+            machine: self.parts.machine.clone(),
+            load,
+            offer: Offer::default(),
+            hosted,
+        })
     }
 }

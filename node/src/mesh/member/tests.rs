@@ -33,6 +33,7 @@ fn about(node: u8) -> About {
             cold_us_per_mb: 0,
             leaving: false,
         },
+        offer: Offer::default(),
         hosted: vec![],
     }
 }
