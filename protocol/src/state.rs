@@ -147,14 +147,14 @@ const LINKS: u16 = 5;
 impl NodeRecord {
     /// The bytes that the node signs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        SectionWriter::default()
+        let what_it_is = SectionWriter::default()
             .with(IDENTITY, &(self.node, self.stamp))
             .with(MACHINE, &self.machine)
-            .with(LOAD, &self.load)
-            .with(OFFER, &self.offer)
-            .with(HOSTED, &self.hosted)
-            .with(LINKS, &self.links)
-            .into_bytes()
+            .with(LOAD, &self.load);
+        // Most nodes offer everything, which needs no words.
+        let everything = self.offer == Offer::default();
+        let offered = if everything { what_it_is } else { what_it_is.with(OFFER, &self.offer) };
+        offered.with(HOSTED, &self.hosted).with(LINKS, &self.links).into_bytes()
     }
 
     /// Reads and checks a record; numbers that later enter arithmetic are brought into range.
