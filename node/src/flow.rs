@@ -4,7 +4,9 @@
 mod origin;
 mod patience;
 mod stage;
+mod suspects;
 
 pub use origin::{Failure, Origin, OriginAction, OriginEvent};
 pub use patience::patience_ms;
 pub use stage::{Stage, StageAction, StageEvent};
+pub use suspects::Suspects;

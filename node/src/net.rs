@@ -28,7 +28,7 @@ use stormo_protocol::tensor::Tensor;
 use tokio::sync::{mpsc, oneshot};
 
 pub use ask::AskError;
-pub use deliver::OutgoingFrame;
+pub use deliver::{OutgoingFrame, Patience};
 pub use identity::{Identity, IdentityError};
 pub use objects::{FetchError, ObjectPeers, ObjectSource, ObjectStream};
 pub use receive::{SignReader, SignWriter, signs};
@@ -255,9 +255,18 @@ impl Net {
     }
 
     async fn open(&self, to: NodeId, protocol: &StreamProtocol) -> io::Result<libp2p::Stream> {
+        self.open_within(to, protocol, OPEN_TIMEOUT).await
+    }
+
+    async fn open_within(
+        &self,
+        to: NodeId,
+        protocol: &StreamProtocol,
+        within: Duration,
+    ) -> io::Result<libp2p::Stream> {
         let peer = identity::peer_id(to).ok_or(io::ErrorKind::InvalidInput)?;
         let mut streams = self.streams.clone();
-        match tokio::time::timeout(OPEN_TIMEOUT, streams.open_stream(peer, protocol.clone())).await {
+        match tokio::time::timeout(within, streams.open_stream(peer, protocol.clone())).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(io::Error::new(io::ErrorKind::NotConnected, error.to_string())),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use stormo::app::config::read_mesh_key;
-use stormo::net::{Identity, Net, NetConfig, NetEvent, ObjectSource, OutgoingFrame, Progress};
+use stormo::net::{Identity, Net, NetConfig, NetEvent, ObjectSource, OutgoingFrame, Patience, Progress};
 use stormo::serve::json::{DeploymentView, ModelView, PlanView, PlansView};
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::control::{Prepare, Request, Response};
@@ -209,7 +209,8 @@ fn a_codec_that_the_plan_does_not_name_is_refused(mesh: &mut Mesh, view: &Deploy
             let key = DeliveryKey { request, attempt: 1, edge: Edge { from: ORIGIN, to: 0 } };
             let tensors = vec![tensor.clone(), frame.clone()];
             let header = Header::of(key, plan.id(), 60_000, &[], &tensors);
-            net.deliver(host.id(), OutgoingFrame { header, traces: vec![], tensors, codec }, SOON);
+            let patience = Patience { silence: SOON, is_connected: false };
+            net.deliver(host.id(), OutgoingFrame { header, traces: vec![], tensors, codec }, patience);
             let progress = next(&mut events, |event| match event {
                 NetEvent::Delivery { progress, .. } => Some(progress),
                 _ => None,

@@ -2,6 +2,7 @@
 //! decide, this loop owns what they speak of (buffers, streams, clocks, partitions) and acts.
 
 mod asking;
+mod attempts;
 mod deploying;
 mod gossip;
 mod hosting;
@@ -30,6 +31,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::calls::{Call, CallError};
 use crate::ends::{Described, WorkError};
 use crate::engine::{Engine, Ran};
+use crate::flow::Suspects;
 use crate::mesh::{Member, MemberEvent};
 use crate::monitor::Utilisation;
 use crate::net::{Identity, Net, NetEvent};
@@ -61,6 +63,8 @@ pub enum Event {
     Ran(StageKey, Result<Ran, WorkError>),
     /// A plan for a request.
     Planned(Planned),
+    /// A pause is over: a plan without these for a request.
+    PlanAgain(RequestId, Vec<NodeId>),
     /// A list of plans.
     Listed(Listed),
     /// Records from a sync exchange.
@@ -71,6 +75,8 @@ pub enum Event {
     Hosted(HostAnswer),
     /// Nodes were asked how they are.
     States(asking::States),
+    /// A suspect was asked whether it lives; whether it answered.
+    Asked(NodeId, bool),
     /// Time passes.
     Tick,
     /// The owner ends the node.
@@ -116,6 +122,7 @@ pub struct Driver {
     stages: BTreeMap<StageKey, HostedStage>,
     early_offers: Vec<EarlyOffer>,
     origins: BTreeMap<RequestId, Pending>,
+    suspects: Suspects,
     parked: Vec<origins::Parked>,
     finished: VecDeque<RequestView>,
     plans: KnownPlans,
@@ -143,6 +150,7 @@ impl Driver {
             stages: BTreeMap::new(),
             early_offers: Vec::new(),
             origins: BTreeMap::new(),
+            suspects: Suspects::default(),
             parked: Vec::new(),
             finished: VecDeque::new(),
             plans: KnownPlans::default(),
@@ -180,11 +188,13 @@ impl Driver {
             Event::Loaded(key, result) => self.on_loaded(key, result),
             Event::Ran(key, result) => self.on_ran(key, result),
             Event::Planned(planned) => self.on_planned(planned),
+            Event::PlanAgain(request, without) => self.plan_without(request, without),
             Event::Listed(listed) => self.on_listed(listed),
             Event::Synced(records) => self.on_records(records),
             Event::Probed(peer, bytes_per_second) => {
                 self.on_member(MemberEvent::Probed { peer, bytes_per_second });
             }
+            Event::Asked(node, has_answered) => self.on_suspect_asked(node, has_answered),
             Event::Hosted(answer) => self.on_host_answer(answer),
             Event::States(states) => self.on_states(states),
             Event::Tick => self.on_tick(),
@@ -267,6 +277,7 @@ impl Driver {
         self.expire_offers();
         self.expire_origins();
         self.try_parked();
+        self.ask_suspects();
         self.gossip_tick();
     }
 
@@ -283,6 +294,11 @@ impl Driver {
 
     fn own(&self) -> NodeId {
         self.parts.identity.node()
+    }
+
+    /// Whether plans may use another node now.
+    fn is_usable(&self, node: NodeId) -> bool {
+        self.member.view().is_usable(self.now_ms(), node) && !self.suspects.is_out(node)
     }
 
     /// Milliseconds since the start: the clock of the pure rooms.

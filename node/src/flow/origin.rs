@@ -5,8 +5,14 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
-/// Tries at one request whose plan is free.
+/// Tries at one request whose plan is free, when hosts refuse or fail.
 const ATTEMPTS_MAX: u16 = 3;
+/// The same when hosts are lost, or messages late: that passes, and the deadline bounds it.
+const ATTEMPTS_LOST_MAX: u16 = 8;
+/// Tries that are made at once; before each further one comes a pause, the first so long, each next
+/// twice as long.
+const ATTEMPTS_AT_ONCE: u16 = 3;
+const PAUSE_MS: u64 = 50;
 /// Tries at a fixed plan: one more, where the loss may have been a moment's.
 const ATTEMPTS_FIXED_MAX: u16 = 2;
 
@@ -75,6 +81,8 @@ pub enum OriginAction {
     Plan {
         /// Hosts that failed.
         without: Vec<NodeId>,
+        /// Not before this time has passed.
+        after_ms: u64,
     },
     /// Tell the hosts of a try to drop it.
     Cancel {
@@ -136,10 +144,7 @@ impl Origin {
         }
         match event {
             OriginEvent::Planned(plan) => self.begin(plan),
-            OriginEvent::NoPlan(why) => {
-                let failure = self.last_failure.take().unwrap_or(Failure::NoPlan(why));
-                self.end(OriginAction::Fail(failure))
-            }
+            OriginEvent::NoPlan(why) => self.no_plan(why),
             OriginEvent::FirstPassed(attempt) => {
                 self.first_passed |= attempt == self.attempt;
                 vec![]
@@ -178,6 +183,26 @@ impl Origin {
         vec![OriginAction::Begin { attempt: self.attempt, plan }]
     }
 
+    /// Nobody is left but those who failed before: whoever was lost may be back, so all count again. What they
+    /// refused they would refuse again.
+    fn no_plan(&mut self, why: String) -> Vec<OriginAction> {
+        let was_lost =
+            |failure: &Failure| matches!(failure, Failure::Stage { reason, .. } if is_momentary(*reason));
+        let may_be_back = !self.suspects.is_empty() && self.last_failure.as_ref().is_some_and(was_lost);
+        if may_be_back && self.attempt < ATTEMPTS_LOST_MAX {
+            self.suspects.clear();
+            return vec![self.plan_again()];
+        }
+        let failure = self.last_failure.take().unwrap_or(Failure::NoPlan(why));
+        self.end(OriginAction::Fail(failure))
+    }
+
+    fn plan_again(&self) -> OriginAction {
+        let paused = self.attempt.checked_sub(ATTEMPTS_AT_ONCE);
+        let after_ms = paused.map_or(0, |times| PAUSE_MS << times);
+        OriginAction::Plan { without: self.suspects.clone(), after_ms }
+    }
+
     /// The first stage on that node whose output is not known to be safe.
     fn stage_in_danger(&self, node: NodeId) -> Option<u16> {
         let stages = &self.current.as_ref()?.stages;
@@ -196,11 +221,18 @@ impl Origin {
             reason,
             attempts: self.attempt,
         };
-        self.suspects.push(failing.node);
+        // A late announcement is not the host's fault.
+        if reason != Refusal::UnknownPlan {
+            self.suspects.push(failing.node);
+        }
         let plan = plan.clone();
         let mut actions = self.cancel(true);
         self.current = None;
-        let attempts_max = if self.fixed { ATTEMPTS_FIXED_MAX } else { ATTEMPTS_MAX };
+        let attempts_max = match (self.fixed, is_momentary(reason)) {
+            (true, _) => ATTEMPTS_FIXED_MAX,
+            (false, true) => ATTEMPTS_LOST_MAX,
+            (false, false) => ATTEMPTS_MAX,
+        };
         let may_help = if self.fixed { is_momentary(reason) } else { reason.may_succeed_elsewhere() };
         if self.attempt >= attempts_max || !may_help {
             actions.extend(self.end(OriginAction::Fail(failure)));
@@ -208,7 +240,7 @@ impl Origin {
             self.last_failure = Some(failure);
             actions.extend(match self.fixed {
                 true => self.begin(plan),
-                false => vec![OriginAction::Plan { without: self.suspects.clone() }],
+                false => vec![self.plan_again()],
             });
         }
         actions
@@ -272,7 +304,7 @@ mod tests {
         assert_eq!(begun, vec![OriginAction::Begin { attempt: 1, plan: first.clone() }]);
         let expected = vec![
             OriginAction::Cancel { attempt: 1, plan: first },
-            OriginAction::Plan { without: vec![NODES[1]] },
+            OriginAction::Plan { without: vec![NODES[1]], after_ms: 0 },
         ];
         assert_eq!(origin.handle(failed(1, 1)), expected);
         assert_eq!(origin.handle(failed(1, 0)), vec![], "the same try does not fail twice");
@@ -309,6 +341,43 @@ mod tests {
         origin.handle(failed(1, 0));
         let actions = origin.handle(OriginEvent::NoPlan("nobody is left".into()));
         assert!(matches!(actions[..], [OriginAction::Fail(Failure::Stage { stage: 0, .. })]), "{actions:?}");
+    }
+
+    #[test]
+    fn while_hosts_are_lost_it_goes_on_with_growing_pauses() {
+        let mut origin = Origin::new(false);
+        let mut pauses_ms = Vec::new();
+        let mut all = vec![];
+        for attempt in 1..=ATTEMPTS_LOST_MAX {
+            origin.handle(OriginEvent::Planned(plan(&NODES[..1])));
+            let lost = OriginEvent::Failed { attempt, stage: 0, reason: Refusal::SuccessorLost };
+            all = origin.handle(lost);
+            if let Some(OriginAction::Plan { without, after_ms }) = all.last() {
+                assert!(without.contains(&NODES[0]));
+                pauses_ms.push(*after_ms);
+                // Nobody else is there.
+                let again = origin.handle(OriginEvent::NoPlan("nobody is left".into()));
+                assert_eq!(again, vec![OriginAction::Plan { without: vec![], after_ms: *after_ms }]);
+            }
+        }
+        assert_eq!(pauses_ms, [0, 0, 50, 100, 200, 400, 800]);
+        let failure = Failure::Stage {
+            stage: 0,
+            node: NODES[0],
+            blocks: [0, 1],
+            reason: Refusal::SuccessorLost,
+            attempts: ATTEMPTS_LOST_MAX,
+        };
+        assert_eq!(all.last(), Some(&OriginAction::Fail(failure)));
+    }
+
+    #[test]
+    fn what_a_host_refuses_is_not_asked_of_all_again() {
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan(&NODES[..1])));
+        origin.handle(failed(1, 0));
+        let ended = origin.handle(OriginEvent::NoPlan("nobody is left".into()));
+        assert!(matches!(ended[..], [OriginAction::Fail(Failure::Stage { attempts: 1, .. })]), "{ended:?}");
     }
 
     #[test]
@@ -351,7 +420,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(ends, 1);
-            prop_assert!(origin.attempts() <= ATTEMPTS_MAX);
+            prop_assert!(origin.attempts() <= ATTEMPTS_LOST_MAX);
         }
     }
 }

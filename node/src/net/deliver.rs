@@ -12,7 +12,7 @@ use stormo_protocol::codec::payload::{Codec, CodedTensor};
 use stormo_protocol::frame::{Header, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::{Net, NetEvent, Progress, Sent, Tries, frames};
@@ -28,17 +28,39 @@ const IDLE_REUSE_MAX: Duration = Duration::from_secs(50);
 /// takes (`STREAMS_PER_PEER_MAX`), which would drop the rest.
 const DELIVERIES_PER_PEER_MAX: usize = 48;
 
-/// Who may send to whom now: one permit for each delivery under way.
+/// Who may send to whom now.
 #[derive(Default)]
 pub(super) struct Lanes {
-    by_peer: Mutex<HashMap<NodeId, Arc<Semaphore>>>,
+    by_peer: Mutex<HashMap<NodeId, Arc<Lane>>>,
+}
+
+/// The way to one peer.
+struct Lane {
+    /// One for each delivery under way.
+    permits: Semaphore,
+    /// A delivery under way met silence.
+    lost: Notify,
+}
+
+impl Lane {
+    /// Waits for its turn; none when the peer turns out to be lost meanwhile, so that a crowd does not find
+    /// that out one after the other.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let lost = self.lost.notified();
+        tokio::select! {
+            biased;
+            permit = self.permits.acquire() => permit.ok(),
+            () = lost => None,
+        }
+    }
 }
 
 impl Lanes {
-    fn of(&self, peer: NodeId) -> Arc<Semaphore> {
+    fn of(&self, peer: NodeId) -> Arc<Lane> {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         by_peer.retain(|_, lane| Arc::strong_count(lane) > 1);
-        by_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(DELIVERIES_PER_PEER_MAX))).clone()
+        let lane = || Lane { permits: Semaphore::new(DELIVERIES_PER_PEER_MAX), lost: Notify::new() };
+        by_peer.entry(peer).or_insert_with(|| Arc::new(lane())).clone()
     }
 }
 
@@ -68,6 +90,15 @@ impl IdleStreams {
             }
         }
     }
+}
+
+/// How long a receiver is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Without a sign of it.
+    pub silence: Duration,
+    /// Whether it is connected: then a stream to it opens in a round trip, or it is silent already.
+    pub is_connected: bool,
 }
 
 /// A frame to send, its header as if nothing were coded. Tensors are shared with whoever keeps custody of
@@ -103,23 +134,27 @@ enum Broken {
 
 impl Net {
     /// Sends a frame; progress comes as [`NetEvent::Delivery`], the last of it `Passed`, `Refused`
-    /// or `Lost`. Silence longer than `patience` is a loss.
+    /// or `Lost`. Silence longer than the patience is a loss.
     pub fn deliver(
         &self,
         to: NodeId,
         frame: OutgoingFrame,
-        patience: Duration,
+        patience: Patience,
     ) -> tokio::task::JoinHandle<()> {
         let net = self.clone();
         tokio::spawn(async move {
             let key = frame.header.key;
             let lane = net.lanes.of(to);
-            // Never closed; without a permit the delivery would only be less orderly.
-            let _permit = lane.acquire().await.ok();
-            let last = match net.coded(frame).await {
-                Ok(frame) => net.deliver_until_last_sign(to, &frame, patience).await,
-                Err(_) => Progress::Lost,
+            let last = match lane.turn().await {
+                Some(_permit) => match net.coded(frame).await {
+                    Ok(frame) => net.deliver_until_last_sign(to, &frame, patience).await,
+                    Err(_) => Progress::Lost,
+                },
+                None => Progress::Lost,
             };
+            if matches!(last, Progress::Lost) {
+                lane.lost.notify_waiters();
+            }
             let _ = net.events.send(NetEvent::Delivery { key, to, progress: last }).await;
         })
     }
@@ -134,9 +169,9 @@ impl Net {
         Ok(CodedFrame { header: header.coded(&tensors), traces, tensors, encode_time })
     }
 
-    async fn deliver_until_last_sign(&self, to: NodeId, frame: &CodedFrame, patience: Duration) -> Progress {
+    async fn deliver_until_last_sign(&self, to: NodeId, frame: &CodedFrame, patience: Patience) -> Progress {
         if let Some(stream) = self.idle.take(to) {
-            match self.exchange(to, stream, frame, patience).await {
+            match self.exchange(to, stream, frame, patience.silence).await {
                 Ok(progress) => return progress,
                 Err(Broken::Midway) => return Progress::Lost,
                 Err(Broken::BeforeAnySign) => {}
@@ -144,8 +179,12 @@ impl Net {
         }
         let mut tries = Tries::default();
         loop {
-            let Ok(stream) = self.open(to, &self.protocols.frames).await else { return Progress::Lost };
-            match self.exchange(to, stream, frame, patience).await {
+            let opened = match patience.is_connected {
+                true => self.open_within(to, &self.protocols.frames, patience.silence).await,
+                false => self.open(to, &self.protocols.frames).await,
+            };
+            let Ok(stream) = opened else { return Progress::Lost };
+            match self.exchange(to, stream, frame, patience.silence).await {
                 Ok(progress) => return progress,
                 Err(Broken::BeforeAnySign) if tries.another().await => {}
                 Err(_) => return Progress::Lost,

@@ -33,9 +33,9 @@ pub use tally::Tally;
 const TICK_US: u64 = 100_000;
 /// Every request ends within this, microseconds.
 const TIMEOUT_US: u64 = 5_000_000;
-/// After so long without new requests nothing may be left of any, microseconds: a message may wait for as long
-/// as its connection is not given up, and what it begins lives for a timeout more.
-const SETTLING_US: u64 = 55_000_000 + 2 * TIMEOUT_US;
+/// After so long without new requests nothing may be left of any, microseconds: messages may wait behind others
+/// on a lossy connection for as long as that is not given up, and what they begin lives for a timeout more.
+const SETTLING_US: u64 = 120_000_000 + 2 * TIMEOUT_US;
 /// Stages of the simulated model: how long each runs, and bytes at its input; then those of the result.
 const RUN_US: [u64; 3] = [12_000, 20_000, 8_000];
 const CUT_BYTES: [u64; 4] = [150_000, 400_000, 60_000, 4_000];

@@ -11,7 +11,6 @@ use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::Tensor;
 use tokio::task::AbortHandle;
 
-use super::plans::enough_ms;
 use super::result::Collection;
 use super::signature::outputs_of;
 use super::stages::check_tensors;
@@ -56,8 +55,8 @@ pub(super) struct Pending {
     model: String,
     version: u64,
     /// The variants that may run it, the most accurate first.
-    variants: Vec<Bound>,
-    options: InferOptions,
+    pub(super) variants: Vec<Bound>,
+    pub(super) options: InferOptions,
     started: Instant,
     deadline_ms: u64,
     /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
@@ -158,19 +157,8 @@ impl Driver {
         self.origins.insert(request, pending);
         match fixed {
             Some(plan) => self.on_origin(request, OriginEvent::Planned(plan)),
-            None => self.plan_without(request, &[]),
+            None => self.plan_without(request, Vec::new()),
         }
-    }
-
-    /// Plans a request, without these nodes.
-    fn plan_without(&self, request: RequestId, nodes: &[NodeId]) {
-        let Some(pending) = self.origins.get(&request) else { return };
-        let limits = pending.options.limits;
-        let posed = pending.variants.iter().map(|bound| {
-            let Bound { choice, blocks, .. } = bound;
-            self.pose(choice, blocks.clone(), nodes, limits)
-        });
-        self.plan_request(request, posed.collect(), enough_ms(pending.options.max_latency_ms, limits));
     }
 
     /// A plan asked for by its id, if all its hosts are there.
@@ -217,7 +205,13 @@ impl Driver {
     fn act_on_origin(&mut self, request: RequestId, action: OriginAction) {
         match action {
             OriginAction::Begin { attempt, plan } => self.begin_attempt(request, attempt, plan),
-            OriginAction::Plan { without } => self.plan_without(request, &without),
+            OriginAction::Plan { without, after_ms: 0 } => self.plan_without(request, without),
+            OriginAction::Plan { without, after_ms } => {
+                self.beside(async move {
+                    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                    Event::PlanAgain(request, without)
+                });
+            }
             OriginAction::Cancel { attempt, plan } => self.cancel_attempt(request, attempt, &plan),
             OriginAction::Answer { attempt } => self.answer(request, attempt),
             OriginAction::Fail(failure) => {
@@ -335,6 +329,12 @@ impl Driver {
     }
 
     pub(super) fn origin_failed(&mut self, request: RequestId, attempt: u16, stage: u16, reason: Refusal) {
+        let plan = self.origins.get(&request).and_then(|pending| pending.plan_of(attempt));
+        let failing = plan.and_then(|plan| Some(plan.stages.get(usize::from(stage))?.node));
+        if let Some(node) = failing.filter(|node| reason == Refusal::SuccessorLost && *node != self.own()) {
+            tracing::debug!(peer = %node.short(), "fell silent in a request; plans leave it out for now");
+            self.suspects.accuse(self.now_ms(), node);
+        }
         self.on_origin(request, OriginEvent::Failed { attempt, stage, reason });
     }
 

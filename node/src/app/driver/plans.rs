@@ -12,7 +12,6 @@ use super::variants::{Choice, accurate_enough, with_any};
 use super::{Driver, Event};
 use crate::app::calls::{CallError, PlanLimits, Reply};
 use crate::app::planning::{Candidate, Posed, Question, loss_max};
-use crate::flow::OriginEvent;
 use crate::plan::{self, Alternative, EXPANSIONS_DEFAULT, Kind, Priced};
 use crate::serve::json::PlansView;
 
@@ -24,6 +23,8 @@ const KNOWN_PLANS_MAX: usize = 4096;
 pub struct Planned {
     pub request: RequestId,
     pub result: Result<Plan, String>,
+    /// If there is none: plan again, without these only.
+    pub or_without: Option<Vec<NodeId>>,
 }
 
 /// Plans for a call.
@@ -223,20 +224,18 @@ impl Driver {
     }
 
     /// Plans for a request, beside the loop; variants in the order of preference.
-    pub(super) fn plan_request(&self, request: RequestId, posed: Vec<Posed>, enough_ms: f64) {
+    pub(super) fn plan_request(
+        &self,
+        request: RequestId,
+        posed: Vec<Posed>,
+        enough_ms: f64,
+        or_without: Option<Vec<NodeId>>,
+    ) {
         self.beside(async move {
             let planned = tokio::task::spawn_blocking(move || best(&posed, enough_ms)).await;
             let result = planned.unwrap_or_else(|error| Err(format!("the planner failed: {error}")));
-            Event::Planned(Planned { request, result })
+            Event::Planned(Planned { request, result, or_without })
         });
-    }
-
-    pub(super) fn on_planned(&mut self, planned: Planned) {
-        let event = match planned.result {
-            Ok(plan) => OriginEvent::Planned(plan),
-            Err(why) => OriginEvent::NoPlan(why),
-        };
-        self.on_origin(planned.request, event);
     }
 
     pub(super) fn on_plans(&mut self, asked: Asked, reply: Reply<PlansView>) {
@@ -258,7 +257,7 @@ impl Driver {
             }
         };
         let posed = choices.iter().map(|(choice, blocks)| {
-            let mut posed = self.pose(choice, blocks.clone(), &[], limits);
+            let mut posed = self.pose(choice, blocks.clone(), &self.suspects.out(), limits);
             if let Some(codec) = codec {
                 posed.leave_only(codec, &choice.manifest);
             }

@@ -23,7 +23,8 @@ use crate::engine::{Ran, RunError};
 use crate::flow::{Stage, StageAction, StageEvent, patience_ms};
 use crate::mesh::MemberEvent;
 use crate::net::{
-    NetEvent, Offer, OutgoingFrame, Progress, Received, Sent, SignReader, SignWriter, Verdict, signs,
+    NetEvent, Offer, OutgoingFrame, Patience, Progress, Received, Sent, SignReader, SignWriter, Verdict,
+    signs,
 };
 
 /// Stages under way at once, announced ones included.
@@ -401,7 +402,8 @@ impl Driver {
     pub(super) fn deliver(&mut self, to: NodeId, frame: OutgoingFrame) -> Option<AbortHandle> {
         if to != self.own() {
             let round_trip_ms = self.member.links().round_trip_us(to).unwrap_or(0.0) / 1000.0;
-            let patience = Duration::from_millis(patience_ms(round_trip_ms));
+            let silence = Duration::from_millis(patience_ms(round_trip_ms));
+            let patience = Patience { silence, is_connected: self.member.connected().contains(&to) };
             return Some(self.parts.net.deliver(to, frame, patience).abort_handle());
         }
         let OutgoingFrame { header, traces, tensors, .. } = frame;

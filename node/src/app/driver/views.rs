@@ -55,7 +55,7 @@ impl Driver {
     }
 
     fn other_view(&self, now_ms: u64, known: &Known) -> NodeView {
-        let state = if self.member.view().is_usable(now_ms, known.record.node) {
+        let state = if self.is_usable(known.record.node) {
             NodeState::Usable
         } else if known.record.load.leaving {
             NodeState::Leaving

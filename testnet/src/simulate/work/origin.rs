@@ -124,7 +124,9 @@ impl World {
         for action in pending.machine.handle(event) {
             match action {
                 OriginAction::Begin { attempt, plan } => self.begin(now_us, own, request, attempt, plan),
-                OriginAction::Plan { without } => self.plan(now_us, own, request, &without),
+                OriginAction::Plan { without, after_ms } => {
+                    self.plan(now_us + after_ms * 1_000, own, request, &without);
+                }
                 OriginAction::Cancel { attempt, plan } => self.cancel(now_us, own, request, attempt, &plan),
                 OriginAction::Answer { attempt } => self.end(now_us, own, request, Some(attempt)),
                 OriginAction::Fail(_) => self.end(now_us, own, request, None),

@@ -1,0 +1,62 @@
+//! Plans for the next attempt at a request: without the hosts that failed it, and without suspects as long as others
+//! are there.
+
+use std::time::Duration;
+
+use stormo_protocol::control::Request;
+use stormo_protocol::ids::{NodeId, RequestId};
+
+use super::plans::{Planned, enough_ms};
+use super::variants::Bound;
+use super::{Driver, Event};
+use crate::flow::{OriginEvent, patience_ms};
+
+impl Driver {
+    /// Plans a request, without these nodes, and without suspects as long as that is possible.
+    pub(super) fn plan_without(&self, request: RequestId, nodes: Vec<NodeId>) {
+        let suspects: Vec<NodeId> =
+            self.suspects.out().into_iter().filter(|suspect| !nodes.contains(suspect)).collect();
+        let without = [&nodes[..], &suspects[..]].concat();
+        let or_without = (!suspects.is_empty()).then_some(nodes);
+        self.plan_within(request, &without, or_without);
+    }
+
+    fn plan_within(&self, request: RequestId, without: &[NodeId], or_without: Option<Vec<NodeId>>) {
+        let Some(pending) = self.origins.get(&request) else { return };
+        let limits = pending.options.limits;
+        let posed = pending.variants.iter().map(|bound| {
+            let Bound { choice, blocks, .. } = bound;
+            self.pose(choice, blocks.clone(), without, limits)
+        });
+        let enough_ms = enough_ms(pending.options.max_latency_ms, limits);
+        self.plan_request(request, posed.collect(), enough_ms, or_without);
+    }
+
+    pub(super) fn on_planned(&mut self, planned: Planned) {
+        let Planned { request, result, or_without } = planned;
+        match (result, or_without) {
+            (Ok(plan), _) => self.on_origin(request, OriginEvent::Planned(plan)),
+            // Rather somebody who may be dead than nobody.
+            (Err(_), Some(without)) => self.plan_within(request, &without, None),
+            (Err(why), None) => self.on_origin(request, OriginEvent::NoPlan(why)),
+        }
+    }
+
+    /// Asks those who fell silent whether they live: their own front, not their partitions.
+    pub(super) fn ask_suspects(&mut self) {
+        for node in self.suspects.to_ask(self.now_ms()) {
+            let round_trip_ms = self.member.links().round_trip_us(node).unwrap_or(0.0) / 1000.0;
+            let within = Duration::from_millis(patience_ms(round_trip_ms));
+            let net = self.parts.net.clone();
+            self.beside(
+                async move { Event::Asked(node, net.ask(node, &Request::State, within).await.is_ok()) },
+            );
+        }
+    }
+
+    pub(super) fn on_suspect_asked(&mut self, node: NodeId, has_answered: bool) {
+        if has_answered {
+            self.suspects.answered(self.now_ms(), node);
+        }
+    }
+}

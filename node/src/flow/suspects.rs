@@ -1,0 +1,183 @@
+//! Hosts that fell silent in the middle of a request: plans leave them out at once and take them back slowly, a
+//! circuit breaker for each (Nygard, *Release It!*, 2nd edition 2018, chapter 5). A suspect comes back by an
+//! answer to a question of its own, never by a request that is risked on it; each relapse doubles the
+//! time before that.
+
+use std::collections::BTreeMap;
+
+use stormo_protocol::ids::NodeId;
+
+/// A suspect stays out for so long at least, at first and at most.
+const HOLD_MS: (u64, u64) = (1_000, 8_000);
+/// Between two questions whether it lives.
+const ASK_MS: u64 = 250;
+/// A node that was back for so long is a suspect for the first time again.
+const FORGIVEN_MS: u64 = 60_000;
+/// Suspects that are remembered; nodes of one mesh that carry requests at once are fewer.
+const REMEMBERED_MAX: usize = 1_024;
+
+/// A node that was accused.
+#[derive(Debug)]
+struct Suspect {
+    /// Whether plans leave it out.
+    is_out: bool,
+    relapses: u32,
+    /// Not back before.
+    hold_until_ms: u64,
+    ask_at_ms: u64,
+    /// When it was accused or came back last.
+    changed_ms: u64,
+}
+
+/// All that were accused lately.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    by_node: BTreeMap<NodeId, Suspect>,
+}
+
+impl Suspects {
+    /// A node fell silent, or its stream broke. Accusations of one that is out already are of the same
+    /// outage: many requests meet it.
+    pub fn accuse(&mut self, now_ms: u64, node: NodeId) {
+        let known = self.by_node.get(&node);
+        if known.is_some_and(|suspect| suspect.is_out) {
+            return;
+        }
+        self.make_room();
+        let relapses = self.by_node.get(&node).map_or(0, |suspect| suspect.relapses + 1);
+        let hold_ms = HOLD_MS.0.saturating_mul(1 << relapses.min(16)).min(HOLD_MS.1);
+        let suspect = Suspect {
+            is_out: true,
+            relapses,
+            hold_until_ms: now_ms + hold_ms,
+            ask_at_ms: now_ms + ASK_MS,
+            changed_ms: now_ms,
+        };
+        self.by_node.insert(node, suspect);
+    }
+
+    fn make_room(&mut self) {
+        if self.by_node.len() >= REMEMBERED_MAX {
+            let oldest = self.by_node.iter().min_by_key(|(_, suspect)| (suspect.is_out, suspect.changed_ms));
+            if let Some(oldest) = oldest.map(|(node, _)| *node) {
+                self.by_node.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether plans leave it out.
+    pub fn is_out(&self, node: NodeId) -> bool {
+        self.by_node.get(&node).is_some_and(|suspect| suspect.is_out)
+    }
+
+    /// All that plans leave out.
+    pub fn out(&self) -> Vec<NodeId> {
+        self.by_node.iter().filter(|(_, suspect)| suspect.is_out).map(|(node, _)| *node).collect()
+    }
+
+    /// Who is to be asked now whether it lives.
+    pub fn to_ask(&mut self, now_ms: u64) -> Vec<NodeId> {
+        self.by_node
+            .retain(|_, suspect| suspect.is_out || now_ms.saturating_sub(suspect.changed_ms) < FORGIVEN_MS);
+        let due =
+            self.by_node.iter_mut().filter(|(_, suspect)| suspect.is_out && suspect.ask_at_ms <= now_ms);
+        due.map(|(node, suspect)| {
+            suspect.ask_at_ms = now_ms + ASK_MS;
+            *node
+        })
+        .collect()
+    }
+
+    /// A node answered. It is back if it was out for long enough.
+    pub fn answered(&mut self, now_ms: u64, node: NodeId) {
+        if let Some(suspect) = self.by_node.get_mut(&node).filter(|suspect| suspect.hold_until_ms <= now_ms) {
+            (suspect.is_out, suspect.changed_ms) = (false, now_ms);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NODE: NodeId = NodeId([1; 32]);
+
+    /// Milliseconds from the accusation until it is back, when it answers each question.
+    fn out_ms(suspects: &mut Suspects, from_ms: u64) -> u64 {
+        suspects.accuse(from_ms, NODE);
+        for now_ms in (from_ms..).step_by(100) {
+            if !suspects.to_ask(now_ms).is_empty() {
+                suspects.answered(now_ms, NODE);
+            }
+            if !suspects.is_out(NODE) {
+                return now_ms - from_ms;
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn each_relapse_doubles_the_time_out_until_all_is_forgiven() {
+        let mut suspects = Suspects::default();
+        let mut now_ms = 0;
+        let mut times = Vec::new();
+        for _ in 0..8 {
+            let took_ms = out_ms(&mut suspects, now_ms);
+            times.push(took_ms);
+            now_ms += took_ms + 1;
+        }
+        let is_about = |(took_ms, hold_ms): (&u64, u64)| (hold_ms..hold_ms + 2 * ASK_MS).contains(took_ms);
+        let holds_ms = [1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000, 8_000];
+        assert!(times.iter().zip(holds_ms).all(is_about), "{times:?}");
+        suspects.to_ask(now_ms + FORGIVEN_MS);
+        assert!(out_ms(&mut suspects, now_ms + FORGIVEN_MS) < 2_000);
+    }
+
+    #[test]
+    fn a_silent_one_stays_out_and_is_asked_at_a_steady_rate() {
+        let mut suspects = Suspects::default();
+        suspects.accuse(0, NODE);
+        let asked = (0..60_000).step_by(100).filter(|now_ms| !suspects.to_ask(*now_ms).is_empty()).count();
+        assert!((190..=240).contains(&asked), "{asked} questions in a minute");
+        assert!(suspects.is_out(NODE) && suspects.out() == [NODE]);
+        suspects.accuse(59_000, NODE);
+        suspects.answered(60_000, NODE);
+        assert!(!suspects.is_out(NODE), "accused while out, it is the same outage");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_an_answer_after_the_longest_hold_brings_anyone_back(
+            events in proptest::collection::vec((0..4_000_u64, 0..5_u8, any::<bool>()), 0..200),
+        ) {
+            let mut suspects = Suspects::default();
+            let mut now_ms = 0;
+            for (pause_ms, node, is_answer) in events {
+                now_ms += pause_ms;
+                let node = NodeId([node; 32]);
+                if is_answer { suspects.answered(now_ms, node) } else { suspects.accuse(now_ms, node) }
+                prop_assert!(is_answer || suspects.is_out(node));
+                suspects.to_ask(now_ms);
+            }
+            now_ms += HOLD_MS.1;
+            let mut asked = suspects.to_ask(now_ms);
+            asked.sort_unstable();
+            prop_assert_eq!(&asked, &suspects.out());
+            asked.into_iter().for_each(|node| suspects.answered(now_ms, node));
+            prop_assert!(suspects.out().is_empty());
+        }
+
+        #[test]
+        fn no_more_are_remembered_than_there_is_room_for(count in 1_000..1_300_u32) {
+            let mut suspects = Suspects::default();
+            for index in 0..count {
+                let mut node = [0; 32];
+                node[..4].copy_from_slice(&index.to_le_bytes());
+                suspects.accuse(u64::from(index), NodeId(node));
+            }
+            prop_assert!(suspects.out().len() == (count as usize).min(REMEMBERED_MAX));
+        }
+    }
+}
