@@ -12,6 +12,54 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Share of one core that a thread of this process gets while it computes: below 1 where the quota of its control
+/// group, or of one around that, is less than a core. Processor time divided by it is time by the clock.
+pub fn core_share() -> f64 {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    core_share_in(&own, &mounts, |path| fs::read_to_string(path).ok())
+}
+
+fn core_share_in(own: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) -> f64 {
+    let number = |folder: &Path, file: &str| read(&folder.join(file))?.trim().parse::<f64>().ok();
+    // Version 1 has two files and -1 for none, version 2 one file and `max`.
+    let of_first = |folder: &Path| {
+        let quota_us = number(folder, "cpu.cfs_quota_us").filter(|quota_us| *quota_us > 0.0)?;
+        Some(quota_us / number(folder, "cpu.cfs_period_us")?)
+    };
+    let of_second = |folder: &Path| {
+        let text = read(&folder.join("cpu.max"))?;
+        let (quota_us, period_us) = text.trim().split_once(' ')?;
+        Some(quota_us.parse::<f64>().ok()? / period_us.parse::<f64>().ok()?)
+    };
+    let mut share = 1.0_f64;
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, point, kind, options, ..] = fields[..] else { continue };
+        let is_first = kind == "cgroup" && options.split(',').any(|option| option == "cpu");
+        if !is_first && kind != "cgroup2" {
+            continue;
+        }
+        let group = own.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let controllers = parts.next()?;
+            let is_it = if is_first {
+                controllers.split(',').any(|one| one == "cpu")
+            } else {
+                controllers.is_empty()
+            };
+            parts.next().filter(|_| is_it)
+        });
+        let folder = Path::new(point).join(group.unwrap_or("/").trim_start_matches('/'));
+        for around in folder.ancestors().take_while(|around| around.starts_with(point)) {
+            let limit = if is_first { of_first(around) } else { of_second(around) };
+            share = share.min(limit.unwrap_or(1.0));
+        }
+    }
+    // A share that no kernel gives would make all times endless.
+    share.max(0.001)
+}
+
 /// Memory that partitions may take unless the owner says otherwise: half of what is available now,
 /// or half of the cgroup's limit, so that the owner's other programs keep the rest.
 pub fn memory_budget_bytes() -> u64 {
@@ -89,6 +137,35 @@ mod tests {
         assert_eq!(meminfo_bytes(meminfo, "Other:"), None);
         assert_eq!(cpu_times("cpu  10 0 5 80 5 0 0 0 0 0\ncpu0 1"), Some((15, 100)));
         assert_eq!(cpu_times("nothing"), None);
+    }
+
+    #[test]
+    fn quotas_of_both_versions_are_shares_of_a_core() {
+        let mounts = "cgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
+        let own = "3:cpu,cpuacct:/outer/inner\n0::/mine\n";
+        let with = |files: &[(&str, &str)]| {
+            let read = |path: &Path| {
+                let found = files.iter().find(|(file, _)| Path::new(file) == path);
+                found.map(|(_, text)| format!("{text}\n"))
+            };
+            core_share_in(own, mounts, read)
+        };
+        assert_eq!(with(&[]), 1.0);
+        let inner = ("/c/cpu/outer/inner/cpu.cfs_quota_us", "4000");
+        let period = ("/c/cpu/outer/inner/cpu.cfs_period_us", "10000");
+        assert_eq!(with(&[inner, period]), 0.4);
+        assert_eq!(with(&[("/c/cpu/outer/inner/cpu.cfs_quota_us", "-1"), period]), 1.0);
+        let outer =
+            [("/c/cpu/outer/cpu.cfs_quota_us", "20000"), ("/c/cpu/outer/cpu.cfs_period_us", "100000")];
+        assert_eq!(with(&[inner, period, outer[0], outer[1]]), 0.2);
+        assert_eq!(with(&[("/c/unified/mine/cpu.max", "50000 100000")]), 0.5);
+        assert_eq!(with(&[("/c/unified/mine/cpu.max", "max 100000")]), 1.0);
+        assert_eq!(
+            with(&[("/c/unified/mine/cpu.max", "400000 100000")]),
+            1.0,
+            "four cores, but one for a thread"
+        );
+        assert!((0.001..=1.0).contains(&core_share()));
     }
 
     #[test]

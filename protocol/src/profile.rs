@@ -75,6 +75,12 @@ impl Speeds {
         self.0[class as usize]
     }
 
+    /// All of them times a factor.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self::new(self.0.map(|speed| speed * factor))
+    }
+
     /// The same, brought into range after it came from elsewhere.
     #[must_use]
     pub fn sane(self) -> Self {

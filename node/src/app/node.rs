@@ -81,7 +81,7 @@ pub async fn run(
     let identity = Identity::load_or_create(&config.data.join("node.key"))?;
     let pool = Arc::new(Pool::open(&config.data.join("objects"), config.disk_budget)?);
     let engine = open_engine(&config).await?;
-    let speeds = engine::calibrate(&engine).await?;
+    let speeds = engine::calibrate(&engine).await?.scaled(monitor::core_share());
     let (net, mut net_events) = Net::start(NetConfig {
         identity: identity.clone(),
         mesh: config.mesh.clone(),
