@@ -38,17 +38,6 @@ pub enum Request {
     State,
     /// "You have a part in this plan."
     Prepare(Prepare),
-    /// "Load these blocks and keep them warm." Answered when that is done.
-    Host {
-        /// Whose blocks: the deployment itself, since gossip may bring it later than this.
-        deployment: Signed,
-        /// Which of its variants.
-        variant: u8,
-        /// First block.
-        first: u16,
-        /// One past the last block.
-        end: u16,
-    },
     /// "A stage of your request failed." From the node that saw it to the origin.
     Failed {
         /// The request.
@@ -85,11 +74,6 @@ pub enum Response {
     },
     /// The node's own record, made for this answer.
     State(Signed),
-    /// The blocks are loaded.
-    Hosting {
-        /// Time of one run as measured there, microseconds.
-        time_us: u64,
-    },
 }
 
 macro_rules! wire {

@@ -4,8 +4,14 @@
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 /// Longest state record as gossiped, bytes.
 pub const RECORD_BYTES_MAX: usize = 8 << 10;
-/// Longest deployment record as gossiped, bytes.
-pub const DEPLOYMENT_BYTES_MAX: usize = 2 << 10;
+/// Longest deployment record as gossiped, bytes: a placement that was told is the most of it.
+pub const DEPLOYMENT_BYTES_MAX: usize = 8 << 10;
+/// Places that an order, or a placement that was told, may list.
+pub const PLACES_MAX: usize = 160;
+/// Longest order as gossiped, bytes.
+pub const ORDER_BYTES_MAX: usize = 8 << 10;
+/// Ranges that a record may list as ordered and not hosted yet.
+pub const GOALS_MAX: usize = 32;
 /// Longest gossip message, bytes: one record with its signature.
 pub const GOSSIP_BYTES_MAX: usize = 16 << 10;
 /// Records of nodes that a view holds, and that one answer to "your view?" may carry.

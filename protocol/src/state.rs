@@ -1,12 +1,17 @@
-//! What nodes gossip: their own record and the deployments they wish for, signed by their author.
+//! What nodes gossip: their own record, the deployments they wish for and the orders of their stewards, signed
+//! by their author.
 //! Signing itself is done where the keys are; here are the bytes that a signature covers.
+
+mod order;
+
+pub use order::{Division, GoalProgress, HostingGoal, Order, Place, Wished};
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, SectionReader, SectionWriter, decode, encode};
 use crate::ids::{DeploymentId, MeshId, NodeId, VariantId};
 use crate::limits::{
-    ADDRESSES_MAX, DEPLOYMENT_BYTES_MAX, GOSSIP_BYTES_MAX, HOSTED_MAX, LINKS_MAX, NAME_BYTES_MAX,
+    ADDRESSES_MAX, DEPLOYMENT_BYTES_MAX, GOALS_MAX, GOSSIP_BYTES_MAX, HOSTED_MAX, LINKS_MAX, NAME_BYTES_MAX,
     RECORD_BYTES_MAX, VARIANTS_MAX,
 };
 use crate::model::{ObjectRef, is_valid_name};
@@ -135,6 +140,8 @@ pub struct NodeRecord {
     pub hosted: Vec<Hosted>,
     /// How far its neighbours are.
     pub links: Vec<LinkEstimate>,
+    /// What it was ordered to host and does not yet.
+    pub goals: Vec<HostingGoal>,
 }
 
 const OFFER: u16 = 8;
@@ -143,6 +150,7 @@ const MACHINE: u16 = 2;
 const LOAD: u16 = 3;
 const HOSTED: u16 = 4;
 const LINKS: u16 = 5;
+const GOALS: u16 = 9;
 
 impl NodeRecord {
     /// The bytes that the node signs.
@@ -151,10 +159,11 @@ impl NodeRecord {
             .with(IDENTITY, &(self.node, self.stamp))
             .with(MACHINE, &self.machine)
             .with(LOAD, &self.load);
-        // Most nodes offer everything, which needs no words.
+        // Most nodes offer everything and host all that was ordered, which needs no words.
         let everything = self.offer == Offer::default();
         let offered = if everything { what_it_is } else { what_it_is.with(OFFER, &self.offer) };
-        offered.with(HOSTED, &self.hosted).with(LINKS, &self.links).into_bytes()
+        let hosts = offered.with(HOSTED, &self.hosted).with(LINKS, &self.links);
+        if self.goals.is_empty() { hosts } else { hosts.with(GOALS, &self.goals) }.into_bytes()
     }
 
     /// Reads and checks a record; numbers that later enter arithmetic are brought into range.
@@ -176,6 +185,7 @@ impl NodeRecord {
             offer: sections.optional::<_, L>(OFFER)?.unwrap_or_default(),
             hosted: sections.required::<Vec<Hosted>, L>(HOSTED)?,
             links: sections.required::<Vec<LinkEstimate>, L>(LINKS)?,
+            goals: sections.optional::<Vec<HostingGoal>, L>(GOALS)?.unwrap_or_default(),
         };
         let machine = &mut record.machine;
         let bounded = record.hosted.len() <= HOSTED_MAX
@@ -183,6 +193,7 @@ impl NodeRecord {
             && machine.addresses.len() <= ADDRESSES_MAX
             && machine.label.len() <= NAME_BYTES_MAX
             && !machine.label.chars().any(char::is_control)
+            && record.goals.len() <= GOALS_MAX
             && record.hosted.iter().all(|hosted| hosted.first < hosted.end);
         if !bounded {
             return Err(DecodeError::Malformed);
@@ -222,8 +233,8 @@ pub struct Variant {
     pub accuracy: Option<Accuracy>,
 }
 
-/// The mesh's wish: this model, in this version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The mesh's wish: this model, in this version, on so many nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// Name by which requests ask for it.
     pub name: String,
@@ -235,9 +246,12 @@ pub struct Deployment {
     pub variants: Vec<Variant>,
     /// Whether it was taken back; such a record stays, so that it does not return by repair.
     pub removed: bool,
+    /// On how many nodes, and how divided.
+    pub wished: Wished,
 }
 
 const DEPLOYMENT: u16 = 1;
+const WISHED: u16 = 2;
 
 impl Deployment {
     /// Name of this version.
@@ -263,7 +277,11 @@ impl Deployment {
 
     /// The bytes that the publisher signs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        SectionWriter::default().with(DEPLOYMENT, self).into_bytes()
+        let Self { name, version, publisher, variants, removed, wished } = self;
+        SectionWriter::default()
+            .with(DEPLOYMENT, &(name, version, publisher, variants, removed))
+            .with(WISHED, wished)
+            .into_bytes()
     }
 
     /// Reads and checks a deployment.
@@ -276,7 +294,10 @@ impl Deployment {
         if bytes.len() > L {
             return Err(DecodeError::TooLong { got: bytes.len(), limit: L });
         }
-        let deployment = SectionReader::new(bytes)?.required::<Self, L>(DEPLOYMENT)?;
+        let sections = SectionReader::new(bytes)?;
+        let (name, version, publisher, variants, removed) = sections.required::<_, L>(DEPLOYMENT)?;
+        let wished = sections.required::<Wished, L>(WISHED)?;
+        let deployment = Self { name, version, publisher, variants, removed, wished };
         if deployment.is_sound() { Ok(deployment) } else { Err(DecodeError::Malformed) }
     }
 
@@ -288,6 +309,7 @@ impl Deployment {
             |variant: &Variant| variant.accuracy.is_none_or(|Accuracy(parts)| parts <= Accuracy::WHOLE);
         (1..=VARIANTS_MAX).contains(&self.variants.len())
             && is_valid_name(&self.name)
+            && self.wished.is_sound()
             && labels().all(is_valid_name)
             && !twice
             && self.variants.iter().all(exact)
@@ -301,6 +323,8 @@ pub enum Topic {
     Node,
     /// A [`Deployment`].
     Deployment,
+    /// An [`Order`].
+    Order,
 }
 
 /// A record with its author's signature; relays pass it on byte for byte.
@@ -322,6 +346,7 @@ impl Signed {
         let context: &[u8] = match topic {
             Topic::Node => b"stormo 1 node record\0",
             Topic::Deployment => b"stormo 1 deployment\0",
+            Topic::Order => b"stormo 1 order\0",
         };
         [context, &mesh.0, body].concat()
     }

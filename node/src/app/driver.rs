@@ -13,6 +13,7 @@ mod plans;
 mod result;
 mod signature;
 mod stages;
+mod steering;
 mod variants;
 mod views;
 
@@ -32,12 +33,11 @@ use super::calls::{Call, CallError};
 use crate::ends::{Described, WorkError};
 use crate::engine::{Engine, Ran};
 use crate::flow::Suspects;
-use crate::mesh::{Member, MemberEvent};
+use crate::mesh::{Keeping, Member, MemberEvent, Stewardship};
 use crate::monitor::Utilisation;
 use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
 use crate::serve::json::RequestView;
-use deploying::{HostAnswer, Placement};
 use hosting::{Hosting, Loaded, PartitionKey};
 use origins::Pending;
 use plans::{KnownPlans, Listed, Planned};
@@ -71,8 +71,6 @@ pub enum Event {
     Synced(Vec<Signed>),
     /// The rate from a peer.
     Probed(NodeId, Option<u64>),
-    /// A host answers a wish to host.
-    Hosted(HostAnswer),
     /// Nodes were asked how they are.
     States(asking::States),
     /// A suspect was asked whether it lives; whether it answered.
@@ -126,7 +124,8 @@ pub struct Driver {
     parked: Vec<origins::Parked>,
     finished: VecDeque<RequestView>,
     plans: KnownPlans,
-    placements: BTreeMap<String, Placement>,
+    stewardship: Stewardship,
+    keeping: Keeping,
     ticks: u64,
 }
 
@@ -135,6 +134,8 @@ impl Driver {
     pub fn new(parts: Parts, events: mpsc::Sender<Event>) -> Self {
         Self {
             member: Member::new(parts.identity.node(), parts.generation, parts.join.clone()),
+            stewardship: Stewardship::new(parts.identity.node(), 0),
+            keeping: Keeping::default(),
             parts,
             started: Instant::now(),
             events,
@@ -154,7 +155,6 @@ impl Driver {
             parked: Vec::new(),
             finished: VecDeque::new(),
             plans: KnownPlans::default(),
-            placements: BTreeMap::new(),
             ticks: 0,
         }
     }
@@ -195,7 +195,6 @@ impl Driver {
                 self.on_member(MemberEvent::Probed { peer, bytes_per_second });
             }
             Event::Asked(node, has_answered) => self.on_suspect_asked(node, has_answered),
-            Event::Hosted(answer) => self.on_host_answer(answer),
             Event::States(states) => self.on_states(states),
             Event::Tick => self.on_tick(),
             Event::Leave(_) => {}
@@ -225,9 +224,6 @@ impl Driver {
             Request::Sync { known, deployments } => self.news_for(&known, &deployments),
             Request::State => self.own_state(),
             Request::Prepare(prepare) => self.on_prepare(from, prepare),
-            Request::Host { deployment, variant, first, end } => {
-                return self.on_host_wish(&deployment, variant, first, end, answer);
-            }
             Request::Failed { request, attempt, stage, reason } => {
                 self.on_reported(from, request, attempt, stage, reason)
             }

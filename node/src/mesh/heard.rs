@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stormo_protocol::state::{Deployment, NodeRecord, Signed, Topic};
+use stormo_protocol::state::{Deployment, NodeRecord, Order, Signed, Topic};
 
 /// What a signed message says.
 #[derive(Debug, Clone)]
@@ -11,6 +11,8 @@ pub enum Said {
     Node(Arc<NodeRecord>),
     /// A wish for a deployment.
     Deployment(Arc<Deployment>),
+    /// A steward's order.
+    Order(Arc<Order>),
 }
 
 /// A signed message that says what its author may say. Whoever makes one has checked the signature.
@@ -33,6 +35,11 @@ impl Heard {
                 let deployment = Deployment::from_bytes(&signed.body).ok()?;
                 let speaker = deployment.publisher;
                 (Said::Deployment(Arc::new(deployment)), speaker)
+            }
+            Topic::Order => {
+                let order = Order::from_bytes(&signed.body).ok()?;
+                let speaker = order.steward;
+                (Said::Order(Arc::new(order)), speaker)
             }
         };
         (speaker == signed.author).then(|| Self { signed: Arc::new(signed), said })

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use stormo_protocol::ids::{DeploymentId, NodeId};
-use stormo_protocol::state::{Hosted, Load, Machine, NodeRecord, Offer, Stamp};
+use stormo_protocol::state::{Hosted, HostingGoal, Load, Machine, NodeRecord, Offer, Stamp};
 
 use super::contacts::Contacts;
 use super::{Applied, Deployments, Heard, Links, Said, View};
@@ -89,7 +89,7 @@ pub enum MemberAction {
     Probe(NodeId),
     /// Nothing that goes over this node is to be waited for.
     Lost(NodeId),
-    /// The deployments are others than before.
+    /// The deployments or the orders for them are others than before.
     Wished,
     /// The owner should hear that the mesh cannot be joined there yet.
     CannotJoin {
@@ -113,6 +113,8 @@ pub struct About {
     pub offer: Offer,
     /// What it has loaded.
     pub hosted: Vec<Hosted>,
+    /// What it was ordered to host and does not yet.
+    pub goals: Vec<HostingGoal>,
 }
 
 /// An answer to a neighbour that asks for news.
@@ -166,6 +168,11 @@ impl Member {
     /// What the mesh is asked to run.
     pub fn deployments(&self) -> &Deployments {
         &self.deployments
+    }
+
+    /// The same, to settle which of them count, and the others.
+    pub fn settling(&mut self) -> (&mut Deployments, &View) {
+        (&mut self.deployments, &self.view)
     }
 
     /// How far neighbours are.
@@ -222,16 +229,9 @@ impl Member {
 
     /// What this node says of itself now.
     pub fn record(&self, about: About) -> NodeRecord {
-        let About { machine, load, offer, hosted } = about;
-        NodeRecord {
-            node: self.own,
-            stamp: self.stamp,
-            machine,
-            load,
-            offer,
-            hosted,
-            links: self.links.estimates(),
-        }
+        let About { machine, load, offer, hosted, goals } = about;
+        let (node, stamp, links) = (self.own, self.stamp, self.links.estimates());
+        NodeRecord { node, stamp, machine, load, offer, hosted, links, goals }
     }
 
     /// What an asker with this view does not know yet; `own` is this node's record as it is now.
@@ -281,7 +281,7 @@ impl Member {
                     let stranger = !self.connected.contains(&record.node);
                     strangers |= self.view.apply(now_ms, &heard) == Applied::News && stranger;
                 }
-                Said::Deployment(_) => {
+                Said::Deployment(_) | Said::Order(_) => {
                     if self.deployments.apply(&heard) == Applied::News {
                         actions.push(MemberAction::Wished);
                     }

@@ -80,6 +80,11 @@ impl View {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn lost_in_test(&mut self, _now_ms: u64, node: NodeId) {
+        self.lost(node);
+    }
+
     /// Forgets nodes that were silent for long; tells which.
     pub fn forget_silent(&mut self, now_ms: u64) -> Vec<NodeId> {
         let silent = |known: &Known| now_ms.saturating_sub(known.heard_ms) >= FORGET_MS;
@@ -157,6 +162,7 @@ mod tests {
             offer: Offer::default(),
             hosted: vec![],
             links: vec![],
+            goals: vec![],
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::ObjectId;
+use crate::limits::PLACES_MAX;
 use crate::profile::WorkClass;
 use proptest::prelude::*;
 
@@ -34,6 +35,12 @@ fn record() -> NodeRecord {
             queue_wait_us: 0,
         }],
         links: vec![LinkEstimate { peer: NodeId([2; 32]), round_trip_us: 300, bytes_per_second: 1 << 27 }],
+        goals: vec![HostingGoal {
+            variant: VariantId { deployment: DeploymentId([3; 16]), index: 1 },
+            first: 0,
+            end: 4,
+            progress: GoalProgress::Loading { done_permille: 500 },
+        }],
     }
 }
 
@@ -65,7 +72,23 @@ fn the_largest_record_fits_its_limit() {
             64
         ];
     largest.links = vec![LinkEstimate { bytes_per_second: u64::MAX, ..largest.links[0] }; 32];
+    let progress = GoalProgress::Refused(u16::MAX);
+    largest.goals = vec![HostingGoal { first: 63, end: 66, progress, ..largest.goals[0] }; 32];
     assert_eq!(NodeRecord::from_bytes(&largest.to_bytes()), Ok(largest));
+}
+
+#[test]
+fn a_record_of_a_build_without_goals_is_read() {
+    let mut record = record();
+    let bytes = record.to_bytes();
+    record.goals.clear();
+    // The section of the goals is the last: its head, its count, one goal.
+    let without = &bytes[..bytes.len() - (record_goals_bytes() + 6)];
+    assert_eq!(NodeRecord::from_bytes(without), Ok(record));
+}
+
+fn record_goals_bytes() -> usize {
+    crate::codec::encode(&record().goals).len()
 }
 
 #[test]
@@ -96,6 +119,7 @@ fn deployment() -> Deployment {
         publisher: NodeId([1; 32]),
         variants: vec![variant("base", Some(0.98)), variant("int8", None)],
         removed: false,
+        wished: Wished { replicas: 2, division: Division::Whole },
     }
 }
 
@@ -123,6 +147,14 @@ fn deployments_that_cannot_be_are_refused() {
     refused(Deployment { variants: vec![impossible], ..deployment() });
     let many = |count: usize| (0..count).map(|index| variant(&format!("{index:0>64}"), Some(0.123_456)));
     refused(Deployment { variants: many(VARIANTS_MAX + 1).collect(), ..deployment() });
+    refused(Deployment { wished: Wished { replicas: 0, division: Division::Whole }, ..deployment() });
+    refused(Deployment { wished: Wished { replicas: 1, division: Division::Parts(65) }, ..deployment() });
+    let place = Place { node: NodeId([255; 32]), variant: 7, first: 64, end: 66 };
+    let told = |count| Wished { replicas: u16::MAX, division: Division::Told(vec![place; count]) };
+    refused(Deployment { wished: told(0), ..deployment() });
+    refused(Deployment { wished: told(PLACES_MAX + 1), ..deployment() });
+    let most = Deployment { wished: told(PLACES_MAX), ..deployment() };
+    assert_eq!(Deployment::from_bytes(&most.to_bytes()), Ok(most));
     let most = Deployment { name: "n".repeat(64), variants: many(VARIANTS_MAX).collect(), ..deployment() };
     assert_eq!(Deployment::from_bytes(&most.to_bytes()), Ok(most));
 }

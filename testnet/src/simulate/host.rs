@@ -162,6 +162,7 @@ impl Host {
             load,
             offer: Offer::default(),
             hosted: self.hosted.clone(),
+            goals: vec![],
         };
         let body = self.member.record(about).to_bytes();
         Signed { topic: Topic::Node, author: self.id, signature: vec![0; 64], body }

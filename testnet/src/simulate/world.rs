@@ -395,7 +395,7 @@ impl World {
             .iter()
             .filter_map(|heard| match heard.said() {
                 Said::Node(record) => Some(host::index_of(record.node)),
-                Said::Deployment(_) => None,
+                Said::Deployment(_) | Said::Order(_) => None,
             })
             .filter(|author| self.figures.awaits(*author))
             .collect();

@@ -5,7 +5,7 @@ mod preparing;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use stormo_protocol::ids::ObjectId;
@@ -25,6 +25,9 @@ use preparing::{Ready, prepare_all};
 
 /// How often the deployment is looked at.
 const POLL: Duration = Duration::from_millis(100);
+/// A host that refuses, or is gone, is replaced within this, if another one has room: a mesh that has just begun
+/// waits up to 10 s until it is sure who its stewards are.
+const REPLACED_MAX: Duration = Duration::from_secs(15);
 /// Longest placement file that is read, bytes: some thousand places.
 const PLACEMENT_BYTES_MAX: u64 = 1 << 20;
 
@@ -133,36 +136,60 @@ fn upload(client: &Client, variants: &[Ready], progress: &Progress) -> Result<Up
     Ok(uploaded)
 }
 
+/// Waits until all that was ordered is warm. A host that refuses is replaced by the deployment's steward, where
+/// another one has room: it fails only if it stays so.
 fn wait_until_warm(
     client: &Client,
     mut view: DeploymentView,
     progress: &Progress,
 ) -> Result<DeploymentView, CommandError> {
-    while view.state == DeploymentState::Loading
-        || view.hosts.iter().any(|host| host.state == DeploymentState::Loading)
-    {
-        let ready = view.hosts.iter().filter(|host| host.state == DeploymentState::Ready).count();
-        let pulled = view.hosts.iter().find_map(|host| host.loading).filter(|pulled| pulled.bytes_total > 0);
-        let pulled = pulled.map(|pulled| {
-            format!(
-                ", {} of {} of this node's part are here",
-                bytes(pulled.bytes_done),
-                bytes(pulled.bytes_total)
-            )
-        });
-        progress.step(&format!(
-            "{ready} of {} hosts are warm{}",
-            view.hosts.len(),
-            pulled.unwrap_or_default()
-        ));
+    let mut failed: Option<Instant> = None;
+    loop {
+        let is = |state| view.hosts.iter().filter(|host| host.state == state).count();
+        let (ready, loading) = (is(DeploymentState::Ready), is(DeploymentState::Loading));
+        failed = (is(DeploymentState::Failed) > 0).then(|| failed.unwrap_or_else(Instant::now));
+        let is_loading = loading > 0 || view.hosts.is_empty() || view.serving != view.version;
+        match failed {
+            Some(since) if loading == 0 && since.elapsed() >= REPLACED_MAX => return Ok(view),
+            None if !is_loading => return Ok(view),
+            _ => {}
+        }
+        progress.step(&format!("{ready} of {} hosts are warm{}", view.hosts.len(), pulled(&view)));
         std::thread::sleep(POLL);
-        let all: DeploymentsView = client.get("/v1/deployments")?;
-        let found = all.deployments.into_iter().find(|found| found.id == view.id);
-        view = found.ok_or_else(|| {
-            CommandError::Refused(format!("`{}` was replaced or taken back meanwhile", view.name))
-        })?;
+        view = look_again(client, &view)?;
     }
-    Ok(view)
+}
+
+fn pulled(view: &DeploymentView) -> String {
+    let pulled = view.hosts.iter().find_map(|host| host.loading).filter(|pulled| pulled.bytes_total > 0);
+    let of_this_node = pulled.map(|pulled| {
+        format!(
+            ", {} of {} of this node's part are here",
+            bytes(pulled.bytes_done),
+            bytes(pulled.bytes_total)
+        )
+    });
+    let of_others = || {
+        let other = view.hosts.iter().find(|host| host.state != DeploymentState::Ready)?;
+        Some(format!(", `{}`: {}", other.label, other.message.as_deref()?))
+    };
+    of_this_node.or_else(of_others).unwrap_or_default()
+}
+
+fn look_again(client: &Client, view: &DeploymentView) -> Result<DeploymentView, CommandError> {
+    let DeploymentsView { deployments } = client.get("/v1/deployments")?;
+    let found = deployments.into_iter().find(|found| found.name == view.name);
+    match found {
+        Some(found) if found.id == view.id => Ok(found),
+        Some(found) if found.publisher != view.publisher => Err(CommandError::Refused(format!(
+            "`{}` was published at the same moment by another node ({}), and a name belongs to one; choose another \
+             name, or deploy there",
+            view.name, found.publisher
+        ))),
+        Some(_) | None => {
+            Err(CommandError::Refused(format!("`{}` was replaced or taken back meanwhile", view.name)))
+        }
+    }
 }
 
 fn failures(view: &DeploymentView) -> String {

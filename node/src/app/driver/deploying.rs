@@ -1,57 +1,26 @@
-//! Deployments published here: checked, signed, their hosts asked, and how far they are.
+//! Deployments published here: checked, signed, placed for the first time; and how far any deployment is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use stormo_protocol::control::{Request, Response};
-use stormo_protocol::ids::{DeploymentId, VariantId};
+use stormo_protocol::ids::{NodeId, VariantId};
 use stormo_protocol::limits::VARIANTS_MAX;
 use stormo_protocol::model::{ObjectRef, is_valid_name};
-use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Accuracy, Deployment, Signed, Topic, Variant};
-use tokio::sync::oneshot;
+use stormo_protocol::state::{
+    Accuracy, Deployment, Division, GoalProgress, NodeRecord, Place, Signed, Topic, Variant, Wished,
+};
 
+use super::Driver;
 use super::hosting::PartitionKey;
 use super::loading::{describe, read_manifest};
-use super::placing::{Wish, Wishes};
 use super::variants::Choice;
-use super::{Driver, Event};
 use crate::app::calls::CallError;
 use crate::deploy::interchangeable;
 use crate::ends::Described;
-use crate::net::AskError;
-use crate::serve::json::{DeployBody, DeploymentState, DeploymentView, HostView, LoadingView, VariantBody};
-
-/// A host may load for so long: a large model over a slow link.
-const HOST_TIMEOUT: Duration = Duration::from_secs(3_000);
-
-/// Times that a host is asked while it cannot be reached, and the pause between: 5 s in all.
-const HOST_TRIES_MAX: u32 = 20;
-const HOST_TRY_PAUSE: Duration = Duration::from_millis(250);
-
-/// A wish and how far it is.
-struct Placed {
-    wish: Wish,
-    state: DeploymentState,
-    time_us: u64,
-    refused: Option<String>,
-}
-
-/// What this node asked of others for one deployment.
-pub(super) struct Placement {
-    deployment: DeploymentId,
-    note: Option<String>,
-    placed: Vec<Placed>,
-}
-
-/// The end of one wish.
-#[derive(Debug)]
-pub struct HostAnswer {
-    name: String,
-    deployment: DeploymentId,
-    index: usize,
-    result: Result<u64, String>,
-}
+use crate::mesh::{Steward, Tier};
+use crate::serve::json::{
+    DeployBody, DeploymentState, DeploymentView, HostView, LoadingView, StewardView, VariantBody,
+};
 
 impl Driver {
     pub(super) fn on_deploy(&mut self, body: DeployBody) -> Result<DeploymentView, CallError> {
@@ -71,45 +40,53 @@ impl Driver {
         let described = body.variants.iter().map(|variant| self.uploaded(&body.name, variant));
         let described: Vec<(Variant, Described)> = described.collect::<Result<_, _>>()?;
         refuse_strangers(&described)?;
-        let deployment = Deployment {
+        let mut deployment = Deployment {
             name: body.name.clone(),
             version,
             publisher: self.own(),
             variants: described.iter().map(|(variant, _)| variant.clone()).collect(),
             removed: false,
+            wished: Wished { replicas: 1, division: Division::Whole },
         };
         let choices = deployment
             .variants()
             .zip(described)
             .map(|((id, variant), (_, manifest))| Choice::new(id, Arc::new(manifest), variant.accuracy));
         let choices: Vec<Choice> = choices.collect();
-        let Wishes { all: wishes, notes, .. } = self.place(&body, &choices)?;
+        deployment.wished = self.wished(&body, &choices)?;
+        let places = self
+            .place(&deployment.wished, &choices)
+            .map_err(|error| self.beside_before(&body.name, error))?;
         self.manifests.extend(choices.into_iter().map(|choice| (choice.id, choice.manifest)));
-        let signed = self.publish_deployment(&deployment)?;
-        self.keep_needed();
-        let placed = wishes
-            .iter()
-            .map(|wish| Placed { wish: *wish, state: DeploymentState::Loading, time_us: 0, refused: None })
-            .collect();
-        let note = (!notes.is_empty()).then(|| notes.join("\n"));
-        let placement = Placement { deployment: deployment.id(), note, placed };
-        self.placements.insert(body.name.clone(), placement);
-        for (index, wish) in wishes.into_iter().enumerate() {
-            self.ask_to_host(&deployment, &signed, index, wish);
-        }
+        self.say(Topic::Deployment, deployment.to_bytes())?;
+        // The first order is the publisher's: hosts begin at once, whoever is steward.
+        self.give(self.stewardship.next_order(self.member.deployments(), deployment.id(), places))?;
+        self.look_after_deployments();
         self.deployment_view(&body.name)
     }
 
-    /// Signs a deployment of this node's and tells the mesh.
-    fn publish_deployment(&mut self, deployment: &Deployment) -> Result<Signed, CallError> {
+    /// What does not fit beside the version before may fit without it.
+    fn beside_before(&self, name: &str, error: CallError) -> CallError {
+        match (error, self.member.deployments().by_name(name)) {
+            (CallError::Conflict(text), Some(before)) => CallError::Conflict(format!(
+                "{text}\nVersion {} keeps its memory until the new one is ready; `stormo undeploy {name}` frees it, \
+                 with a gap.",
+                before.version
+            )),
+            (error, _) => error,
+        }
+    }
+
+    /// Signs something of this node's and tells the mesh.
+    pub(super) fn say(&mut self, topic: Topic, body: Vec<u8>) -> Result<Signed, CallError> {
         let signed = self
             .parts
             .identity
-            .sign(Topic::Deployment, self.parts.mesh, deployment.to_bytes())
+            .sign(topic, self.parts.mesh, body)
             .ok_or_else(|| CallError::Failed("this node's key cannot sign".into()))?;
-        self.on_records(vec![signed.clone()]);
         let (net, gossiped) = (self.parts.net.clone(), signed.clone());
         tokio::spawn(async move { net.publish(&gossiped).await });
+        self.on_records(vec![signed.clone()]);
         Ok(signed)
     }
 
@@ -119,8 +96,7 @@ impl Driver {
         let known = self.member.deployments().by_name(name).cloned();
         match known.filter(|deployment| deployment.publisher == self.own()) {
             Some(deployment) => {
-                self.publish_deployment(&Deployment { removed: true, ..deployment })?;
-                self.placements.remove(name);
+                self.say(Topic::Deployment, Deployment { removed: true, ..deployment }.to_bytes())?;
                 Ok(view)
             }
             None => Err(CallError::Conflict(format!(
@@ -169,124 +145,142 @@ impl Driver {
         Ok((Variant { label: label.clone(), manifest: manifest_object, accuracy }, described))
     }
 
-    fn ask_to_host(&mut self, deployment: &Deployment, signed: &Signed, index: usize, wish: Wish) {
-        let (name, id) = (deployment.name.clone(), deployment.id());
-        let answered = move |result| Event::Hosted(HostAnswer { name, deployment: id, index, result });
-        let Wish { node, variant, first, end } = wish;
-        if node == self.own() {
-            let (answer, loaded) = oneshot::channel();
-            let variant = VariantId { deployment: id, index: variant };
-            self.load(PartitionKey { variant, first, end }, true, Some(answer));
-            self.beside(async move {
-                answered(match loaded.await {
-                    Ok(Response::Hosting { time_us }) => Ok(time_us),
-                    Ok(Response::Refused(reason)) => Err(reason.to_string()),
-                    Ok(_) | Err(_) => Err(Refusal::Leaving.to_string()),
-                })
-            });
-            return;
-        }
-        let net = self.parts.net.clone();
-        let request = Request::Host { deployment: signed.clone(), variant, first, end };
-        self.beside(async move {
-            let mut tries = 1;
-            let answer = loop {
-                match net.ask(node, &request, HOST_TIMEOUT).await {
-                    // A node that has just joined is known before it is connected.
-                    Err(AskError::Unreachable(_)) if tries < HOST_TRIES_MAX => {
-                        tries += 1;
-                        tokio::time::sleep(HOST_TRY_PAUSE).await;
-                    }
-                    answer => break answer,
-                }
-            };
-            answered(match answer {
-                Ok(Response::Hosting { time_us }) => Ok(time_us),
-                Ok(_) => Err("it answered something else than was asked".into()),
-                Err(AskError::Refused(reason)) => Err(reason.to_string()),
-                Err(error) => Err(error.to_string()),
-            })
-        });
-    }
-
-    pub(super) fn on_host_answer(&mut self, answer: HostAnswer) {
-        let Some(placement) = self.placements.get_mut(&answer.name) else { return };
-        if placement.deployment != answer.deployment {
-            return;
-        }
-        if let Some(placed) = placement.placed.get_mut(answer.index) {
-            match answer.result {
-                Ok(time_us) => (placed.state, placed.time_us) = (DeploymentState::Ready, time_us),
-                Err(why) => (placed.state, placed.refused) = (DeploymentState::Failed, Some(why)),
-            }
-        }
-    }
-
     pub(super) fn deployment_view(&self, name: &str) -> Result<DeploymentView, CallError> {
         let deployment = self
             .member
             .deployments()
             .by_name(name)
             .ok_or_else(|| CallError::NotFound(format!("no model `{name}` is deployed")))?;
-        let placement = self.placements.get(name).filter(|placement| placement.deployment == deployment.id());
-        let (hosts, note) = match placement {
-            Some(placement) => (
-                placement.placed.iter().map(|placed| self.placed_view(deployment, placed)).collect(),
-                placement.note.clone(),
-            ),
-            None => (self.hosts_seen(deployment), None),
-        };
+        let order = self.order_of(deployment.id());
+        let own = self.record();
+        let hosts: Vec<HostView> = order.map_or_else(Vec::new, |order| {
+            order.places.iter().map(|place| self.host_view(&own, deployment, place)).collect()
+        });
+        let serving = self.member.deployments().serving(name).map(|serving| serving.version);
+        let steward = self.stewardship.steward(name).map(|steward| StewardView {
+            node: steward.node,
+            label: self.label_of(steward.node),
+            why: why(steward),
+        });
         Ok(DeploymentView {
             name: name.to_owned(),
             version: deployment.version,
             id: deployment.id(),
             publisher: deployment.publisher,
             state: state_of(&hosts),
-            message: note,
+            message: self.shortfalls(deployment, &hosts, serving),
             hosts,
+            replicas: deployment.wished.replicas,
+            serving: serving.unwrap_or(deployment.version),
+            steward,
+            sequence: order.map(|order| order.sequence),
         })
     }
 
-    fn placed_view(&self, deployment: &Deployment, placed: &Placed) -> HostView {
+    fn host_view(&self, own: &NodeRecord, deployment: &Deployment, place: &Place) -> HostView {
+        let Place { node, variant, first, end } = *place;
+        let key =
+            PartitionKey { variant: VariantId { deployment: deployment.id(), index: variant }, first, end };
+        let known = self.member.view().get(node);
+        let usable = node == own.node || self.member.view().is_usable(self.now_ms(), node);
+        let record = if node == own.node { Some(own) } else { known.map(|known| known.record.as_ref()) };
+        let (state, time_us, message) = match record {
+            Some(record) if usable => told_of(record, key),
+            _ => (DeploymentState::Failed, None, Some("it is not there now".to_owned())),
+        };
         HostView {
-            variant: label_of(deployment, placed.wish.variant),
-            node: placed.wish.node,
-            label: self.label_of(placed.wish.node),
-            blocks: [placed.wish.first, placed.wish.end],
-            state: placed.state,
-            time_ms: (placed.state == DeploymentState::Ready).then_some(placed.time_us as f64 / 1000.0),
-            message: placed.refused.clone(),
-            loading: self.loading_view(deployment.id(), placed),
+            variant: label_of(deployment, variant),
+            node,
+            label: self.label_of(node),
+            blocks: [first, end],
+            state,
+            time_ms: time_us.map(|time_us| time_us as f64 / 1000.0),
+            message,
+            loading: self.loading_view(node, key),
         }
     }
 
     /// How far the objects are that this node itself is loading.
-    fn loading_view(&self, deployment: DeploymentId, placed: &Placed) -> Option<LoadingView> {
-        let Wish { node, variant: index, first, end } = placed.wish;
-        let wanted = PartitionKey { variant: VariantId { deployment, index }, first, end };
+    fn loading_view(&self, node: NodeId, wanted: PartitionKey) -> Option<LoadingView> {
         let (_, progress) = self.hosting.loading().find(|(key, _)| node == self.own() && *key == wanted)?;
         Some(LoadingView { bytes_done: progress.bytes_done, bytes_total: progress.bytes_total })
     }
 
-    /// What the mesh says of a deployment that was placed elsewhere.
-    fn hosts_seen(&self, deployment: &Deployment) -> Vec<HostView> {
-        let (own, id) = (self.record(), deployment.id());
-        std::iter::once(&own)
-            .chain(self.member.view().iter().map(|known| known.record.as_ref()))
-            .flat_map(|record| record.hosted.iter().map(move |hosted| (record, hosted)))
-            .filter(|(_, hosted)| hosted.variant.deployment == id)
-            .map(|(record, hosted)| HostView {
-                variant: label_of(deployment, hosted.variant.index),
-                node: record.node,
-                label: record.machine.label.clone(),
-                blocks: [hosted.first, hosted.end],
-                state: DeploymentState::Ready,
-                time_ms: Some(hosted.time_us as f64 / 1000.0),
-                message: None,
-                loading: None,
-            })
-            .collect()
+    /// What is less than wished, or other.
+    fn shortfalls(
+        &self,
+        deployment: &Deployment,
+        hosts: &[HostView],
+        serving: Option<u64>,
+    ) -> Option<String> {
+        let mut told = Vec::new();
+        for (id, variant) in deployment.variants() {
+            let of_it = hosts.iter().filter(|host| host.variant == variant.label);
+            let ranges: BTreeSet<[u16; 2]> = of_it.clone().map(|host| host.blocks).collect();
+            let whole = self.manifests.get(&id).map(|described| described.manifest.graph_blocks());
+            let is_whole = whole.is_some_and(|whole| ranges.contains(&[whole.start, whole.end]));
+            let hosts = |range: &[u16; 2]| of_it.clone().filter(|host| host.blocks == *range).count();
+            let fewest = ranges.iter().map(hosts).min().unwrap_or(0);
+            let replicas = usize::from(deployment.wished.replicas);
+            let is_told = matches!(deployment.wished.division, Division::Told(_));
+            if deployment.wished.division == Division::Whole && !is_whole && ranges.len() > 1 {
+                told.push(format!(
+                    "the whole of variant `{}` fits on no node, so it is divided over {}",
+                    variant.label,
+                    ranges.len()
+                ));
+            }
+            if fewest > 0 && fewest < replicas && !is_told {
+                let what = if is_whole { "the whole of" } else { "a part of" };
+                told.push(format!(
+                    "{replicas} replicas were wished; {what} variant `{}` fits on {fewest} node{}",
+                    variant.label,
+                    if fewest == 1 { "" } else { "s" }
+                ));
+            }
+        }
+        if let Some(version) = serving.filter(|version| *version != deployment.version) {
+            told.push(format!("version {version} serves until version {} is ready", deployment.version));
+        }
+        (!told.is_empty()).then(|| told.join("\n"))
     }
+}
+
+/// What a host says of a part that it was ordered to host.
+fn told_of(record: &NodeRecord, key: PartitionKey) -> (DeploymentState, Option<u64>, Option<String>) {
+    let is_it = |variant, first, end| PartitionKey { variant, first, end } == key;
+    let hosted = record.hosted.iter().find(|hosted| is_it(hosted.variant, hosted.first, hosted.end));
+    if let Some(hosted) = hosted {
+        return (DeploymentState::Ready, Some(hosted.time_us), None);
+    }
+    let goal = record.goals.iter().find(|goal| is_it(goal.variant, goal.first, goal.end));
+    match goal.and_then(|goal| goal.progress.refusal()) {
+        Some(reason) => (DeploymentState::Failed, None, Some(reason.to_string())),
+        None => (DeploymentState::Loading, None, loading_text(goal.map(|goal| goal.progress))),
+    }
+}
+
+fn loading_text(progress: Option<GoalProgress>) -> Option<String> {
+    match progress {
+        Some(GoalProgress::Loading { done_permille }) if done_permille > 0 => {
+            Some(format!("{} % of its part are there", done_permille / 10))
+        }
+        _ => None,
+    }
+}
+
+/// Why a node is a steward.
+fn why(steward: Steward) -> String {
+    let Steward { tier, of, .. } = steward;
+    let what = match tier {
+        Tier::Settled => "not on battery and in view for half a minute",
+        Tier::New => "not on battery, as none of those has been in view for half a minute",
+        Tier::Device => "there, as all of them are devices",
+    };
+    if of == 1 {
+        return format!("it is the only node that is {what}");
+    }
+    format!("of the {of} nodes that are {what}, its hash with the name is the highest")
 }
 
 fn label_of(deployment: &Deployment, index: u8) -> String {

@@ -86,11 +86,6 @@ impl Driver {
         }
     }
 
-    fn look_after_deployments(&mut self) {
-        self.want_manifests();
-        self.drop_unwanted();
-    }
-
     fn dial(&self, address: String) {
         let net = self.parts.net.clone();
         tokio::spawn(async move {
@@ -149,12 +144,13 @@ impl Driver {
             cold_us_per_mb,
             leaving: self.leaving,
         };
-        let hosted = self.hosting.hosted();
+        let (hosted, goals) = (self.hosting.hosted(), self.keeping.goals(&self.hosting.held()));
         self.member.record(About {
             machine: self.parts.machine.clone(),
             load,
             offer: Offer::default(),
             hosted,
+            goals,
         })
     }
 }

@@ -1,40 +1,25 @@
 //! Partitions that this node has loaded or is loading, within its memory budget.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stormo_protocol::control::Response;
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
 use stormo_protocol::limits::HOSTED_MAX;
 use stormo_protocol::model::ObjectRef;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Deployment, Hosted, Signed};
-use tokio::sync::{oneshot, watch};
+use stormo_protocol::state::{Deployment, Hosted};
+use tokio::sync::watch;
 
 use super::loading::{Loader, fetch_manifest};
 use super::{Driver, Event};
 use crate::ends::Described;
 use crate::engine::Partition;
 use crate::flow::StageEvent;
-use crate::mesh::MemberEvent;
+pub(super) use crate::mesh::PartitionKey;
+use crate::mesh::{Held, MemberEvent};
 use crate::pool::Progress;
 use crate::profile::{Loads, Recent};
-
-/// A range of blocks of a variant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PartitionKey {
-    pub variant: VariantId,
-    pub first: u16,
-    pub end: u16,
-}
-
-impl PartitionKey {
-    pub fn blocks(self) -> Range<u16> {
-        self.first..self.end
-    }
-}
 
 /// A partition that is ready to run.
 #[derive(Debug)]
@@ -48,13 +33,7 @@ pub struct Loaded {
 
 enum Slot {
     /// Waits for the manifest, or loads.
-    Loading {
-        waiting: Vec<oneshot::Sender<Response>>,
-        begun: bool,
-        memory_bytes: u64,
-        keep: bool,
-        progress: watch::Receiver<Progress>,
-    },
+    Loading { begun: bool, memory_bytes: u64, keep: bool, progress: watch::Receiver<Progress> },
     /// Runs.
     Ready { partition: Arc<Partition>, runs: Recent, memory_bytes: u64, used_ms: u64, keep: bool },
 }
@@ -109,6 +88,25 @@ impl Hosting {
         ((fixed_ms * 1000.0) as u64, (ms_per_mb * 1000.0) as u64)
     }
 
+    /// All partitions, for whoever decides what is kept.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let held = self.slots.iter().map(|(key, slot)| match slot {
+            Slot::Loading { keep, progress, .. } => {
+                let progress = Err(permille(*progress.borrow()));
+                Held { key: *key, progress, is_ordered: *keep, used_ms: 0 }
+            }
+            Slot::Ready { keep, used_ms, .. } => {
+                Held { key: *key, progress: Ok(()), is_ordered: *keep, used_ms: *used_ms }
+            }
+        });
+        held.collect()
+    }
+
+    /// Frees a partition.
+    pub(super) fn drop(&mut self, key: PartitionKey) {
+        self.slots.remove(&key);
+    }
+
     /// All partitions, loaded or not yet.
     pub(super) fn keys(&self) -> impl Iterator<Item = PartitionKey> {
         self.slots.keys().copied()
@@ -157,6 +155,12 @@ impl Hosting {
     }
 }
 
+/// Share of a pull that is here, thousandths.
+fn permille(progress: Progress) -> u16 {
+    let Progress { bytes_done, bytes_total, .. } = progress;
+    (u128::from(bytes_done) * 1000 / u128::from(bytes_total.max(1))).min(1000) as u16
+}
+
 impl Driver {
     /// Frees what belongs to deployments that were replaced or taken back, once no request uses it.
     pub(super) fn drop_unwanted(&mut self) {
@@ -175,48 +179,17 @@ impl Driver {
         self.keep_needed();
     }
 
-    /// A steward, or the publisher, wishes that blocks be kept warm here.
-    pub(super) fn on_host_wish(
-        &mut self,
-        deployment: &Signed,
-        variant: u8,
-        first: u16,
-        end: u16,
-        answer: oneshot::Sender<Response>,
-    ) {
-        if !self.parts.net.is_valid(deployment) {
-            let _ = answer.send(Response::Refused(Refusal::BadFrame));
-            return;
-        }
-        self.on_records(vec![deployment.clone()]);
-        let known = Deployment::from_bytes(&deployment.body);
-        let wished = known.ok().map(|known| VariantId { deployment: known.id(), index: variant });
-        match wished.filter(|variant| self.member.deployments().variant(*variant).is_some()) {
-            Some(variant) => self.load(PartitionKey { variant, first, end }, true, Some(answer)),
-            None => {
-                let _ = answer.send(Response::Refused(Refusal::UnknownDeployment));
-            }
-        }
-    }
-
-    /// Begins to load a partition unless it is loaded or loading.
-    pub(super) fn load(&mut self, key: PartitionKey, keep: bool, answer: Option<oneshot::Sender<Response>>) {
+    /// Begins to load a partition unless it is loaded or loading; `keep` if an order asks for it.
+    pub(super) fn load(&mut self, key: PartitionKey, keep: bool) {
         match self.hosting.slots.get_mut(&key) {
-            Some(Slot::Ready { runs, keep: kept, .. }) => {
+            Some(Slot::Ready { keep: kept, .. }) => {
                 *kept |= keep;
-                if let Some(answer) = answer {
-                    let _ = answer.send(Response::Hosting { time_us: runs.median_us() });
-                }
                 self.stages_ready(key, StageEvent::Ready);
             }
-            Some(Slot::Loading { waiting, keep: kept, .. }) => {
-                *kept |= keep;
-                waiting.extend(answer);
-            }
+            Some(Slot::Loading { keep: kept, .. }) => *kept |= keep,
             None => {
-                let waiting = answer.into_iter().collect();
                 let (_, progress) = watch::channel(Progress::default());
-                let slot = Slot::Loading { waiting, begun: false, memory_bytes: 0, keep, progress };
+                let slot = Slot::Loading { begun: false, memory_bytes: 0, keep, progress };
                 self.hosting.slots.insert(key, slot);
                 self.want_manifests();
                 self.begin_loading(key);
@@ -262,31 +235,22 @@ impl Driver {
             Ok(loaded) => loaded,
             Err(reason) => return self.loading_failed(key, reason),
         };
-        let Some(Slot::Loading { waiting, memory_bytes, keep, .. }) = self.hosting.slots.remove(&key) else {
-            return;
-        };
+        let Some(Slot::Loading { memory_bytes, keep, .. }) = self.hosting.slots.remove(&key) else { return };
         let used_ms = self.now_ms();
         if let Some(manifest) = self.manifests.get(&key.variant) {
             let weights_bytes = manifest.range_weights_bytes(key.blocks());
             self.hosting.loads.note(weights_bytes, loading.as_secs_f64() * 1000.0);
         }
-        let time_us = runs.median_us();
         let slot = Slot::Ready { partition, runs, memory_bytes, used_ms, keep };
         self.hosting.slots.insert(key, slot);
-        for answer in waiting {
-            let _ = answer.send(Response::Hosting { time_us });
-        }
         self.stages_ready(key, StageEvent::Ready);
         self.on_member(MemberEvent::Changed);
     }
 
     fn loading_failed(&mut self, key: PartitionKey, reason: Refusal) {
-        if let Some(Slot::Loading { waiting, .. }) = self.hosting.slots.remove(&key) {
-            for answer in waiting {
-                let _ = answer.send(Response::Refused(reason));
-            }
-        }
+        self.hosting.slots.remove(&key);
         self.stages_ready(key, StageEvent::NotReady(reason));
+        self.refuse_to_keep(key, reason);
     }
 
     /// Who may have the objects of a deployment: its publisher, its hosts, then anyone connected.

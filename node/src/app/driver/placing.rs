@@ -1,13 +1,13 @@
 //! Who should host which blocks of a new deployment: every variant as its caller wishes, all of them within
-//! the memory that nodes say they have. Asking the hosts is done elsewhere.
+//! the memory that nodes say they have. What becomes of it is the order's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::limits::BLOCKS_MAX;
+use stormo_protocol::limits::{BLOCKS_MAX, PLACES_MAX};
 use stormo_protocol::model::Manifest;
-use stormo_protocol::state::Class;
+use stormo_protocol::state::{Class, Division, Place, Wished};
 
 use super::Driver;
 use super::variants::Choice;
@@ -16,28 +16,18 @@ use crate::app::planning::Posed;
 use crate::plan::{self, EXPANSIONS_DEFAULT, StageShape};
 use crate::serve::json::{DeployBody, PlacementEntry};
 
-/// One wish: these blocks of a variant on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Wish {
-    pub node: NodeId,
-    pub variant: u8,
-    pub first: u16,
-    pub end: u16,
-}
-
-/// What is wished so far, and the memory that it will take.
+/// What is placed so far, and the memory that it will take.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
-    pub all: Vec<Wish>,
-    pub notes: Vec<String>,
+struct Placing {
+    places: Vec<Place>,
     promised_bytes: BTreeMap<NodeId, u64>,
 }
 
-impl Wishes {
-    fn add(&mut self, wish: Wish, manifest: &Manifest) {
-        let bytes = self.promised_bytes.entry(wish.node).or_default();
-        *bytes = bytes.saturating_add(manifest.range_memory_bytes(wish.first..wish.end));
-        self.all.push(wish);
+impl Placing {
+    fn add(&mut self, place: Place, manifest: &Manifest) {
+        let bytes = self.promised_bytes.entry(place.node).or_default();
+        *bytes = bytes.saturating_add(manifest.range_memory_bytes(place.first..place.end));
+        self.places.push(place);
     }
 
     fn left_bytes(&self, node: NodeId, free_bytes: u64) -> u64 {
@@ -46,9 +36,8 @@ impl Wishes {
 }
 
 impl Driver {
-    /// Wishes for all variants.
-    pub(super) fn place(&self, body: &DeployBody, choices: &[Choice]) -> Result<Wishes, CallError> {
-        let mut wishes = Wishes::default();
+    /// What a call wishes, checked against the variants: any node can place it from this.
+    pub(super) fn wished(&self, body: &DeployBody, choices: &[Choice]) -> Result<Wished, CallError> {
         let labels: Vec<&str> = choices.iter().map(|choice| choice.manifest.variant.as_str()).collect();
         let mut named = body.placement.iter().filter_map(|entry| entry.variant.as_deref());
         let unknown = named.find(|label| !labels.contains(label));
@@ -58,28 +47,60 @@ impl Driver {
                 labels.join(", ")
             )));
         }
-        for choice in choices {
-            let label = choice.manifest.variant.as_str();
-            let is_of_it =
-                |entry: &&PlacementEntry| entry.variant.as_deref().is_none_or(|named| named == label);
-            let told: Vec<&PlacementEntry> = body.placement.iter().filter(is_of_it).collect();
-            match body.parts {
-                _ if !told.is_empty() => self.place_as_told(&told, choice, &mut wishes)?,
-                Some(parts) => self.place_parts(choice, parts, body.replicas, &mut wishes)?,
-                None => self.place_whole(choice, body.replicas, &mut wishes)?,
-            }
+        let division = if body.placement.is_empty() {
+            body.parts.map_or(Division::Whole, Division::Parts)
+        } else {
+            let told = choices.iter().map(|choice| self.told(&body.placement, choice));
+            let told: BTreeSet<Place> = told.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+            refuse_too_many(told.len())?;
+            Division::Told(told.into_iter().collect())
+        };
+        if let Division::Parts(parts) = division {
+            choices.iter().try_for_each(|choice| equal_parts(&choice.manifest.manifest, parts).map(drop))?;
         }
-        Ok(wishes)
+        Ok(Wished { replicas: body.replicas.max(1), division })
     }
 
-    fn place_as_told(
-        &self,
-        entries: &[&PlacementEntry],
-        choice: &Choice,
-        wishes: &mut Wishes,
-    ) -> Result<(), CallError> {
+    /// Places for all variants, all of them within the memory that nodes say they have.
+    pub(super) fn place(&self, wished: &Wished, choices: &[Choice]) -> Result<Vec<Place>, CallError> {
+        let mut placing = Placing::default();
+        for choice in choices {
+            let told: Vec<Place> = match &wished.division {
+                Division::Told(told) => {
+                    told.iter().filter(|place| place.variant == choice.id.index).copied().collect()
+                }
+                Division::Whole | Division::Parts(_) => Vec::new(),
+            };
+            match wished.division {
+                _ if !told.is_empty() => {
+                    told.into_iter().for_each(|place| placing.add(place, &choice.manifest.manifest));
+                    self.refuse_what_does_not_fit(&placing)?;
+                }
+                Division::Parts(parts) => self.place_parts(choice, parts, wished.replicas, &mut placing)?,
+                Division::Whole | Division::Told(_) => {
+                    self.place_whole(choice, wished.replicas, &mut placing)?;
+                }
+            }
+        }
+        refuse_too_many(placing.places.len())?;
+        Ok(placing.places)
+    }
+
+    /// As [`Self::place`]; where not all replicas fit, one of each, for the steward adds others as nodes come.
+    pub(super) fn place_somehow(&self, wished: &Wished, choices: &[Choice]) -> Result<Vec<Place>, CallError> {
+        self.place(wished, choices).or_else(|error| {
+            let once = Wished { replicas: 1, division: wished.division.clone() };
+            self.place(&once, choices).map_err(|_| error)
+        })
+    }
+
+    /// Where a variant is told to be.
+    fn told(&self, entries: &[PlacementEntry], choice: &Choice) -> Result<Vec<Place>, CallError> {
         let (manifest, variant) = (&choice.manifest.manifest, choice.id.index);
-        let wish = |entry: &&PlacementEntry| {
+        let is_of_it = |entry: &&PlacementEntry| {
+            entry.variant.as_deref().is_none_or(|named| named == choice.manifest.variant)
+        };
+        let place = |entry: &PlacementEntry| {
             let [first, end] = entry.blocks;
             let graph = manifest.graph_blocks();
             if first >= end || first < graph.start || end > graph.end {
@@ -89,25 +110,24 @@ impl Driver {
                 )));
             }
             let node = self.node_named(&entry.node)?;
-            Ok(Wish { node, variant, first, end })
+            Ok(Place { node, variant, first, end })
         };
-        let told: BTreeSet<Wish> = entries.iter().map(wish).collect::<Result<_, _>>()?;
+        let told: Vec<Place> = entries.iter().filter(is_of_it).map(place).collect::<Result<_, _>>()?;
         let nowhere = manifest
             .graph_blocks()
-            .find(|block| !told.iter().any(|wish| (wish.first..wish.end).contains(block)));
-        if let Some(block) = nowhere {
-            return Err(CallError::BadRequest(format!(
+            .find(|block| !told.iter().any(|place| (place.first..place.end).contains(block)));
+        match nowhere.filter(|_| !told.is_empty()) {
+            Some(block) => Err(CallError::BadRequest(format!(
                 "the placement hosts block {block} nowhere; `blocks = [A, B]` means A up to, not including, B"
-            )));
+            ))),
+            None => Ok(told),
         }
-        told.into_iter().for_each(|wish| wishes.add(wish, manifest));
-        self.refuse_what_does_not_fit(wishes)
     }
 
-    fn refuse_what_does_not_fit(&self, wishes: &Wishes) -> Result<(), CallError> {
-        let nothing = Wishes::default();
+    fn refuse_what_does_not_fit(&self, placing: &Placing) -> Result<(), CallError> {
+        let nothing = Placing::default();
         for (node, free_bytes) in self.nodes_by_class(&nothing) {
-            let need_bytes = wishes.promised_bytes.get(&node).copied().unwrap_or(0);
+            let need_bytes = placing.promised_bytes.get(&node).copied().unwrap_or(0);
             if need_bytes > free_bytes {
                 return Err(CallError::Conflict(format!(
                     "the placement asks `{}` for {need_bytes} bytes\n{}",
@@ -135,9 +155,9 @@ impl Driver {
     }
 
     /// The whole variant on the nodes that answer soonest; where it fits on none, the best division.
-    fn place_whole(&self, choice: &Choice, replicas: u16, wishes: &mut Wishes) -> Result<(), CallError> {
+    fn place_whole(&self, choice: &Choice, replicas: u16, placing: &mut Placing) -> Result<(), CallError> {
         let manifest = &choice.manifest.manifest;
-        let posed = self.pose_beside(choice, wishes);
+        let posed = self.pose_beside(choice, placing);
         let (Range { start, end }, variant) = (manifest.graph_blocks(), choice.id.index);
         let mut whole: Vec<(f64, NodeId)> = (0..posed.nodes.len())
             .filter_map(|node| {
@@ -148,15 +168,8 @@ impl Driver {
             .collect();
         whole.sort_by(|one, other| one.0.total_cmp(&other.0));
         whole.truncate(usize::from(replicas.max(1)));
-        if whole.len() < usize::from(replicas) && !whole.is_empty() {
-            wishes.notes.push(format!(
-                "{replicas} replicas were wished; the whole of variant `{}` fits on {} nodes",
-                manifest.variant,
-                whole.len()
-            ));
-        }
         for (_, node) in &whole {
-            wishes.add(Wish { node: *node, variant, first: start, end }, manifest);
+            placing.add(Place { node: *node, variant, first: start, end }, manifest);
         }
         if !whole.is_empty() {
             return Ok(());
@@ -166,26 +179,21 @@ impl Driver {
                 "no node is able to host `{}` (variant `{}`): {none}\n{}",
                 manifest.model,
                 manifest.variant,
-                self.memory_table(wishes)
+                self.memory_table(placing)
             ))
         })?;
         let plan = posed.plan(&best.priced.shape);
         for stage in &plan.stages {
-            wishes.add(Wish { node: stage.node, variant, first: stage.first, end: stage.end }, manifest);
+            placing.add(Place { node: stage.node, variant, first: stage.first, end: stage.end }, manifest);
         }
-        wishes.notes.push(format!(
-            "the whole of variant `{}` fits on no node, so it is divided over {}",
-            manifest.variant,
-            plan.stages.len()
-        ));
         Ok(())
     }
 
     /// The planner's problem, when what is wished already is loaded.
-    fn pose_beside(&self, choice: &Choice, wishes: &Wishes) -> Posed {
+    fn pose_beside(&self, choice: &Choice, placing: &Placing) -> Posed {
         let mut posed = self.pose(choice, choice.manifest.graph_blocks(), &[], PlanLimits::default());
         for (node, id) in posed.problem.nodes.iter_mut().zip(&posed.nodes) {
-            node.memory_free_bytes = wishes.left_bytes(*id, node.memory_free_bytes);
+            node.memory_free_bytes = placing.left_bytes(*id, node.memory_free_bytes);
         }
         posed
     }
@@ -196,11 +204,11 @@ impl Driver {
         choice: &Choice,
         parts: u16,
         replicas: u16,
-        wishes: &mut Wishes,
+        placing: &mut Placing,
     ) -> Result<(), CallError> {
         let (manifest, variant) = (&choice.manifest.manifest, choice.id.index);
         let ranges = equal_parts(manifest, parts)?;
-        let mut nodes = self.nodes_by_class(wishes);
+        let mut nodes = self.nodes_by_class(placing);
         let wanted = ranges.len() * usize::from(replicas.max(1));
         for _ in 0..replicas.max(1) {
             for &(first, end) in &ranges {
@@ -216,18 +224,18 @@ impl Driver {
                         manifest.variant,
                         ranges.len(),
                         if copies == 1 { "y" } else { "ies" },
-                        self.memory_table(wishes)
+                        self.memory_table(placing)
                     )));
                 };
                 let (node, _) = nodes.remove(position);
-                wishes.add(Wish { node, variant, first, end }, manifest);
+                placing.add(Place { node, variant, first, end }, manifest);
             }
         }
         Ok(())
     }
 
     /// Usable nodes with the memory that wishes leave free: this one first, then devices, edges, clouds.
-    fn nodes_by_class(&self, wishes: &Wishes) -> Vec<(NodeId, u64)> {
+    fn nodes_by_class(&self, placing: &Placing) -> Vec<(NodeId, u64)> {
         let now_ms = self.now_ms();
         let rank = |class: Class| match class {
             Class::Device => 1,
@@ -241,21 +249,31 @@ impl Driver {
             .chain(others.map(|known| (rank(known.record.machine.class), known.record.as_ref())))
             .map(|(rank, record)| {
                 let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
-                (rank, record.node, wishes.left_bytes(record.node, free))
+                (rank, record.node, placing.left_bytes(record.node, free))
             })
             .collect();
         nodes.sort_unstable();
         nodes.into_iter().map(|(_, node, free_bytes)| (node, free_bytes)).collect()
     }
 
-    fn memory_table(&self, wishes: &Wishes) -> String {
+    fn memory_table(&self, placing: &Placing) -> String {
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let line = |(node, free_bytes): (NodeId, u64)| {
             format!("  `{}` has {:.2} MiB free", self.label_of(node), mebibytes(free_bytes))
         };
-        let lines: Vec<String> = self.nodes_by_class(wishes).into_iter().map(line).collect();
+        let lines: Vec<String> = self.nodes_by_class(placing).into_iter().map(line).collect();
         format!("{}\nGive a node more (--memory-budget), add nodes, or ask for less.", lines.join("\n"))
     }
+}
+
+fn refuse_too_many(places: usize) -> Result<(), CallError> {
+    if places <= PLACES_MAX {
+        return Ok(());
+    }
+    Err(CallError::BadRequest(format!(
+        "{places} ranges of blocks on nodes were wished; a deployment has at most {PLACES_MAX}: ask for fewer replicas \
+         or parts"
+    )))
 }
 
 /// Contiguous ranges of the graph's blocks, about equal in time and cut where little crosses.

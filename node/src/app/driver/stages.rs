@@ -344,7 +344,7 @@ impl Driver {
             match action {
                 StageAction::Load => match self.stages.get(&key).map(|hosted| hosted.key) {
                     Some(partition) if partition.blocks().is_empty() => self.on_stage(key, StageEvent::Ready),
-                    Some(partition) => self.load(partition, false, None),
+                    Some(partition) => self.load(partition, false),
                     None => {}
                 },
                 StageAction::Run => self.run_stage(key),

@@ -60,11 +60,11 @@ impl Choice {
 }
 
 impl Driver {
-    /// A live deployment of this name.
+    /// A live deployment of this name, in the version that serves unless another one is asked for.
     pub(super) fn find_deployment(&self, name: &str, version: Option<u64>) -> Result<&Deployment, CallError> {
-        let Some(deployment) = self.member.deployments().by_name(name) else {
+        let Some(serving) = self.member.deployments().serving(name) else {
             let known: Vec<&str> =
-                self.member.deployments().live().map(|known| known.name.as_str()).collect();
+                self.member.deployments().newest().map(|known| known.name.as_str()).collect();
             let known = if known.is_empty() {
                 "none is deployed".to_owned()
             } else {
@@ -74,13 +74,14 @@ impl Driver {
                 "no model `{name}` is deployed ({known}); deploy one with `stormo deploy`"
             )));
         };
-        match version.filter(|version| *version != deployment.version) {
-            None => Ok(deployment),
-            Some(version) => Err(CallError::NotFound(format!(
+        let Some(version) = version else { return Ok(serving) };
+        let mut versions = self.member.deployments().live().filter(|deployment| deployment.name == name);
+        versions.find(|deployment| deployment.version == version).ok_or_else(|| {
+            CallError::NotFound(format!(
                 "version {version} of `{name}` is not deployed; the deployed one is {}",
-                deployment.version
-            ))),
-        }
+                serving.version
+            ))
+        })
     }
 
     /// Its variants, the most accurate first, of equal ones the one that was named first; or the one of
@@ -118,7 +119,7 @@ impl Driver {
     /// Whether this model is known by name only, or one of its variants' descriptions is being fetched. One
     /// that cannot be had holds up nobody.
     pub(super) fn is_description_on_its_way(&self, model: &str) -> bool {
-        let Some(known) = self.member.deployments().by_name(model) else { return false };
+        let Some(known) = self.member.deployments().serving(model) else { return false };
         let is_here = |id: &VariantId| self.manifests.contains_key(id);
         let ids = || known.variants().map(|(id, _)| id);
         !ids().any(|id| is_here(&id)) || ids().any(|id| !is_here(&id) && self.manifests_wanted.contains(&id))

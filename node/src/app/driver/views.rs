@@ -146,7 +146,7 @@ impl Driver {
 
     pub(super) fn models_view(&self) -> ModelsView {
         let models =
-            self.member.deployments().live().filter_map(|deployment| self.view_of(deployment, None).ok());
+            self.member.deployments().all_serving().filter_map(|serving| self.view_of(serving, None).ok());
         ModelsView { models: models.collect() }
     }
 
@@ -167,7 +167,7 @@ impl Driver {
         let all = self
             .member
             .deployments()
-            .live()
+            .newest()
             .filter_map(|deployment| self.deployment_view(&deployment.name).ok());
         DeploymentsView { deployments: all.collect() }
     }

@@ -6,7 +6,7 @@ use super::*;
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::model::ObjectRef;
 use stormo_protocol::profile::Speeds;
-use stormo_protocol::state::{Class, Deployment, Signed, Topic, Variant};
+use stormo_protocol::state::{Class, Deployment, Division, Signed, Topic, Variant, Wished};
 
 use crate::mesh::{FORGET_MS, FRESH_MS};
 
@@ -35,6 +35,7 @@ fn about(node: u8) -> About {
         },
         offer: Offer::default(),
         hosted: vec![],
+        goals: vec![],
     }
 }
 
@@ -53,7 +54,9 @@ fn said_by(member: &Member) -> Heard {
 fn wish(removed: bool) -> Heard {
     let manifest = ObjectRef { id: ObjectId([1; 32]), bytes: 1 };
     let variants = vec![Variant { label: "base".into(), manifest, accuracy: None }];
-    let deployment = Deployment { name: "digits".into(), version: 1, publisher: id(1), variants, removed };
+    let wished = Wished { replicas: 1, division: Division::Whole };
+    let deployment =
+        Deployment { name: "digits".into(), version: 1, publisher: id(1), variants, removed, wished };
     let body = deployment.to_bytes();
     Heard::read(Signed { topic: Topic::Deployment, author: id(1), signature: vec![], body }).unwrap()
 }

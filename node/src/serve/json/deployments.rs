@@ -78,12 +78,36 @@ pub struct DeploymentView {
     /// Who published it.
     #[serde(with = "as_text")]
     pub publisher: NodeId,
-    /// How far it is; a node that did not place it sees it ready when its blocks are all hosted.
+    /// How far it is, of all that its steward ordered.
     pub state: DeploymentState,
     /// What to know, or to do.
     pub message: Option<String>,
-    /// Who hosts what.
+    /// Who hosts what, as its steward ordered.
     pub hosts: Vec<HostView>,
+    /// Nodes that are wished to host each block.
+    #[serde(default)]
+    pub replicas: u16,
+    /// The version that requests go to: an earlier one while this one is not ready.
+    #[serde(default)]
+    pub serving: u64,
+    /// Who looks after it, as the answering node sees it.
+    #[serde(default)]
+    pub steward: Option<StewardView>,
+    /// Which of the orders for this version counts; none while it was not placed.
+    #[serde(default)]
+    pub sequence: Option<u64>,
+}
+
+/// A deployment's steward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StewardView {
+    /// The node.
+    #[serde(with = "as_text")]
+    pub node: NodeId,
+    /// Its label.
+    pub label: String,
+    /// Why it and no other.
+    pub why: String,
 }
 
 /// Answer of `/v1/deployments`.

@@ -1,0 +1,231 @@
+//! Which places of an order are lost, and which nodes take them up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
+use stormo_protocol::limits::PLACES_MAX;
+use stormo_protocol::profile::WorkClass;
+use stormo_protocol::state::{Class, Deployment, Division, NodeRecord, Order, Place};
+
+use super::Situation;
+use super::seats::Seats;
+
+/// A host that cannot be used for so long is replaced: a connection that broke and is back is no loss.
+const LOST_MS: u64 = 3_000;
+/// A host that can be used and neither hosts nor loads what it was ordered to is replaced after this.
+const SILENT_MS: u64 = 30_000;
+/// A node that refused a range is not asked for it again for so long.
+const REFUSED_MS: u64 = 60_000;
+/// Replicas beyond those that an order could place are added no sooner after it, and only on nodes in view
+/// for so long.
+const ADD_MS: u64 = 10_000;
+/// Refusals that are remembered.
+const REFUSALS_MAX: usize = 1024;
+
+/// The range of a place, wherever it is.
+type Part = (u8, u16, u16);
+
+fn part(place: &Place) -> Part {
+    (place.variant, place.first, place.end)
+}
+
+/// What one deployment's places lacked so far.
+#[derive(Debug, Default)]
+pub(super) struct Replacing {
+    ailing: BTreeMap<Place, u64>,
+    /// Until when a node is not asked again.
+    refused: BTreeMap<(NodeId, Part), u64>,
+}
+
+pub(super) struct Look<'a, 'b> {
+    pub seats: &'b Seats,
+    pub deployment: &'b Deployment,
+    pub order: &'b Order,
+    pub order_age_ms: u64,
+    pub situation: &'b Situation<'a>,
+}
+
+impl Look<'_, '_> {
+    fn bytes(&self, place: &Place) -> Option<u64> {
+        (self.situation.memory_bytes)(variant_of(self.deployment.id(), place), place.first..place.end)
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Looked {
+    /// The places that a new order should have, if others than before.
+    pub places: Option<Vec<Place>>,
+    /// Whether some part is hosted nowhere, and fits nowhere.
+    pub is_stranded: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Well,
+    Gone,
+    Refused,
+    Silent,
+}
+
+fn variant_of(id: DeploymentId, place: &Place) -> VariantId {
+    VariantId { deployment: id, index: place.variant }
+}
+
+fn hosts(record: &NodeRecord, variant: VariantId, part: Part) -> bool {
+    let of_it =
+        |variant_of: VariantId, first, end| variant_of == variant && (variant.index, first, end) == part;
+    record.hosted.iter().any(|hosted| of_it(hosted.variant, hosted.first, hosted.end))
+}
+
+/// Whether a record shows the memory of a place as taken: it is hosted, or about to be.
+pub(super) fn shows(record: &NodeRecord, id: DeploymentId, place: &Place) -> bool {
+    let variant = variant_of(id, place);
+    let is_goal = record
+        .goals
+        .iter()
+        .any(|goal| goal.variant == variant && (goal.first, goal.end) == (place.first, place.end));
+    hosts(record, variant, part(place)) || is_goal
+}
+
+impl Replacing {
+    /// `promised` is memory that is taken soon, by node, bytes; what is given out here is added.
+    pub(super) fn look(&mut self, look: &Look<'_, '_>, promised: &mut BTreeMap<NodeId, u64>) -> Looked {
+        let now_ms = look.situation.now_ms;
+        self.refused.retain(|_, until_ms| *until_ms > now_ms);
+        self.ailing.retain(|place, _| look.order.places.contains(place));
+        let (lost, mut places): (Vec<Place>, Vec<Place>) =
+            look.order.places.iter().partition(|place| self.is_lost(look, place));
+        let mut lost = lost;
+        // A place in an order twice is one place.
+        let mut seen = BTreeSet::new();
+        places.retain(|place| seen.insert(*place));
+        let mut looked = Looked::default();
+        let mut added = false;
+        let parts: BTreeSet<Part> = look.order.places.iter().map(part).collect();
+        for wanted_part in parts {
+            let wanted = wanted(look.deployment, wanted_part);
+            while places.iter().filter(|place| part(place) == wanted_part).count() < wanted {
+                let replaced = lost.iter().position(|place| part(place) == wanted_part);
+                let is_addition = replaced.is_none();
+                let waits = is_addition && look.order_age_ms < ADD_MS;
+                let found = if waits || places.len() >= PLACES_MAX {
+                    None
+                } else {
+                    self.choose(look, promised, wanted_part, &places, is_addition)
+                };
+                match (found, replaced) {
+                    (Some(place), replaced) => {
+                        replaced.map(|index| lost.remove(index));
+                        added = true;
+                        let sum = promised.entry(place.node).or_default();
+                        *sum = sum.saturating_add(look.bytes(&place).unwrap_or(0));
+                        places.push(place);
+                    }
+                    // It stays listed: should it come back, it is welcome.
+                    (None, Some(index)) => {
+                        let place = lost.remove(index);
+                        let is_hosted = places.iter().any(|place| part(place) == wanted_part);
+                        looked.is_stranded |= !is_hosted && look.seats.since_ms(place.node).is_none();
+                        places.push(place);
+                    }
+                    (None, None) => break,
+                }
+            }
+        }
+        if added {
+            places.sort_unstable();
+            looked.places = Some(places);
+        }
+        looked
+    }
+
+    /// Whether a place has been without its host for longer than is waited.
+    fn is_lost(&mut self, look: &Look<'_, '_>, place: &Place) -> bool {
+        let now_ms = look.situation.now_ms;
+        let state = state(look, place);
+        if state == State::Well {
+            self.ailing.remove(place);
+            return false;
+        }
+        let since_ms = *self.ailing.entry(*place).or_insert(now_ms);
+        let ails_ms = now_ms.saturating_sub(since_ms);
+        match state {
+            State::Well => false,
+            State::Gone => ails_ms >= LOST_MS,
+            State::Silent => ails_ms >= SILENT_MS,
+            State::Refused => {
+                if self.refused.len() < REFUSALS_MAX {
+                    self.refused.insert((place.node, part(place)), now_ms + REFUSED_MS);
+                }
+                true
+            }
+        }
+    }
+
+    /// The node that takes up a part: one that has it loaded already, otherwise one with memory for it, those
+    /// first that have no other part of the deployment and are not on battery, then the faster ones.
+    fn choose(
+        &self,
+        look: &Look<'_, '_>,
+        promised: &BTreeMap<NodeId, u64>,
+        wanted: Part,
+        places: &[Place],
+        is_addition: bool,
+    ) -> Option<Place> {
+        let (variant, first, end) = wanted;
+        let id = VariantId { deployment: look.deployment.id(), index: variant };
+        let need_bytes = (look.situation.memory_bytes)(id, first..end)?;
+        let now_ms = look.situation.now_ms;
+        let candidates = look.seats.nodes().filter_map(|node| {
+            let record = look.seats.record(look.situation, node)?;
+            let has_it = places.iter().any(|place| place.node == node && part(place) == wanted);
+            let since_ms = look.seats.since_ms(node)?;
+            let is_new = is_addition && now_ms.saturating_sub(since_ms) < ADD_MS;
+            if has_it || is_new || !record.offer.takes_work() || self.refused.contains_key(&(node, wanted)) {
+                return None;
+            }
+            let is_loaded = hosts(record, id, wanted);
+            let used_bytes = record.load.memory_used_bytes;
+            let promised_bytes = promised.get(&node).copied().unwrap_or(0);
+            let free_bytes =
+                record.machine.memory_budget_bytes.saturating_sub(used_bytes).saturating_sub(promised_bytes);
+            if !is_loaded && free_bytes < need_bytes {
+                return None;
+            }
+            let has_other = places.iter().any(|place| place.node == node);
+            let speed = record.machine.speeds.of(WorkClass::Convolution);
+            // Speeds are measured, so equal machines differ by some per cent: halves count.
+            let speed = (speed.max(1.0).log2() * 2.0) as u32;
+            let is_device = record.machine.class == Class::Device;
+            Some(((is_loaded, !has_other, !is_device, speed, free_bytes, node), node))
+        });
+        let (_, node) = candidates.max_by_key(|(merit, _)| *merit)?;
+        Some(Place { node, variant, first, end })
+    }
+}
+
+/// Nodes that should host a part.
+fn wanted(deployment: &Deployment, of: Part) -> usize {
+    match &deployment.wished.division {
+        Division::Told(places) => places.iter().filter(|place| part(place) == of).count().max(1),
+        Division::Whole | Division::Parts(_) => usize::from(deployment.wished.replicas.max(1)),
+    }
+}
+
+fn state(look: &Look<'_, '_>, place: &Place) -> State {
+    let Some(record) = look.seats.record(look.situation, place.node) else { return State::Gone };
+    let variant = variant_of(look.deployment.id(), place);
+    if hosts(record, variant, part(place)) {
+        return State::Well;
+    }
+    let goal = record
+        .goals
+        .iter()
+        .find(|goal| goal.variant == variant && (goal.first, goal.end) == (place.first, place.end));
+    match goal.map(|goal| goal.progress.refusal()) {
+        Some(None) => State::Well,
+        Some(Some(_)) => State::Refused,
+        None => State::Silent,
+    }
+}

@@ -1,0 +1,277 @@
+//! Who is steward, whose orders count, what is replaced; then whole meshes in virtual time, by many seeds.
+
+mod world;
+
+use super::*;
+use crate::mesh::Applied;
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::state::{GoalProgress, HostingGoal, Wished};
+use world::{LOAD_MS_MAX, Options, PART_BYTES, World, id, order_of, record, wish};
+
+/// A stewardship beside all that it looks at.
+struct Desk {
+    view: View,
+    deployments: Deployments,
+    stewardship: Stewardship,
+    own: NodeRecord,
+}
+
+impl Desk {
+    /// Of node 1, which was alone until now.
+    fn new() -> Self {
+        let own = record(1, 1, Class::Edge);
+        Self {
+            view: View::new(id(1)),
+            deployments: Deployments::default(),
+            stewardship: Stewardship::new(id(1), 0),
+            own,
+        }
+    }
+
+    fn hears(&mut self, now_ms: u64, heard: &NodeRecord) {
+        world::hear(&mut self.view, now_ms, heard);
+    }
+
+    fn look(&mut self, now_ms: u64) -> Vec<StewardAction> {
+        let memory_bytes = |_, blocks: Range<u16>| Some(PART_BYTES * blocks.len() as u64);
+        let situation = Situation { now_ms, own: &self.own, view: &self.view, memory_bytes: &memory_bytes };
+        self.stewardship.look(&mut self.deployments, &situation)
+    }
+
+    fn steward(&self, name: &str) -> NodeId {
+        self.stewardship.steward(name).unwrap().node
+    }
+}
+
+use stormo_protocol::state::Class;
+
+/// Names of which a node is steward among these.
+fn names_of(desk: &Desk, node: NodeId) -> Vec<String> {
+    let names = (0..200).map(|name| format!("model-{name}"));
+    names.filter(|name| desk.steward(name) == node).collect()
+}
+
+#[test]
+fn devices_and_newcomers_are_stewards_only_where_nobody_else_is() {
+    let mut desk = Desk::new();
+    desk.own = record(1, 1, Class::Device);
+    desk.look(0);
+    assert_eq!(desk.stewardship.steward("a").unwrap().tier, Tier::Device);
+    for second in 0..40 {
+        let now_ms = second * 1000;
+        desk.hears(now_ms, &record(2, second + 1, Class::Device));
+        if second >= 1 {
+            desk.hears(now_ms, &record(3, second + 1, Class::Edge));
+        }
+        if second >= 20 {
+            desk.hears(now_ms, &record(4, second + 1, Class::Cloud));
+        }
+        desk.look(now_ms);
+        let stewards: Vec<u8> = (1..=4).filter(|node| !names_of(&desk, id(*node)).is_empty()).collect();
+        let expected: &[u8] = match second {
+            0 => &[1, 2],
+            1..20 => &[3],
+            // Both are new.
+            20..31 => &[3, 4],
+            _ => &[3],
+        };
+        assert_eq!(stewards, expected, "after {second} s");
+    }
+}
+
+#[test]
+fn a_node_that_goes_moves_only_its_own_deployments_and_shares_are_alike() {
+    let mut desk = Desk::new();
+    let all = |desk: &mut Desk, second: u64, nodes: &[u8]| {
+        nodes.iter().for_each(|node| desk.hears(second * 1000, &record(*node, second + 1, Class::Edge)));
+        desk.look(second * 1000);
+    };
+    (0..40).for_each(|second| all(&mut desk, second, &[2, 3, 4]));
+    let before: Vec<(String, NodeId)> = (1..=4)
+        .flat_map(|node| names_of(&desk, id(node)).into_iter().map(move |name| (name, id(node))))
+        .collect();
+    for node in 1..=4 {
+        let share = before.iter().filter(|(_, steward)| *steward == id(node)).count();
+        assert!((25..=75).contains(&share), "node {node} has {share} of 200");
+    }
+    (40..50).for_each(|second| all(&mut desk, second, &[2, 3]));
+    for (name, steward) in before.iter().filter(|(_, steward)| *steward != id(4)) {
+        assert_eq!(desk.steward(name), *steward);
+    }
+}
+
+/// A desk of node 1 with nodes 2 and 3, all settled at 40 s, and a deployment `a` of node 2; who its steward is.
+fn settled(replicas: u16) -> (Desk, DeploymentId, NodeId) {
+    let mut desk = Desk::new();
+    let wish = wish("a", 2, 1, replicas, Division::Whole, false);
+    assert_eq!(desk.deployments.apply(&wish), Applied::News);
+    for second in 0..40 {
+        [2, 3].iter().for_each(|node| desk.hears(second * 1000, &record(*node, second + 1, Class::Edge)));
+        desk.look(second * 1000);
+    }
+    let id = desk.deployments.by_name("a").unwrap().id();
+    let steward = desk.steward("a");
+    (desk, id, steward)
+}
+
+#[test]
+fn orders_count_from_the_publisher_first_and_then_from_the_steward_alone() {
+    let (mut desk, deployment, steward) = settled(1);
+    let stranger = [2, 3].map(id).into_iter().find(|node| *node != steward).unwrap();
+    let sequence =
+        |desk: &Desk| desk.stewardship.order(deployment).map(|order| (order.sequence, order.steward));
+    // The publisher gives the first one, and only that.
+    desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
+    desk.look(40_000);
+    assert_eq!(sequence(&desk), Some((1, id(2))));
+    desk.deployments.apply(&order_of(deployment, 7, stranger, &[3]));
+    desk.look(40_100);
+    assert_eq!(sequence(&desk), Some((1, id(2))), "nobody's steward");
+    if steward != id(1) {
+        desk.deployments.apply(&order_of(deployment, 8, steward, &[3]));
+        desk.look(40_200);
+        assert_eq!(sequence(&desk), Some((8, steward)));
+        assert_eq!(desk.deployments.orders(deployment).len(), 1, "those below are not passed on");
+    }
+}
+
+#[test]
+fn the_order_of_a_steward_that_died_a_moment_ago_still_counts() {
+    // Of names enough, one has node 3 for its steward.
+    let mut desk = Desk::new();
+    for second in 0..40 {
+        [2, 3].iter().for_each(|node| desk.hears(second * 1000, &record(*node, second + 1, Class::Edge)));
+        desk.look(second * 1000);
+    }
+    let name = names_of(&desk, id(3)).swap_remove(0);
+    let wish = wish(&name, 2, 1, 1, Division::Whole, false);
+    desk.deployments.apply(&wish);
+    desk.look(39_500);
+    desk.view.lost_in_test(39_600, id(3));
+    desk.look(39_700);
+    assert_ne!(desk.steward(&name), id(3));
+    let deployment = desk.deployments.by_name(&name).unwrap().id();
+    desk.deployments.apply(&order_of(deployment, 2, id(3), &[2]));
+    desk.look(40_000);
+    assert_eq!(desk.stewardship.order(deployment).unwrap().steward, id(3));
+    // Much later it would not.
+    desk.deployments.apply(&order_of(deployment, 3, id(3), &[2]));
+    (40..55).for_each(|second| {
+        desk.hears(second * 1000, &record(2, second + 1, Class::Edge));
+    });
+    desk.stewardship.courses.get_mut(&deployment).unwrap().counts = None;
+    desk.look(55_000);
+    assert_eq!(desk.stewardship.order(deployment), None);
+}
+
+#[test]
+fn a_steward_outbids_what_does_not_count_but_not_what_nobody_can_mean() {
+    let (mut desk, deployment, _) = settled(1);
+    desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
+    desk.look(40_000);
+    desk.deployments.apply(&order_of(deployment, 9, id(3), &[3]));
+    let next = |desk: &Desk| desk.stewardship.next_order(&desk.deployments, deployment, vec![]).sequence;
+    assert_eq!(next(&desk), 10);
+    desk.deployments.apply(&order_of(deployment, u64::MAX, id(3), &[3]));
+    assert_eq!(next(&desk), 2);
+}
+
+#[test]
+fn a_refusal_moves_the_part_at_once_and_a_silent_host_after_a_while() {
+    for refuses in [true, false] {
+        let mut desk = Desk::new();
+        for second in 0..40 {
+            [2, 3].iter().for_each(|node| desk.hears(second * 1000, &record(*node, second + 1, Class::Edge)));
+            desk.look(second * 1000);
+        }
+        let name = names_of(&desk, id(1)).swap_remove(0);
+        desk.deployments.apply(&wish(&name, 2, 1, 1, Division::Whole, false));
+        let deployment = desk.deployments.by_name(&name).unwrap().id();
+        desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
+        let mut given = None;
+        for second in 40..90 {
+            let mut host = record(2, second + 1, Class::Edge);
+            if refuses {
+                let variant = VariantId { deployment, index: 0 };
+                let progress = GoalProgress::Refused(Refusal::Storage as u16);
+                host.goals = vec![HostingGoal { variant, first: 0, end: 4, progress }];
+            }
+            desk.hears(second * 1000, &host);
+            desk.hears(second * 1000, &record(3, second + 1, Class::Edge));
+            for action in desk.look(second * 1000) {
+                if let StewardAction::Give(order) = action {
+                    given.get_or_insert((second, order));
+                }
+            }
+        }
+        let (second, order) = given.unwrap();
+        assert!(order.places.iter().all(|place| place.node != id(2)), "{order:?}");
+        assert_eq!(order.sequence, 2);
+        assert_eq!(second, if refuses { 40 } else { 70 });
+    }
+}
+
+#[test]
+fn what_fits_nowhere_is_left_as_it_is() {
+    let mut desk = Desk::new();
+    desk.own.machine.memory_budget_bytes = 10;
+    for second in 0..60 {
+        desk.hears(second * 1000, &record(2, second + 1, Class::Edge));
+        desk.look(second * 1000);
+    }
+    let name = names_of(&desk, id(1)).swap_remove(0);
+    let wished = Wished { replicas: 1, division: Division::Whole };
+    desk.deployments.apply(&wish(&name, 2, 1, wished.replicas, wished.division, false));
+    let deployment = desk.deployments.by_name(&name).unwrap().id();
+    desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
+    desk.look(60_000);
+    desk.view.lost_in_test(60_000, id(2));
+    let actions: Vec<StewardAction> = (61..130).flat_map(|second| desk.look(second * 1000)).collect();
+    // It asks to have all placed anew, in growing pauses, and orders nothing by itself.
+    let asked = actions.iter().filter(|action| **action == StewardAction::Place(deployment)).count();
+    assert_eq!((asked, actions.len()), (3, 3), "{actions:?}");
+}
+
+/// Seeds of each kind of world; a failing one is named.
+const SEEDS: u64 = 30;
+
+fn all_seeds(kind: impl Fn(u64) -> Options) {
+    for seed in 0..SEEDS {
+        World::new(seed, kind(seed)).run();
+    }
+}
+
+#[test]
+fn crashes_are_healed() {
+    all_seeds(|_| Options { kills: 3, ..Options::default() });
+}
+
+#[test]
+fn the_steward_dies_while_hosts_load() {
+    all_seeds(|_| Options { kills_steward_early: true, load_ms_max: 3 * LOAD_MS_MAX, ..Options::default() });
+}
+
+#[test]
+fn parted_meshes_come_to_one_order_again() {
+    all_seeds(|_| Options { partitions: 2, kills: 1, ..Options::default() });
+}
+
+#[test]
+fn refusals_and_losses_go_together() {
+    all_seeds(|_| Options { refusers: 2, kills: 1, loss: 0.2, ..Options::default() });
+}
+
+#[test]
+fn a_mesh_that_restarts_whole_serves_again_and_removals_stay() {
+    all_seeds(|seed| Options {
+        restart_all: true,
+        removes: seed % 2 == 0,
+        partitions: usize::from(seed % 4 == 0),
+        ..Options::default()
+    });
+}
+
+#[test]
+fn versions_roll_without_a_gap() {
+    all_seeds(|seed| Options { rolls: true, kills: usize::from(seed % 2 == 1), ..Options::default() });
+}
