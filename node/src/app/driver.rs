@@ -14,10 +14,12 @@ mod result;
 mod signature;
 mod stages;
 mod steering;
+mod stored;
 mod variants;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,6 +77,8 @@ pub enum Event {
     States(asking::States),
     /// A suspect was asked whether it lives; whether it answered.
     Asked(NodeId, bool),
+    /// Deployments were written to disk, or not.
+    Stored(Result<(), String>),
     /// Time passes.
     Tick,
     /// The owner ends the node.
@@ -97,6 +101,8 @@ pub struct Parts {
     pub net: Net,
     /// Objects on disk.
     pub pool: Arc<Pool>,
+    /// File of the deployments that are known.
+    pub deployments: PathBuf,
     /// ONNX Runtime.
     pub engine: Engine,
 }
@@ -126,6 +132,7 @@ pub struct Driver {
     plans: KnownPlans,
     stewardship: Stewardship,
     keeping: Keeping,
+    stored: stored::Stored,
     ticks: u64,
 }
 
@@ -136,6 +143,7 @@ impl Driver {
             member: Member::new(parts.identity.node(), parts.generation, parts.join.clone()),
             stewardship: Stewardship::new(parts.identity.node(), 0),
             keeping: Keeping::default(),
+            stored: stored::Stored::default(),
             parts,
             started: Instant::now(),
             events,
@@ -163,6 +171,7 @@ impl Driver {
     pub async fn run(mut self, mut net: mpsc::Receiver<NetEvent>, mut own: mpsc::Receiver<Event>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.restore();
         self.on_member(MemberEvent::Started);
         loop {
             let event = tokio::select! {
@@ -196,6 +205,7 @@ impl Driver {
             }
             Event::Asked(node, has_answered) => self.on_suspect_asked(node, has_answered),
             Event::States(states) => self.on_states(states),
+            Event::Stored(written) => self.on_stored(written),
             Event::Tick => self.on_tick(),
             Event::Leave(_) => {}
         }

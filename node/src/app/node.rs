@@ -110,6 +110,7 @@ pub async fn run(
         join: config.join.clone(),
         net,
         pool: pool.clone(),
+        deployments: config.data.join("deployments"),
         engine,
     };
     let driver = Driver::new(parts, events.clone());

@@ -101,7 +101,7 @@ impl Stewardship {
     pub fn restore(&mut self, heard: &Heard) {
         if let Said::Order(order) = heard.said() {
             let counts = Some(Given { order: order.clone(), heard: heard.clone() });
-            self.courses.entry(order.deployment).or_default().counts = counts;
+            self.courses.entry(order.deployment).or_insert_with(|| Course::begun(0)).counts = counts;
         }
     }
 

@@ -27,7 +27,7 @@ use preparing::{Ready, prepare_all};
 const POLL: Duration = Duration::from_millis(100);
 /// A host that refuses, or is gone, is replaced within this, if another one has room: a mesh that has just begun
 /// waits up to 10 s until it is sure who its stewards are.
-const REPLACED_MAX: Duration = Duration::from_secs(15);
+const REPLACED_MAX: Duration = Duration::from_secs(30);
 /// Longest placement file that is read, bytes: some thousand places.
 const PLACEMENT_BYTES_MAX: u64 = 1 << 20;
 

@@ -260,7 +260,7 @@ fn of_itself(node: NodeId, known: Option<Stamp>, said: Signed) -> Result<Heard, 
             Err(StateError::Old)
         }
         Said::Node(record) if record.node == node => Ok(heard),
-        Said::Node(_) | Said::Deployment(_) => Err(StateError::Strange),
+        Said::Node(_) | Said::Deployment(_) | Said::Order(_) => Err(StateError::Strange),
     }
 }
 
@@ -290,8 +290,8 @@ mod tests {
             leaving: false,
         };
         let stamp = Stamp { generation, sequence };
-        let record =
-            NodeRecord { node, stamp, machine, load, offer: Offer::default(), hosted: vec![], links: vec![] };
+        let (offer, hosted, links, goals) = (Offer::default(), vec![], vec![], vec![]);
+        let record = NodeRecord { node, stamp, machine, load, offer, hosted, links, goals };
         Signed { topic: Topic::Node, author: node, signature: vec![], body: record.to_bytes() }
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let known = Some(Stamp { generation: 3, sequence: 5 });
         let stamp_of = |said| match of_itself(NODE, known, said).map(|heard| heard.said().clone()) {
             Ok(Said::Node(record)) => Ok(record.stamp.sequence),
-            Ok(Said::Deployment(_)) => unreachable!("no deployment is taken for a record"),
+            Ok(_) => unreachable!("nothing else is taken for a record"),
             Err(error) => Err(error),
         };
         assert_eq!(stamp_of(record(NODE, 3, 6)), Ok(6));

@@ -21,6 +21,7 @@ impl Driver {
         self.steer();
         self.keep_ordered();
         self.drop_unwanted();
+        self.store();
     }
 
     /// Which of two versions of a name serves.

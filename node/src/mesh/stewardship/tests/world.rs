@@ -9,8 +9,8 @@ use stormo_protocol::model::ObjectRef;
 use stormo_protocol::profile::Speeds;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{
-    Class, Deployment, Division, Hosted, Load, Machine, NodeRecord, Order, Place, Signed, Stamp, Topic,
-    Variant, Wished,
+    Class, Deployment, Division, Hosted, Load, Machine, NodeRecord, Offer, Order, Place, Signed, Stamp,
+    Topic, Variant, Wished,
 };
 
 use crate::mesh::{
@@ -55,6 +55,7 @@ pub(super) fn record(node: u8, sequence: u64, class: Class) -> NodeRecord {
             cold_us_per_mb: 0,
             leaving: false,
         },
+        offer: Offer::default(),
         hosted: vec![],
         links: vec![],
         goals: vec![],

@@ -1,0 +1,107 @@
+//! Wishes and the orders that count, on disk: a mesh that starts whole again has its deployments, and what was
+//! taken back stays so. They lie there as they were signed, and are checked again when read.
+
+use std::path::PathBuf;
+
+use stormo_protocol::codec::{decode, encode};
+use stormo_protocol::limits::{DEPLOYMENT_BYTES_MAX, DEPLOYMENTS_MAX, ORDER_BYTES_MAX};
+use stormo_protocol::state::{Signed, Topic};
+use tokio::task::spawn_blocking;
+
+use super::{Driver, Event};
+use crate::files;
+use crate::mesh::Heard;
+
+/// Longest file that is read, bytes: two versions of each deployment, an order for each.
+const FILE_BYTES_MAX: usize = 2 * DEPLOYMENTS_MAX * (DEPLOYMENT_BYTES_MAX + ORDER_BYTES_MAX + 256);
+
+/// What lies on disk.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// Of all signatures.
+    fingerprint: Option<blake3::Hash>,
+    is_writing: bool,
+}
+
+fn fingerprint<'a>(all: impl Iterator<Item = &'a Heard>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    all.for_each(|heard| {
+        hasher.update(&heard.signed().signature);
+    });
+    hasher.finalize()
+}
+
+impl Driver {
+    /// Takes up what counted when this node last ran.
+    pub(super) fn restore(&mut self) {
+        let path = self.parts.deployments.clone();
+        let bytes = match files::read(&path, FILE_BYTES_MAX as u64) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => return cannot_read(&path, &error),
+        };
+        let signed = match decode::<Vec<Signed>, FILE_BYTES_MAX>(&bytes) {
+            Ok(signed) => signed,
+            Err(error) => return cannot_read(&path, &error),
+        };
+        let (mut kept, count) = (0, signed.len());
+        for heard in
+            signed.into_iter().filter(|signed| self.parts.net.is_valid(signed)).filter_map(Heard::read)
+        {
+            kept += 1;
+            match heard.signed().topic {
+                Topic::Order => self.stewardship.restore(&heard),
+                _ => drop(self.member.settling().0.apply(&heard)),
+            }
+        }
+        if kept < count {
+            tracing::warn!(
+                path = %path.display(), left_out = count - kept,
+                "some stored deployments are not validly signed; others in the mesh tell them again"
+            );
+        }
+        self.stored.fingerprint = Some(self.fingerprint());
+    }
+
+    fn fingerprint(&self) -> blake3::Hash {
+        fingerprint(self.member.deployments().wishes().chain(self.stewardship.orders()))
+    }
+
+    /// Writes what changed, beside the loop; the file is there whole or as it was.
+    pub(super) fn store(&mut self) {
+        let now = self.fingerprint();
+        let is_empty = self.member.deployments().wishes().next().is_none();
+        if self.stored.is_writing || self.stored.fingerprint == Some(now) || is_empty {
+            return;
+        }
+        let all = self.member.deployments().wishes().chain(self.stewardship.orders());
+        let signed: Vec<Signed> = all.map(|heard| heard.signed().as_ref().clone()).collect();
+        let path = self.parts.deployments.clone();
+        (self.stored.is_writing, self.stored.fingerprint) = (true, Some(now));
+        self.beside(async move {
+            let written = spawn_blocking(move || write(path, &signed)).await;
+            Event::Stored(written.unwrap_or_else(|error| Err(error.to_string())))
+        });
+    }
+
+    pub(super) fn on_stored(&mut self, written: Result<(), String>) {
+        self.stored.is_writing = false;
+        if let Err(error) = written {
+            tracing::warn!(
+                error,
+                "deployments are not stored; a restart would have to hear them from others"
+            );
+        }
+    }
+}
+
+fn write(path: PathBuf, signed: &[Signed]) -> Result<(), String> {
+    files::write_whole(&path, &encode(&signed)).map_err(|error| format!("`{}`: {error}", path.display()))
+}
+
+fn cannot_read(path: &std::path::Path, error: &dyn std::fmt::Display) {
+    tracing::warn!(
+        path = %path.display(), %error,
+        "stored deployments cannot be read, so this node begins without; others in the mesh tell them again"
+    );
+}
