@@ -185,6 +185,15 @@ pub struct StateChange {
     pub is_usable: bool,
 }
 
+/// A deployment that begins, or ceases, to be hosted as it was when the load began: as many hosts, all warm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostingChange {
+    /// When an entry said so.
+    pub at_us: u64,
+    /// Whether all of them are.
+    pub is_whole: bool,
+}
+
 /// What a node's process used at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
@@ -238,6 +247,8 @@ pub struct History {
     pub faults: Vec<FaultEvent>,
     /// What nodes thought of each other, in order.
     pub states: Vec<StateChange>,
+    /// Whether all deployments together had all their replicas, as the first entry says.
+    pub hosting: Vec<HostingChange>,
     /// What they used, in order.
     pub usage: Vec<Usage>,
     /// What the batteries gave, of nodes that have one.

@@ -260,7 +260,7 @@ fn under_load(
     // Calls of a node that stands still would else wait for their deadlines.
     acts.thaw_all(mesh);
     let recorded = generator.end();
-    let (states, usage) = observers.end();
+    let (states, usage, hosting) = observers.end();
     let batteries = batteries::used(scenario, &full, &mesh.batteries(), begun);
     let mut faults = acts.done();
     faults.extend(batteries::losses(scenario, &batteries));
@@ -268,8 +268,8 @@ fn under_load(
     let nodes = scenario.topology.nodes.iter().map(|node| node.label.clone()).collect();
     let place = |label: &str| scenario.place(label).map(|place| place as u16);
     let peers = mesh.nodes().iter().filter_map(|node| Some((node.id().to_string(), place(node.label())?)));
-    let history =
-        History { nodes, peers: peers.collect(), faults, states, usage, batteries, ..History::default() };
+    let peers = peers.collect();
+    let history = History { nodes, peers, faults, states, hosting, usage, batteries, ..History::default() };
     Ok((history, recorded))
 }
 

@@ -152,6 +152,8 @@ pub struct Expectations {
     pub left_out_within_ms: Option<f64>,
     /// It is used again after its return within.
     pub back_within_ms: Option<f64>,
+    /// After the last fault or healing all deployments have all their replicas, warm, within.
+    pub restored_within_ms: Option<f64>,
     /// A host that got slow, or whose link did, runs nothing that is sent later than this after.
     pub avoided_within_ms: Option<f64>,
     /// Times that a node was taken for lost without a fault on it, or on a link.

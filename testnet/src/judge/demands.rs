@@ -19,6 +19,7 @@ pub(super) fn all(
     checks.extend(latencies(expect, verdict));
     checks.extend(progress(expect, history, classified));
     checks.extend(reactions(expect, history, truth));
+    checks.extend(restored(expect, history));
     checks.extend(goodput(expect, history, classified));
     checks.extend(growths(expect, history));
     checks.extend(the_run_itself(expect, history));
@@ -175,6 +176,23 @@ fn reactions(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Che
         checks.push(Check::new("nodes taken for lost that were not", wanted, got.to_string(), got <= most));
     }
     checks
+}
+
+/// All replicas are there again, and stay.
+fn restored(expect: &Expectations, history: &History) -> Option<Check> {
+    let within_ms = expect.restored_within_ms?;
+    let what = "all replicas are there again after the last fault or healing";
+    let wanted = format!("within {}", ms(within_ms));
+    let Some(changed_us) = faults::last_change_us(history) else {
+        return Some(Check::new(what, wanted, "no fault was done", false));
+    };
+    let was_lost = history.hosting.iter().any(|change| !change.is_whole);
+    let Some(last) = history.hosting.last().filter(|last| last.is_whole && was_lost) else {
+        let got = if was_lost { "never" } else { "none was ever missing" };
+        return Some(Check::new(what, wanted, got, false));
+    };
+    let after_ms = last.at_us.saturating_sub(changed_us) as f64 / 1000.0;
+    Some(Check::new(what, wanted, format!("{} after", ms(after_ms)), after_ms <= within_ms))
 }
 
 /// Right answers in time while faults act, or throughout.

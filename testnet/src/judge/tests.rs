@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{Answer, FaultEvent, Outcome, Request, StateChange, Usage};
+use crate::history::{Answer, FaultEvent, HostingChange, Outcome, Request, StateChange, Usage};
 
 const INPUTS: u16 = 4;
 
@@ -251,6 +251,22 @@ fn affected_requests_are_those_that_the_fault_met() {
     assert!(judge(&enough, &history, &truth).holds());
     let too_few = Expectations { affected_min: 3, ..enough };
     assert!(!judge(&too_few, &history, &truth).holds());
+}
+
+#[test]
+fn replicas_are_missed_until_they_are_there_again() {
+    let (mut history, truth) = healthy(1000);
+    history.faults.push(kill(1_000_000, None));
+    let within = |ms| Expectations { restored_within_ms: Some(ms), ..demands() };
+    let what = ["all replicas are there again after the last fault or healing"];
+    let hosting = |at_us, is_whole| HostingChange { at_us, is_whole };
+    history.hosting = vec![hosting(0, true)];
+    assert_eq!(failed(&judge(&within(9000.0), &history, &truth)), what, "nothing was lost");
+    history.hosting.push(hosting(1_500_000, false));
+    assert_eq!(failed(&judge(&within(9000.0), &history, &truth)), what);
+    history.hosting.push(hosting(4_000_000, true));
+    assert_eq!(failed(&judge(&within(2999.0), &history, &truth)), what);
+    assert!(judge(&within(3000.0), &history, &truth).holds());
 }
 
 #[test]

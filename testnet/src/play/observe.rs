@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use stormo::serve::json::NodesView;
+use stormo::serve::json::{DeploymentState, DeploymentsView, NodesView};
 use ureq::Agent;
 
-use crate::history::{StateChange, Usage};
+use crate::history::{HostingChange, StateChange, Usage};
 use crate::mesh::Mesh;
 use crate::process_stat::{self, ProcessStat};
 use crate::scenario::Scenario;
@@ -47,6 +47,7 @@ struct Shared {
     peers: BTreeMap<String, u16>,
     states: Mutex<Vec<StateChange>>,
     usage: Mutex<Vec<Usage>>,
+    hosting: Mutex<Vec<HostingChange>>,
 }
 
 /// Those who look.
@@ -72,6 +73,7 @@ impl Observers {
             peers: peers.collect(),
             states: Mutex::new(Vec::new()),
             usage: Mutex::new(Vec::new()),
+            hosting: Mutex::new(Vec::new()),
         });
         let mut entries: Vec<usize> =
             scenario.loads.iter().flat_map(|load| load.at.iter().copied()).collect();
@@ -80,6 +82,7 @@ impl Observers {
         let told = entries.len() * scenario.topology.nodes.len();
         let look = LOOK * u32::try_from(told.div_ceil(FEW)).unwrap_or(1);
         let looks = Duration::from_micros(scenario.duration_us) / USAGE_LOOKS;
+        let first = entries.first().copied();
         let mut threads: Vec<JoinHandle<()>> = entries
             .into_iter()
             .map(|entry| {
@@ -87,6 +90,10 @@ impl Observers {
                 thread::spawn(move || shared.watch_states(entry, look))
             })
             .collect();
+        if let Some(entry) = first.filter(|_| scenario.expect.restored_within_ms.is_some()) {
+            let shared = shared.clone();
+            threads.push(thread::spawn(move || shared.watch_hosting(entry, look)));
+        }
         let watching = shared.clone();
         threads.push(thread::spawn(move || watching.watch_usage(looks.clamp(USAGE_MIN, USAGE_MAX))));
         Self { shared, threads }
@@ -100,7 +107,7 @@ impl Observers {
         }
     }
 
-    pub(super) fn end(mut self) -> (Vec<StateChange>, Vec<Usage>) {
+    pub(super) fn end(mut self) -> (Vec<StateChange>, Vec<Usage>, Vec<HostingChange>) {
         self.shared.is_over.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             // Who looked has panicked or not; what it saw is there all the same.
@@ -109,11 +116,12 @@ impl Observers {
         let take = |shared: &Shared| {
             let states = std::mem::take(&mut *shared.states.lock().unwrap_or_else(PoisonError::into_inner));
             let usage = std::mem::take(&mut *shared.usage.lock().unwrap_or_else(PoisonError::into_inner));
-            (states, usage)
+            let hosting = std::mem::take(&mut *shared.hosting.lock().unwrap_or_else(PoisonError::into_inner));
+            (states, usage, hosting)
         };
-        let (mut states, usage) = take(&self.shared);
+        let (mut states, usage, hosting) = take(&self.shared);
         states.sort_by_key(|state| state.at_us);
-        (states, usage)
+        (states, usage, hosting)
     }
 }
 
@@ -166,6 +174,30 @@ impl Shared {
                     if states.len() < CHANGES_MAX {
                         states.push(StateChange { at_us, by: entry as u16, of: *of, is_usable });
                     }
+                }
+            }
+        }
+    }
+
+    fn watch_hosting(&self, entry: usize, between: Duration) {
+        let agent = Agent::config_builder().timeout_global(Some(SAY_MAX)).proxy(None).build().new_agent();
+        let mut hosts_wanted: BTreeMap<String, usize> = BTreeMap::new();
+        let mut known = None;
+        let mut next = self.begun;
+        while self.again(&mut next, between) {
+            let Some(node) = self.node(entry) else { return };
+            let said = agent.get(format!("{}/v1/deployments", node.api)).call();
+            let said = said.ok().and_then(|mut said| said.body_mut().read_json::<DeploymentsView>().ok());
+            let Some(DeploymentsView { deployments }) = said else { continue };
+            let is_whole = deployments.iter().all(|view| {
+                let wanted = hosts_wanted.entry(view.name.clone()).or_insert(view.hosts.len());
+                let warm = view.hosts.iter().filter(|host| host.state == DeploymentState::Ready).count();
+                warm >= *wanted && warm == view.hosts.len()
+            });
+            if known.replace(is_whole) != Some(is_whole) {
+                let mut hosting = self.hosting.lock().unwrap_or_else(PoisonError::into_inner);
+                if hosting.len() < CHANGES_MAX {
+                    hosting.push(HostingChange { at_us: self.now_us(), is_whole });
                 }
             }
         }
