@@ -251,6 +251,10 @@ pub struct History {
     pub hosting: Vec<HostingChange>,
     /// What they used, in order.
     pub usage: Vec<Usage>,
+    /// What each process held at the end beyond its models and ONNX Runtime's library, bytes: proportional set size.
+    pub own_memory: Vec<(u16, u64)>,
+    /// From the start of the last node until each knew all others, milliseconds.
+    pub formed_ms: f64,
     /// What the batteries gave, of nodes that have one.
     pub batteries: Vec<BatteryUse>,
     /// When the load ended: requests intended later there are none.

@@ -25,6 +25,7 @@ use crate::play::acts::Acts;
 use crate::play::leftovers::Traces;
 use crate::play::observe::Observers;
 use crate::play::truth::Asked;
+use crate::process::Node;
 use crate::random::Random;
 use crate::scenario::{Deploy, LoadSpec, Pace, Rate, Scenario};
 use crate::wait;
@@ -98,6 +99,10 @@ pub fn play(
 }
 
 fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut(&str)) -> Result<Played> {
+    let started = Instant::now();
+    mesh.wait_for_views(scenario.topology.nodes.len(), KNOWN_MAX)?;
+    let formed_ms = started.elapsed().as_secs_f64() * 1000.0;
+    tell(&format!("all know each other {:.2} s after the last one started", formed_ms / 1000.0));
     mesh.wait_for_nodes(scenario.topology.nodes.len(), KNOWN_MAX)?;
     let mut deployed = Vec::new();
     for deploy in &scenario.deploys {
@@ -115,6 +120,7 @@ fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut
     let (mut history, recorded) = under_load(scenario, mesh, courses, seed, tell)?;
     fill(&mut history, recorded, scenario.duration_us);
     history.capacity_per_s = capacity_per_s;
+    history.formed_ms = formed_ms;
     let entries = scenario.loads.iter().map(|load| load.at.iter().map(|place| *place as u16).collect());
     let truth = Truth { variants: asked.variants, entries: entries.collect() };
     Ok(Played { history, truth, deployed })
@@ -261,6 +267,7 @@ fn under_load(
     acts.thaw_all(mesh);
     let recorded = generator.end();
     let (states, usage, hosting) = observers.end();
+    let own_memory = own_memory(scenario, mesh);
     let batteries = batteries::used(scenario, &full, &mesh.batteries(), begun);
     let mut faults = acts.done();
     faults.extend(batteries::losses(scenario, &batteries));
@@ -269,8 +276,20 @@ fn under_load(
     let place = |label: &str| scenario.place(label).map(|place| place as u16);
     let peers = mesh.nodes().iter().filter_map(|node| Some((node.id().to_string(), place(node.label())?)));
     let peers = peers.collect();
-    let history = History { nodes, peers, faults, states, hosting, usage, batteries, ..History::default() };
+    let history =
+        History { nodes, peers, faults, states, hosting, usage, own_memory, batteries, ..History::default() };
     Ok((history, recorded))
+}
+
+/// What each running process holds beyond its partitions and ONNX Runtime's library.
+fn own_memory(scenario: &Scenario, mesh: &mut Mesh) -> Vec<(u16, u64)> {
+    let own = |node: &Node| {
+        let own_bytes = node.memory().ok()?.own_pss_bytes;
+        let hosted_bytes = node.client.node().ok()?.memory_used_bytes;
+        Some((scenario.place(node.label())? as u16, own_bytes.saturating_sub(hosted_bytes)))
+    };
+    let running = mesh.nodes_mut().iter_mut().filter_map(|node| node.ended().is_none().then_some(&*node));
+    running.filter_map(own).collect()
 }
 
 fn fill(history: &mut History, recorded: Recorded, duration_us: u64) {

@@ -154,6 +154,10 @@ pub struct Expectations {
     pub back_within_ms: Option<f64>,
     /// After the last fault or healing all deployments have all their replicas, warm, within.
     pub restored_within_ms: Option<f64>,
+    /// Every node knows all others, from the start of the last one.
+    pub formed_within_ms: Option<f64>,
+    /// What a process holds at the end beyond its models and ONNX Runtime's library.
+    pub own_memory_mib_max: Option<f64>,
     /// A host that got slow, or whose link did, runs nothing that is sent later than this after.
     pub avoided_within_ms: Option<f64>,
     /// Times that a node was taken for lost without a fault on it, or on a link.

@@ -20,6 +20,7 @@ pub(super) fn all(
     checks.extend(progress(expect, history, classified));
     checks.extend(reactions(expect, history, truth));
     checks.extend(restored(expect, history));
+    checks.extend(the_mesh(expect, history));
     checks.extend(goodput(expect, history, classified));
     checks.extend(growths(expect, history));
     checks.extend(the_run_itself(expect, history));
@@ -193,6 +194,27 @@ fn restored(expect: &Expectations, history: &History) -> Option<Check> {
     };
     let after_ms = last.at_us.saturating_sub(changed_us) as f64 / 1000.0;
     Some(Check::new(what, wanted, format!("{} after", ms(after_ms)), after_ms <= within_ms))
+}
+
+/// The mesh as it comes up, and what its processes hold.
+fn the_mesh(expect: &Expectations, history: &History) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Some(within_ms) = expect.formed_within_ms {
+        let got = history.formed_ms;
+        let wanted = format!("within {}", ms(within_ms));
+        checks.push(Check::new("every node knows all others", wanted, ms(got), got <= within_ms));
+    }
+    if let Some(most) = expect.own_memory_mib_max {
+        let largest = history.own_memory.iter().max_by_key(|(_, bytes)| *bytes);
+        let got = largest.map(|(node, bytes)| (*bytes as f64 / MIB, *node));
+        let told = got.map_or("no node was looked at".to_owned(), |(mib, node)| {
+            format!("{mib:.1} MiB, {}", history.label(node))
+        });
+        let holds = got.is_some_and(|(mib, _)| mib <= most);
+        let wanted = format!("at most {most} MiB");
+        checks.push(Check::new("memory beyond models and library, the most", wanted, told, holds));
+    }
+    checks
 }
 
 /// Right answers in time while faults act, or throughout.

@@ -346,3 +346,17 @@ fn growth_is_found() {
     history.usage.truncate(3);
     assert!(!judge(&demands(3.6, 4), &history, &truth).holds(), "too few looks tell nothing");
 }
+
+#[test]
+fn a_mesh_that_comes_up_late_or_holds_much_is_told() {
+    let expect =
+        Expectations { formed_within_ms: Some(10_000.0), own_memory_mib_max: Some(40.0), ..demands() };
+    let told = |formed_ms: f64, memory_mib: u64| {
+        let (mut history, truth) = healthy(1_000);
+        history.own_memory = vec![(0, 1 << 20), (2, memory_mib << 20)];
+        history.formed_ms = formed_ms;
+        let verdict = judge(&expect, &history, &truth);
+        failed(&verdict).len()
+    };
+    assert_eq!([told(9_000.0, 40), told(11_000.0, 40), told(9_000.0, 41), told(11_000.0, 41)], [0, 1, 1, 2]);
+}

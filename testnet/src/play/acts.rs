@@ -111,6 +111,7 @@ impl Acts {
             None => Ok(None),
             Some(Target::Node(label)) => Ok(Some(label.clone())),
             Some(Target::Busiest) => self.busiest(scenario, mesh, generator).map(Some),
+            Some(Target::Host) => self.host(scenario, mesh).map(Some),
         };
         let label = target.as_ref().ok().and_then(Option::as_deref);
         let mut event = FaultEvent {
@@ -193,6 +194,22 @@ impl Acts {
         label.ok_or_else(|| {
             "no node but those where requests enter ran an answer in the last second".to_owned()
         })
+    }
+
+    /// A host of some block, of those that no load enters at and no fault acts on.
+    fn host(&self, scenario: &Scenario, mesh: &Mesh) -> Result<String, String> {
+        let now_us = self.now_us();
+        let entry = self.entries.first().ok_or_else(|| "no load enters anywhere".to_owned())?;
+        let asked = &scenario.topology.nodes[*entry].label;
+        let told = mesh.node(asked).client.deployments().map_err(|error| error.to_string())?;
+        let is_free = |place: &usize| {
+            !self.entries.contains(place)
+                && !self.events.iter().flatten().any(|event| event.acts_on(*place as u16, now_us))
+        };
+        let hosts = told.deployments.iter().flat_map(|deployment| &deployment.hosts);
+        let places = hosts.filter_map(|host| scenario.place(&host.label)).filter(is_free);
+        let label = places.map(|place| &scenario.topology.nodes[place].label).min();
+        label.cloned().ok_or_else(|| "no node but those where requests enter hosts anything".to_owned())
     }
 
     /// Lets every node go on that stands still, once the load is over.

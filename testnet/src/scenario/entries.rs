@@ -115,6 +115,8 @@ pub(super) struct ExpectEntry {
     pub(super) left_out_within_s: Option<Spanned<f64>>,
     pub(super) back_within_s: Option<Spanned<f64>>,
     pub(super) restored_within_s: Option<Spanned<f64>>,
+    pub(super) formed_within_s: Option<Spanned<f64>>,
+    pub(super) own_memory_mib_max: Option<Spanned<f64>>,
     pub(super) avoided_within_s: Option<Spanned<f64>>,
     pub(super) false_losses_max: Option<u64>,
     pub(super) goodput_share_min: Option<Spanned<f64>>,

@@ -23,16 +23,22 @@ pub enum Target {
     /// Whoever ran most of the answers of the second before, entries of loads apart: where nodes choose
     /// freely, a file cannot know who that will be.
     Busiest,
+    /// A node that hosts blocks of a deployment, entries of loads apart, the first by label: who that is, nodes
+    /// choose as well.
+    Host,
 }
 
 /// The word for [`Target::Busiest`] in files.
 pub(super) const BUSIEST: &str = "@busiest";
+/// The word for [`Target::Host`].
+pub(super) const HOST: &str = "@host";
 
 impl fmt::Display for Target {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str(match self {
             Self::Node(label) => label,
             Self::Busiest => BUSIEST,
+            Self::Host => HOST,
         })
     }
 }

@@ -45,6 +45,8 @@ pub(super) fn read(entry: &ExpectEntry, faults: &[Scheduled]) -> Result<Expectat
         left_out_within_ms: seconds("left_out_within_s", &entry.left_out_within_s)?,
         back_within_ms: seconds("back_within_s", &entry.back_within_s)?,
         restored_within_ms: seconds("restored_within_s", &entry.restored_within_s)?,
+        formed_within_ms: seconds("formed_within_s", &entry.formed_within_s)?,
+        own_memory_mib_max: figure("own_memory_mib_max", &entry.own_memory_mib_max)?,
         avoided_within_ms: seconds("avoided_within_s", &entry.avoided_within_s)?,
         false_losses_max: entry.false_losses_max,
         goodput_share_min: share("goodput_share_min", &entry.goodput_share_min)?,

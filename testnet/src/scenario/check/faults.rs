@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::super::LoadSpec;
 use super::super::entries::FaultEntry;
-use super::super::faults::{BUSIEST, FaultKind, KINDS, LinkChange, Scheduled, Target};
+use super::super::faults::{BUSIEST, FaultKind, HOST, KINDS, LinkChange, Scheduled, Target};
 use super::{Around, Wrong, micros, within, within_if};
 use crate::topology::NodeSpec;
 
@@ -42,11 +42,12 @@ pub(super) fn read(
             return Err(Wrong::at(span, message));
         }
     }
-    let is_busiest = |fault: &Scheduled| fault.kind.target() == Some(&Target::Busiest);
-    if let Some((span, _)) = faults.iter().find(|(_, fault)| is_busiest(fault)) {
+    let is_chosen = |fault: &Scheduled| matches!(fault.kind.target(), Some(Target::Busiest | Target::Host));
+    if let Some((span, fault)) = faults.iter().find(|(_, fault)| is_chosen(fault)) {
         let is_entry = |place: usize| loads.iter().any(|load| load.at.contains(&place));
         if (0..around.topology.nodes.len()).all(is_entry) {
-            let message = format!("`node`: {BUSIEST} is never a node where requests enter, and here all are");
+            let named = fault.kind.target().map(Target::to_string).unwrap_or_default();
+            let message = format!("`node`: {named} is never a node where requests enter, and here all are");
             return Err(Wrong::at(span, message));
         }
     }
@@ -93,11 +94,14 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
     let missing = |field: &str| Wrong::at(span, format!("the fault `{name}` wants `{field}`"));
     let target = || {
         let label = entry.node.as_ref().ok_or_else(|| missing("node"))?;
-        if label.get_ref() == BUSIEST {
-            return Ok(Target::Busiest);
-        }
-        around.node("node", label)?;
-        Ok(Target::Node(label.get_ref().clone()))
+        Ok(match label.get_ref().as_str() {
+            BUSIEST => Target::Busiest,
+            HOST => Target::Host,
+            _ => {
+                around.node("node", label)?;
+                Target::Node(label.get_ref().clone())
+            }
+        })
     };
     Ok(match name {
         "kill" => FaultKind::Kill(target()?),
