@@ -1,6 +1,7 @@
 //! The one door to other nodes: connections, gossip, questions, tensors and objects over libp2p.
 //! What a message means is decided elsewhere; this room moves it, bounds it and checks signatures.
 
+mod addresses;
 mod ask;
 mod coding;
 mod deliver;
@@ -18,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p::{Multiaddr, StreamProtocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, StageTrace};
 use stormo_protocol::ids::{MeshId, MeshKey, NodeId};
@@ -67,6 +68,8 @@ pub enum NetEvent {
     Connected(NodeId),
     /// The last connection to a node is gone.
     Disconnected(NodeId),
+    /// A dial of this address led to a node.
+    Found(NodeId, String),
     /// This node can be reached here.
     Listening(String),
     /// A dial failed; the address and what was said.
@@ -175,7 +178,7 @@ struct Protocols {
 
 impl Protocols {
     fn of(mesh: MeshId) -> Self {
-        let name = |what: &str| StreamProtocol::try_from_owned(format!("/stormo/1/{mesh}/{what}"));
+        let name = |what: &str| StreamProtocol::try_from_owned(format!("/stormo/2/{mesh}/{what}"));
         let named = |what| name(what).unwrap_or_else(|_| unreachable!("the name begins with a slash"));
         Self { mesh, ask: named("ask"), frames: named("frames"), objects: named("objects") }
     }
@@ -184,6 +187,8 @@ impl Protocols {
 enum Command {
     Dial(Multiaddr),
     Publish(Vec<u8>),
+    Close(PeerId),
+    Reachable(PeerId, Vec<Multiaddr>),
 }
 
 /// A handle to the network; cheap to clone.
@@ -237,6 +242,22 @@ impl Net {
         // The swarm's task ends with the process; there is nobody left to tell.
         let _ = self.commands.send(Command::Dial(address)).await;
         Ok(())
+    }
+
+    /// Closes all connections to a node.
+    pub async fn close(&self, node: NodeId) {
+        if let Some(peer) = identity::peer_id(node) {
+            let _ = self.commands.send(Command::Close(peer)).await;
+        }
+    }
+
+    /// A node can be reached at these addresses: streams to it are opened there if there is no connection. What is
+    /// no multiaddress is left out.
+    pub async fn reachable(&self, node: NodeId, addresses: &[String]) {
+        if let Some(peer) = identity::peer_id(node) {
+            let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+            let _ = self.commands.send(Command::Reachable(peer, addresses)).await;
+        }
     }
 
     /// Gossips a signed record to the mesh. Lost messages are repaired by the sync exchange.

@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, decode, encode};
-use crate::ids::{DeploymentId, NodeId, RequestId};
+use crate::ids::RequestId;
 use crate::limits::CONTROL_BYTES_MAX;
 use crate::plan::Plan;
 use crate::refusal::Refusal;
-use crate::state::{Signed, Stamp};
+use crate::state::Signed;
 
 /// Announces a plan to the host of one of its stages, so that it can get ready and knows what to
 /// expect. The origin does not wait for the answer; a host answers only to refuse.
@@ -27,13 +27,12 @@ pub struct Prepare {
 /// What a node may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// "This I know; what is newer?" An empty list asks for the whole view.
-    Sync {
-        /// Records held, by node.
-        known: Vec<(NodeId, Stamp)>,
-        /// Deployments held, by version; a removed one counts as held only as removed.
-        deployments: Vec<(DeploymentId, bool)>,
-    },
+    /// "This I know; what is newer?" The bytes of an [`Exchange`](crate::exchange::Exchange).
+    Exchange(Vec<u8>),
+    /// "This you wanted." What an answer to an exchange asked for: the bytes of a [`News`](crate::exchange::News).
+    Tell(Vec<u8>),
+    /// "I have enough neighbours and close our connections; I live on."
+    Parting,
     /// "What is your state now?"
     State,
     /// "You have a part in this plan."
@@ -65,13 +64,8 @@ pub enum Response {
     Done,
     /// Not done.
     Refused(Refusal),
-    /// What is newer here; the asker asks again while `more`.
-    News {
-        /// Signed records and deployments.
-        records: Vec<Signed>,
-        /// Whether there was more than one answer holds.
-        more: bool,
-    },
+    /// What is newer here: the bytes of a [`News`](crate::exchange::News).
+    News(Vec<u8>),
     /// The node's own record, made for this answer.
     State(Signed),
 }

@@ -1,6 +1,6 @@
 //! Every bound on what a peer may send or make us hold, with its unit. Nothing else.
 
-/// Longest encoded control message, bytes. A view of 256 records of 8 KiB is the largest of them.
+/// Longest encoded control message, bytes. A page of 128 records of 8 KiB is the largest of them.
 pub const CONTROL_BYTES_MAX: usize = 4 << 20;
 /// Longest state record as gossiped, bytes.
 pub const RECORD_BYTES_MAX: usize = 8 << 10;
@@ -14,8 +14,12 @@ pub const ORDER_BYTES_MAX: usize = 8 << 10;
 pub const GOALS_MAX: usize = 32;
 /// Longest gossip message, bytes: one record with its signature.
 pub const GOSSIP_BYTES_MAX: usize = 16 << 10;
-/// Records of nodes that a view holds, and that one answer to "your view?" may carry.
-pub const VIEW_RECORDS_MAX: usize = 256;
+/// Records of nodes that a view holds: 2 MB of them as they are, 16 MB at the most.
+pub const VIEW_RECORDS_MAX: usize = 2048;
+/// Nodes that an exchange may list: all of a view, and the asker.
+pub const HELD_MAX: usize = VIEW_RECORDS_MAX + 1;
+/// Records that one message of an exchange carries or asks for.
+pub const EXCHANGE_RECORDS_MAX: usize = 128;
 /// Deployments that a view holds.
 pub const DEPLOYMENTS_MAX: usize = 256;
 /// Variants of a deployment.

@@ -1,5 +1,6 @@
 //! `cargo mesh simulate`: a mesh in virtual time, and its figures beside those that are aimed at.
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -21,6 +22,9 @@ pub(crate) struct SimulateArgs {
     /// Everything is drawn from it: the same seed gives the same run
     #[arg(long, default_value_t = Spec::default().seed)]
     seed: u64,
+    /// One run for each of these seeds (`1..20` are twenty), one line for each; ends with 1 if any missed an aim
+    #[arg(long, value_name = "FIRST..LAST", conflicts_with = "json")]
+    seeds: Option<Seeds>,
     /// Between the starts of two nodes, milliseconds; 0 for all at random within two seconds
     #[arg(long, default_value_t = 0)]
     apart: u32,
@@ -65,6 +69,23 @@ pub(crate) struct SimulateArgs {
     json: bool,
 }
 
+/// Seeds from a first to a last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seeds(u64, u64);
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bounds = text.split_once("..").and_then(|(first, last)| {
+            Some(Self(first.parse().ok()?, last.trim_start_matches('=').parse().ok()?))
+        });
+        bounds
+            .filter(|Self(first, last)| first <= last)
+            .ok_or_else(|| "write `1..20`, the first and the last".into())
+    }
+}
+
 impl SimulateArgs {
     fn spec(&self) -> Result<Spec> {
         ensure!(self.latency >= 0.0, "--latency {}: milliseconds, 0 or more", self.latency);
@@ -96,6 +117,9 @@ impl SimulateArgs {
 /// When the arguments cannot be simulated, or what must never happen did: then the seed is in the error.
 pub(crate) fn run(arguments: &SimulateArgs) -> Result<()> {
     let spec = arguments.spec()?;
+    if let Some(seeds) = arguments.seeds {
+        return sweep(&spec, seeds);
+    }
     let whole_s = f64::from(spec.warm_up_s) + f64::from(spec.measured_s);
     let mut told = Instant::now();
     let mut goes_on = |virtual_s: f64| {
@@ -122,6 +146,43 @@ pub(crate) fn run(arguments: &SimulateArgs) -> Result<()> {
     Ok(())
 }
 
+/// One run for each seed: what each missed, and in the end which ones missed something.
+fn sweep(spec: &Spec, Seeds(first, last): Seeds) -> Result<()> {
+    let mut missed = Vec::new();
+    for seed in first..=last {
+        let spec = Spec { seed, ..*spec };
+        let Some(outcome) = simulate::run_while(&spec, &mut |_| !interrupt::is_noted())? else {
+            bail!("interrupted")
+        };
+        let figures = figures(&spec, &outcome.measured);
+        let bad = figures.into_iter().filter(|figure| figure.holds == Some(false)).map(|figure| figure.text);
+        let violated = outcome.requests.violated.iter().cloned();
+        let bad: Vec<String> = bad.chain(violated).collect();
+        let verdict = if bad.is_empty() { "all aims reached".to_owned() } else { bad.join("; ") };
+        println!("seed {seed}, {} nodes, {:.0} s of work: {verdict}", spec.nodes, outcome.measured.work_s);
+        if !bad.is_empty() {
+            missed.push(seed.to_string());
+        }
+    }
+    let seeds = last - first + 1;
+    ensure!(missed.is_empty(), "{} of {seeds} seeds missed an aim: {}", missed.len(), missed.join(", "));
+    println!("{seeds} seeds, all aims reached");
+    Ok(())
+}
+
+/// A line of the report.
+struct Figure {
+    text: String,
+    /// Whether the aim is reached, if there is one.
+    holds: Option<bool>,
+}
+
+impl From<String> for Figure {
+    fn from(text: String) -> Self {
+        Self { text, holds: None }
+    }
+}
+
 fn print(outcome: &Outcome) {
     let Outcome { spec, measured, .. } = outcome;
     println!(
@@ -134,8 +195,8 @@ fn print(outcome: &Outcome) {
         spec.latency_us.0 as f64 / 1_000.0,
         spec.latency_us.1 as f64 / 1_000.0,
     );
-    for line in figures(spec, measured) {
-        println!("  {line}");
+    for figure in figures(spec, measured) {
+        println!("  {}", figure.text);
     }
     if outcome.requests.asked > 0 {
         println!("  {}", requests(&outcome.requests));
@@ -158,14 +219,14 @@ fn print(outcome: &Outcome) {
 }
 
 /// Each figure with its aim (10, 100 and 1,000 nodes have aims of their own; others that of the next larger).
-fn figures(spec: &Spec, measured: &Measured) -> Vec<String> {
+fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
     let size = [10, 100].iter().position(|nodes| spec.nodes <= *nodes).unwrap_or(2);
     let [known_ms, suspected_ms, sent_bytes] =
         [[1_000.0, 2_000.0, 3_000.0], [5_000.0, 8_000.0, 12_000.0], [15e3, 120e3, 120e3]]
             .map(|aims| aims[size]);
     let mut lines = vec![
-        format!("all know all after {}", time(measured.formed_ms)),
-        format!("{} changes; known to 50 %: {}", measured.changes, spread(measured.known_to_half_ms)),
+        format!("all know all after {}", time(measured.formed_ms)).into(),
+        format!("{} changes; known to 50 %: {}", measured.changes, spread(measured.known_to_half_ms)).into(),
         line(
             "known to 99 %",
             spread(measured.known_to_99_percent_ms),
@@ -173,15 +234,27 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<String> {
             known_ms,
             "ms",
         ),
-        format!("known to all: {}", spread(measured.known_to_all_ms)),
+        format!("known to all: {}", spread(measured.known_to_all_ms)).into(),
     ];
     if measured.deaths > 0 {
         let dead = measured.dead_suspected_by_all_ms;
         let what = format!("{} deaths; suspected by all", measured.deaths);
         lines.push(line(&what, spread(dead), meets(dead.worst, suspected_ms), suspected_ms, "ms"));
     }
-    lines.push(line("false deaths", measured.false_deaths.to_string(), measured.false_deaths == 0, 0.0, ""));
-    lines.push(format!("flips under a one-way cut: {}", measured.flips_under_one_way_cut));
+    // Who knows nobody loses nobody, and sends little.
+    let formed = measured.formed_ms.is_some();
+    let alive = formed && measured.false_deaths == 0;
+    lines.push(line("false deaths", measured.false_deaths.to_string(), alive, 0.0, ""));
+    if spec.one_way_s > 0 {
+        let most = measured.flips_in_a_minute;
+        let flips = format!(
+            "{}, in a minute by one node at most {}",
+            measured.flips_under_one_way_cut,
+            most.map_or("not known: the two did not use each other".to_owned(), |most| most.to_string())
+        );
+        let holds = most.is_some_and(|most| most <= 1);
+        lines.push(line("flips under a one-way cut", flips, holds, 1.0, "a minute"));
+    }
     if let Some(healed) = measured.views_equal_after_heal_ms {
         lines.push(line(
             "views equal after the partition",
@@ -193,22 +266,38 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<String> {
     }
     let sent = measured.sent_bytes_per_s;
     let rates = format!("{:.1} kB/s in the mean, {:.1} at most", sent.mean / 1e3, sent.most / 1e3);
-    lines.push(line("sent by a node", rates, sent.most <= sent_bytes, sent_bytes / 1e3, "kB/s"));
+    lines.push(line("sent by a node", rates, formed && sent.most <= sent_bytes, sent_bytes / 1e3, "kB/s"));
+    lines.extend(traffic(measured));
+    lines
+}
+
+/// What no aim is set for.
+fn traffic(measured: &Measured) -> Vec<Figure> {
+    let mut lines: Vec<Figure> = Vec::new();
     let received = measured.received_bytes_per_s;
-    lines.push(format!(
-        "received by a node: {:.1} kB/s in the mean, {:.1} at most",
-        received.mean / 1e3,
-        received.most / 1e3
-    ));
-    lines.push(format!(
-        "at the end {:.1} connections and {:.1} peers in gossip's mesh",
-        measured.connections, measured.gossip_degree
-    ));
+    lines.push(
+        format!(
+            "received by a node: {:.1} kB/s in the mean, {:.1} at most",
+            received.mean / 1e3,
+            received.most / 1e3
+        )
+        .into(),
+    );
+    lines.push(
+        format!(
+            "at the end {:.1} connections and {:.1} peers in gossip's mesh",
+            measured.connections, measured.gossip_degree
+        )
+        .into(),
+    );
     if measured.gossip_streams_refused > 0 {
-        lines.push(format!(
-            "gossip longer than its receiver takes: {} times; {} connections carry none any more",
-            measured.gossip_streams_refused, measured.connections_without_gossip
-        ));
+        lines.push(
+            format!(
+                "gossip longer than its receiver takes: {} times; {} connections carry none any more",
+                measured.gossip_streams_refused, measured.connections_without_gossip
+            )
+            .into(),
+        );
     }
     lines
 }
@@ -231,9 +320,9 @@ fn meets(ms: Option<f64>, aim_ms: f64) -> bool {
     ms.is_some_and(|ms| ms <= aim_ms)
 }
 
-fn line(what: &str, is: String, meets: bool, aim: f64, unit: &str) -> String {
-    let verdict = if meets { "reached" } else { "MISSED" };
-    format!("{what}: {is} (aim {aim} {unit}: {verdict})")
+fn line(what: &str, is: String, holds: bool, aim: f64, unit: &str) -> Figure {
+    let verdict = if holds { "reached" } else { "MISSED" };
+    Figure { text: format!("{what}: {is} (aim {aim} {unit}: {verdict})"), holds: Some(holds) }
 }
 
 fn time(ms: Option<f64>) -> String {

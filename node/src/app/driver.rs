@@ -27,7 +27,7 @@ use stormo_protocol::control::Request;
 use stormo_protocol::control::Response;
 use stormo_protocol::ids::{NodeId, RequestId, VariantId};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Machine, Signed};
+use stormo_protocol::state::Machine;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -35,7 +35,7 @@ use super::calls::{Call, CallError};
 use crate::ends::{Described, WorkError};
 use crate::engine::{Engine, Ran};
 use crate::flow::Suspects;
-use crate::mesh::{Keeping, Member, MemberEvent, Stewardship};
+use crate::mesh::{Keeping, Member, MemberEvent, News, Stewardship};
 use crate::monitor::Utilisation;
 use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
@@ -69,8 +69,10 @@ pub enum Event {
     PlanAgain(RequestId, Vec<NodeId>),
     /// A list of plans.
     Listed(Listed),
-    /// Records from a sync exchange.
-    Synced(Vec<Signed>),
+    /// A neighbour answered in an exchange, or did not.
+    Answered(NodeId, Option<News>),
+    /// A neighbour tells what it was asked for.
+    Told(NodeId, News),
     /// The rate from a peer.
     Probed(NodeId, Option<u64>),
     /// Nodes were asked how they are.
@@ -140,7 +142,7 @@ impl Driver {
     /// A node that is not in the mesh yet. `events` must lead to the receiver of [`Driver::run`].
     pub fn new(parts: Parts, events: mpsc::Sender<Event>) -> Self {
         Self {
-            member: Member::new(parts.identity.node(), parts.generation, parts.join.clone()),
+            member: Member::new(parts.identity.node(), parts.generation, parts.join.clone(), seed(&parts)),
             stewardship: Stewardship::new(parts.identity.node(), 0),
             keeping: Keeping::default(),
             stored: stored::Stored::default(),
@@ -172,6 +174,7 @@ impl Driver {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         self.restore();
+        self.on_changed();
         self.on_member(MemberEvent::Started);
         loop {
             let event = tokio::select! {
@@ -199,7 +202,8 @@ impl Driver {
             Event::Planned(planned) => self.on_planned(planned),
             Event::PlanAgain(request, without) => self.plan_without(request, without),
             Event::Listed(listed) => self.on_listed(listed),
-            Event::Synced(records) => self.on_records(records),
+            Event::Answered(peer, news) => self.on_member(MemberEvent::Answered { peer, news }),
+            Event::Told(peer, news) => self.on_member(MemberEvent::Told { peer, news }),
             Event::Probed(peer, bytes_per_second) => {
                 self.on_member(MemberEvent::Probed { peer, bytes_per_second });
             }
@@ -221,6 +225,7 @@ impl Driver {
                 self.on_member(MemberEvent::RoundTrip { peer, micros: time.as_micros() as f64 });
             }
             NetEvent::Gossip(signed) => self.on_records(vec![signed]),
+            NetEvent::Found(node, address) => self.on_found(node, address),
             NetEvent::Asked { from, request, answer } => self.on_asked(from, request, answer),
             NetEvent::Offered(offer) => self.on_offered(offer),
             NetEvent::Received(received) => self.on_received(received),
@@ -231,7 +236,9 @@ impl Driver {
 
     fn on_asked(&mut self, from: NodeId, request: Request, answer: oneshot::Sender<Response>) {
         let response = match request {
-            Request::Sync { known, deployments } => self.news_for(&known, &deployments),
+            Request::Exchange(bytes) => self.news_for(from, &bytes),
+            Request::Tell(bytes) => self.on_told(from, &bytes),
+            Request::Parting => self.on_parting(from),
             Request::State => self.own_state(),
             Request::Prepare(prepare) => self.on_prepare(from, prepare),
             Request::Failed { request, attempt, stage, reason } => {
@@ -289,9 +296,10 @@ impl Driver {
 
     async fn leave(&mut self) {
         self.leaving = true;
-        self.member.renew();
-        if let Some(record) = self.signed_record() {
-            self.parts.net.publish(&record).await;
+        self.on_changed();
+        self.sign();
+        if let Some(heard) = self.member.own_record() {
+            self.parts.net.publish(heard.signed()).await;
         }
         for (_, pending) in std::mem::take(&mut self.origins) {
             pending.fail(CallError::Unavailable("the node is leaving; ask another one".into()));
@@ -335,4 +343,11 @@ impl Driver {
         }
         self.finished.push_back(view);
     }
+}
+
+/// What this node draws by: another sequence for each node and each of its starts.
+fn seed(parts: &Parts) -> u64 {
+    let mut start = [0; 8];
+    start.copy_from_slice(&parts.identity.node().0[..8]);
+    u64::from_le_bytes(start) ^ parts.generation.rotate_left(32)
 }

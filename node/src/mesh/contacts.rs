@@ -9,10 +9,17 @@ const REDIAL_MS: (u64, u64) = (500, 30_000);
 /// Addresses whose last dial is remembered; forgetting them only means dialling sooner.
 const REMEMBERED_MAX: usize = 4096;
 
+/// An address that the owner names, and who was found there.
+#[derive(Debug)]
+pub(super) struct Join {
+    pub(super) address: String,
+    pub(super) peer: Option<NodeId>,
+}
+
 /// Addresses by the time from which on they may be dialled again.
 #[derive(Debug, Default)]
 pub(super) struct Contacts {
-    join: Vec<String>,
+    join: Vec<Join>,
     /// When an address may be dialled next, and the pause after that; by the node that is looked for there.
     next: BTreeMap<Option<NodeId>, BTreeMap<String, (u64, u64)>>,
     told: bool,
@@ -20,11 +27,13 @@ pub(super) struct Contacts {
 
 impl Contacts {
     pub(super) fn new(join: Vec<String>) -> Self {
+        let named = |address: &str| address.rsplit_once("/p2p/").and_then(|(_, peer)| peer.parse().ok());
+        let join = join.into_iter().map(|address| Join { peer: named(&address), address }).collect();
         Self { join, ..Self::default() }
     }
 
     /// Where the owner wants to join.
-    pub(super) fn join(&self) -> &[String] {
+    pub(super) fn join(&self) -> &[Join] {
         &self.join
     }
 
@@ -45,13 +54,21 @@ impl Contacts {
 
     /// Whether the owner should hear of a failed dial: only of one that was asked for, and only once.
     pub(super) fn should_tell(&mut self, address: &str) -> bool {
-        let asked_for = self.join.iter().any(|join| address.contains(join.as_str()));
+        let asked_for = self.join.iter().any(|join| address.contains(join.address.as_str()));
         asked_for && !std::mem::replace(&mut self.told, true)
     }
 
-    /// Somebody was reached: a later failure is news again.
-    pub(super) fn reached(&mut self) {
+    /// A dial led to a node.
+    pub(super) fn found(&mut self, peer: NodeId, address: &str) {
+        for join in self.join.iter_mut().filter(|join| address.contains(join.address.as_str())) {
+            join.peer = Some(peer);
+        }
+    }
+
+    /// Somebody was reached: a later failure is news again, and the node is dialled at once when it is gone.
+    pub(super) fn reached(&mut self, peer: NodeId) {
         self.told = false;
+        self.next.remove(&Some(peer));
     }
 }
 
@@ -74,7 +91,7 @@ mod tests {
         assert!(!contacts.should_tell("/ip4/10.0.0.2/tcp/4001"));
         let asked = "/ip4/10.0.0.1/tcp/4001/p2p/somebody";
         assert_eq!([(); 2].map(|()| contacts.should_tell(asked)), [true, false]);
-        contacts.reached();
+        contacts.reached(NodeId([1; 32]));
         assert!(contacts.should_tell(asked));
     }
 }

@@ -6,6 +6,8 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::LINKS_MAX;
 use stormo_protocol::state::LinkEstimate;
 
+use super::View;
+
 /// Weight of a new round trip. Pings come every two seconds: a change is believed after a few.
 const ROUND_TRIP_WEIGHT: f64 = 0.3;
 /// Weight of a new rate; single transfers vary more than round trips.
@@ -73,6 +75,16 @@ impl Links {
     /// The measured round trip, microseconds.
     pub fn round_trip_us(&self, peer: NodeId) -> Option<f64> {
         self.peers.get(&peer)?.round_trip_us
+    }
+
+    /// How many rates are known.
+    pub(super) fn rates(&self) -> usize {
+        self.peers.values().filter(|measured| measured.bytes_per_second.is_some()).count()
+    }
+
+    /// How far a node is by what was measured of it before, microseconds; `None` if nothing was.
+    pub(super) fn foretold_us(&self, _view: &View, node: NodeId) -> Option<f64> {
+        self.round_trip_us(node)
     }
 
     /// For this node's record: the nearest neighbours first.

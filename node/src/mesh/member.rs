@@ -1,24 +1,45 @@
 //! A node's part in the mesh: when it speaks, whom it asks for news, whom it dials, whom it forgets.
 //! Events and the time in, actions out; keys, sockets and what is loaded here are the caller's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use stormo_protocol::ids::{DeploymentId, NodeId};
+use stormo_protocol::exchange::{Exchange, Held, ShortId};
+use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::{Hosted, HostingGoal, Load, Machine, NodeRecord, Offer, Stamp};
 
+use super::chance::Chance;
 use super::contacts::Contacts;
-use super::{Applied, Deployments, Heard, Links, Said, View};
+use super::life::BEAT_MS;
+use super::neighbours::{FULL_MESH_NODES_MAX, Neighbours};
+use super::speaking::{Speak, Speaking};
+use super::view::Own;
+use super::{Applied, Belief, Deployments, Heard, Links, Said, View};
 
-/// A quiet node speaks this often.
-const RECORD_MS: u64 = 1_000;
-/// A neighbour is asked for news this often.
-const SYNC_MS: u64 = 2_000;
-/// A neighbour answers within this, or the next one is asked, milliseconds.
+/// A neighbour is asked for news this often in a small mesh, where pings show life too, and in a large one.
+const EXCHANGE_MS: [u64; 2] = [500, 200];
+/// Who asks so many already, as when the whole mesh starts at once, leaves it to the clock to ask further ones.
+const ASKED_MAX: usize = 3;
+/// And up to so much later, so that members do not fall into step.
+const EXCHANGE_STRAY_MS: usize = 100;
+/// A neighbour answers within this, milliseconds.
 pub const SYNC_TIMEOUT_MS: u64 = 5_000;
-/// Records in one answer: at most some 2 MiB of the 4 that an answer may have.
-const NEWS_MAX: usize = 128;
-/// Nodes that are connected to; beyond, gossip goes over others.
-const CONNECTIONS_WANTED_MAX: usize = 64;
+/// This often it is looked at who is silent, what there is to say, and whose connections carry nothing.
+const LOOK_MS: u64 = 250;
+/// A look that is so late is that of a node that was starved: what it was told meanwhile it has yet to hear, and it
+/// judges nobody for a moment.
+const LATE_MS: u64 = 500;
+/// One that is so late is that of a node that stood still: it was told nothing, and what it did not hear in that time
+/// does not count.
+const VERY_LATE_MS: u64 = 3_000;
+/// This often somebody is dialled who should be a neighbour, or who is missing.
+const DIAL_MS: u64 = 1_000;
+/// A neighbour is probed this often, one at a time, so that two measurements do not share this node's uplink.
+const PROBE_MS: u64 = 2_000;
+/// So many neighbours are probed in a small mesh, which is all of them, and in a large one; rates to further ones come
+/// from transfers.
+const PROBED_MAX: [usize; 2] = [31, 8];
+/// A newcomer calls out its record this long after its first connection: gossip needs a moment to begin.
+const CALL_AFTER_MS: u64 = 1_000;
 /// A probe's rate counts as that of a transfer of this length, bytes.
 const PROBE_COUNTS_AS_BYTES: u64 = 1_000_000;
 
@@ -27,10 +48,21 @@ const PROBE_COUNTS_AS_BYTES: u64 = 1_000_000;
 pub enum MemberEvent {
     /// The node begins.
     Started,
+    /// How the node is now. It comes before the start, then each second and when something changed.
+    Is(About),
     /// A first connection to a node stands.
     Connected(NodeId),
+    /// A dial of an address led to a node.
+    Found {
+        /// Whom.
+        peer: NodeId,
+        /// Where.
+        address: String,
+    },
     /// The last connection to a node is gone.
     Disconnected(NodeId),
+    /// A neighbour closes its connections, and lives on.
+    Parting(NodeId),
     /// A dial failed.
     DialFailed {
         /// What was dialled.
@@ -61,10 +93,22 @@ pub enum MemberEvent {
         /// Bytes a second.
         bytes_per_second: Option<u64>,
     },
-    /// Others spoke, by gossip or in an answer.
+    /// Others spoke, by gossip.
     Heard(Vec<Heard>),
-    /// What this node would say of itself is worth saying at once.
-    Changed,
+    /// A neighbour answered, or did not.
+    Answered {
+        /// Who.
+        peer: NodeId,
+        /// What is newer there.
+        news: Option<News>,
+    },
+    /// A neighbour tells what it was asked for.
+    Told {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        news: News,
+    },
     /// Time passes.
     Tick,
 }
@@ -72,19 +116,37 @@ pub enum MemberEvent {
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberAction {
-    /// Sign this node's record as it is now, and gossip it.
-    Announce,
+    /// Sign this node's record as it is now ([`Member::next_record`]) and hand it back ([`Member::signed`]).
+    Sign,
+    /// Gossip the record that was signed last.
+    Gossip,
     /// Ask a neighbour for what is newer than this.
-    Ask {
+    Exchange {
         /// Whom.
         peer: NodeId,
-        /// Records held, by node.
-        known: Vec<(NodeId, Stamp)>,
-        /// Deployments held, and whether as removed.
-        deployments: Vec<(DeploymentId, bool)>,
+        /// What is known here.
+        exchange: Exchange,
+    },
+    /// Tell a neighbour the records that it asked for ([`Member::told`]).
+    Tell {
+        /// Whom.
+        peer: NodeId,
+        /// Whose.
+        wanted: Vec<ShortId>,
     },
     /// Connect to an address.
     Dial(String),
+    /// Tell a neighbour that its connections are closed on purpose, and close them.
+    Part(NodeId),
+    /// The same, though it will hardly hear: they carry nothing.
+    Close(NodeId),
+    /// A node can be reached at these addresses.
+    Reachable {
+        /// Who.
+        node: NodeId,
+        /// Where; nowhere any more if empty.
+        addresses: Vec<String>,
+    },
     /// Measure the rate from a neighbour.
     Probe(NodeId),
     /// Nothing that goes over this node is to be waited for.
@@ -103,7 +165,7 @@ pub enum MemberAction {
 }
 
 /// What a node says of itself that its member does not know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct About {
     /// What it is.
     pub machine: Machine,
@@ -117,12 +179,16 @@ pub struct About {
     pub goals: Vec<HostingGoal>,
 }
 
-/// An answer to a neighbour that asks for news.
+/// What one node tells another in an exchange.
 #[derive(Debug, Clone, Default)]
 pub struct News {
-    /// What is newer here.
+    /// Records and deployments.
     pub heard: Vec<Heard>,
-    /// Whether there was more.
+    /// Heartbeats, in the order of the short ids.
+    pub beats: Vec<Held>,
+    /// What is asked for in turn.
+    pub wanted: Vec<ShortId>,
+    /// Whether there is more.
     pub more: bool,
 }
 
@@ -132,31 +198,44 @@ pub struct Member {
     own: NodeId,
     /// Of the last record.
     stamp: Stamp,
+    /// The last record, as it was signed.
+    signed: Option<Heard>,
+    speaking: Speaking,
     view: View,
     deployments: Deployments,
     links: Links,
-    connected: BTreeSet<NodeId>,
-    contacts: Contacts,
-    record_due_ms: u64,
-    sync_due_ms: u64,
-    /// Exchanges begun by the clock.
-    turns: u64,
+    neighbours: Neighbours,
+    chance: Chance,
+    /// Whom an exchange was begun with that is not answered yet, and when.
+    asked: BTreeMap<NodeId, u64>,
+    /// When the record is to be called out to a mesh that this node has just joined.
+    call_ms: Option<u64>,
+    look_due_ms: u64,
+    exchange_due_ms: u64,
+    dial_due_ms: u64,
+    probe_due_ms: u64,
 }
 
 impl Member {
-    /// A node that has not begun. `generation` counts its starts; `join` are addresses to join at.
-    pub fn new(own: NodeId, generation: u64, join: Vec<String>) -> Self {
+    /// A node that has not begun. `generation` counts its starts; `join` are addresses to join at; what is drawn, is
+    /// drawn from `seed`.
+    pub fn new(own: NodeId, generation: u64, join: Vec<String>, seed: u64) -> Self {
         Self {
             own,
             stamp: Stamp { generation, sequence: 0 },
+            signed: None,
+            speaking: Speaking::default(),
             view: View::new(own),
             deployments: Deployments::default(),
             links: Links::default(),
-            connected: BTreeSet::new(),
-            contacts: Contacts::new(join),
-            record_due_ms: RECORD_MS,
-            sync_due_ms: SYNC_MS,
-            turns: 0,
+            neighbours: Neighbours::new(Contacts::new(join)),
+            chance: Chance::new(seed),
+            asked: BTreeMap::new(),
+            call_ms: None,
+            look_due_ms: LOOK_MS,
+            exchange_due_ms: EXCHANGE_MS[0],
+            dial_due_ms: DIAL_MS,
+            probe_due_ms: PROBE_MS,
         }
     }
 
@@ -182,7 +261,7 @@ impl Member {
 
     /// Neighbours: nodes with a connection.
     pub fn connected(&self) -> &BTreeSet<NodeId> {
-        &self.connected
+        self.neighbours.connected()
     }
 
     /// Of this node's last record.
@@ -192,28 +271,39 @@ impl Member {
 
     /// When a [`MemberEvent::Tick`] has something to do next, milliseconds.
     pub fn due_ms(&self) -> u64 {
-        self.record_due_ms.min(self.sync_due_ms)
+        self.look_due_ms.min(self.exchange_due_ms)
     }
 
     /// Takes an event at this time.
     pub fn handle(&mut self, now_ms: u64, event: MemberEvent) -> Vec<MemberAction> {
         match event {
             MemberEvent::Started => self.dials(now_ms),
-            MemberEvent::Connected(peer) => self.connected_to(peer),
-            MemberEvent::Disconnected(peer) => {
-                self.connected.remove(&peer);
-                self.view.lost(peer);
-                vec![MemberAction::Lost(peer)]
+            MemberEvent::Is(about) => {
+                self.speaking.is(about);
+                self.speak(now_ms)
+            }
+            MemberEvent::Connected(peer) => self.connect(now_ms, peer),
+            MemberEvent::Found { peer, address } => {
+                self.neighbours.contacts().found(peer, &address);
+                vec![]
+            }
+            MemberEvent::Disconnected(peer) => self.disconnect(now_ms, peer),
+            MemberEvent::Parting(peer) => {
+                self.neighbours.parts(now_ms, peer);
+                vec![]
             }
             MemberEvent::DialFailed { address, reason } => {
-                let tells = self.contacts.should_tell(&address);
+                let tells = self.neighbours.contacts().should_tell(&address);
                 tells.then_some(MemberAction::CannotJoin { address, reason }).into_iter().collect()
             }
             MemberEvent::RoundTrip { peer, micros } => {
+                self.show(now_ms, peer);
                 self.links.round_trip(peer, micros);
                 vec![]
             }
             MemberEvent::Transferred { peer, bytes, micros } => {
+                self.show(now_ms, peer);
+                self.neighbours.used(now_ms, peer);
                 self.links.transfer(peer, bytes, micros);
                 vec![]
             }
@@ -221,55 +311,123 @@ impl Member {
                 self.probed(peer, bytes_per_second);
                 vec![]
             }
-            MemberEvent::Heard(heard) => self.heard(now_ms, heard),
-            MemberEvent::Changed => vec![self.announce()],
+            MemberEvent::Heard(heard) => self.heard(now_ms, heard, &[]),
+            MemberEvent::Answered { peer, news } => self.answered(now_ms, peer, news),
+            MemberEvent::Told { peer, news } => {
+                self.show(now_ms, peer);
+                self.hear(now_ms, news)
+            }
             MemberEvent::Tick => self.tick(now_ms),
         }
     }
 
-    /// What this node says of itself now.
+    /// What this node says of itself now, under the name of its last record.
     pub fn record(&self, about: About) -> NodeRecord {
         let About { machine, load, offer, hosted, goals } = about;
         let (node, stamp, links) = (self.own, self.stamp, self.links.estimates());
         NodeRecord { node, stamp, machine, load, offer, hosted, links, goals }
     }
 
-    /// What an asker with this view does not know yet; `own` is this node's record as it is now.
-    pub fn news(
-        &self,
-        own: Option<Heard>,
-        known: &[(NodeId, Stamp)],
-        deployments: &[(DeploymentId, bool)],
-    ) -> News {
-        let mut heard = self.deployments.unknown_to(deployments);
-        heard.extend(own);
-        heard.extend(self.view.newer_than(known));
-        let more = heard.len() > NEWS_MAX;
-        heard.truncate(NEWS_MAX);
-        News { heard, more }
-    }
-
-    /// The record that is made next is newer than all before.
-    pub fn renew(&mut self) {
+    /// A record that is newer than all before, of this node as it said it is; `None` before it said so. What becomes
+    /// of it goes to [`Member::signed`].
+    pub fn next_record(&mut self) -> Option<NodeRecord> {
+        let about = self.speaking.about()?.clone();
         self.stamp.sequence += 1;
+        Some(self.record(about))
     }
 
-    fn announce(&mut self) -> MemberAction {
-        self.renew();
-        MemberAction::Announce
+    /// The next record is signed: exchanges tell it from now on.
+    pub fn signed(&mut self, now_ms: u64, heard: Heard) {
+        if let Said::Node(record) = heard.said() {
+            self.speaking.said(now_ms, record.links.clone());
+        }
+        self.signed = Some(heard);
     }
 
-    fn ask(&self, peer: NodeId) -> MemberAction {
-        MemberAction::Ask { peer, known: self.view.digest(), deployments: self.deployments.digest() }
+    /// This node's record as it was signed last.
+    pub fn own_record(&self) -> Option<&Heard> {
+        self.signed.as_ref()
     }
 
-    fn connected_to(&mut self, peer: NodeId) -> Vec<MemberAction> {
-        self.connected.insert(peer);
-        self.contacts.reached();
-        vec![self.announce(), self.ask(peer)]
+    /// Answers a neighbour that asks for news.
+    pub fn answer(&mut self, now_ms: u64, from: NodeId, exchange: &Exchange) -> News {
+        self.show(now_ms, from);
+        self.view.hear(now_ms, &exchange.held);
+        let difference = self.view.compare(self.own_as_held(now_ms), &exchange.held);
+        let mut heard = self.deployments.unknown_to(&exchange.deployments);
+        heard.extend(difference.heard);
+        News { heard, beats: difference.beats, wanted: difference.wanted, more: difference.more }
     }
 
-    fn heard(&mut self, now_ms: u64, heard: Vec<Heard>) -> Vec<MemberAction> {
+    /// What a neighbour asked for.
+    pub fn told(&self, now_ms: u64, wanted: &[ShortId]) -> News {
+        let (heard, beats) = self.view.wanted(self.own_as_held(now_ms), wanted).into_iter().unzip();
+        News { heard, beats, ..News::default() }
+    }
+
+    fn own_as_held(&self, now_ms: u64) -> Option<Own<'_>> {
+        let heard = self.signed.as_ref()?;
+        let Said::Node(record) = heard.said() else { return None };
+        Some(Own { heard, stamp: record.stamp, beat: 1 + now_ms / BEAT_MS })
+    }
+
+    /// Something came from a neighbour.
+    fn show(&mut self, now_ms: u64, peer: NodeId) {
+        self.neighbours.show(now_ms, peer);
+        self.view.show(now_ms, peer);
+    }
+
+    fn ask(&mut self, now_ms: u64, peer: NodeId) -> MemberAction {
+        self.asked.insert(peer, now_ms);
+        let held = self.view.digest(self.own_as_held(now_ms));
+        MemberAction::Exchange { peer, exchange: Exchange { held, deployments: self.deployments.digest() } }
+    }
+
+    fn connect(&mut self, now_ms: u64, peer: NodeId) -> Vec<MemberAction> {
+        let was_alone = self.connected().is_empty();
+        let was_alive = self.view.get(peer).is_some_and(|known| known.belief() == Belief::Alive);
+        self.neighbours.connect(now_ms, peer);
+        self.view.connected(now_ms, peer);
+        if was_alone && self.call_ms.is_none() {
+            self.call_ms = Some(now_ms + CALL_AFTER_MS);
+        }
+        // Who is known to live is exchanged with in its turn; who was away may come from another part of the mesh.
+        let asks = was_alone || !was_alive && self.asked.len() < ASKED_MAX;
+        if asks { vec![self.ask(now_ms, peer)] } else { vec![] }
+    }
+
+    fn disconnect(&mut self, now_ms: u64, peer: NodeId) -> Vec<MemberAction> {
+        self.asked.remove(&peer);
+        let mut actions = vec![MemberAction::Lost(peer)];
+        if self.neighbours.disconnect(now_ms, peer) {
+            self.view.lost(now_ms, peer);
+            actions.extend(self.neighbours.dial_again(&self.view, peer));
+        }
+        actions
+    }
+
+    fn answered(&mut self, now_ms: u64, peer: NodeId, news: Option<News>) -> Vec<MemberAction> {
+        self.asked.remove(&peer);
+        let Some(mut news) = news else { return vec![] };
+        self.show(now_ms, peer);
+        let (wanted, more) = (std::mem::take(&mut news.wanted), news.more);
+        let mut actions = self.hear(now_ms, news);
+        if !wanted.is_empty() {
+            actions.push(MemberAction::Tell { peer, wanted });
+        }
+        if more && self.connected().contains(&peer) {
+            actions.push(self.ask(now_ms, peer));
+        }
+        actions
+    }
+
+    fn hear(&mut self, now_ms: u64, news: News) -> Vec<MemberAction> {
+        let actions = self.heard(now_ms, news.heard, &news.beats);
+        self.view.hear(now_ms, &news.beats);
+        actions
+    }
+
+    fn heard(&mut self, now_ms: u64, heard: Vec<Heard>, beats: &[Held]) -> Vec<MemberAction> {
         let mut actions = Vec::new();
         let mut strangers = false;
         for heard in heard {
@@ -278,8 +436,23 @@ impl Member {
                     actions.extend(self.heard_of_self(record.stamp));
                 }
                 Said::Node(record) => {
-                    let stranger = !self.connected.contains(&record.node);
-                    strangers |= self.view.apply(now_ms, &heard) == Applied::News && stranger;
+                    let node = record.node;
+                    let short = ShortId::from(node);
+                    let said = beats.binary_search_by_key(&short, |held| held.node).ok().map(|at| beats[at]);
+                    let beat = said.filter(|held| held.stamp.generation == record.stamp.generation);
+                    let before = self.view.get(node).map(|known| known.record.clone());
+                    if self.view.apply(now_ms, &heard, beat.map(|held| held.beat)) != Applied::News {
+                        continue;
+                    }
+                    let addresses = &record.machine.addresses;
+                    if before.is_none_or(|before| before.machine.addresses != *addresses) {
+                        actions.push(MemberAction::Reachable { node, addresses: addresses.clone() });
+                    }
+                    if self.connected().contains(&node) {
+                        self.view.connected(now_ms, node);
+                    } else {
+                        strangers = true;
+                    }
                 }
                 Said::Deployment(_) | Said::Order(_) => {
                     if self.deployments.apply(&heard) == Applied::News {
@@ -302,7 +475,7 @@ impl Member {
             return vec![];
         }
         self.stamp.generation = stamp.generation + 1;
-        vec![MemberAction::Outdone, self.announce()]
+        vec![MemberAction::Outdone, MemberAction::Sign, MemberAction::Gossip]
     }
 
     fn probed(&mut self, peer: NodeId, bytes_per_second: Option<u64>) {
@@ -315,46 +488,76 @@ impl Member {
 
     fn tick(&mut self, now_ms: u64) -> Vec<MemberAction> {
         let mut actions = Vec::new();
-        if is_due(&mut self.record_due_ms, now_ms, RECORD_MS) {
-            actions.push(self.announce());
-            actions.extend(self.dials(now_ms));
+        let lateness_ms = now_ms.saturating_sub(self.look_due_ms);
+        if lateness_ms > VERY_LATE_MS {
+            self.view.excuse(lateness_ms);
+            self.neighbours.excuse(lateness_ms);
         }
-        if is_due(&mut self.sync_due_ms, now_ms, SYNC_MS) {
-            for gone in self.view.forget_silent(now_ms) {
+        if lateness_ms > LATE_MS {
+            self.look_due_ms = now_ms + LATE_MS;
+        }
+        if is_due(&mut self.look_due_ms, now_ms, LOOK_MS) {
+            for gone in self.view.look(now_ms) {
                 self.links.forget(gone);
+                actions.push(MemberAction::Reachable { node: gone, addresses: vec![] });
             }
-            actions.extend(self.exchange_in_turn());
+            actions.extend(self.neighbours.tidy(now_ms, self.view.len() + 1, &mut self.chance));
+            actions.extend(self.speak(now_ms));
+        }
+        let is_large = self.view.len() >= FULL_MESH_NODES_MAX;
+        if is_due(&mut self.exchange_due_ms, now_ms, EXCHANGE_MS[usize::from(is_large)]) {
+            self.exchange_due_ms += self.chance.below(EXCHANGE_STRAY_MS) as u64;
+            actions.extend(self.exchange_with_any(now_ms));
+        }
+        if is_due(&mut self.dial_due_ms, now_ms, DIAL_MS) {
+            actions.extend(self.dials(now_ms));
+            actions.extend(self.neighbours.search(now_ms, &self.view, &mut self.chance));
+        }
+        if is_due(&mut self.probe_due_ms, now_ms, PROBE_MS) {
+            actions.extend(self.probes());
         }
         actions
     }
 
-    /// One neighbour after the other: asked for news, and probed once.
-    fn exchange_in_turn(&mut self) -> Vec<MemberAction> {
-        self.turns += 1;
-        let turn = self.turns % self.connected.len().max(1) as u64;
-        let asked = self.connected.iter().nth(turn as usize).map(|peer| self.ask(*peer));
-        // One at a time, so that two measurements do not share this node's uplink.
-        let unmeasured = self.connected.iter().find(|peer| !self.links.has_rate(**peer));
-        asked.into_iter().chain(unmeasured.map(|peer| MemberAction::Probe(*peer))).collect()
+    fn speak(&mut self, now_ms: u64) -> Vec<MemberAction> {
+        let nodes = self.view.len() as u64 + 1;
+        let mut actions = match self.speaking.next(now_ms, nodes, &self.links.estimates()) {
+            Speak::Nothing => vec![],
+            Speak::Note => vec![MemberAction::Sign],
+            Speak::Call => vec![MemberAction::Sign, MemberAction::Gossip],
+        };
+        if self.call_ms.is_some_and(|call_ms| now_ms >= call_ms) {
+            // Never again: further connections are those of a member.
+            self.call_ms = Some(u64::MAX);
+            actions.push(MemberAction::Gossip);
+        }
+        actions
+    }
+
+    fn exchange_with_any(&mut self, now_ms: u64) -> Option<MemberAction> {
+        self.asked.retain(|_, since_ms| now_ms < *since_ms + SYNC_TIMEOUT_MS);
+        let free = self.connected().iter().filter(|peer| !self.asked.contains_key(peer));
+        let free: Vec<NodeId> = free.copied().collect();
+        let peer = self.chance.pick(&free)?;
+        Some(self.ask(now_ms, peer))
+    }
+
+    fn probes(&mut self) -> Option<MemberAction> {
+        // What the other end measured serves for both, and for a node that was started anew.
+        let is_told = |peer: NodeId| {
+            let links = self.view.get(peer).map(|known| known.record.links.as_slice()).unwrap_or_default();
+            links.iter().any(|link| link.peer == self.own && link.bytes_per_second > 0)
+        };
+        let unmeasured = |peer: &&NodeId| !self.links.has_rate(**peer) && !is_told(**peer);
+        let unmeasured: Vec<NodeId> = self.connected().iter().filter(unmeasured).copied().collect();
+        // Any of them, so that not all nodes turn to the same one.
+        let peer = self.chance.pick(&unmeasured)?;
+        let is_large = self.view.len() >= FULL_MESH_NODES_MAX;
+        (self.links.rates() < PROBED_MAX[usize::from(is_large)]).then_some(MemberAction::Probe(peer))
     }
 
     fn dials(&mut self, now_ms: u64) -> Vec<MemberAction> {
-        let Self { view, connected, contacts, .. } = self;
-        let mut dials = Vec::new();
-        if connected.len() < CONNECTIONS_WANTED_MAX {
-            for known in view.iter().filter(|known| !connected.contains(&known.record.node)) {
-                let peer = known.record.node;
-                let addresses = known.record.machine.addresses.iter();
-                let due = addresses.filter(|address| contacts.is_due(now_ms, Some(peer), address));
-                dials.extend(due.map(|address| MemberAction::Dial(format!("{address}/p2p/{peer}"))));
-            }
-        }
-        if connected.is_empty() {
-            let due = contacts.join().to_vec().into_iter();
-            dials
-                .extend(due.filter(|address| contacts.is_due(now_ms, None, address)).map(MemberAction::Dial));
-        }
-        dials
+        self.neighbours.dials(now_ms, &self.view, &self.links, &mut self.chance)
     }
 }
 
@@ -368,5 +571,7 @@ fn is_due(due_ms: &mut u64, now_ms: u64, period_ms: u64) -> bool {
     true
 }
 
+#[cfg(test)]
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,16 @@
-//! The newest valid record of each node, with its age.
+//! The newest valid record of each node, with the signs of life that it gave.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use stormo_protocol::exchange::{Held, ShortId};
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::limits::VIEW_RECORDS_MAX;
+use stormo_protocol::limits::{EXCHANGE_RECORDS_MAX, VIEW_RECORDS_MAX};
 use stormo_protocol::state::{NodeRecord, Stamp};
 
+use super::life::{Belief, FORGET_MS, Life, silent_ms};
 use super::{Heard, Said};
-
-/// Records are gossiped each second; after this long without one, plans leave the node out.
-/// Four are then missing: gossip may drop some, and the sync exchange repairs within two seconds.
-pub const FRESH_MS: u64 = 4_000;
-/// After this long without a record the node is forgotten.
-pub const FORGET_MS: u64 = 60_000;
 
 /// A node and what it said last.
 #[derive(Debug, Clone)]
@@ -22,10 +19,32 @@ pub struct Known {
     pub record: Arc<NodeRecord>,
     /// The same as it was heard, for passing on.
     pub heard: Heard,
-    /// When it was heard here.
+    /// When it last gave a sign of life, by this node's clock, milliseconds.
     pub heard_ms: u64,
-    /// Whether the connection to it was lost since; a newer record clears this.
-    pub lost: bool,
+    life: Life,
+}
+
+impl Known {
+    /// What is believed of it.
+    pub fn belief(&self) -> Belief {
+        self.life.belief()
+    }
+
+    fn held(&self) -> Held {
+        let (node, stamp) = (self.record.node.into(), self.record.stamp);
+        // One that never had a heartbeat is told of all the same.
+        let beat = match self.belief() {
+            Belief::Alive | Belief::Unproven => self.life.beat().max(1),
+            Belief::Silent | Belief::Lost => 0,
+        };
+        Held { node, stamp, beat }
+    }
+
+    fn live(&mut self, change: impl FnOnce(&mut Life) -> bool) -> bool {
+        let changed = change(&mut self.life);
+        self.heard_ms = self.life.shown_ms();
+        changed
+    }
 }
 
 /// What became of a record.
@@ -39,73 +58,159 @@ pub enum Applied {
     Refused,
 }
 
+/// What stays of a node that was forgotten: an old record that still travels is no news, and it is looked for.
+#[derive(Debug, Clone)]
+struct Gone {
+    stamp: Stamp,
+    beat: u64,
+    heard_ms: u64,
+    /// Empty if it said that it leaves.
+    addresses: Vec<String>,
+}
+
+/// This node's own record and heartbeat, which an exchange speaks of too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Own<'a> {
+    pub(super) heard: &'a Heard,
+    pub(super) stamp: Stamp,
+    pub(super) beat: u64,
+}
+
+/// What an asker lacks, and what it has that is lacking here.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    pub(super) heard: Vec<Heard>,
+    pub(super) beats: Vec<Held>,
+    pub(super) wanted: Vec<ShortId>,
+    pub(super) more: bool,
+}
+
 /// All nodes that are known, this one excluded.
 #[derive(Debug)]
 pub struct View {
     own: NodeId,
     nodes: BTreeMap<NodeId, Known>,
-    /// Newest record of nodes that were forgotten: an old one that still travels is no news.
-    forgotten: BTreeMap<NodeId, Stamp>,
+    gone: BTreeMap<NodeId, Gone>,
 }
 
 impl View {
     /// An empty view of this node.
     pub fn new(own: NodeId) -> Self {
-        Self { own, nodes: BTreeMap::new(), forgotten: BTreeMap::new() }
+        Self { own, nodes: BTreeMap::new(), gone: BTreeMap::new() }
     }
 
-    /// Takes in a record.
-    pub fn apply(&mut self, now_ms: u64, heard: &Heard) -> Applied {
+    /// Takes in a record, with a heartbeat of its node if one was said beside it.
+    pub(super) fn apply(&mut self, now_ms: u64, heard: &Heard, beat: Option<u64>) -> Applied {
         let Said::Node(record) = heard.said() else { return Applied::Refused };
         if record.node == self.own {
             return Applied::Old;
         }
-        let record = record.clone();
-        let known = self.nodes.get(&record.node).map(|known| known.record.stamp);
-        if known.or_else(|| self.forgotten.get(&record.node).copied()) >= Some(record.stamp) {
+        if let Some(known) = self.nodes.get_mut(&record.node) {
+            if known.record.stamp >= record.stamp {
+                return Applied::Old;
+            }
+            if known.record.stamp.generation < record.stamp.generation {
+                known.life.restarted();
+            }
+            (known.record, known.heard) = (record.clone(), heard.clone());
+            return Applied::News;
+        }
+        // A record that was forgotten comes back with a heartbeat that is newer than all that was heard before.
+        let past = self.gone.get(&record.node);
+        if past.is_some_and(|gone| (record.stamp, beat.unwrap_or(0)) <= (gone.stamp, gone.beat)) {
             return Applied::Old;
         }
-        if known.is_none() && self.nodes.len() >= VIEW_RECORDS_MAX {
+        if self.nodes.len() >= VIEW_RECORDS_MAX {
             return Applied::Refused;
         }
-        self.forgotten.remove(&record.node);
-        self.nodes.insert(record.node, Known { record, heard: heard.clone(), heard_ms: now_ms, lost: false });
+        let past = self.gone.remove(&record.node);
+        let same = past.filter(|gone| gone.stamp.generation == record.stamp.generation);
+        let life = Life::new(now_ms, same.map(|gone| gone.beat));
+        let (record, heard) = (record.clone(), heard.clone());
+        self.nodes.insert(record.node, Known { record, heard, heard_ms: now_ms, life });
         Applied::News
     }
 
-    /// The last connection to a node is gone: plans leave it out until it speaks again.
-    pub fn lost(&mut self, node: NodeId) {
-        if let Some(known) = self.nodes.get_mut(&node) {
-            known.lost = true;
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn lost_in_test(&mut self, _now_ms: u64, node: NodeId) {
-        self.lost(node);
-    }
-
-    /// Forgets nodes that were silent for long; tells which.
-    pub fn forget_silent(&mut self, now_ms: u64) -> Vec<NodeId> {
-        let silent = |known: &Known| now_ms.saturating_sub(known.heard_ms) >= FORGET_MS;
-        let gone: Vec<NodeId> =
-            self.nodes.iter().filter(|(_, known)| silent(known)).map(|(node, _)| *node).collect();
-        for node in &gone {
-            if let Some(known) = self.nodes.remove(node) {
-                if self.forgotten.len() >= VIEW_RECORDS_MAX {
-                    self.forgotten.pop_first();
-                }
-                self.forgotten.insert(*node, known.record.stamp);
+    /// Takes in heartbeats, each of which counts in the generation that it is of.
+    pub(super) fn hear(&mut self, now_ms: u64, beats: &[Held]) {
+        let mut nodes = self.nodes.values_mut().peekable();
+        for held in beats {
+            while nodes.next_if(|known| ShortId::from(known.record.node) < held.node).is_some() {}
+            if let Some(known) = nodes.peek_mut()
+                && ShortId::from(known.record.node) == held.node
+                && known.record.stamp.generation == held.stamp.generation
+            {
+                known.live(|life| life.hear(now_ms, held.beat));
             }
         }
+    }
+
+    /// Something came over a connection to a node.
+    pub(super) fn show(&mut self, now_ms: u64, node: NodeId) {
+        self.live(node, |life| life.show(now_ms));
+    }
+
+    /// A connection to a node stands.
+    pub(super) fn connected(&mut self, now_ms: u64, node: NodeId) {
+        self.live(node, |life| life.connected(now_ms));
+    }
+
+    /// The last connection to a node broke: plans leave it out until it is there again.
+    pub(super) fn lost(&mut self, now_ms: u64, node: NodeId) {
+        self.live(node, |life| life.lose(now_ms));
+    }
+
+    fn live(&mut self, node: NodeId, change: impl FnOnce(&mut Life)) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.live(|life| {
+                change(life);
+                true
+            });
+        }
+    }
+
+    /// This node itself stood still for so long, milliseconds.
+    pub(super) fn excuse(&mut self, lateness_ms: u64) {
+        for known in self.nodes.values_mut() {
+            known.live(|life| {
+                life.excuse(lateness_ms);
+                true
+            });
+        }
+    }
+
+    /// Time passes: who is silent is left out, who was silent for long is forgotten; tells who.
+    pub(super) fn look(&mut self, now_ms: u64) -> Vec<NodeId> {
+        let silent_ms = silent_ms(self.nodes.len() + 1);
+        let mut gone = Vec::new();
+        for (node, known) in &mut self.nodes {
+            known.live(|life| life.look(now_ms, silent_ms));
+            if now_ms >= known.heard_ms + FORGET_MS {
+                gone.push(*node);
+            }
+        }
+        gone.iter().for_each(|node| self.forget(*node));
         gone
+    }
+
+    fn forget(&mut self, node: NodeId) {
+        let Some(known) = self.nodes.remove(&node) else { return };
+        if self.gone.len() >= VIEW_RECORDS_MAX
+            && let Some(oldest) = self.gone.iter().min_by_key(|(_, gone)| gone.heard_ms)
+        {
+            let oldest = *oldest.0;
+            self.gone.remove(&oldest);
+        }
+        let record = &known.record;
+        let addresses = if record.load.leaving { vec![] } else { record.machine.addresses.clone() };
+        let gone =
+            Gone { stamp: record.stamp, beat: known.life.beat(), heard_ms: known.life.shown_ms(), addresses };
+        self.gone.insert(node, gone);
     }
 
     /// Whether plans may use a node now.
     pub fn is_usable(&self, now_ms: u64, node: NodeId) -> bool {
-        self.nodes.get(&node).is_some_and(|known| {
-            !known.lost && !known.record.load.leaving && now_ms.saturating_sub(known.heard_ms) < FRESH_MS
-        })
+        self.nodes.get(&node).is_some_and(|known| !known.record.load.leaving && known.life.is_usable(now_ms))
     }
 
     /// What is known of a node.
@@ -118,131 +223,124 @@ impl View {
         self.nodes.values()
     }
 
-    /// Which records are held: what a sync exchange asks with.
-    pub fn digest(&self) -> Vec<(NodeId, Stamp)> {
-        self.nodes.iter().map(|(node, known)| (*node, known.record.stamp)).collect()
+    /// How many are known, this one excluded.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
     }
 
-    /// Records held here that are newer than what the asker knows.
-    pub fn newer_than(&self, digest: &[(NodeId, Stamp)]) -> Vec<Heard> {
-        let asker: BTreeMap<NodeId, Stamp> = digest.iter().copied().collect();
-        self.nodes
-            .iter()
-            .filter(|(node, known)| asker.get(node).is_none_or(|stamp| *stamp < known.record.stamp))
-            .map(|(_, known)| known.heard.clone())
-            .collect()
+    /// Whether nobody else is known.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
     }
+
+    /// Nodes that went without a word, with their addresses and when they were last heard.
+    pub(super) fn missing(&self) -> impl Iterator<Item = (NodeId, &[String], u64)> {
+        let away = |known: &&Known| {
+            matches!(known.belief(), Belief::Silent | Belief::Lost) && !known.record.load.leaving
+        };
+        let away = self.nodes.values().filter(away);
+        let away = away.map(|known| {
+            (known.record.node, known.record.machine.addresses.as_slice(), known.life.shown_ms())
+        });
+        let gone = self.gone.iter().map(|(node, gone)| (*node, gone.addresses.as_slice(), gone.heard_ms));
+        away.chain(gone.filter(|(_, addresses, _)| !addresses.is_empty()))
+    }
+
+    /// What an exchange asks with. Who is not believed to live is listed without a heartbeat: its record is held, and
+    /// nobody is to ask for it.
+    pub(super) fn digest(&self, own: Option<Own<'_>>) -> Vec<Held> {
+        self.all(own).map(|(held, ..)| held).collect()
+    }
+
+    /// Everybody, this node included, each short id once and in ascending order.
+    fn all<'a>(&'a self, own: Option<Own<'a>>) -> impl Iterator<Item = (Held, &'a Heard)> {
+        let node = self.own;
+        let mut own =
+            own.map(|own| (Held { node: node.into(), stamp: own.stamp, beat: own.beat }, own.heard));
+        let mut others = self.nodes.values().map(|known| (known.held(), &known.heard)).peekable();
+        let mut last = None;
+        std::iter::from_fn(move || {
+            loop {
+                let own_first = match (&own, others.peek()) {
+                    (Some((own, _)), Some((other, _))) => own.node <= other.node,
+                    (own, _) => own.is_some(),
+                };
+                let next = if own_first { own.take() } else { others.next() }?;
+                if last.replace(next.0.node) != Some(next.0.node) {
+                    return Some(next);
+                }
+            }
+        })
+    }
+
+    /// Compares with what another holds.
+    pub(super) fn compare(&self, own: Option<Own<'_>>, held: &[Held]) -> Difference {
+        let mut difference = Difference::default();
+        let mut theirs = held.iter().copied().peekable();
+        for (ours, heard) in self.all(own) {
+            while let Some(their) = theirs.next_if(|their| their.node < ours.node) {
+                self.consider_wanting(their, &mut difference);
+            }
+            match theirs.next_if(|their| their.node == ours.node) {
+                None if ours.beat == 0 => {}
+                None => difference.tell(ours, heard),
+                Some(their) => match their.stamp.cmp(&ours.stamp) {
+                    Ordering::Less => difference.tell(ours, heard),
+                    Ordering::Greater => difference.want(their.node),
+                    Ordering::Equal if their.beat < ours.beat => difference.beats.push(ours),
+                    Ordering::Equal => {}
+                },
+            }
+        }
+        theirs.for_each(|their| self.consider_wanting(their, &mut difference));
+        difference
+    }
+
+    /// Another speaks of a node that is not known here, or was forgotten.
+    fn consider_wanting(&self, their: Held, difference: &mut Difference) {
+        let (from, to) = bounds(their.node);
+        let gone = self.gone.range(from..=to).next().map(|(_, gone)| (gone.stamp, gone.beat));
+        if their.beat > 0 && gone.is_none_or(|gone| (their.stamp, their.beat) > gone) {
+            difference.want(their.node);
+        }
+    }
+
+    /// Records that another one asked for, as far as they are here, with their heartbeats.
+    pub(super) fn wanted(&self, own: Option<Own<'_>>, wanted: &[ShortId]) -> Vec<(Heard, Held)> {
+        let mut wanted = wanted.to_vec();
+        wanted.sort_unstable();
+        let asked = |held: &Held| wanted.binary_search(&held.node).is_ok();
+        self.all(own).filter(|(held, _)| asked(held)).map(|(held, heard)| (heard.clone(), held)).collect()
+    }
+}
+
+impl Difference {
+    fn tell(&mut self, held: Held, heard: &Heard) {
+        if self.heard.len() < EXCHANGE_RECORDS_MAX {
+            self.heard.push(heard.clone());
+            self.beats.push(held);
+        } else {
+            self.more = true;
+        }
+    }
+
+    fn want(&mut self, node: ShortId) {
+        if self.wanted.len() < EXCHANGE_RECORDS_MAX {
+            self.wanted.push(node);
+        }
+    }
+}
+
+/// The first and the last id that begin so.
+fn bounds(short: ShortId) -> (NodeId, NodeId) {
+    [0, 255]
+        .map(|rest| {
+            let mut id = [rest; 32];
+            id[..8].copy_from_slice(&short.0);
+            NodeId(id)
+        })
+        .into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use stormo_protocol::profile::Speeds;
-    use stormo_protocol::state::{Class, Load, Machine, Offer, Signed, Topic};
-
-    fn record(node: u8, generation: u64, sequence: u64) -> NodeRecord {
-        NodeRecord {
-            node: NodeId([node; 32]),
-            stamp: Stamp { generation, sequence },
-            machine: Machine {
-                label: format!("node-{node}"),
-                class: Class::Edge,
-                addresses: vec![],
-                cores: 2,
-                speeds: Speeds::new([1000.0; 5]),
-                memory_budget_bytes: 1 << 20,
-            },
-            load: Load {
-                memory_used_bytes: 0,
-                utilisation_permille: 0,
-                cold_us: 0,
-                cold_us_per_mb: 0,
-                leaving: false,
-            },
-            offer: Offer::default(),
-            hosted: vec![],
-            links: vec![],
-            goals: vec![],
-        }
-    }
-
-    fn signed(record: &NodeRecord) -> Signed {
-        Signed { topic: Topic::Node, author: record.node, signature: vec![], body: record.to_bytes() }
-    }
-
-    fn heard(node: u8, generation: u64, sequence: u64) -> Heard {
-        Heard::read(signed(&record(node, generation, sequence))).unwrap()
-    }
-
-    #[test]
-    fn the_newest_record_wins_whatever_the_order() {
-        let mut view = View::new(NodeId([0; 32]));
-        assert_eq!(view.apply(0, &heard(1, 1, 5)), Applied::News);
-        assert_eq!(view.apply(1, &heard(1, 1, 4)), Applied::Old);
-        assert_eq!(view.apply(1, &heard(1, 1, 5)), Applied::Old);
-        assert_eq!(view.apply(2, &heard(1, 2, 0)), Applied::News);
-        assert_eq!(view.get(NodeId([1; 32])).unwrap().heard_ms, 2);
-    }
-
-    #[test]
-    fn nobody_speaks_for_another() {
-        let mut view = View::new(NodeId([0; 32]));
-        assert!(Heard::read(Signed { author: NodeId([2; 32]), ..signed(&record(1, 1, 1)) }).is_none());
-        assert_eq!(view.apply(0, &heard(0, 9, 9)), Applied::Old, "nor for this node");
-    }
-
-    #[test]
-    fn silence_and_lost_connections_end_usability_and_news_restores_it() {
-        let node = NodeId([1; 32]);
-        let mut view = View::new(NodeId([0; 32]));
-        view.apply(0, &heard(1, 1, 1));
-        assert!(view.is_usable(FRESH_MS - 1, node));
-        assert!(!view.is_usable(FRESH_MS, node));
-        view.apply(FRESH_MS, &heard(1, 1, 2));
-        assert!(view.is_usable(FRESH_MS, node));
-        view.lost(node);
-        assert!(!view.is_usable(FRESH_MS, node));
-        view.apply(FRESH_MS, &heard(1, 1, 3));
-        assert!(view.is_usable(FRESH_MS, node));
-    }
-
-    #[test]
-    fn a_forgotten_node_does_not_come_back_by_an_old_record() {
-        let mut view = View::new(NodeId([0; 32]));
-        view.apply(0, &heard(1, 1, 7));
-        assert_eq!(view.forget_silent(FORGET_MS), vec![NodeId([1; 32])]);
-        assert_eq!(view.apply(FORGET_MS, &heard(1, 1, 7)), Applied::Old);
-        assert_eq!(view.apply(FORGET_MS, &heard(1, 1, 8)), Applied::News);
-    }
-
-    #[test]
-    fn a_view_is_bounded() {
-        let mut view = View::new(NodeId([255; 32]));
-        for index in 0..VIEW_RECORDS_MAX as u32 + 1 {
-            let mut record = record(1, 1, 1);
-            record.node.0[..4].copy_from_slice(&index.to_le_bytes());
-            let heard = Heard::read(signed(&record)).unwrap();
-            let expected = if (index as usize) < VIEW_RECORDS_MAX { Applied::News } else { Applied::Refused };
-            assert_eq!(view.apply(0, &heard), expected);
-        }
-    }
-
-    #[test]
-    fn an_exchange_makes_two_views_equal() {
-        let (mut a, mut b) = (View::new(NodeId([8; 32])), View::new(NodeId([9; 32])));
-        for record in [heard(1, 1, 1), heard(2, 1, 5)] {
-            a.apply(0, &record);
-        }
-        for record in [heard(2, 1, 6), heard(3, 1, 1)] {
-            b.apply(0, &record);
-        }
-        for record in b.newer_than(&a.digest()) {
-            assert_eq!(a.apply(1, &record), Applied::News);
-        }
-        for record in a.newer_than(&b.digest()) {
-            assert_eq!(b.apply(1, &record), Applied::News);
-        }
-        assert_eq!(a.digest(), b.digest());
-        assert!(a.newer_than(&b.digest()).is_empty());
-    }
-}
+mod tests;

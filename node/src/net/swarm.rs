@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageAuthenticity, ValidationMode};
 use libp2p::identity::{Keypair, PublicKey};
 use libp2p::multiaddr::Protocol;
@@ -17,6 +18,7 @@ use stormo_protocol::limits::GOSSIP_BYTES_MAX;
 use stormo_protocol::state::Signed;
 use tokio::sync::mpsc;
 
+use super::addresses::Addresses;
 use super::{Command, NetConfig, NetEvent, Protocols, identity};
 
 /// Connections of all kinds, both ways. libp2p sets no limit of its own.
@@ -27,8 +29,11 @@ const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 const HANDSHAKES_MAX: u32 = 128;
 /// Streams of one connection.
 const STREAMS_PER_CONNECTION_MAX: usize = 512;
-/// Round trips are measured this often.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Round trips are measured this often; each is a sign of life, too.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Messages that gossip tells of at once: of 22 bytes each, so that they fit into [`GOSSIP_BYTES_MAX`]. What is longer
+/// than a receiver takes would end gossip on that connection.
+const TOLD_MAX: usize = 500;
 /// Connections carry gossip all the time; one that carries nothing for so long is not needed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -57,6 +62,7 @@ pub enum NetError {
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    addresses: Addresses,
     pub(super) streams: libp2p_stream::Behaviour,
     gossip: gossipsub::Behaviour,
     identify: identify::Behaviour,
@@ -64,11 +70,11 @@ pub(super) struct Behaviour {
 }
 
 fn topic(mesh: MeshId) -> IdentTopic {
-    IdentTopic::new(format!("stormo/1/{mesh}/state"))
+    IdentTopic::new(format!("stormo/2/{mesh}/state"))
 }
 
 fn protocol_version(mesh: MeshId) -> String {
-    format!("/stormo/1/{mesh}")
+    format!("/stormo/2/{mesh}")
 }
 
 pub(super) fn build(config: &NetConfig, protocols: &Protocols) -> Result<Swarm<Behaviour>, NetError> {
@@ -118,11 +124,12 @@ fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
 
 fn behaviour(keypair: &Keypair, mesh: MeshId) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
     let gossip = gossipsub::ConfigBuilder::default()
-        .protocol_id_prefix(format!("/stormo/1/{mesh}/gossip"))
+        .protocol_id_prefix(format!("/stormo/2/{mesh}/gossip"))
         .validation_mode(ValidationMode::Strict)
         // A record is checked before it is passed on.
         .validate_messages()
         .max_transmit_size(GOSSIP_BYTES_MAX)
+        .max_control_messages_sent(TOLD_MAX)
         // Equal records are one message, whoever passes them on.
         .message_id_fn(|message| blake3::hash(&message.data).as_bytes()[..20].to_vec().into())
         .build()?;
@@ -133,6 +140,7 @@ fn behaviour(keypair: &Keypair, mesh: MeshId) -> Result<Behaviour, Box<dyn std::
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX));
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
+        addresses: Addresses::default(),
         streams: libp2p_stream::Behaviour::new(),
         gossip: gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), gossip)?,
         identify: identify::Behaviour::new(
@@ -156,7 +164,14 @@ pub(super) async fn run(
                 Some(command) => obey(&mut swarm, mesh, command),
                 None => return,
             },
-            event = swarm.select_next_some() => translate(&mut swarm, mesh, event),
+            event = swarm.select_next_some() => {
+                if let Some(found) = found(&event)
+                    && events.send(found).await.is_err()
+                {
+                    return;
+                }
+                translate(&mut swarm, mesh, event)
+            }
         };
         if let Some(event) = event
             && events.send(event).await.is_err()
@@ -180,7 +195,27 @@ fn obey(swarm: &mut Swarm<Behaviour>, mesh: MeshId, command: Command) -> Option<
             }
             None
         }
+        Command::Close(peer) => {
+            // Who is not connected has nothing to close.
+            let _ = swarm.disconnect_peer_id(peer);
+            None
+        }
+        Command::Reachable(peer, addresses) => {
+            swarm.behaviour_mut().addresses.set(peer, addresses);
+            None
+        }
     }
+}
+
+/// Whom a dial led to, connected before or not.
+fn found(event: &SwarmEvent<BehaviourEvent>) -> Option<NetEvent> {
+    let SwarmEvent::ConnectionEstablished {
+        peer_id, endpoint: ConnectedPoint::Dialer { address, .. }, ..
+    } = event
+    else {
+        return None;
+    };
+    identity::node_id(peer_id).map(|node| NetEvent::Found(node, address.to_string()))
 }
 
 fn translate(

@@ -1,8 +1,9 @@
 //! What goes wrong, and when: drawn from the seed before the run.
 
-use stormo::mesh::MemberEvent;
+use stormo_protocol::state::Stamp;
 
 use super::Spec;
+use super::figures::OBSERVERS_MAX;
 use super::pipes::{HostIndex, Pipes};
 use super::talk::Payload;
 use super::world::{What, World};
@@ -75,7 +76,9 @@ pub(super) fn schedule(spec: &Spec, random: &mut Random) -> Vec<(u64, Fault)> {
         faults.push((at(0.3), Fault::Jump(any(random, spec.nodes))));
     }
     if spec.one_way_s > 0 {
-        let (from, to) = (any(random, spec.nodes), any(random, spec.nodes - 1));
+        // Both are of those whose views are looked at.
+        let nodes = spec.nodes.min(OBSERVERS_MAX as u16);
+        let (from, to) = (any(random, nodes), any(random, nodes - 1));
         let to = if to >= from { to + 1 } else { to };
         faults.push((at(0.5), Fault::OneWay(from, to, true)));
         faults.push((at(0.5) + u64::from(spec.one_way_s) * SECOND_US, Fault::OneWay(from, to, false)));
@@ -100,28 +103,43 @@ impl World {
             }
             Fault::Jump(host) => self.hosts[usize::from(host)].jump_ms += JUMP_MS,
             Fault::OneWay(from, to, cut) => {
+                let to = self.one_way_to(from, to, cut);
                 self.pipes.set_cut(now_us, from, to, cut);
-                self.figures.one_way(now_us, from, to, cut);
+                let [one, other] = [from, to].map(|host| &self.hosts[usize::from(host)]);
+                self.figures.one_way(now_us, one, other, cut);
             }
             Fault::Partition(first, cut) => {
-                let hosts = self.hosts.len() as HostIndex;
-                for (one, other) in (0..first).flat_map(|one| (first..hosts).map(move |other| (one, other))) {
-                    self.pipes.set_cut(now_us, one, other, cut);
-                    self.pipes.set_cut(now_us, other, one, cut);
-                }
+                self.pipes.part(cut.then_some(first));
                 self.figures.partition(now_us, cut);
             }
             Fault::Change(index) => self.change(now_us, index),
         }
     }
 
+    /// Which way is cut: one that carries a connection, where there is one.
+    fn one_way_to(&self, from: HostIndex, to: HostIndex, cut: bool) -> HostIndex {
+        if !cut {
+            return self.figures.cut_to().unwrap_or(to);
+        }
+        let near = |peer: &&HostIndex| usize::from(**peer) < OBSERVERS_MAX;
+        self.hosts[usize::from(from)]
+            .peers
+            .keys()
+            .filter(near)
+            .max_by_key(|peer| **peer <= to)
+            .copied()
+            .unwrap_or(to)
+    }
+
     fn change(&mut self, now_us: u64, index: HostIndex) {
         let host = &mut self.hosts[usize::from(index)];
         if host.alive && host.paused_until_us <= now_us {
             host.change();
-            self.member_event(now_us, index, MemberEvent::Changed);
-            let stamp = self.hosts[usize::from(index)].stamp();
+            // It is said by the next record, whenever that is made.
+            let before = host.stamp();
+            let stamp = Stamp { sequence: before.sequence + 1, ..before };
             self.figures.changed(now_us, index, stamp, &self.hosts);
+            self.is(now_us, index);
         }
     }
 

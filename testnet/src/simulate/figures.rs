@@ -2,15 +2,19 @@
 //! it costs.
 
 use serde::Serialize;
+use stormo::mesh::Belief;
 use stormo_protocol::state::Stamp;
 
 use super::host::{Host, KINDS, Kind};
 use super::pipes::HostIndex;
 
+/// A change in the last moments of a run has no time to be told, microseconds.
+const LAST_US: u64 = 5_000_000;
+const MINUTE_US: u64 = 60_000_000;
 /// A change that is not known to all by then never will be, microseconds.
 const CHANGE_US_MAX: u64 = 20_000_000;
 /// Hosts whose view is looked at for false deaths; each sees all others.
-const OBSERVERS_MAX: usize = 100;
+pub(super) const OBSERVERS_MAX: usize = 100;
 /// Between two such looks, microseconds.
 const LOOK_US: u64 = 500_000;
 /// A host counts for false deaths once it runs for so long, microseconds: it has to be heard first.
@@ -52,7 +56,9 @@ impl Change {
     /// When this share of the others knew it.
     fn known_us(&self, share: f64) -> Option<u64> {
         let count = ((self.others as f64 * share).ceil() as usize).max(1);
-        self.times_us.get(count - 1).copied()
+        let mut times_us = self.times_us.clone();
+        times_us.sort_unstable();
+        times_us.get(count - 1).copied()
     }
 }
 
@@ -76,8 +82,11 @@ pub(super) struct Figures {
     usable: Vec<Vec<bool>>,
     looked_us: u64,
     false_deaths: u64,
-    flips: u64,
+    /// By whom and when a node behind a cut way was dropped, microseconds.
+    flips: Vec<(HostIndex, u64)>,
     one_way: Option<(HostIndex, HostIndex, u64, bool)>,
+    /// Whether that way was cut between two who used each other.
+    cut_a_link: bool,
     parted: Option<(u64, bool)>,
     healed_us: Option<u64>,
     sent_before: Vec<([u64; KINDS.len()], u64)>,
@@ -95,8 +104,9 @@ impl Figures {
             usable: vec![vec![false; hosts]; hosts.min(OBSERVERS_MAX)],
             looked_us: 0,
             false_deaths: 0,
-            flips: 0,
+            flips: Vec::new(),
             one_way: None,
+            cut_a_link: false,
             parted: None,
             healed_us: None,
             sent_before: Vec::new(),
@@ -120,14 +130,14 @@ impl Figures {
         self.changes.push(Change { stamp, at_us: now_us, lacking, others, times_us: Vec::new() });
     }
 
-    /// A host holds this record of another.
-    pub(super) fn knows(&mut self, now_us: u64, host: HostIndex, author: HostIndex, stamp: Stamp) {
+    /// A host holds this record of another. Time in which it got no processor does not count: it could know nothing.
+    pub(super) fn knows(&mut self, now_us: u64, host: &Host, author: HostIndex, stamp: Stamp) {
         let Some(change) = self.current[usize::from(author)].map(|place| &mut self.changes[place]) else {
             return;
         };
-        if stamp >= change.stamp && std::mem::take(&mut change.lacking[usize::from(host)]) {
-            change.times_us.push(now_us - change.at_us);
-            if change.times_us.len() == change.others {
+        if stamp >= change.stamp && std::mem::take(&mut change.lacking[usize::from(host.index)]) {
+            change.times_us.push(now_us - change.at_us.max(host.paused_until_us).min(now_us));
+            if change.times_us.len() >= change.others {
                 self.current[usize::from(author)] = None;
             }
         }
@@ -136,8 +146,10 @@ impl Figures {
     pub(super) fn died(&mut self, now_us: u64, host: HostIndex, hosts: &[Host]) {
         let life = hosts[usize::from(host)].life;
         self.deaths.push(Death { host, life, at_us: now_us, suspected_us: None });
-        self.current[usize::from(host)] = None;
-        // The dead learn nothing any more.
+        // What it had not told all is told no further, and the dead learn nothing any more.
+        if let Some(change) = self.current[usize::from(host)].take().map(|place| &mut self.changes[place]) {
+            change.others = change.times_us.len();
+        }
         for change in &mut self.changes {
             if std::mem::take(&mut change.lacking[usize::from(host)]) {
                 change.others -= 1;
@@ -145,11 +157,25 @@ impl Figures {
         }
     }
 
-    pub(super) fn one_way(&mut self, now_us: u64, from: HostIndex, to: HostIndex, cut: bool) {
+    pub(super) fn one_way(&mut self, now_us: u64, from: &Host, to: &Host, cut: bool) {
+        if cut {
+            let uses = |one: &Host, other: &Host| one.member.view().is_usable(one.clock_ms(now_us), other.id);
+            self.cut_a_link = uses(from, to) && uses(to, from);
+        }
+        let (from, to) = (from.index, to.index);
         self.one_way = Some((from, to, now_us, cut));
     }
 
+    /// Where the way leads that is cut in one direction.
+    pub(super) fn cut_to(&self) -> Option<HostIndex> {
+        self.one_way.map(|(_, to, ..)| to)
+    }
+
     pub(super) fn partition(&mut self, now_us: u64, cut: bool) {
+        // What was on its way is told to some much later.
+        for current in self.current.iter_mut().filter_map(|current| current.take()) {
+            self.changes[current].others = self.changes[current].times_us.len();
+        }
         self.parted = Some((now_us, cut));
     }
 
@@ -168,12 +194,12 @@ impl Figures {
             self.sent_before = hosts.iter().map(|host| (host.sent_bytes, host.received_bytes)).collect();
         }
         self.observe_deaths(now_us, hosts);
-        if self.formed_us.is_none() && hosts.iter().all(|host| host.life > 0) && all_see_all(now_us, hosts) {
+        if self.formed_us.is_none() && hosts.iter().all(|host| host.life > 0) && all_see_all(hosts) {
             self.formed_us = Some(now_us);
         }
         if let Some((healed_us, false)) = self.parted
             && self.healed_us.is_none()
-            && all_see_all(now_us, hosts)
+            && all_see_all(hosts)
         {
             self.healed_us = Some(now_us - healed_us);
         }
@@ -186,8 +212,10 @@ impl Figures {
     fn observe_deaths(&mut self, now_us: u64, hosts: &[Host]) {
         for death in self.deaths.iter_mut().filter(|death| death.suspected_us.is_none()) {
             let victim = &hosts[usize::from(death.host)];
+            // Who gets no processor plans nothing.
+            let runs = |host: &Host| host.alive && host.paused_until_us <= now_us;
             let held =
-                |host: &Host| host.alive && host.member.view().is_usable(host.clock_ms(now_us), victim.id);
+                |host: &Host| runs(host) && host.member.view().is_usable(host.clock_ms(now_us), victim.id);
             if victim.life == death.life && !hosts.iter().any(held) {
                 death.suspected_us = Some(now_us - death.at_us);
             }
@@ -211,12 +239,22 @@ impl Figures {
                     pair.contains(&from) && pair.contains(&to) && (cut || now_us < since_us + AFTERMATH_US)
                 };
                 if self.one_way.is_some_and(between) {
-                    self.flips += 1;
+                    self.flips.push((observer.index, now_us));
                 } else if !parted {
                     self.false_deaths += 1;
                 }
             }
         }
+    }
+
+    fn flips_in_a_minute(&self) -> usize {
+        let within = |first: &(HostIndex, u64)| {
+            let same = |next: &&(HostIndex, u64)| {
+                next.0 == first.0 && (first.1..first.1 + MINUTE_US).contains(&next.1)
+            };
+            self.flips.iter().filter(same).count()
+        };
+        self.flips.iter().map(within).max().unwrap_or(0)
     }
 
     /// What each host sent, by kind, and received since the start of the measurement, bytes a second.
@@ -235,7 +273,9 @@ impl Figures {
     /// All of it as a report's part.
     pub(super) fn report(&self, now_us: u64, hosts: &[Host], work_s: f64) -> Measured {
         let known = |share| {
-            let times: Vec<Option<u64>> = self.changes.iter().map(|change| change.known_us(share)).collect();
+            let is_told = |change: &&Change| change.others > 0 && change.at_us + LAST_US <= now_us;
+            let told = self.changes.iter().filter(is_told);
+            let times: Vec<Option<u64>> = told.map(|change| change.known_us(share)).collect();
             Spread::of(&times)
         };
         let suspected: Vec<Option<u64>> = self.deaths.iter().map(|death| death.suspected_us).collect();
@@ -251,7 +291,8 @@ impl Figures {
             deaths: self.deaths.len(),
             dead_suspected_by_all_ms: Spread::of(&suspected),
             false_deaths: self.false_deaths,
-            flips_under_one_way_cut: self.flips,
+            flips_under_one_way_cut: self.flips.len(),
+            flips_in_a_minute: self.one_way.filter(|_| self.cut_a_link).map(|_| self.flips_in_a_minute()),
             views_equal_after_heal_ms: self.parted.map(|_| self.healed_us.map(|time| time as f64 / 1_000.0)),
             sent_bytes_per_s: Rate::of(sent.iter().map(|sent| sent.iter().sum())),
             received_bytes_per_s: Rate::of(self.rates(now_us, hosts).map(|(_, received)| received)),
@@ -266,11 +307,13 @@ impl Figures {
     }
 }
 
-fn all_see_all(now_us: u64, hosts: &[Host]) -> bool {
+/// Whether all views are equal: each host believes all others that live to be alive. (What came and went is perhaps
+/// not used yet.)
+fn all_see_all(hosts: &[Host]) -> bool {
     let alive = || hosts.iter().filter(|host| host.alive);
     alive().all(|host| {
-        let (clock_ms, view) = (host.clock_ms(now_us), host.member.view());
-        alive().all(|other| other.index == host.index || view.is_usable(clock_ms, other.id))
+        let believes = |id| host.member.view().get(id).is_some_and(|known| known.belief() == Belief::Alive);
+        alive().all(|other| other.index == host.index || believes(other.id))
     })
 }
 
@@ -311,7 +354,10 @@ pub struct Measured {
     /// Times that a node dropped another one from its plans to which nothing had happened.
     pub false_deaths: u64,
     /// The same between the two ends of a cut way.
-    pub flips_under_one_way_cut: u64,
+    pub flips_under_one_way_cut: usize,
+    /// The most of these by one of them within a minute; absent if no way between two that knew each other was cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flips_in_a_minute: Option<usize>,
     /// From the end of the partition until all saw all; absent without a partition, `null` if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub views_equal_after_heal_ms: Option<Option<f64>>,

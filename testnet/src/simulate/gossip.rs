@@ -21,6 +21,8 @@ const LAZY_FACTOR: f64 = 0.25;
 /// `history_length`, `history_gossip`: heartbeats that a message is kept for, and told of.
 const HISTORY: usize = 5;
 const HISTORY_TOLD: usize = 3;
+/// `max_control_messages_sent` in `net/swarm.rs`.
+const TOLD_MAX: usize = 500;
 /// `heartbeat_initial_delay`, `heartbeat_interval`, microseconds.
 pub(super) const HEARTBEAT_FIRST_US: u64 = 5_000_000;
 pub(super) const HEARTBEAT_US: u64 = 1_000_000;
@@ -354,7 +356,8 @@ impl Gossip {
 
     /// IHAVE to some who are not in the mesh.
     fn offer(&mut self, sends: &mut Sends) {
-        let ids: Arc<[MessageId]> = self.history.iter().take(HISTORY_TOLD).flatten().copied().collect();
+        let told = self.history.iter().take(HISTORY_TOLD).flatten().copied();
+        let ids: Arc<[MessageId]> = told.take(TOLD_MAX).collect();
         let outside = |peer: &&Peer| peer.subscribed && !self.is_in_mesh(peer.pipe);
         let mut outside: Vec<PipeIndex> = self.peers.iter().filter(outside).map(|peer| peer.pipe).collect();
         let count = LAZY_MIN.max((LAZY_FACTOR * outside.len() as f64) as usize).min(outside.len());

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(test)]
+use stormo::mesh::MemberEvent;
 use stormo::mesh::{About, Heard, Member};
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
 use stormo_protocol::profile::Speeds;
@@ -58,6 +60,9 @@ pub(super) struct Host {
     pub(super) dialling: BTreeSet<HostIndex>,
     /// What it has loaded.
     pub(super) hosted: Vec<Hosted>,
+    pub(super) utilisation_permille: u16,
+    /// When it looked at its load.
+    pub(super) looked_us: u64,
     pub(super) sent_bytes: [u64; KINDS.len()],
     pub(super) received_bytes: u64,
     seed: u64,
@@ -102,7 +107,7 @@ impl Host {
         Self {
             index,
             id,
-            member: Member::new(id, 0, vec![]),
+            member: Member::new(id, 0, vec![], seed),
             gossip: Gossip::new(index, seed),
             life: 0,
             alive: false,
@@ -113,6 +118,8 @@ impl Host {
             peers: BTreeMap::new(),
             dialling: BTreeSet::new(),
             hosted: Vec::new(),
+            utilisation_permille: 0,
+            looked_us: 0,
             sent_bytes: [0; KINDS.len()],
             received_bytes: 0,
             seed,
@@ -131,7 +138,8 @@ impl Host {
         self.busy_until_us = 0;
         self.peers.clear();
         self.dialling.clear();
-        self.member = Member::new(self.id, u64::from(self.life), self.join.clone());
+        let seed = self.seed ^ u64::from(self.life) << 48;
+        self.member = Member::new(self.id, u64::from(self.life), self.join.clone(), seed);
         self.gossip = Gossip::new(self.index, self.seed ^ u64::from(self.life));
     }
 
@@ -147,35 +155,29 @@ impl Host {
         self.started_us + (due_us - self.started_us).div_ceil(TICK_US) * TICK_US
     }
 
-    /// Its record as it is now. The signature is as long as a real one, and none: nobody here forges, and
-    /// signing and checking would take most of the time.
-    pub(super) fn signed(&self) -> Signed {
+    /// What its member does not know of it.
+    pub(super) fn about(&self) -> About {
         let load = Load {
             memory_used_bytes: 1 << 28,
-            utilisation_permille: 250,
+            utilisation_permille: self.utilisation_permille,
             cold_us: 8_000,
             cold_us_per_mb: 2_000,
             leaving: false,
         };
-        let about = About {
-            machine: self.machine.clone(),
-            load,
-            offer: Offer::default(),
-            hosted: self.hosted.clone(),
-            goals: vec![],
-        };
-        let body = self.member.record(about).to_bytes();
-        Signed { topic: Topic::Node, author: self.id, signature: vec![0; 64], body }
+        let (machine, hosted) = (self.machine.clone(), self.hosted.clone());
+        About { machine, load, offer: Offer::default(), hosted, goals: vec![] }
+    }
+
+    /// Its next record. The signature is as long as a real one, and none: nobody here forges, and signing and
+    /// checking would take most of the time.
+    pub(super) fn next_record(&mut self) -> Option<Heard> {
+        let body = self.member.next_record()?.to_bytes();
+        Heard::read(Signed { topic: Topic::Node, author: self.id, signature: vec![0; 64], body })
     }
 
     /// Of its last record.
     pub(super) fn stamp(&self) -> Stamp {
         self.member.stamp()
-    }
-
-    /// The same as others hear it.
-    pub(super) fn heard(&self) -> Option<Heard> {
-        Heard::read(self.signed())
     }
 
     /// Something about it changes that others should know: a range is loaded, or no longer.
@@ -209,8 +211,9 @@ mod tests {
         let mut host = Host::new(3, 7, vec![]);
         host.start(5_000_000);
         host.change();
-        assert!(host.heard().is_some());
+        host.member.handle(0, MemberEvent::Is(host.about()));
+        assert!(host.next_record().is_some());
         assert_eq!(host.clock_ms(6_500_000), 1_500);
-        assert_eq!(host.tick_us(5_000_000), 6_000_000);
+        assert_eq!(host.tick_us(5_000_000), 5_300_000);
     }
 }

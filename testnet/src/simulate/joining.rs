@@ -98,6 +98,8 @@ impl World {
         let [known, known_there] =
             [(dialler, shake.to), (dialled, shake.from)].map(|(host, peer)| host.peers.contains_key(&peer));
         self.hosts[usize::from(shake.from)].dialling.remove(&shake.to);
+        let (peer, address) = (self.hosts[usize::from(shake.to)].id, shake.address.clone());
+        self.member_event(now_us, shake.from, MemberEvent::Found { peer, address });
         // Both dialled each other: libp2p keeps both connections and speaks of one.
         if !known || !known_there {
             self.connected(now_us, shake.from, shake.to);

@@ -87,6 +87,8 @@ pub(super) struct Pipes<T> {
     pipes: Vec<Pipe<T>>,
     /// Hosts whose machine is off: what is sent there goes nowhere.
     dark: Vec<bool>,
+    /// Nothing passes between hosts below this one and the others.
+    parted: Option<HostIndex>,
     packets: u64,
     repeated: u64,
 }
@@ -104,6 +106,7 @@ impl<T> Pipes<T> {
             way_of: HashMap::new(),
             pipes: Vec::new(),
             dark: vec![false; hosts],
+            parted: None,
             packets: 0,
             repeated: 0,
         }
@@ -131,6 +134,11 @@ impl<T> Pipes<T> {
         let way = self.way(from, to) as usize;
         let spec = LinkSpec { cut, ..*self.ways[way].spec() };
         self.ways[way].set(now_us, spec);
+    }
+
+    /// Parts hosts below this one from the others, or lets all pass.
+    pub(super) fn part(&mut self, first: Option<HostIndex>) {
+        self.parted = first;
     }
 
     /// From one host to another, without strays, microseconds.
@@ -200,7 +208,8 @@ impl<T> Pipes<T> {
 
     fn offer(&mut self, now_us: u64, from: HostIndex, to: HostIndex, way: u32, bytes: u64) -> Option<u64> {
         self.packets += wire::packets(bytes);
-        if self.dark[usize::from(from)] || self.dark[usize::from(to)] {
+        let parted = self.parted.is_some_and(|first| (from < first) != (to < first));
+        if parted || self.dark[usize::from(from)] || self.dark[usize::from(to)] {
             return None;
         }
         let uplink = &mut self.uplinks[usize::from(from)];

@@ -1,7 +1,7 @@
 //! What hosts say to each other beside gossip: questions and their answers.
 
 use stormo::mesh::{MemberEvent, News, SYNC_TIMEOUT_MS};
-use stormo_protocol::control::Request;
+use stormo_protocol::exchange::Exchange;
 use stormo_protocol::limits::PROBE_BYTES_MAX;
 
 use super::gossip::Rpc;
@@ -24,8 +24,11 @@ pub(super) enum Payload {
 /// A question, or an answer to one, with the time of the question or of its own sending.
 #[derive(Debug)]
 pub(super) enum Talk {
-    Sync(u64, Request),
+    Exchange(u64, Exchange),
     News(u64, News),
+    Tell(News),
+    Parting,
+    Parted,
     Probe,
     Zeros(u64),
     Work(WorkMessage),
@@ -37,7 +40,7 @@ impl Talk {
 
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::Sync(..) | Self::News(..) => Kind::Sync,
+            Self::Exchange(..) | Self::News(..) | Self::Tell(_) | Self::Parting | Self::Parted => Kind::Sync,
             Self::Probe | Self::Zeros(_) => Kind::Probe,
             Self::Work(_) => Kind::Work,
         }
@@ -47,17 +50,30 @@ impl Talk {
 impl World {
     pub(super) fn hear_talk(&mut self, now_us: u64, from: HostIndex, to: HostIndex, talk: Talk) {
         match talk {
-            Talk::Sync(asked_us, Request::Sync { known, deployments }) => {
-                let host = &self.hosts[usize::from(to)];
-                let news = host.member.news(host.heard(), &known, &deployments);
-                let bytes = wire::news(news.heard.iter().map(|heard| heard.signed().as_ref()));
+            Talk::Exchange(asked_us, exchange) => {
+                let peer = self.hosts[usize::from(from)].id;
+                let host = &mut self.hosts[usize::from(to)];
+                let clock_ms = host.clock_ms(now_us);
+                let news = host.member.answer(clock_ms, peer, &exchange);
+                let bytes = wire::asked(wire::news(&news));
                 self.talk(now_us, to, from, Talk::News(asked_us, news), bytes);
             }
             Talk::News(asked_us, news) => {
-                if now_us < asked_us + SYNC_TIMEOUT_MS * 1_000 {
-                    self.heard(now_us, to, news.heard);
-                }
+                let peer = self.hosts[usize::from(from)].id;
+                let is_late = now_us >= asked_us + SYNC_TIMEOUT_MS * 1_000;
+                let news = (!is_late).then_some(news);
+                self.hears(now_us, to, MemberEvent::Answered { peer, news });
             }
+            Talk::Tell(news) => {
+                let peer = self.hosts[usize::from(from)].id;
+                self.hears(now_us, to, MemberEvent::Told { peer, news });
+            }
+            Talk::Parting => {
+                let peer = self.hosts[usize::from(from)].id;
+                self.member_event(now_us, to, MemberEvent::Parting(peer));
+                self.talk(now_us, to, from, Talk::Parted, wire::asked(1));
+            }
+            Talk::Parted => self.close(now_us, to, from),
             Talk::Probe => {
                 self.talk(now_us, to, from, Talk::Zeros(now_us), wire::framed(PROBE_BYTES_MAX));
             }
@@ -68,7 +84,6 @@ impl World {
                 self.member_event(now_us, to, MemberEvent::Probed { peer, bytes_per_second });
             }
             Talk::Work(message) => self.hear_work(now_us, from, to, message),
-            Talk::Sync(..) => {}
         }
     }
 }

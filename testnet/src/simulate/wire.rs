@@ -1,5 +1,7 @@
 //! How many bytes messages take on a connection: protobuf of gossipsub, frames of yamux and noise, packets.
 
+use stormo::mesh::News;
+use stormo_protocol::exchange::{Exchange, Held};
 use stormo_protocol::ids::MeshId;
 use stormo_protocol::state::Signed;
 
@@ -66,10 +68,33 @@ pub(super) fn signed_bytes(signed: &Signed) -> u64 {
     1 + 32 + bincode_length(signature) + signature + bincode_length(body) + body
 }
 
-/// An answer with news, framed.
-pub(super) fn news<'a>(records: impl ExactSizeIterator<Item = &'a Signed>) -> u64 {
-    let head = 1 + bincode_length(records.len() as u64) + 1;
-    asked(head + records.map(signed_bytes).sum::<u64>())
+/// A section's tag and length.
+const SECTION_BYTES: u64 = 6;
+/// What packed bytes of a node begin with: its short id.
+const SHORT_ID_BYTES: u64 = 8;
+
+fn held(held: &[Held]) -> u64 {
+    let numbers = |held: &Held| [held.stamp.generation, held.stamp.sequence, held.beat].map(varint);
+    let bytes = held.iter().map(|held| SHORT_ID_BYTES + numbers(held).iter().sum::<u64>()).sum();
+    SECTION_BYTES + bincode_length(bytes) + bytes
+}
+
+fn message(sections_bytes: u64) -> u64 {
+    1 + bincode_length(sections_bytes) + sections_bytes
+}
+
+/// A question of an exchange, encoded.
+pub(super) fn exchange(exchange: &Exchange) -> u64 {
+    let deployments = exchange.deployments.len() as u64;
+    message(held(&exchange.held) + SECTION_BYTES + bincode_length(deployments) + 17 * deployments)
+}
+
+/// News of an exchange, encoded.
+pub(super) fn news(news: &News) -> u64 {
+    let records: u64 = news.heard.iter().map(|heard| signed_bytes(heard.signed())).sum();
+    let wanted = news.wanted.len() as u64;
+    let lists = [news.heard.len() as u64, wanted].map(bincode_length).iter().sum::<u64>();
+    message(held(&news.beats) + 3 * SECTION_BYTES + lists + records + SHORT_ID_BYTES * wanted + 1)
 }
 
 /// Sizes of gossipsub's messages (rpc.proto) on one topic.
@@ -132,9 +157,13 @@ impl GossipSizes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stormo_protocol::control::Response;
-    use stormo_protocol::ids::NodeId;
-    use stormo_protocol::state::Topic;
+    use stormo::mesh::{Heard, MemberEvent};
+    use stormo_protocol::control::{Request, Response};
+    use stormo_protocol::exchange::{self, ShortId};
+    use stormo_protocol::ids::{DeploymentId, NodeId};
+    use stormo_protocol::state::{Stamp, Topic};
+
+    use crate::simulate::host::Host;
 
     fn signed(body_bytes: usize) -> Signed {
         let (signature, body) = (vec![7; 64], vec![9; body_bytes]);
@@ -147,10 +176,25 @@ mod tests {
             let signed = signed(body_bytes);
             assert_eq!(signed_bytes(&signed), signed.to_bytes().len() as u64, "a body of {body_bytes}");
         }
-        for count in [0, 1, 250, 251] {
-            let records = vec![signed(300); count];
-            let encoded = Response::News { records: records.clone(), more: false }.to_bytes().len() as u64;
-            assert_eq!(news(records.iter()), asked(encoded));
+        for count in [0, 1, 20, 250] {
+            let one = |index: u64| {
+                let stamp = Stamp { generation: index, sequence: 1 << index.min(40) };
+                Held { node: ShortId(index.to_be_bytes()), stamp, beat: 77 * index }
+            };
+            let held: Vec<Held> = (0..count).map(one).collect();
+            let deployments = vec![(DeploymentId([250; 16]), true); count as usize];
+            let asks = Exchange { held: held.clone(), deployments };
+            assert_eq!(super::exchange(&asks), Request::Exchange(asks.to_bytes()).to_bytes().len() as u64);
+            let mut host = Host::new(1, 7, vec![]);
+            host.start(0);
+            host.member.handle(0, MemberEvent::Is(host.about()));
+            let heard: Vec<Heard> = (0..count).filter_map(|_| host.next_record()).collect();
+            let wanted: Vec<ShortId> = held.iter().map(|held| held.node).collect();
+            let records = heard.iter().map(|heard| heard.signed().as_ref().clone()).collect();
+            let more = false;
+            let sent = exchange::News { records, beats: held.clone(), wanted: wanted.clone(), more };
+            let encoded = Response::News(sent.to_bytes()).to_bytes().len() as u64;
+            assert_eq!(super::news(&News { heard, beats: held, wanted, more }), encoded);
         }
     }
 

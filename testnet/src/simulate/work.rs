@@ -264,7 +264,7 @@ impl World {
     /// Says something about requests to a peer; whether there is a connection to say it over.
     fn say(&mut self, now_us: u64, from: HostIndex, to: HostIndex, message: WorkMessage) -> bool {
         let bytes = delivery::bytes_of(&message);
-        self.talk(now_us, from, to, super::talk::Talk::Work(message), bytes)
+        self.talk_or_dial(now_us, from, to, super::talk::Talk::Work(message), bytes)
     }
 
     pub(super) fn work_started(&mut self, now_us: u64, host: HostIndex) {

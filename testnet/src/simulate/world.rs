@@ -1,7 +1,8 @@
 //! All hosts and what lies between them, moved from event to event.
 
-use stormo::mesh::{MemberAction, MemberEvent, Said};
-use stormo_protocol::control::Request;
+use std::collections::BTreeMap;
+
+use stormo::mesh::{Heard, MemberAction, MemberEvent, News, Said};
 use stormo_protocol::ids::MeshId;
 
 use super::faults::Fault;
@@ -17,7 +18,7 @@ use super::work::{Work, WorkEvent};
 use crate::random::Random;
 
 /// `net/swarm.rs`: round trips are measured this often, microseconds; a ping carries 32 bytes each way.
-const PING_US: u64 = 2_000_000;
+const PING_US: u64 = 1_000_000;
 const PING_BYTES: u64 = 32;
 /// gossipsub drops what waits for longer in its own queues: what is passed on, and what is published.
 const FORWARD_US: u64 = 1_000_000;
@@ -28,6 +29,11 @@ const PATIENT: u64 = u64::MAX;
 const MESSAGE_US: u64 = 150;
 /// The same for a message about messages: a guess, small beside that.
 const CONTROL_US: u64 = 5;
+/// The load of a host is another one after this, microseconds, by up to 29 % of its cores: always worth a record that
+/// can wait, never an urgent one.
+const LOAD_US: u64 = 1_000_000;
+/// `OPEN_TIMEOUT` of `net.rs`: a stream waits so long for a connection, microseconds.
+const OPEN_US: u64 = 3_000_000;
 /// How often figures are taken, microseconds.
 const OBSERVE_US: u64 = 100_000;
 
@@ -60,6 +66,9 @@ pub(super) enum What {
     Work(Box<WorkEvent>),
 }
 
+/// What waits for a connection: until when, what, and its bytes.
+type Waiting = (u64, Talk, u64);
+
 /// The simulated mesh.
 #[derive(Debug)]
 pub(super) struct World {
@@ -72,6 +81,8 @@ pub(super) struct World {
     pub(super) work: Work,
     /// Times that a stream of gossip was refused, by connection.
     refused: Vec<u32>,
+    /// What waits for a connection, until when.
+    waiting: BTreeMap<(HostIndex, HostIndex), Vec<Waiting>>,
     sizes: GossipSizes,
     events: u64,
     trace: u64,
@@ -91,8 +102,8 @@ impl World {
         let sizes = GossipSizes::of(MeshId([7; 16]));
         let mut queue = super::queue::Queue::new();
         queue.push(OBSERVE_US, What::Observe);
-        let (refused, events, trace) = (Vec::new(), 0, seed);
-        Self { queue, pipes, hosts, messages, figures, random, work, refused, sizes, events, trace }
+        let (refused, waiting, events, trace) = (Vec::new(), BTreeMap::new(), 0, seed);
+        Self { queue, pipes, hosts, messages, figures, random, work, refused, waiting, sizes, events, trace }
     }
 
     /// Events so far, and a hash of them all: equal for equal seeds.
@@ -187,6 +198,7 @@ impl World {
         self.messages.forget(index);
         let spread_us = self.random.bits() % gossip::HEARTBEAT_US;
         self.queue.push(now_us + gossip::HEARTBEAT_FIRST_US + spread_us, What::Heartbeat(index, life));
+        self.is(now_us, index);
         self.member_event(now_us, index, MemberEvent::Started);
         let tick_us = self.hosts[usize::from(index)].tick_us(now_us);
         self.queue.push(tick_us, What::Tick(index, life));
@@ -196,6 +208,12 @@ impl World {
     fn tick(&mut self, now_us: u64, index: HostIndex, life: u32) {
         let host = &self.hosts[usize::from(index)];
         if host.alive && host.life == life {
+            if now_us >= host.looked_us + LOAD_US {
+                let (utilisation_permille, looked_us) = ((self.random.bits() % 300) as u16, now_us);
+                let host = &mut self.hosts[usize::from(index)];
+                (host.utilisation_permille, host.looked_us) = (utilisation_permille, looked_us);
+                self.is(now_us, index);
+            }
             self.member_event(now_us, index, MemberEvent::Tick);
             self.queue.push(self.hosts[usize::from(index)].tick_us(now_us), What::Tick(index, life));
         }
@@ -217,6 +235,12 @@ impl World {
         }
     }
 
+    /// A host's member hears how the host is.
+    pub(super) fn is(&mut self, now_us: u64, index: HostIndex) {
+        let about = self.hosts[usize::from(index)].about();
+        self.member_event(now_us, index, MemberEvent::Is(about));
+    }
+
     /// A member's event, and what it wants done.
     pub(super) fn member_event(&mut self, now_us: u64, index: HostIndex, event: MemberEvent) {
         let host = &mut self.hosts[usize::from(index)];
@@ -228,11 +252,32 @@ impl World {
 
     fn act(&mut self, now_us: u64, index: HostIndex, action: MemberAction) {
         match action {
-            MemberAction::Announce => self.announce(now_us, index),
-            MemberAction::Ask { peer, known, deployments } => {
-                let request = Request::Sync { known, deployments };
-                let bytes = wire::asked(request.to_bytes().len() as u64);
-                self.talk(now_us, index, host::index_of(peer), Talk::Sync(now_us, request), bytes);
+            MemberAction::Sign => {
+                let host = &mut self.hosts[usize::from(index)];
+                let clock_ms = host.clock_ms(now_us);
+                if let Some(heard) = host.next_record() {
+                    host.member.signed(clock_ms, heard);
+                }
+            }
+            MemberAction::Gossip => self.publish(now_us, index),
+            MemberAction::Exchange { peer, exchange } => {
+                let bytes = wire::asked(wire::exchange(&exchange));
+                self.talk(now_us, index, host::index_of(peer), Talk::Exchange(now_us, exchange), bytes);
+            }
+            MemberAction::Tell { peer, wanted } => {
+                let host = &self.hosts[usize::from(index)];
+                let news = host.member.told(host.clock_ms(now_us), &wanted);
+                let bytes = wire::asked(wire::news(&news));
+                self.talk(now_us, index, host::index_of(peer), Talk::Tell(news), bytes);
+            }
+            MemberAction::Part(peer) => {
+                let bytes = wire::asked(1);
+                self.talk(now_us, index, host::index_of(peer), Talk::Parting, bytes);
+            }
+            MemberAction::Close(peer) => {
+                let peer = host::index_of(peer);
+                self.talk(now_us, index, peer, Talk::Parting, wire::asked(1));
+                self.close(now_us, index, peer);
             }
             MemberAction::Dial(address) => self.dial(now_us, index, address),
             MemberAction::Probe(peer) => {
@@ -240,13 +285,16 @@ impl World {
                 self.talk(now_us, index, host::index_of(peer), Talk::Probe, bytes);
             }
             MemberAction::Lost(peer) => self.work_peer_lost(now_us, index, host::index_of(peer)),
-            MemberAction::Wished | MemberAction::CannotJoin { .. } | MemberAction::Outdone => {}
+            MemberAction::Wished
+            | MemberAction::Reachable { .. }
+            | MemberAction::CannotJoin { .. }
+            | MemberAction::Outdone => {}
         }
     }
 
-    fn announce(&mut self, now_us: u64, index: HostIndex) {
+    fn publish(&mut self, now_us: u64, index: HostIndex) {
         let host = &mut self.hosts[usize::from(index)];
-        let Some(heard) = host.heard() else { return };
+        let Some(heard) = host.member.own_record().cloned() else { return };
         let data_bytes = wire::signed_bytes(heard.signed());
         let id = self.messages.publish(now_us, index, heard, data_bytes);
         let sends = host.gossip.publish(id);
@@ -284,6 +332,37 @@ impl World {
         let kind = talk.kind();
         self.send(now_us, pipe, Payload::Talk(Box::new(talk)), bytes, kind);
         true
+    }
+
+    /// The same; to a peer without a connection one is made, as a stream to it would.
+    pub(super) fn talk_or_dial(
+        &mut self,
+        now_us: u64,
+        from: HostIndex,
+        to: HostIndex,
+        talk: Talk,
+        bytes: u64,
+    ) -> bool {
+        let host = &self.hosts[usize::from(from)];
+        if host.peers.contains_key(&to) {
+            return self.talk(now_us, from, to, talk, bytes);
+        }
+        let is_known = host.member.view().get(self.hosts[usize::from(to)].id).is_some();
+        if is_known {
+            let waiting = self.waiting.entry((from, to)).or_default();
+            waiting.retain(|(until_us, ..)| *until_us > now_us);
+            waiting.push((now_us + OPEN_US, talk, bytes));
+            self.dial(now_us, from, host::address(to));
+        }
+        is_known
+    }
+
+    /// Closes a connection on purpose, at both ends.
+    pub(super) fn close(&mut self, now_us: u64, from: HostIndex, to: HostIndex) {
+        if let Some(pipe) = self.hosts[usize::from(from)].peers.get(&to).copied() {
+            self.reset(now_us, Pipes::<Payload>::back(pipe));
+            self.disconnect(now_us, pipe);
+        }
     }
 
     fn send(&mut self, now_us: u64, pipe: PipeIndex, payload: Payload, bytes: u64, kind: Kind) {
@@ -366,7 +445,7 @@ impl World {
                     return;
                 };
                 self.gossip(now_us, sends, FORWARD_US);
-                self.heard(now_us, to, vec![heard]);
+                self.hears(now_us, to, MemberEvent::Heard(vec![heard]));
             }
             Payload::Rpc(rpc) if rpc.is_too_long(self.sizes) => {
                 let connection = pipe as usize / 2;
@@ -390,7 +469,13 @@ impl World {
     }
 
     /// A member hears what others say of themselves.
-    pub(super) fn heard(&mut self, now_us: u64, index: HostIndex, heard: Vec<stormo::mesh::Heard>) {
+    pub(super) fn hears(&mut self, now_us: u64, index: HostIndex, event: MemberEvent) {
+        let heard: &[Heard] = match &event {
+            MemberEvent::Heard(heard)
+            | MemberEvent::Answered { news: Some(News { heard, .. }), .. }
+            | MemberEvent::Told { news: News { heard, .. }, .. } => heard,
+            _ => &[],
+        };
         let authors: Vec<HostIndex> = heard
             .iter()
             .filter_map(|heard| match heard.said() {
@@ -399,12 +484,12 @@ impl World {
             })
             .filter(|author| self.figures.awaits(*author))
             .collect();
-        self.member_event(now_us, index, MemberEvent::Heard(heard));
+        self.member_event(now_us, index, event);
         for author in authors {
             let id = self.hosts[usize::from(author)].id;
             let known = self.hosts[usize::from(index)].member.view().get(id);
             if let Some(stamp) = known.map(|known| known.record.stamp) {
-                self.figures.knows(now_us, index, author, stamp);
+                self.figures.knows(now_us, &self.hosts[usize::from(index)], author, stamp);
             }
         }
     }
@@ -426,9 +511,14 @@ impl World {
             self.gossip(now_us, sends, FORWARD_US);
             let spread_us = self.random.bits() % PING_US;
             self.queue.push(now_us + spread_us, What::Ping(pipe));
-            let peer = self.hosts[usize::from(peer)].id;
+            let id = self.hosts[usize::from(peer)].id;
             if before.is_none() {
-                self.member_event(now_us, own, MemberEvent::Connected(peer));
+                self.member_event(now_us, own, MemberEvent::Connected(id));
+            }
+            for (until_us, talk, bytes) in self.waiting.remove(&(own, peer)).unwrap_or_default() {
+                if now_us < until_us {
+                    self.talk(now_us, own, peer, talk, bytes);
+                }
             }
         }
     }

@@ -221,8 +221,10 @@ impl Driver {
     /// Another node asks how this one is: the answer is newer than all that it said before.
     pub(super) fn own_state(&mut self) -> Response {
         self.look_at_load();
-        self.member.renew();
-        self.signed_record().map_or(Response::Refused(Refusal::Leaving), Response::State)
+        self.on_changed();
+        self.sign();
+        let signed = self.member.own_record().map(|heard| heard.signed().as_ref().clone());
+        signed.map_or(Response::Refused(Refusal::Leaving), Response::State)
     }
 
     /// Looks at how busy this machine is, unless it just did.

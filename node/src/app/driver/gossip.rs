@@ -4,15 +4,22 @@
 use std::time::Duration;
 
 use stormo_protocol::control::{Request, Response};
-use stormo_protocol::ids::{DeploymentId, NodeId};
+use stormo_protocol::exchange::{self, Exchange};
+use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::ADDRESSES_MAX;
-use stormo_protocol::state::{Load, NodeRecord, Offer, Signed, Stamp, Topic};
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::state::{Load, NodeRecord, Offer, Signed, Topic};
 
 use super::{Driver, Event};
-use crate::mesh::{About, Heard, MemberAction, MemberEvent, SYNC_TIMEOUT_MS};
+use crate::mesh::{About, Heard, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS};
+use crate::net::Net;
 
 /// Ticks between two looks at this node's own load, and at what its deployments lack or no longer need: 1 s.
 const HOUSEKEEPING_TICKS: u64 = 10;
+/// What needs no answer is received within this.
+const TELL_MAX: Duration = Duration::from_secs(5);
+/// The same over a connection that carries nothing, though perhaps in one direction only.
+const STALLED_TELL_MAX: Duration = Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn on_member(&mut self, event: MemberEvent) {
@@ -23,11 +30,20 @@ impl Driver {
 
     fn act_as_member(&mut self, action: MemberAction) {
         match action {
-            MemberAction::Announce => self.announce(),
-            MemberAction::Ask { peer, known, deployments } => {
-                self.sync_with(peer, Request::Sync { known, deployments });
+            MemberAction::Sign => self.sign(),
+            MemberAction::Gossip => self.gossip(),
+            MemberAction::Exchange { peer, exchange } => self.exchange(peer, &exchange),
+            MemberAction::Tell { peer, wanted } => {
+                let news = to_wire(&self.member.told(self.now_ms(), &wanted));
+                self.tell(peer, Request::Tell(news.to_bytes()));
             }
             MemberAction::Dial(address) => self.dial(address),
+            MemberAction::Part(peer) => self.part(peer, TELL_MAX),
+            MemberAction::Close(peer) => self.part(peer, STALLED_TELL_MAX),
+            MemberAction::Reachable { node, addresses } => {
+                let net = self.parts.net.clone();
+                tokio::spawn(async move { net.reachable(node, &addresses).await });
+            }
             MemberAction::Probe(peer) => {
                 let net = self.parts.net.clone();
                 self.beside(async move { Event::Probed(peer, net.probe(peer).await.ok()) });
@@ -59,6 +75,10 @@ impl Driver {
         self.on_member(MemberEvent::Connected(node));
     }
 
+    pub(super) fn on_found(&mut self, peer: NodeId, address: String) {
+        self.on_member(MemberEvent::Found { peer, address });
+    }
+
     pub(super) fn on_disconnected(&mut self, node: NodeId) {
         tracing::debug!(peer = %node.short(), "connection lost");
         self.on_member(MemberEvent::Disconnected(node));
@@ -69,16 +89,36 @@ impl Driver {
         self.on_member(MemberEvent::DialFailed { address, reason });
     }
 
-    /// Takes in records that came by gossip (checked there) or by an exchange.
+    /// Takes in records and deployments that came by gossip, or with a question: checked where they came.
     pub(super) fn on_records(&mut self, records: Vec<Signed>) {
         let heard = records.into_iter().filter_map(Heard::read).collect();
         self.on_member(MemberEvent::Heard(heard));
+    }
+
+    /// A neighbour tells what it was asked for. Signatures are checked beside the loop.
+    pub(super) fn on_told(&self, peer: NodeId, bytes: &[u8]) -> Response {
+        let Ok(news) = exchange::News::from_bytes(bytes) else { return Response::Refused(Refusal::BadFrame) };
+        let net = self.parts.net.clone();
+        self.beside(async move { Event::Told(peer, checked(&net, news)) });
+        Response::Done
+    }
+
+    pub(super) fn on_parting(&mut self, peer: NodeId) -> Response {
+        self.on_member(MemberEvent::Parting(peer));
+        Response::Done
+    }
+
+    /// Something about this node is other than before.
+    pub(super) fn on_changed(&mut self) {
+        let about = self.about();
+        self.on_member(MemberEvent::Is(about));
     }
 
     pub(super) fn gossip_tick(&mut self) {
         let keeps_house = self.ticks.is_multiple_of(HOUSEKEEPING_TICKS);
         if keeps_house {
             self.look_at_load();
+            self.on_changed();
         }
         self.on_member(MemberEvent::Tick);
         if keeps_house {
@@ -95,47 +135,72 @@ impl Driver {
         });
     }
 
-    fn sync_with(&self, peer: NodeId, request: Request) {
+    fn exchange(&self, peer: NodeId, exchange: &Exchange) {
         let net = self.parts.net.clone();
+        let request = Request::Exchange(exchange.to_bytes());
         self.beside(async move {
-            let records = match net.ask(peer, &request, Duration::from_millis(SYNC_TIMEOUT_MS)).await {
-                Ok(Response::News { records, .. }) => records,
-                Ok(_) => Vec::new(),
+            let news = match net.ask(peer, &request, Duration::from_millis(SYNC_TIMEOUT_MS)).await {
+                Ok(Response::News(bytes)) => {
+                    exchange::News::from_bytes(&bytes).ok().map(|news| checked(&net, news))
+                }
+                Ok(_) => None,
                 Err(error) => {
                     tracing::debug!(peer = %peer.short(), %error, "no exchange");
-                    Vec::new()
+                    None
                 }
             };
-            Event::Synced(records.into_iter().filter(|signed| net.is_valid(signed)).collect())
+            Event::Answered(peer, news)
         });
     }
 
-    pub(super) fn news_for(
-        &self,
-        known: &[(NodeId, Stamp)],
-        deployments: &[(DeploymentId, bool)],
-    ) -> Response {
-        let own = self.signed_record().and_then(Heard::read);
-        let news = self.member.news(own, known, deployments);
-        let records = news.heard.iter().map(|heard| heard.signed().as_ref().clone()).collect();
-        Response::News { records, more: news.more }
+    /// Closes the connections to a node once it heard that this is on purpose, or did not within a time. Who does not hear
+    /// it takes this node for lost until it hears of it elsewhere.
+    fn part(&self, peer: NodeId, within: Duration) {
+        let net = self.parts.net.clone();
+        tokio::spawn(async move {
+            let _ = net.ask(peer, &Request::Parting, within).await;
+            net.close(peer).await;
+        });
     }
 
-    /// Gossips this node's record as it is now.
-    fn announce(&mut self) {
-        if let Some(record) = self.signed_record() {
-            let net = self.parts.net.clone();
-            tokio::spawn(async move { net.publish(&record).await });
+    fn tell(&self, peer: NodeId, request: Request) {
+        let net = self.parts.net.clone();
+        tokio::spawn(async move {
+            if let Err(error) = net.ask(peer, &request, TELL_MAX).await {
+                tracing::debug!(peer = %peer.short(), %error, "not told");
+            }
+        });
+    }
+
+    pub(super) fn news_for(&mut self, from: NodeId, bytes: &[u8]) -> Response {
+        let Ok(exchange) = Exchange::from_bytes(bytes) else { return Response::Refused(Refusal::BadFrame) };
+        let news = self.member.answer(self.now_ms(), from, &exchange);
+        Response::News(to_wire(&news).to_bytes())
+    }
+
+    /// Signs this node's record as it is now.
+    pub(super) fn sign(&mut self) {
+        let Some(record) = self.member.next_record() else { return };
+        let signed = self.parts.identity.sign(Topic::Node, self.parts.mesh, record.to_bytes());
+        if let Some(heard) = signed.and_then(Heard::read) {
+            self.member.signed(self.now_ms(), heard);
         }
     }
 
-    pub(super) fn signed_record(&self) -> Option<Signed> {
-        let body = self.record().to_bytes();
-        self.parts.identity.sign(Topic::Node, self.parts.mesh, body)
+    /// Gossips the record that was signed last.
+    fn gossip(&self) {
+        if let Some(heard) = self.member.own_record() {
+            let (net, signed) = (self.parts.net.clone(), heard.signed().clone());
+            tokio::spawn(async move { net.publish(&signed).await });
+        }
     }
 
     /// What this node says of itself.
     pub(super) fn record(&self) -> NodeRecord {
+        self.member.record(self.about())
+    }
+
+    fn about(&self) -> About {
         let (cold_us, cold_us_per_mb) = self.hosting.cold_us();
         let load = Load {
             memory_used_bytes: self.hosting.memory_used_bytes(),
@@ -145,12 +210,22 @@ impl Driver {
             leaving: self.leaving,
         };
         let (hosted, goals) = (self.hosting.hosted(), self.keeping.goals(&self.hosting.held()));
-        self.member.record(About {
-            machine: self.parts.machine.clone(),
-            load,
-            offer: Offer::default(),
-            hosted,
-            goals,
-        })
+        About { machine: self.parts.machine.clone(), load, offer: Offer::default(), hosted, goals }
+    }
+}
+
+/// What was told, as far as its authors really signed it.
+fn checked(net: &Net, news: exchange::News) -> News {
+    let exchange::News { records, beats, wanted, more } = news;
+    let valid = records.into_iter().filter(|signed| net.is_valid(signed));
+    News { heard: valid.filter_map(Heard::read).collect(), beats, wanted, more }
+}
+
+fn to_wire(news: &News) -> exchange::News {
+    exchange::News {
+        records: news.heard.iter().map(|heard| heard.signed().as_ref().clone()).collect(),
+        beats: news.beats.clone(),
+        wanted: news.wanted.clone(),
+        more: news.more,
     }
 }

@@ -16,8 +16,8 @@ use super::{Driver, Event};
 use crate::ends::Described;
 use crate::engine::Partition;
 use crate::flow::StageEvent;
+use crate::mesh::Held;
 pub(super) use crate::mesh::PartitionKey;
-use crate::mesh::{Held, MemberEvent};
 use crate::pool::Progress;
 use crate::profile::{Loads, Recent};
 
@@ -244,7 +244,7 @@ impl Driver {
         let slot = Slot::Ready { partition, runs, memory_bytes, used_ms, keep };
         self.hosting.slots.insert(key, slot);
         self.stages_ready(key, StageEvent::Ready);
-        self.on_member(MemberEvent::Changed);
+        self.on_changed();
     }
 
     fn loading_failed(&mut self, key: PartitionKey, reason: Refusal) {

@@ -11,7 +11,7 @@ use super::Driver;
 use super::hosting::PartitionKey;
 use super::variants::Choice;
 use crate::app::calls::CallError;
-use crate::mesh::{Around, KeepAction, MemberEvent, Situation, StewardAction, is_hosted};
+use crate::mesh::{Around, KeepAction, Situation, StewardAction, is_hosted};
 
 impl Driver {
     /// Looks after all deployments: which orders count, what this node owes as steward and as host.
@@ -126,14 +126,14 @@ impl Driver {
             }
         }
         if self.keeping.goals(&self.hosting.held()) != own.goals {
-            self.on_member(MemberEvent::Changed);
+            self.on_changed();
         }
     }
 
     /// A partition could not be loaded: those who plan hear of it by this node's record.
     pub(super) fn refuse_to_keep(&mut self, key: PartitionKey, reason: Refusal) {
         self.keeping.refused(self.now_ms(), key, reason);
-        self.on_member(MemberEvent::Changed);
+        self.on_changed();
     }
 
     /// The order that counts for a version.

@@ -12,7 +12,7 @@ use super::Driver;
 use super::variants::Choice;
 use crate::app::calls::CallError;
 use crate::app::planning::accuracy;
-use crate::mesh::Known;
+use crate::mesh::{Belief, Known};
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
     BlockView, BranchView, CodecView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
@@ -59,7 +59,7 @@ impl Driver {
             NodeState::Usable
         } else if known.record.load.leaving {
             NodeState::Leaving
-        } else if known.lost {
+        } else if known.belief() == Belief::Lost {
             NodeState::Lost
         } else {
             NodeState::Suspected

@@ -1,55 +1,12 @@
 //! A member by itself: what it does when, and what it answers.
 
-use std::sync::Arc;
-
+use super::testing::{about, address, exchange, id, member, said_by, sign, started};
 use super::*;
-use stormo_protocol::ids::ObjectId;
+use stormo_protocol::ids::{DeploymentId, ObjectId, VariantId};
 use stormo_protocol::model::ObjectRef;
-use stormo_protocol::profile::Speeds;
-use stormo_protocol::state::{Class, Deployment, Division, Signed, Topic, Variant, Wished};
+use stormo_protocol::state::{Deployment, Division, Signed, Topic, Variant, Wished};
 
-use crate::mesh::{FORGET_MS, FRESH_MS};
-
-const OWN: NodeId = NodeId([9; 32]);
-
-fn id(node: u8) -> NodeId {
-    NodeId([node; 32])
-}
-
-fn about(node: u8) -> About {
-    About {
-        machine: Machine {
-            label: format!("node-{node}"),
-            class: Class::Edge,
-            addresses: vec![address(node)],
-            cores: 2,
-            speeds: Speeds::new([1000.0; 5]),
-            memory_budget_bytes: 1 << 20,
-        },
-        load: Load {
-            memory_used_bytes: 0,
-            utilisation_permille: 0,
-            cold_us: 0,
-            cold_us_per_mb: 0,
-            leaving: false,
-        },
-        offer: Offer::default(),
-        hosted: vec![],
-        goals: vec![],
-    }
-}
-
-fn address(node: u8) -> String {
-    format!("/ip4/10.0.0.{node}/tcp/4001")
-}
-
-/// The record that a node gives out.
-fn said_by(member: &Member) -> Heard {
-    let record = member.record(about(member.own.0[0]));
-    let signed =
-        Signed { topic: Topic::Node, author: member.own, signature: vec![], body: record.to_bytes() };
-    Heard::read(signed).unwrap()
-}
+use crate::mesh::FORGET_MS;
 
 fn wish(removed: bool) -> Heard {
     let manifest = ObjectRef { id: ObjectId([1; 32]), bytes: 1 };
@@ -61,66 +18,110 @@ fn wish(removed: bool) -> Heard {
     Heard::read(Signed { topic: Topic::Deployment, author: id(1), signature: vec![], body }).unwrap()
 }
 
-fn member(node: u8) -> Member {
-    Member::new(id(node), 1, vec![])
+/// What a clock that ticks each 100 ms makes a member do until then; records are signed as they are wanted.
+fn ticks(member: &mut Member, from_ms: u64, until_ms: u64) -> Vec<(u64, MemberAction)> {
+    let mut done = Vec::new();
+    for now_ms in (from_ms..until_ms).step_by(100) {
+        for action in member.handle(now_ms, MemberEvent::Tick) {
+            if action == MemberAction::Sign {
+                sign(member, now_ms);
+            }
+            done.push((now_ms, action));
+        }
+    }
+    done
 }
 
-/// What a clock that ticks each 100 ms makes a member do until then.
-fn ticks(member: &mut Member, from_ms: u64, until_ms: u64) -> Vec<(u64, MemberAction)> {
-    let times = (from_ms..until_ms).step_by(100);
-    times
-        .flat_map(|now_ms| {
-            member.handle(now_ms, MemberEvent::Tick).into_iter().map(move |action| (now_ms, action))
-        })
-        .collect()
+fn count(done: &[(u64, MemberAction)], of: impl Fn(&MemberAction) -> bool) -> usize {
+    done.iter().filter(|(_, action)| of(action)).count()
+}
+
+fn dials(done: &[(u64, MemberAction)], to: &str) -> usize {
+    count(done, |action| matches!(action, MemberAction::Dial(address) if address.starts_with(to)))
+}
+
+/// A record heard by gossip.
+fn hears(member: &mut Member, now_ms: u64, node: NodeId) -> Vec<MemberAction> {
+    member.handle(now_ms, MemberEvent::Heard(vec![said_by(node, 1, 1)]))
 }
 
 #[test]
-fn it_speaks_each_second_and_asks_its_neighbours_in_turn() {
+fn it_asks_a_neighbour_twice_a_second_and_says_nothing_if_nothing_is_new() {
     let mut member = member(9);
     for peer in [1, 2] {
         let actions = member.handle(0, MemberEvent::Connected(id(peer)));
         assert!(
-            matches!(actions[..], [MemberAction::Announce, MemberAction::Ask { peer: asked, .. }] if asked == id(peer))
+            matches!(&actions[..], [MemberAction::Exchange { peer: asked, .. }] if *asked == id(peer)),
+            "a stranger is asked at once: {actions:?}"
         );
-    }
-    for peer in [1, 2] {
+        member.handle(0, MemberEvent::Answered { peer: id(peer), news: Some(News::default()) });
         member.handle(0, MemberEvent::Probed { peer: id(peer), bytes_per_second: Some(1_000_000) });
     }
-    let done = ticks(&mut member, 0, 8_050);
-    let spoke: Vec<u64> = done
-        .iter()
-        .filter(|(_, action)| *action == MemberAction::Announce)
-        .map(|(at_ms, _)| *at_ms)
-        .collect();
-    assert_eq!(spoke, (1..=8).map(|second| second * 1_000).collect::<Vec<_>>());
-    let asked: Vec<(u64, NodeId)> = done
-        .iter()
-        .filter_map(|(at_ms, action)| match action {
-            MemberAction::Ask { peer, .. } => Some((*at_ms, *peer)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(asked, [(2_000, id(2)), (4_000, id(1)), (6_000, id(2)), (8_000, id(1))]);
-    assert_eq!(member.due_ms(), 9_000);
+    let mut asked = BTreeMap::new();
+    for now_ms in (0..60_000).step_by(100) {
+        for action in member.handle(now_ms, MemberEvent::Tick) {
+            match action {
+                MemberAction::Exchange { peer, .. } => {
+                    *asked.entry(peer).or_insert(0) += 1;
+                    member.handle(now_ms, MemberEvent::Answered { peer, news: Some(News::default()) });
+                }
+                // The rates that were probed are worth a record; the first is called out once.
+                MemberAction::Sign => sign(&mut member, now_ms),
+                MemberAction::Gossip => assert_eq!(now_ms, CALL_AFTER_MS),
+                other => panic!("at {now_ms} ms: {other:?}"),
+            }
+        }
+    }
+    assert!(asked.values().all(|times| (30..=90).contains(times)), "{asked:?}");
+    assert!((100..=125).contains(&asked.values().sum()), "{asked:?}");
+    assert!(member.stamp().sequence <= 2, "{:?}", member.stamp());
 }
 
 #[test]
-fn a_starved_member_speaks_once_for_what_it_missed() {
+fn who_does_not_answer_is_not_asked_meanwhile() {
     let mut member = member(9);
-    let late = member.handle(7_350, MemberEvent::Tick);
-    assert_eq!(late.iter().filter(|action| **action == MemberAction::Announce).count(), 1);
-    assert_eq!(ticks(&mut member, 7_400, 8_350), []);
-    assert_eq!(member.handle(8_350, MemberEvent::Tick), [MemberAction::Announce]);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    let done = ticks(&mut member, 0, SYNC_TIMEOUT_MS);
+    assert_eq!(count(&done, |action| matches!(action, MemberAction::Exchange { .. })), 0);
+    let done = ticks(&mut member, SYNC_TIMEOUT_MS, SYNC_TIMEOUT_MS + 1_000);
+    assert_eq!(count(&done, |action| matches!(action, MemberAction::Exchange { .. })), 1);
+}
+
+#[test]
+fn what_others_plan_by_is_called_out_and_the_rest_waits() {
+    let mut member = member(9);
+    let variant = VariantId { deployment: DeploymentId([1; 16]), index: 0 };
+    let hosted = vec![Hosted { variant, first: 0, end: 4, time_us: 900, p95_us: 1_000, queue_wait_us: 0 }];
+    let about = About { hosted, ..about(9) };
+    assert_eq!(member.handle(10, MemberEvent::Is(about.clone())), [MemberAction::Sign, MemberAction::Gossip]);
+    sign(&mut member, 10);
+    let mut busy = about.clone();
+    busy.load.utilisation_permille = 200;
+    assert_eq!(member.handle(20, MemberEvent::Is(busy)), []);
+    let done = ticks(&mut member, 100, 4_000);
+    assert_eq!(count(&done, |action| *action == MemberAction::Sign), 1);
+    assert_eq!(count(&done, |action| *action == MemberAction::Gossip), 0);
+}
+
+#[test]
+fn a_newcomer_calls_out_once_however_many_connections_it_makes() {
+    let mut member = member(9);
+    let mut done = Vec::new();
+    for peer in 1..=20 {
+        let now_ms = u64::from(peer) * 500;
+        let actions = member.handle(now_ms, MemberEvent::Connected(id(peer)));
+        done.extend(actions.into_iter().map(|action| (now_ms, action)));
+        done.extend(ticks(&mut member, now_ms, now_ms + 500));
+    }
+    assert_eq!(count(&done, |action| *action == MemberAction::Gossip), 1);
 }
 
 #[test]
 fn a_neighbour_is_probed_until_its_rate_is_known() {
     let mut member = member(9);
     member.handle(0, MemberEvent::Connected(id(1)));
-    let probes = |done: Vec<(u64, MemberAction)>| {
-        done.into_iter().filter(|(_, action)| *action == MemberAction::Probe(id(1))).count()
-    };
+    let probes =
+        |done: Vec<(u64, MemberAction)>| count(&done, |action| *action == MemberAction::Probe(id(1)));
     assert_eq!(probes(ticks(&mut member, 0, 4_050)), 2);
     member.handle(4_050, MemberEvent::Probed { peer: id(1), bytes_per_second: None });
     assert_eq!(probes(ticks(&mut member, 4_100, 6_050)), 1);
@@ -132,92 +133,205 @@ fn a_neighbour_is_probed_until_its_rate_is_known() {
 }
 
 #[test]
-fn strangers_are_dialled_at_once_and_the_mesh_only_while_alone() {
-    let mut member = Member::new(OWN, 1, vec![address(7)]);
-    assert_eq!(member.handle(0, MemberEvent::Started), [MemberAction::Dial(address(7))]);
+fn strangers_of_a_small_mesh_are_dialled_at_once() {
+    let mut member = member(9);
     member.handle(10, MemberEvent::Connected(id(7)));
-    let stranger = said_by(&super::tests::member(1));
     let dial = MemberAction::Dial(format!("{}/p2p/{}", address(1), id(1)));
-    assert_eq!(member.handle(20, MemberEvent::Heard(vec![stranger.clone()])), std::slice::from_ref(&dial));
-    assert_eq!(member.handle(30, MemberEvent::Heard(vec![stranger])), [], "nothing new");
-    let again: Vec<_> =
-        ticks(&mut member, 100, 1_050).into_iter().filter(|(_, action)| *action == dial).collect();
-    assert_eq!(again.len(), 1, "after a pause: {again:?}");
-    assert_eq!(
-        ticks(&mut member, 1_100, 3_000)
-            .iter()
-            .filter(|(_, action)| matches!(action, MemberAction::Dial(to) if *to == address(7)))
-            .count(),
-        0
-    );
+    let reachable = MemberAction::Reachable { node: id(1), addresses: vec![address(1)] };
+    assert_eq!(hears(&mut member, 20, id(1)), [reachable, dial]);
+    assert_eq!(hears(&mut member, 30, id(1)), [], "nothing new");
+    let pauses: Vec<u64> = ticks(&mut member, 100, 40_000)
+        .into_iter()
+        .filter(|(_, action)| matches!(action, MemberAction::Dial(_)))
+        .map(|(at_ms, _)| at_ms)
+        .collect();
+    assert!((3..=8).contains(&pauses.len()), "after pauses that grow: {pauses:?}");
 }
 
 #[test]
-fn a_lost_neighbour_is_left_out_until_it_speaks_and_forgotten_after_long_silence() {
-    let (mut member, mut other) = (member(9), member(1));
+fn the_mesh_is_joined_again_while_nobody_of_it_is_there() {
+    let mut member = started(Member::new(id(9), 1, vec![address(7)], 1));
+    assert_eq!(member.handle(0, MemberEvent::Started), [MemberAction::Dial(address(7))]);
+    // Somebody else is a neighbour, as on an island: the address is tried on, though rarely.
+    member.handle(10, MemberEvent::Connected(id(3)));
+    let tried = dials(&ticks(&mut member, 100, 300_000), &address(7));
+    assert!((10..=20).contains(&tried), "{tried} times in five minutes");
+    // Whoever is found there counts as being there as long as it lives.
+    member.handle(300_000, MemberEvent::Found { peer: id(7), address: address(7) });
+    member.handle(300_000, MemberEvent::Connected(id(7)));
+    assert_eq!(dials(&ticks(&mut member, 300_100, 310_000), &address(7)), 0);
+    member.handle(310_000, MemberEvent::Disconnected(id(7)));
+    assert!(dials(&ticks(&mut member, 310_100, 400_000), &address(7)) > 0);
+}
+
+#[test]
+fn a_lost_neighbour_is_dialled_at_once_and_looked_for_ever_after() {
+    let mut member = member(9);
     member.handle(0, MemberEvent::Connected(id(1)));
-    other.renew();
-    member.handle(0, MemberEvent::Heard(vec![said_by(&other)]));
-    assert!(member.view().is_usable(FRESH_MS - 1, id(1)));
-    assert_eq!(member.handle(100, MemberEvent::Disconnected(id(1))), [MemberAction::Lost(id(1))]);
+    hears(&mut member, 0, id(1));
+    assert!(member.view().is_usable(0, id(1)));
+    let dial = MemberAction::Dial(format!("{}/p2p/{}", address(1), id(1)));
+    assert_eq!(member.handle(100, MemberEvent::Disconnected(id(1))), [MemberAction::Lost(id(1)), dial]);
     assert!(!member.view().is_usable(101, id(1)));
-    other.renew();
-    member.handle(200, MemberEvent::Heard(vec![said_by(&other)]));
-    assert!(member.view().is_usable(201, id(1)));
-    ticks(&mut member, 300, 200 + FORGET_MS);
-    assert!(member.view().get(id(1)).is_some());
-    ticks(&mut member, 200 + FORGET_MS, 3_000 + FORGET_MS);
-    assert!(member.view().get(id(1)).is_none());
+    let done = ticks(&mut member, 200, 100 + FORGET_MS);
+    assert!((50..=61).contains(&dials(&done, &address(1))), "once a second: {}", dials(&done, &address(1)));
+    let done = ticks(&mut member, 100 + FORGET_MS, 2 * FORGET_MS);
+    assert!(member.view().get(id(1)).is_none() && dials(&done, &address(1)) > 50);
+    let rarely = dials(&ticks(&mut member, 700_000, 1_000_000), &address(1));
+    assert!((10..=60).contains(&rarely), "{rarely} times in five minutes");
+    member.handle(1_000_000, MemberEvent::Connected(id(1)));
+    assert_eq!(dials(&ticks(&mut member, 1_000_100, 1_010_000), &address(1)), 0);
+}
+
+#[test]
+fn a_connection_closed_on_purpose_loses_nobody() {
+    let mut member = member(9);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    hears(&mut member, 0, id(1));
+    member.handle(50, MemberEvent::Parting(id(1)));
+    member.handle(100, MemberEvent::Disconnected(id(1)));
+    assert!(member.view().is_usable(101, id(1)));
+}
+
+#[test]
+fn a_connection_that_failed_long_before_it_broke_loses_nobody_either() {
+    let mut member = member(9);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    hears(&mut member, 0, id(1));
+    let beat = |beat| News {
+        beats: vec![Held { node: id(1).into(), stamp: Stamp { generation: 1, sequence: 1 }, beat }],
+        ..News::default()
+    };
+    for second in 1..=20 {
+        member.handle(second * 1_000, MemberEvent::Told { peer: id(2), news: beat(second) });
+    }
+    member.handle(20_000, MemberEvent::Disconnected(id(1)));
+    assert!(member.view().is_usable(20_000, id(1)), "others hear it");
+}
+
+#[test]
+fn a_connection_that_carries_nothing_is_given_up() {
+    let mut member = member(9);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    let done = ticks(&mut member, 100, 60_000);
+    let closed: Vec<u64> = done
+        .iter()
+        .filter(|(_, action)| *action == MemberAction::Close(id(1)))
+        .map(|(at_ms, _)| *at_ms)
+        .collect();
+    assert!(closed.first().is_some_and(|at_ms| (15_000..16_000).contains(at_ms)), "{closed:?}");
+}
+
+fn far(index: u16) -> NodeId {
+    let mut id = [7; 32];
+    id[..2].copy_from_slice(&index.to_be_bytes());
+    NodeId(id)
+}
+
+#[test]
+fn in_a_large_mesh_it_dials_some_and_lets_surplus_neighbours_go() {
+    let mut member = member(9);
+    let heard = (0..300).map(|index| said_by(far(index), 1, 1)).collect();
+    let mut done: Vec<_> =
+        member.handle(0, MemberEvent::Heard(heard)).into_iter().map(|action| (0, action)).collect();
+    assert_eq!(dials(&done, ""), 8);
+    for index in 0..60 {
+        member.handle(10, MemberEvent::Connected(far(index)));
+    }
+    done.clear();
+    for now_ms in (100..40_000).step_by(100) {
+        for index in 0..60 {
+            member.handle(now_ms, MemberEvent::RoundTrip { peer: far(index), micros: 100.0 });
+        }
+        for action in member.handle(now_ms, MemberEvent::Tick) {
+            if let MemberAction::Part(peer) = action {
+                member.handle(now_ms, MemberEvent::Disconnected(peer));
+                done.push((now_ms, action));
+            }
+        }
+    }
+    assert_eq!((done.len(), member.connected().len()), (20, 40));
+    assert!(done[0].0 >= 3_000, "not those that have just come: {:?}", done[0]);
 }
 
 #[test]
 fn a_member_that_is_outdone_by_itself_speaks_louder() {
-    let (mut member, mut copy) = (member(9), Member::new(OWN, 5, vec![]));
-    copy.renew();
-    let actions = member.handle(0, MemberEvent::Heard(vec![said_by(&copy)]));
-    assert_eq!(actions, [MemberAction::Outdone, MemberAction::Announce]);
-    assert!(member.record(about(9)).stamp > copy.record(about(9)).stamp);
-    assert_eq!(member.handle(1, MemberEvent::Heard(vec![said_by(&copy)])), [], "it is louder now");
-}
-
-#[test]
-fn an_exchange_brings_what_the_asker_lacks() {
-    let (mut asked, mut asker) = (member(1), member(2));
-    asked.handle(0, MemberEvent::Heard(vec![wish(true)]));
-    asker.handle(0, MemberEvent::Heard(vec![wish(false)]));
-    asked.renew();
-    let ask = asker.handle(0, MemberEvent::Connected(id(1))).pop();
-    let Some(MemberAction::Ask { known, deployments, .. }) = ask else { panic!("{ask:?}") };
-    let news = asked.news(Some(said_by(&asked)), &known, &deployments);
-    assert_eq!((news.heard.len(), news.more), (2, false));
-    assert_eq!(asker.handle(1, MemberEvent::Heard(news.heard)), [MemberAction::Wished]);
-    assert!(asker.deployments().known("digits").is_some_and(|deployment| deployment.removed));
-    assert!(asker.view().get(id(1)).is_some());
-}
-
-#[test]
-fn an_answer_is_bounded_and_says_so() {
     let mut member = member(9);
-    for index in 0..=NEWS_MAX as u32 {
-        let mut node = [7; 32];
-        node[..4].copy_from_slice(&index.to_le_bytes());
-        member.handle(0, MemberEvent::Heard(vec![said_by_id(NodeId(node))]));
-    }
-    let news = member.news(None, &[], &[]);
-    assert_eq!((news.heard.len(), news.more), (NEWS_MAX, true));
+    let copy = said_by(id(9), 5, 1);
+    let actions = member.handle(0, MemberEvent::Heard(vec![copy.clone()]));
+    assert_eq!(actions, [MemberAction::Outdone, MemberAction::Sign, MemberAction::Gossip]);
+    sign(&mut member, 0);
+    assert!(member.stamp() > Stamp { generation: 5, sequence: 1 });
+    assert_eq!(member.handle(1, MemberEvent::Heard(vec![copy])), [], "it is louder now");
 }
 
-fn said_by_id(node: NodeId) -> Heard {
-    let mut other = Member::new(node, 1, vec![]);
-    other.renew();
-    let heard = said_by(&other);
-    assert_eq!(Arc::strong_count(heard.signed()), 1);
-    heard
+#[test]
+fn an_exchange_brings_both_what_they_lack() {
+    let (mut asked, mut asker) = (member(1), member(2));
+    asked.handle(0, MemberEvent::Heard(vec![wish(true), said_by(id(3), 1, 1), said_by(id(4), 1, 9)]));
+    asker.handle(0, MemberEvent::Heard(vec![wish(false), said_by(id(4), 1, 8), said_by(id(5), 1, 1)]));
+    let done = exchange(0, &mut asker, &mut asked);
+    assert!(done.contains(&MemberAction::Wished));
+    assert!(asker.deployments().known("digits").is_some_and(|deployment| deployment.removed));
+    let known = |member: &Member| -> Vec<(u8, u64)> {
+        member.view().iter().map(|known| (known.record.node.0[0], known.record.stamp.sequence)).collect()
+    };
+    assert_eq!(known(&asker), [(1, 1), (3, 1), (4, 9), (5, 1)]);
+    assert_eq!(known(&asked), [(2, 1), (3, 1), (4, 9), (5, 1)]);
+    assert!(!asker.view().is_usable(0, id(3)), "nobody has seen it live");
+    let MemberAction::Exchange { exchange, .. } = asker.ask(10, id(1)) else { panic!("it asks") };
+    let news = asked.answer(10, id(2), &exchange);
+    assert!(news.heard.is_empty() && news.wanted.is_empty(), "neither lacks anything: {news:?}");
+}
+
+#[test]
+fn a_newcomer_hears_of_a_large_mesh_page_by_page() {
+    let (mut asked, mut asker) = (member(1), member(2));
+    asker.handle(0, MemberEvent::Connected(id(1)));
+    asked.handle(0, MemberEvent::Heard((0..1_000).map(|index| said_by(far(index), 1, 1)).collect()));
+    exchange(0, &mut asker, &mut asked);
+    assert_eq!((asker.view().len(), asked.view().len()), (1_001, 1_001));
+}
+
+#[test]
+fn heartbeats_pass_from_member_to_member() {
+    let (mut one, mut two, mut three) = (member(1), member(2), member(3));
+    for second in 0..20 {
+        let now_ms = second * 1_000;
+        exchange(now_ms, &mut one, &mut two);
+        exchange(now_ms, &mut two, &mut three);
+        for member in [&mut one, &mut two, &mut three] {
+            ticks(member, now_ms, now_ms + 1_000);
+        }
+    }
+    assert!(three.view().is_usable(20_000, id(1)) && one.view().is_usable(20_000, id(3)));
+    // One is gone: the others tell each other on, and nothing new of it.
+    for second in 20..30 {
+        let now_ms = second * 1_000;
+        exchange(now_ms, &mut two, &mut three);
+        ticks(&mut two, now_ms, now_ms + 1_000);
+        ticks(&mut three, now_ms, now_ms + 1_000);
+    }
+    assert!(!three.view().is_usable(30_000, id(1)) && !two.view().is_usable(30_000, id(1)));
+    assert!(three.view().is_usable(30_000, id(2)) && two.view().is_usable(30_000, id(3)));
+}
+
+#[test]
+fn a_member_that_stood_still_blames_nobody() {
+    let mut member = member(9);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    hears(&mut member, 0, id(1));
+    ticks(&mut member, 100, 1_000);
+    member.handle(3_600_000, MemberEvent::Tick);
+    assert!(member.view().is_usable(3_600_000, id(1)));
+    let next_ms = 3_600_000 + 10_000;
+    ticks(&mut member, 3_600_100, next_ms);
+    assert!(!member.view().is_usable(next_ms, id(1)), "but silence is silence");
 }
 
 #[test]
 fn the_owner_is_told_once_that_joining_fails() {
-    let mut member = Member::new(OWN, 1, vec![address(7)]);
+    let mut member = Member::new(id(9), 1, vec![address(7)], 1);
     let failed = || MemberEvent::DialFailed { address: address(7), reason: "refused".into() };
     assert!(matches!(member.handle(0, failed())[..], [MemberAction::CannotJoin { .. }]));
     assert_eq!(member.handle(1, failed()), []);

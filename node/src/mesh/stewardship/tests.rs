@@ -147,7 +147,7 @@ fn the_order_of_a_steward_that_died_a_moment_ago_still_counts() {
     let wish = wish(&name, 2, 1, 1, Division::Whole, false);
     desk.deployments.apply(&wish);
     desk.look(39_500);
-    desk.view.lost_in_test(39_600, id(3));
+    desk.view.lost(39_600, id(3));
     desk.look(39_700);
     assert_ne!(desk.steward(&name), id(3));
     let deployment = desk.deployments.by_name(&name).unwrap().id();
@@ -225,7 +225,7 @@ fn what_fits_nowhere_is_left_as_it_is() {
     let deployment = desk.deployments.by_name(&name).unwrap().id();
     desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
     desk.look(60_000);
-    desk.view.lost_in_test(60_000, id(2));
+    desk.view.lost(60_000, id(2));
     let actions: Vec<StewardAction> = (61..130).flat_map(|second| desk.look(second * 1000)).collect();
     // It asks to have all placed anew, in growing pauses, and orders nothing by itself.
     let asked = actions.iter().filter(|action| **action == StewardAction::Place(deployment)).count();

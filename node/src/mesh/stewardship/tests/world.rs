@@ -70,7 +70,10 @@ pub(super) fn hear(view: &mut View, now_ms: u64, record: &NodeRecord) {
 }
 
 fn hear_signed(view: &mut View, now_ms: u64, heard: &Heard) {
-    view.apply(now_ms, heard);
+    if view.apply(now_ms, heard, None) == crate::mesh::Applied::News {
+        view.show(now_ms, heard.signed().author);
+    }
+    view.look(now_ms);
 }
 
 pub(super) fn wish(
@@ -437,7 +440,7 @@ impl World {
         let node = id(self.nodes[index].number);
         for other in 0..self.nodes.len() {
             if self.groups[other] == self.groups[index] && self.random.happens(0.7) {
-                self.nodes[other].view.lost_in_test(now_ms, node);
+                self.nodes[other].view.lost(now_ms, node);
             }
         }
     }
