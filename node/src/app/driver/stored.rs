@@ -49,10 +49,11 @@ impl Driver {
             signed.into_iter().filter(|signed| self.parts.net.is_valid(signed)).filter_map(Heard::read)
         {
             kept += 1;
-            match heard.signed().topic {
-                Topic::Order => self.stewardship.restore(&heard),
-                _ => drop(self.member.settling().0.apply(&heard)),
+            if heard.signed().topic == Topic::Order {
+                self.stewardship.restore(&heard);
             }
+            // Orders too, for those who come later and ask for them.
+            self.member.settling().0.apply(&heard);
         }
         if kept < count {
             tracing::warn!(

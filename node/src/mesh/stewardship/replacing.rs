@@ -14,8 +14,9 @@ use super::seats::Seats;
 const LOST_MS: u64 = 3_000;
 /// A host that can be used and neither hosts nor loads what it was ordered to is replaced after this.
 const SILENT_MS: u64 = 30_000;
-/// A node that refused a range is not asked for it again for so long.
-const REFUSED_MS: u64 = 60_000;
+/// A node that refused a range is not asked for it again for so long, at first and at the most: it doubles with each
+/// refusal, so that nodes without room for a part do not get it in turns for ever.
+const REFUSED_MS: (u64, u64) = (120_000, 3_600_000);
 /// Replicas beyond those that an order could place are added no sooner after it, and only on nodes in view
 /// for so long.
 const ADD_MS: u64 = 10_000;
@@ -33,8 +34,14 @@ fn part(place: &Place) -> Part {
 #[derive(Debug, Default)]
 pub(super) struct Replacing {
     ailing: BTreeMap<Place, u64>,
-    /// Until when a node is not asked again.
-    refused: BTreeMap<(NodeId, Part), u64>,
+    /// Nodes that are not asked again for a while.
+    refused: BTreeMap<(NodeId, Part), Refusal>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    until_ms: u64,
+    pause_ms: u64,
 }
 
 pub(super) struct Look<'a, 'b> {
@@ -92,7 +99,7 @@ impl Replacing {
     /// `promised` is memory that is taken soon, by node, bytes; what is given out here is added.
     pub(super) fn look(&mut self, look: &Look<'_, '_>, promised: &mut BTreeMap<NodeId, u64>) -> Looked {
         let now_ms = look.situation.now_ms;
-        self.refused.retain(|_, until_ms| *until_ms > now_ms);
+        self.refused.retain(|_, refusal| refusal.until_ms + REFUSED_MS.1 > now_ms);
         self.ailing.retain(|place, _| look.order.places.contains(place));
         let (lost, mut places): (Vec<Place>, Vec<Place>) =
             look.order.places.iter().partition(|place| self.is_lost(look, place));
@@ -155,12 +162,25 @@ impl Replacing {
             State::Gone => ails_ms >= LOST_MS,
             State::Silent => ails_ms >= SILENT_MS,
             State::Refused => {
-                if self.refused.len() < REFUSALS_MAX {
-                    self.refused.insert((place.node, part(place)), now_ms + REFUSED_MS);
-                }
+                self.note_refusal(now_ms, place);
                 true
             }
         }
+    }
+
+    /// While a node refuses, its pause begins anew at each look; it is longer once it was over.
+    fn note_refusal(&mut self, now_ms: u64, place: &Place) {
+        let key = (place.node, part(place));
+        let known = self.refused.get(&key).copied();
+        if known.is_none() && self.refused.len() >= REFUSALS_MAX {
+            return;
+        }
+        let pause_ms = match known {
+            None => REFUSED_MS.0,
+            Some(known) if known.until_ms > now_ms => known.pause_ms,
+            Some(known) => (known.pause_ms * 2).min(REFUSED_MS.1),
+        };
+        self.refused.insert(key, Refusal { until_ms: now_ms + pause_ms, pause_ms });
     }
 
     /// The node that takes up a part: one that has it loaded already, otherwise one with memory for it, those
@@ -177,12 +197,14 @@ impl Replacing {
         let id = VariantId { deployment: look.deployment.id(), index: variant };
         let need_bytes = (look.situation.memory_bytes)(id, first..end)?;
         let now_ms = look.situation.now_ms;
+        let is_refusing =
+            |node| self.refused.get(&(node, wanted)).is_some_and(|refusal| refusal.until_ms > now_ms);
         let candidates = look.seats.nodes().filter_map(|node| {
             let record = look.seats.record(look.situation, node)?;
             let has_it = places.iter().any(|place| place.node == node && part(place) == wanted);
             let since_ms = look.seats.since_ms(node)?;
             let is_new = is_addition && now_ms.saturating_sub(since_ms) < ADD_MS;
-            if has_it || is_new || !record.offer.takes_work() || self.refused.contains_key(&(node, wanted)) {
+            if has_it || is_new || !record.offer.takes_work() || is_refusing(node) {
                 return None;
             }
             let is_loaded = hosts(record, id, wanted);
