@@ -260,10 +260,13 @@ impl Driver {
             self.member.view().iter().filter(|known| {
                 known.record.hosted.iter().any(|hosted| hosted.variant.deployment == deployment)
             });
+        let connected = self.member.connected();
+        // In a large mesh most hosts are not connected; a stream to one that is there dials it.
+        let is_there = |node: &NodeId| connected.contains(node) || self.is_usable(*node);
+        let all = publisher.into_iter().chain(hosts.map(|known| known.record.node)).filter(is_there);
         let mut holders: Vec<NodeId> = Vec::new();
-        let all = publisher.into_iter().chain(hosts.map(|known| known.record.node));
-        for node in all.chain(self.member.connected().iter().copied()) {
-            if node != self.own() && !holders.contains(&node) && self.member.connected().contains(&node) {
+        for node in all.chain(connected.iter().copied()) {
+            if node != self.own() && !holders.contains(&node) {
                 holders.push(node);
             }
         }
