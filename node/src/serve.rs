@@ -2,6 +2,7 @@
 //! they do is decided by the driver.
 
 mod connections;
+mod events;
 pub mod json;
 mod mesh_api;
 mod oip;
@@ -18,7 +19,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::app::Event;
@@ -55,12 +56,15 @@ pub struct Front {
     pub pool: Arc<Pool>,
     /// What callers must send, if anything.
     pub token: Option<String>,
+    /// Where events of the mesh come from.
+    pub watchers: broadcast::Sender<json::EventView>,
 }
 
 #[derive(Clone)]
 struct Shared {
     front: Front,
     bodies: Arc<Semaphore>,
+    readers: events::Readers,
 }
 
 /// Binds and serves; gives the bound address and the task.
@@ -71,10 +75,12 @@ pub async fn start(address: SocketAddr, front: Front) -> Result<(SocketAddr, Joi
     let failed = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let shared = Shared { front, bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
+    let readers = events::Readers::new(front.watchers.clone());
+    let shared = Shared { front, bodies: Arc::new(Semaphore::new(BODIES_MAX)), readers };
     let router = Router::new()
         .merge(oip::routes())
         .merge(mesh_api::routes())
+        .merge(events::routes())
         .fallback(|| async {
             refusal(StatusCode::NOT_FOUND, "there is nothing here; the API is under /v2 and /v1")
         })

@@ -203,7 +203,10 @@ fn infer(stormo: &Stormo, folder: &Path, asked: &dyn Fn(&[&str]) -> Vec<OsString
 
 fn status(stormo: &Stormo, asked: &dyn Fn(&[&str]) -> Vec<OsString>) -> Result<()> {
     let said = text(stormo, &asked(&["status"]))?;
-    says(&said, &["NODE", "ROUND TRIP", "one", "two", "itself", "s ago", "MODEL", "digits", "ready"])?;
+    says(
+        &said,
+        &["NODE", "ROUND TRIP", "one", "two", "itself", "s ago", "usable", "MODEL", "digits", "ready"],
+    )?;
     let told = json(stormo, &asked(&["status"]))?;
     let counts = ["nodes", "deployments"].map(|list| told[list].as_array().map(Vec::len));
     ensure!(counts == [Some(2), Some(1)], "{told}");

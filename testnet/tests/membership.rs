@@ -109,7 +109,7 @@ fn a_killed_node_leaves_the_plans_and_the_status_says_so() -> Result<()> {
         }
         let status = run(mesh.stormo(), &["status", "--api", client.base()])?;
         let line = status.lines().find(|line| line.starts_with("two ")).context("it is listed")?;
-        ensure!(line.contains("left out"), "the status says: {line}");
+        ensure!(line.contains(" lost "), "the status says: {line}");
         trial::check_reads(&mesh.node("one").client)
     })
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::serve::json::{
     DeployBody, DeploymentView, DeploymentsView, ModelView, ModelsView, NodeView, NodesView, PlansView,
-    RequestView,
+    RequestView, RequestsView,
 };
 
 /// What a plan must keep to.
@@ -165,4 +165,6 @@ pub enum Call {
     Deployments(Reply<DeploymentsView>),
     /// One of the last requests.
     Request(RequestId, Reply<RequestView>),
+    /// How requests go.
+    Requests(Reply<RequestsView>),
 }

@@ -44,6 +44,8 @@ pub enum Command {
     Models(ModelsArgs),
     /// Show who is there and what they host.
     Status(StatusArgs),
+    /// Watch the mesh live in this terminal.
+    Top(TopArgs),
     /// Make a smaller and faster int8 model of an FP32 one, on this machine.
     Quantize(QuantiseArgs),
 }
@@ -63,15 +65,23 @@ impl DataArg {
     }
 }
 
-/// Which node to ask, and how to answer.
+/// Which node to ask.
 #[derive(Debug, Args)]
-pub struct ApiArgs {
+pub struct NodeApiArgs {
     /// The API of the node to ask.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     pub api: String,
     /// File with the API's token, if it wants one.
     #[arg(long, value_name = "FILE")]
     pub api_token: Option<PathBuf>,
+}
+
+/// Which node to ask, and how to answer.
+#[derive(Debug, Args)]
+pub struct ApiArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub node: NodeApiArgs,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -379,9 +389,20 @@ pub struct ModelsArgs {
 /// `stormo status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// Ask each node now, within 2 s, instead of telling what is known of it.
+    #[arg(long)]
+    pub fresh: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: ApiArgs,
+}
+
+/// `stormo top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub api: NodeApiArgs,
 }
 
 /// Longest search for parts that are faster in floats, unless told otherwise: the models tried needed 5 to

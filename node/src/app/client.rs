@@ -1,18 +1,22 @@
 //! Calls to a node's API, for the commands.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cli::ApiArgs;
+use super::cli::{ApiArgs, NodeApiArgs};
 use super::config::TOKEN_BYTES_MAX;
 use crate::files;
 use crate::serve::json::ErrorView;
 
 /// An answer may take as long as a request may, and a little more.
 const CALL_TIMEOUT: Duration = Duration::from_secs(660);
+/// A stream that tells what happens is opened again after this: if its node lost its power, nothing else
+/// would show.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(120);
 /// Largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
 
@@ -39,6 +43,7 @@ pub enum CommandError {
 }
 
 /// The API of one node.
+#[derive(Clone)]
 pub struct Client {
     base: String,
     token: Option<String>,
@@ -61,15 +66,46 @@ impl Client {
     /// # Errors
     /// When the token's file cannot be read.
     pub fn new(args: &ApiArgs) -> Result<Self, CommandError> {
+        Self::with_patience(&args.node, CALL_TIMEOUT)
+    }
+
+    /// The node that the arguments name; it is to answer within this time.
+    ///
+    /// # Errors
+    /// When the token's file cannot be read.
+    pub fn with_patience(args: &NodeApiArgs, within: Duration) -> Result<Self, CommandError> {
         let token = args.api_token.as_deref().map(read_token).transpose()?;
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(CALL_TIMEOUT))
+            .timeout_global(Some(within))
             .http_status_as_error(false)
             .build()
             .into();
         let base = args.api.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
         Ok(Self { base, token, agent })
+    }
+
+    /// Where the node is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Lines as they come, until the node or [`STREAM_TIMEOUT`] ends them.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn lines(&self, path: &str) -> Result<impl BufRead + use<>, CommandError> {
+        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        let request = request.config().timeout_global(Some(STREAM_TIMEOUT)).build();
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        match response.status().as_u16() {
+            200 => Ok(BufReader::new(response.into_body().into_reader())),
+            status => Err(CommandError::Refused(format!("the node answered {status}"))),
+        }
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> CommandError {
+        CommandError::Unreachable { api: self.base.clone(), reason: error.to_string() }
     }
 
     fn url(&self, path: &str) -> String {
@@ -153,10 +189,7 @@ impl Client {
         &self,
         response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Answered, CommandError> {
-        let unreachable = |error: ureq::Error| CommandError::Unreachable {
-            api: self.base.clone(),
-            reason: error.to_string(),
-        };
+        let unreachable = |error: ureq::Error| self.unreachable(&error);
         let mut response = response.map_err(unreachable)?;
         let header_length = response.headers().get("inference-header-content-length");
         let header_length = header_length.and_then(|value| value.to_str().ok()?.parse().ok());

@@ -16,6 +16,7 @@ mod samples;
 mod status;
 mod table;
 mod texts;
+mod top;
 
 use super::cli::{Cli, Command};
 use super::client::CommandError;
@@ -36,6 +37,7 @@ pub fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Quantize(args) => quantise::run(&args),
     }
 }

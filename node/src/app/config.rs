@@ -279,6 +279,12 @@ pub fn library_search(data: Option<&Path>) -> LibrarySearch {
     }
 }
 
+/// Whether colours may be printed on a terminal (<https://no-color.org>).
+pub fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
 /// What the log shows: our own words from `info` on, the binding's and libp2p's only when they matter.
 pub fn log_filter() -> String {
     std::env::var(LOG_VARIABLE)

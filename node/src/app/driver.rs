@@ -5,6 +5,7 @@ mod asking;
 mod attempts;
 mod deploying;
 mod gossip;
+mod health;
 mod hosting;
 mod loading;
 mod origins;
@@ -17,6 +18,7 @@ mod steering;
 mod stored;
 mod variants;
 mod views;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -28,7 +30,7 @@ use stormo_protocol::control::Response;
 use stormo_protocol::ids::{NodeId, RequestId, VariantId};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::Machine;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::calls::{Call, CallError};
@@ -39,7 +41,7 @@ use crate::mesh::{Keeping, Member, MemberEvent, News, Stewardship};
 use crate::monitor::Utilisation;
 use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
-use crate::serve::json::RequestView;
+use crate::serve::json::{EventView, RequestView};
 use hosting::{Hosting, Loaded, PartitionKey};
 use origins::Pending;
 use plans::{KnownPlans, Listed, Planned};
@@ -107,6 +109,8 @@ pub struct Parts {
     pub deployments: PathBuf,
     /// ONNX Runtime.
     pub engine: Engine,
+    /// Who watches what happens.
+    pub watchers: broadcast::Sender<EventView>,
 }
 
 /// A node.
@@ -136,11 +140,13 @@ pub struct Driver {
     keeping: Keeping,
     stored: stored::Stored,
     ticks: u64,
+    watching: watching::Watching,
 }
 
 impl Driver {
     /// A node that is not in the mesh yet. `events` must lead to the receiver of [`Driver::run`].
     pub fn new(parts: Parts, events: mpsc::Sender<Event>) -> Self {
+        let watching = watching::Watching::new(parts.watchers.clone());
         Self {
             member: Member::new(parts.identity.node(), parts.generation, parts.join.clone(), seed(&parts)),
             stewardship: Stewardship::new(parts.identity.node(), 0),
@@ -166,6 +172,7 @@ impl Driver {
             finished: VecDeque::new(),
             plans: KnownPlans::default(),
             ticks: 0,
+            watching,
         }
     }
 
@@ -281,6 +288,9 @@ impl Driver {
             Call::Request(id, reply) => {
                 let _ = reply.send(self.request_view(id));
             }
+            Call::Requests(reply) => {
+                let _ = reply.send(Ok(self.requests_view()));
+            }
         }
     }
 
@@ -292,6 +302,7 @@ impl Driver {
         self.try_parked();
         self.ask_suspects();
         self.gossip_tick();
+        self.watch_tick();
     }
 
     async fn leave(&mut self) {

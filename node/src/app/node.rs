@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::Machine;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::config::{ConfigError, NodeConfig};
 use super::driver::{Driver, Event, Parts};
@@ -19,6 +19,9 @@ use crate::serve::{self, Front, ServeError};
 
 /// Events of this node's own that wait for the loop.
 const EVENTS_WAITING_MAX: usize = 1024;
+/// Events of the mesh that wait for whoever reads `/v1/events` slowest: about a second of requests under full
+/// load. What does not keep up is told how many it missed.
+const EVENTS_KEPT_MAX: usize = 1024;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +105,7 @@ pub async fn run(
         memory_budget_bytes: config.memory_budget_bytes,
     };
     let mesh = config.mesh.mesh_id();
+    let (watchers, _) = broadcast::channel(EVENTS_KEPT_MAX);
     let parts = Parts {
         identity,
         mesh,
@@ -112,10 +116,11 @@ pub async fn run(
         pool: pool.clone(),
         deployments: config.data.join("deployments"),
         engine,
+        watchers: watchers.clone(),
     };
     let driver = Driver::new(parts, events.clone());
     let mut driving = tokio::spawn(driver.run(net_events, own_events));
-    let front = Front { events: events.clone(), pool, token: config.api_token.clone() };
+    let front = Front { events: events.clone(), pool, token: config.api_token.clone(), watchers };
     let (bound, serving) = serve::start(config.api, front).await?;
     ready(&ready_line(node, &config, bound, &addresses));
     tokio::select! {

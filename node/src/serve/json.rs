@@ -2,6 +2,8 @@
 //! Units are in the names. Fields are only ever added.
 
 mod deployments;
+mod events;
+mod health;
 mod models;
 mod nodes;
 mod requests;
@@ -9,6 +11,8 @@ mod requests;
 use serde::{Deserialize, Serialize};
 
 pub use deployments::*;
+pub use events::*;
+pub use health::*;
 pub use models::*;
 pub use nodes::*;
 pub use requests::*;

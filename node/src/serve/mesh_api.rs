@@ -35,6 +35,7 @@ pub(super) fn routes() -> Router<Shared> {
         )
         .route("/v1/deployments/{name}", delete(undeploy))
         .route("/v1/plans", get(plans))
+        .route("/v1/requests", get(|State(shared): State<Shared>| answer(shared, Call::Requests)))
         .route("/v1/requests/{id}", get(request))
         .route(
             "/v1/objects/{id}",

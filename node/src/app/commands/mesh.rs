@@ -46,7 +46,7 @@ pub(super) fn invite(args: &InviteArgs) -> Result<(), CommandError> {
     if node.mesh != Some(key.mesh_id().to_string()) {
         return Err(CommandError::Here(format!(
             "the node at {} is in another mesh than the key in `{}`",
-            args.api.api,
+            args.api.node.api,
             args.data.path().display()
         )));
     }

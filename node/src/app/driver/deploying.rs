@@ -169,6 +169,7 @@ impl Driver {
             publisher: deployment.publisher,
             state: state_of(&hosts),
             message: self.shortfalls(deployment, &hosts, serving),
+            health: None,
             hosts,
             replicas: deployment.wished.replicas,
             serving: serving.unwrap_or(deployment.version),

@@ -20,7 +20,7 @@ use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, Reply};
 use crate::app::planning::{accuracy, loss_of};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{OutgoingFrame, Progress, Received, SignReader};
-use crate::serve::json::{RequestView, StageTraceView};
+use crate::serve::json::{RequestView, StageTraceView, What};
 
 /// Requests under way that entered here; more are refused at once.
 const REQUESTS_MAX: usize = 256;
@@ -154,6 +154,8 @@ impl Driver {
             delivering: None,
             reply,
         };
+        let named = &pending.model;
+        self.watching.tell(|| What::RequestBegun { id: request.to_string(), model: named.clone() });
         self.origins.insert(request, pending);
         match fixed {
             Some(plan) => self.on_origin(request, OriginEvent::Planned(plan)),
@@ -218,7 +220,7 @@ impl Driver {
                 if let Some(pending) = self.origins.remove(&request) {
                     let error = self.explain(&pending, failure);
                     tracing::info!(%request, model = %pending.model, %error, "a request failed");
-                    pending.fail(error);
+                    self.end_badly(request, pending, error);
                 }
             }
         }
@@ -401,14 +403,15 @@ impl Driver {
         let Some(mut pending) = self.origins.remove(&request) else { return };
         let (Some(plan), Some(result)) = (pending.plan_of(attempt).cloned(), pending.result.take(attempt))
         else {
-            return pending.fail(CallError::Failed("the result was lost inside this node".into()));
+            let error = CallError::Failed("the result was lost inside this node".into());
+            return self.end_badly(request, pending, error);
         };
         let latency_ms = pending.started.elapsed().as_secs_f64() * 1000.0;
         // Between two looks at the deadlines; the caller was promised an end.
         if self.now_ms() > pending.deadline_ms {
             let failure = Failure::Deadline { attempts: pending.machine.attempts() };
             let error = self.explain(&pending, failure);
-            return pending.fail(error);
+            return self.end_badly(request, pending, error);
         }
         let view = RequestView {
             id: request.to_string(),
@@ -422,7 +425,8 @@ impl Driver {
             stages: stage_traces(&plan, &result.traces),
         };
         let Some(Bound { choice, blocks, .. }) = pending.bound_of(&plan) else {
-            return pending.fail(CallError::Failed("the plan was of no variant that was asked for".into()));
+            let error = CallError::Failed("the plan was of no variant that was asked for".into());
+            return self.end_badly(request, pending, error);
         };
         let variant = choice.manifest.variant.clone();
         let outputs = outputs_of(&choice.manifest, blocks, &result.tensors);
@@ -438,9 +442,27 @@ impl Driver {
             latency_ms,
             late: pending.options.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
         };
+        self.watching.count(Some(latency_ms));
+        self.watching.tell(|| What::RequestEnded {
+            id: view.id.clone(),
+            model: view.model.clone(),
+            latency_ms,
+            attempts: view.attempts,
+        });
         // The caller may have gone; the request is over all the same.
         let _ = pending.reply.send(Ok(answer));
         self.finish(view);
+    }
+
+    fn end_badly(&mut self, request: RequestId, pending: Pending, error: CallError) {
+        self.watching.count(None);
+        self.watching.tell(|| What::RequestFailed {
+            id: request.to_string(),
+            model: pending.model.clone(),
+            latency_ms: pending.started.elapsed().as_secs_f64() * 1000.0,
+            error: error.to_string(),
+        });
+        pending.fail(error);
     }
 
     fn explain(&self, pending: &Pending, failure: Failure) -> CallError {

@@ -15,9 +15,9 @@ use crate::app::planning::accuracy;
 use crate::mesh::{Belief, Known};
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    BlockView, BranchView, CodecView, CutView, DeploymentsView, EdgeView, HostedView, HostingView, LinkView,
-    LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, PlanView, RegionView, RequestView,
-    StageInputView, StageView, TensorView, TrafficView, VariantView,
+    BlockView, BranchView, CodecView, CutView, DeploymentView, DeploymentsView, EdgeView, HostedView,
+    HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, PlanView,
+    RegionView, RequestView, StageInputView, StageView, TensorView, TrafficView, VariantView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -55,7 +55,12 @@ impl Driver {
     }
 
     fn other_view(&self, now_ms: u64, known: &Known) -> NodeView {
-        let state = if self.is_usable(known.record.node) {
+        let state = self.state_of_other(known);
+        self.node_view(&known.record, state, now_ms.saturating_sub(known.heard_ms))
+    }
+
+    pub(super) fn state_of_other(&self, known: &Known) -> NodeState {
+        if self.is_usable(known.record.node) {
             NodeState::Usable
         } else if known.record.load.leaving {
             NodeState::Leaving
@@ -63,11 +68,10 @@ impl Driver {
             NodeState::Lost
         } else {
             NodeState::Suspected
-        };
-        self.node_view(&known.record, state, now_ms.saturating_sub(known.heard_ms))
+        }
     }
 
-    fn own_state_now(&self) -> NodeState {
+    pub(super) fn own_state_now(&self) -> NodeState {
         if self.leaving { NodeState::Leaving } else { NodeState::Usable }
     }
 
@@ -164,11 +168,10 @@ impl Driver {
     }
 
     pub(super) fn deployments_view(&self) -> DeploymentsView {
-        let all = self
-            .member
-            .deployments()
-            .newest()
-            .filter_map(|deployment| self.deployment_view(&deployment.name).ok());
+        let all = self.member.deployments().newest().filter_map(|deployment| {
+            let view = self.deployment_view(&deployment.name).ok()?;
+            Some(DeploymentView { health: Some(self.health_of(deployment)), ..view })
+        });
         DeploymentsView { deployments: all.collect() }
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId};
 
-use super::as_text;
+use super::{HealthView, as_text};
 
 /// How far a deployment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,9 @@ pub struct DeploymentView {
     pub state: DeploymentState,
     /// What to know, or to do.
     pub message: Option<String>,
+    /// How well nodes that are there serve it; only in `/v1/deployments`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthView>,
     /// Who hosts what, as its steward ordered.
     pub hosts: Vec<HostView>,
     /// Nodes that are wished to host each block.

@@ -103,6 +103,27 @@ pub struct PlansView {
     pub plans: Vec<PlanView>,
 }
 
+/// Answer of `/v1/requests`: how requests go that enter at this node.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RequestsView {
+    /// Not answered yet.
+    pub under_way: usize,
+    /// Answered since the node started.
+    pub answered: u64,
+    /// Failed since the node started.
+    pub failed: u64,
+    /// The figures below are of this time before now; shorter where there were too many requests.
+    pub window_ms: u64,
+    /// Answered requests a second.
+    pub answered_per_s: f64,
+    /// Failed requests a second.
+    pub failed_per_s: f64,
+    /// Half of the answers took less; `null` without any.
+    pub p50_ms: Option<f64>,
+    /// 99 of 100 took less.
+    pub p99_ms: Option<f64>,
+}
+
 /// How long a stage took.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StageTraceView {
