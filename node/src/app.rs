@@ -7,6 +7,7 @@ pub mod commands;
 pub mod config;
 mod driver;
 mod node;
+pub mod owner;
 mod planning;
 
 pub use driver::{Driver, Event};

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Used where the system does not say: a small board.
 const MEMORY_FALLBACK_BYTES: u64 = 512 << 20;
@@ -63,15 +65,32 @@ fn core_share_in(own: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>
 /// Memory that partitions may take unless the owner says otherwise: half of what is available now,
 /// or half of the cgroup's limit, so that the owner's other programs keep the rest.
 pub fn memory_budget_bytes() -> u64 {
-    let available = fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| meminfo_bytes(&text, "MemAvailable:"))
-        .unwrap_or(2 * MEMORY_FALLBACK_BYTES);
+    let available = memory_available_bytes();
     let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
         .min();
     available.min(limit.unwrap_or(u64::MAX)) / 2
+}
+
+/// Memory that programs could still take without swapping, bytes.
+pub fn memory_available_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").ok();
+    text.and_then(|text| meminfo_bytes(&text, "MemAvailable:")).unwrap_or(2 * MEMORY_FALLBACK_BYTES)
+}
+
+/// Minutes since midnight by the machine's clock, where the machine is; 0 where the system does not say.
+#[allow(unsafe_code)]
+pub fn minute_of_day() -> u16 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as libc::time_t;
+    let mut local = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are valid for the length of the call, which keeps none of them; all of `tm` is
+    // numbers and a pointer that may be null, so zeroes are a value of it whether or not it was written to.
+    let local = unsafe {
+        libc::localtime_r(&now, local.as_mut_ptr());
+        local.assume_init()
+    };
+    u16::try_from(local.tm_hour * 60 + local.tm_min).unwrap_or(0)
 }
 
 /// Bytes that are free for this user on the disk of a folder.
@@ -171,7 +190,8 @@ mod tests {
     #[test]
     fn this_machine_has_cores_and_memory() {
         assert!(cores() >= 1);
-        assert!(memory_budget_bytes() > 0);
+        assert!(memory_budget_bytes() > 0 && memory_available_bytes() > 0);
+        assert!(minute_of_day() < 24 * 60);
         assert!(disk_free_bytes(Path::new("/")).is_ok());
         let mut utilisation = Utilisation::default();
         assert!(utilisation.permille() <= 1000);

@@ -58,6 +58,8 @@ pub struct Front {
     pub token: Option<String>,
     /// Where events of the mesh come from.
     pub watchers: broadcast::Sender<json::EventView>,
+    /// Whether peers may fetch what is uploaded here.
+    pub stores: bool,
 }
 
 #[derive(Clone)]

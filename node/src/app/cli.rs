@@ -10,9 +10,12 @@ use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::state::Class;
 
-use values::{parse_accuracy, parse_bytes, parse_codec, parse_shape, parse_time_ms, parse_variant};
+use values::{
+    parse_accuracy, parse_bytes, parse_codec, parse_shape, parse_share_below_1, parse_time_ms, parse_variant,
+};
 
 use super::config;
+use super::owner::{Hours, Roles};
 
 /// Runs one neural network across the machines that are there.
 #[derive(Debug, Parser)]
@@ -170,6 +173,22 @@ pub struct NodeArgs {
     /// what is free]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub disk_budget: Option<u64>,
+    /// What it does for other nodes: `compute` runs parts of models, `store` gives them objects; `none` is
+    /// neither. Its own requests run in any case.
+    #[arg(long, value_name = "ROLES", default_value = "compute,store")]
+    pub roles: Roles,
+    /// Times of day, where this machine is, at which it takes work of other nodes, such as `22:00-07:00`;
+    /// several with commas [default: always]
+    #[arg(long, value_name = "HOURS")]
+    pub hours: Option<Hours>,
+    /// Memory of this machine that stays available to other programs: parts are refused that would take it,
+    /// and dropped when others need it [default: none]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub keep_free_memory: Option<u64>,
+    /// Share of this machine's cores that parts of models leave to other programs, from 0 to below 1; whole
+    /// cores count [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = parse_share_below_1)]
+    pub keep_free_cpu: Option<f64>,
     /// Print one line of JSON when ready.
     #[arg(long)]
     pub json: bool,

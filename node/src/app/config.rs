@@ -9,6 +9,7 @@ use stormo_protocol::limits::NAME_BYTES_MAX;
 use stormo_protocol::state::Class;
 
 use super::cli::NodeArgs;
+use super::owner::OwnerLimits;
 use crate::engine::runtime_library::{self, LibrarySearch};
 use crate::files;
 use crate::monitor;
@@ -60,6 +61,17 @@ pub enum ConfigError {
     /// The label is not usable.
     #[error("--label must have 1 to {NAME_BYTES_MAX} characters, none of them a control character")]
     BadLabel,
+    /// The owner keeps all cores.
+    #[error(
+        "--keep-free-cpu {share} leaves less than one of this machine's {cores} core{s}: give less, or let it run \
+         nothing for others with --roles store", s = if *.cores == 1 { "" } else { "s" }
+    )]
+    NoCoreLeft {
+        /// What stays free.
+        share: f64,
+        /// Cores that there are.
+        cores: usize,
+    },
     /// A configuration file that is none.
     #[error("`{path}`: {what}")]
     BadFile {
@@ -78,16 +90,26 @@ pub enum ConfigError {
     },
 }
 
-/// The arguments of a configuration file, as if they had been given before those of the command line.
+/// A key of a configuration file, and the arguments that it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyArgs {
+    /// As it is written in the file.
+    pub key: String,
+    /// As if they had been given before those of the command line.
+    pub args: Vec<String>,
+}
+
+/// The arguments that a configuration file stands for.
 ///
 /// # Errors
 /// When the file is no TOML, or holds something else than options.
-pub fn args_of_file(path: &Path) -> Result<Vec<String>, ConfigError> {
+pub fn args_of_file(path: &Path) -> Result<Vec<KeyArgs>, ConfigError> {
     let wrong = |what: String| ConfigError::BadFile { path: path.to_owned(), what };
     let table: toml::Table =
         toml::from_str(&read_text(path, CONFIG_BYTES_MAX)?).map_err(|error| wrong(error.to_string()))?;
-    let mut args = Vec::new();
+    let mut keys = Vec::new();
     for (name, value) in table {
+        let mut args = Vec::new();
         let option = format!("--{}", name.replace('_', "-"));
         let values = match value {
             toml::Value::Array(values) => values,
@@ -97,13 +119,15 @@ pub fn args_of_file(path: &Path) -> Result<Vec<String>, ConfigError> {
             match value {
                 toml::Value::String(text) => args.extend([option.clone(), text]),
                 toml::Value::Integer(number) => args.extend([option.clone(), number.to_string()]),
+                toml::Value::Float(number) => args.extend([option.clone(), number.to_string()]),
                 toml::Value::Boolean(true) => args.push(option.clone()),
                 toml::Value::Boolean(false) => {}
-                _ => return Err(wrong(format!("`{name}` must be a text, a whole number, or true or false"))),
+                _ => return Err(wrong(format!("`{name}` must be a text, a number, or true or false"))),
             }
         }
+        keys.push(KeyArgs { key: name, args });
     }
-    Ok(args)
+    Ok(keys)
 }
 
 /// A node's configuration, complete.
@@ -127,6 +151,8 @@ pub struct NodeConfig {
     pub class: Class,
     /// Memory for partitions.
     pub memory_budget_bytes: u64,
+    /// What the owner lets others have.
+    pub owner: OwnerLimits,
     /// Disk for objects.
     pub disk_budget: DiskBudget,
     /// Where ONNX Runtime may be.
@@ -160,7 +186,17 @@ impl NodeConfig {
         if label.is_empty() || label.len() > NAME_BYTES_MAX || label.chars().any(char::is_control) {
             return Err(ConfigError::BadLabel);
         }
+        let owner = OwnerLimits {
+            roles: args.roles,
+            hours: args.hours,
+            keep_free_memory_bytes: args.keep_free_memory.unwrap_or(0),
+            keep_free_cpu: args.keep_free_cpu.unwrap_or(0.0),
+        };
+        if owner.cores_of(monitor::cores()) == 0 {
+            return Err(ConfigError::NoCoreLeft { share: owner.keep_free_cpu, cores: monitor::cores() });
+        }
         Ok(Self {
+            owner,
             library: library_search(Some(&data)),
             data,
             mesh,

@@ -9,6 +9,7 @@ mod health;
 mod hosting;
 mod loading;
 mod origins;
+mod owning;
 mod placing;
 mod plans;
 mod result;
@@ -29,16 +30,17 @@ use stormo_protocol::control::Request;
 use stormo_protocol::control::Response;
 use stormo_protocol::ids::{NodeId, RequestId, VariantId};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::Machine;
+use stormo_protocol::state::{Machine, Offer};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::calls::{Call, CallError};
+use super::owner::OwnerLimits;
 use crate::ends::{Described, WorkError};
 use crate::engine::{Engine, Ran};
 use crate::flow::Suspects;
 use crate::mesh::{Keeping, Member, MemberEvent, News, Stewardship};
-use crate::monitor::Utilisation;
+use crate::monitor::{self, Utilisation};
 use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
 use crate::serve::json::{EventView, RequestView};
@@ -109,6 +111,10 @@ pub struct Parts {
     pub deployments: PathBuf,
     /// ONNX Runtime.
     pub engine: Engine,
+    /// What its owner lets others have.
+    pub owner: OwnerLimits,
+    /// Memory that partitions may take while others leave it free, bytes.
+    pub memory_budget_bytes: u64,
     /// Who watches what happens.
     pub watchers: broadcast::Sender<EventView>,
 }
@@ -124,6 +130,7 @@ pub struct Driver {
     load_looked_ms: u64,
     asking: asking::Asking,
     leaving: bool,
+    offer: Offer,
     member: Member,
     manifests: BTreeMap<VariantId, Arc<Described>>,
     manifests_wanted: BTreeSet<VariantId>,
@@ -146,6 +153,7 @@ pub struct Driver {
 impl Driver {
     /// A node that is not in the mesh yet. `events` must lead to the receiver of [`Driver::run`].
     pub fn new(parts: Parts, events: mpsc::Sender<Event>) -> Self {
+        let offer = parts.owner.offer(monitor::minute_of_day());
         let watching = watching::Watching::new(parts.watchers.clone());
         Self {
             member: Member::new(parts.identity.node(), parts.generation, parts.join.clone(), seed(&parts)),
@@ -160,6 +168,7 @@ impl Driver {
             load_looked_ms: 0,
             asking: asking::Asking::default(),
             leaving: false,
+            offer,
             manifests: BTreeMap::new(),
             manifests_wanted: BTreeSet::new(),
             hosting: Hosting::default(),

@@ -1,11 +1,12 @@
 //! A node from its configuration to its end: keys, ONNX Runtime, network, API, loop.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Serialize;
-use stormo_protocol::ids::NodeId;
+use stormo_protocol::ids::{NodeId, ObjectId};
 use stormo_protocol::state::Machine;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -13,7 +14,7 @@ use super::config::{ConfigError, NodeConfig};
 use super::driver::{Driver, Event, Parts};
 use crate::engine::{self, CalibrateError, Engine, EngineConfig, EngineError, runtime_library};
 use crate::monitor;
-use crate::net::{Identity, IdentityError, Net, NetConfig, NetError, NetEvent};
+use crate::net::{Identity, IdentityError, Net, NetConfig, NetError, NetEvent, ObjectSource};
 use crate::pool::{Pool, PoolError};
 use crate::serve::{self, Front, ServeError};
 
@@ -70,6 +71,19 @@ pub struct Ready {
     pub mesh: String,
 }
 
+/// What peers find at a node without the role `store`.
+struct GivesNothing;
+
+impl ObjectSource for GivesNothing {
+    fn open(&self, _: ObjectId) -> Option<(File, u64)> {
+        None
+    }
+
+    fn outline(&self, _: ObjectId) -> Option<(u64, Vec<u8>)> {
+        None
+    }
+}
+
 /// Runs a node until `ended`; `ready` hears once that it serves.
 ///
 /// # Errors
@@ -89,7 +103,7 @@ pub async fn run(
         identity: identity.clone(),
         mesh: config.mesh.clone(),
         listen: config.listen.clone(),
-        objects: pool.clone(),
+        objects: if config.owner.roles.store { pool.clone() } else { Arc::new(GivesNothing) },
     })
     .await?;
     let addresses = first_addresses(&mut net_events, config.listen.len()).await;
@@ -100,7 +114,7 @@ pub async fn run(
         label: config.label.clone(),
         class: config.class,
         addresses: addresses.clone(),
-        cores: u16::try_from(monitor::cores()).unwrap_or(u16::MAX),
+        cores: u16::try_from(config.owner.cores_of(monitor::cores())).unwrap_or(u16::MAX),
         speeds,
         memory_budget_bytes: config.memory_budget_bytes,
     };
@@ -116,11 +130,19 @@ pub async fn run(
         pool: pool.clone(),
         deployments: config.data.join("deployments"),
         engine,
+        owner: config.owner.clone(),
+        memory_budget_bytes: config.memory_budget_bytes,
         watchers: watchers.clone(),
     };
     let driver = Driver::new(parts, events.clone());
     let mut driving = tokio::spawn(driver.run(net_events, own_events));
-    let front = Front { events: events.clone(), pool, token: config.api_token.clone(), watchers };
+    let front = Front {
+        events: events.clone(),
+        pool,
+        token: config.api_token.clone(),
+        watchers,
+        stores: config.owner.roles.store,
+    };
     let (bound, serving) = serve::start(config.api, front).await?;
     ready(&ready_line(node, &config, bound, &addresses));
     tokio::select! {
@@ -143,7 +165,7 @@ async fn open_engine(config: &NodeConfig) -> Result<Engine, NodeError> {
         runtime_library::find_or_obtain(&search, &|step| tracing::info!("ONNX Runtime: {step}"))
     })
     .await??;
-    let permits = NonZeroUsize::new(monitor::cores()).unwrap_or(NonZeroUsize::MIN);
+    let permits = NonZeroUsize::new(config.owner.cores_of(monitor::cores())).unwrap_or(NonZeroUsize::MIN);
     Ok(tokio::task::spawn_blocking(move || Engine::open(&EngineConfig { library, permits })).await??)
 }
 

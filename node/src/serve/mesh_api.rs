@@ -99,7 +99,14 @@ async fn model(
     answer(shared, |reply| Call::Model { name, variant, reply }).await
 }
 
+/// What is deployed here is fetched from here.
+const NO_STORE: &str =
+    "this node gives no objects to others (--roles): deploy at a node with the role `store`, by --api";
+
 async fn deploy(State(shared): State<Shared>, request: Request) -> Response {
+    if !shared.front.stores {
+        return CallError::Conflict(NO_STORE.to_owned()).into_response();
+    }
     let body = match shared.body(request).await {
         Ok(body) => body,
         Err(refused) => return refused,
@@ -183,6 +190,9 @@ async fn upload(State(shared): State<Shared>, Path(id): Path<String>, request: R
         Ok(id) => id,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),
     };
+    if !shared.front.stores {
+        return CallError::Conflict(NO_STORE.to_owned()).into_response();
+    }
     if request.body().size_hint().lower() > OBJECT_BYTES_MAX {
         let text = format!("an object has at most {OBJECT_BYTES_MAX} bytes");
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, text);

@@ -40,6 +40,12 @@ pub(super) fn parse_accuracy(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "use a number above 0 and at most 1, such as 0.95".to_owned())
 }
 
+pub(super) fn parse_share_below_1(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    let number = number.filter(|number| (0.0..1.0).contains(number));
+    number.ok_or_else(|| "use a share from 0 to below 1, such as 0.5".to_owned())
+}
+
 pub(super) fn parse_variant(text: &str) -> Result<VariantArg, String> {
     let wrong = || format!("`{text}` is no variant; an example: small=small.onnx:0.57");
     let (label, rest) = text.split_once('=').ok_or_else(wrong)?;
@@ -94,6 +100,8 @@ mod tests {
         assert!(parse_shape("image").is_err());
         assert_eq!(parse_accuracy("0.95"), Ok(0.95));
         assert!(["0", "1.1", "NaN", "high"].iter().all(|text| parse_accuracy(text).is_err()));
+        assert_eq!(parse_share_below_1("0.25"), Ok(0.25));
+        assert!(["1", "-0.1", "NaN", "half"].iter().all(|text| parse_share_below_1(text).is_err()));
         let variant =
             |file: &str, accuracy| Ok(VariantArg { label: "n".to_owned(), file: file.into(), accuracy });
         assert_eq!(parse_variant("n=a.onnx:0.5"), variant("a.onnx", Some(0.5)));

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{here, say};
 use crate::app::cli::{Cli, Command, NodeArgs};
 use crate::app::client::CommandError;
-use crate::app::config::{NodeConfig, args_of_file, log_filter};
+use crate::app::config::{KeyArgs, NodeConfig, args_of_file, log_filter};
 use crate::app::node;
 
 pub(super) fn run(args: NodeArgs) -> Result<(), CommandError> {
@@ -39,7 +39,15 @@ pub(super) fn run(args: NodeArgs) -> Result<(), CommandError> {
 fn with_file(args: NodeArgs) -> Result<NodeArgs, CommandError> {
     let Some(path) = &args.config else { return Ok(args) };
     let mut all: Vec<OsString> = vec!["stormo".into(), "node".into()];
-    all.extend(args_of_file(path).map_err(here)?.into_iter().map(OsString::from));
+    let keys = args_of_file(path).map_err(here)?;
+    // Each by itself first: what is wrong is then told with its key.
+    for KeyArgs { key, args } in &keys {
+        let alone = ["stormo", "node"].into_iter().chain(args.iter().map(String::as_str));
+        if let Err(error) = Cli::try_parse_from(alone) {
+            return Err(CommandError::Here(format!("`{}`, key `{key}`: {error}", path.display())));
+        }
+    }
+    all.extend(keys.into_iter().flat_map(|key| key.args).map(OsString::from));
     all.extend(std::env::args_os().skip(2));
     match Cli::try_parse_from(all) {
         Ok(Cli { command: Command::Node(args) }) => Ok(args),

@@ -168,13 +168,14 @@ impl Status<'_> {
 }
 
 fn deployments_table(deployments: &[DeploymentView], screen: &Screen) -> String {
-    const COLUMNS: [Column<'_>; 6] = [
+    const COLUMNS: [Column<'_>; 7] = [
         Column::always("MODEL"),
         Column::with_room("VERSION", 2),
         Column::always("STATE"),
         Column::with_room("WISHED", 1),
         Column::always("BLOCKS ON NODES"),
-        Column::with_room("MESSAGE", 3),
+        Column::with_room("STEWARD", 3),
+        Column::with_room("MESSAGE", 4),
     ];
     let rows = deployments.iter().map(|deployment| {
         let health = deployment.health.as_ref();
@@ -190,6 +191,13 @@ fn deployments_table(deployments: &[DeploymentView], screen: &Screen) -> String 
             },
             plain(health.map(|health| health.replicas.to_string()).unwrap_or_default()),
             plain(cover),
+            plain(
+                deployment
+                    .steward
+                    .as_ref()
+                    .map(|steward| format!("{}: {}", steward.label, steward.why))
+                    .unwrap_or_default(),
+            ),
             plain(deployment.message.clone().unwrap_or_default().replace('\n', "; ")),
         ]
     });
@@ -198,6 +206,8 @@ fn deployments_table(deployments: &[DeploymentView], screen: &Screen) -> String 
 
 fn state(node: &NodeView) -> Cell {
     match node.state {
+        NodeState::Usable if !node.offer.open => toned("usable, closed", Tone::Doubtful),
+        NodeState::Usable if !node.offer.computes => toned("usable, asks only", Tone::Doubtful),
         NodeState::Usable => toned("usable", Tone::Good),
         NodeState::Suspected => toned("suspected", Tone::Doubtful),
         NodeState::Leaving => toned("leaving", Tone::Doubtful),

@@ -8,7 +8,7 @@ use stormo_protocol::exchange::{self, Exchange};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::ADDRESSES_MAX;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Load, NodeRecord, Offer, Signed, Topic};
+use stormo_protocol::state::{Load, NodeRecord, Signed, Topic};
 
 use super::{Driver, Event};
 use crate::mesh::{About, Heard, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS};
@@ -210,7 +210,7 @@ impl Driver {
             leaving: self.leaving,
         };
         let (hosted, goals) = (self.hosting.hosted(), self.keeping.goals(&self.hosting.held()));
-        About { machine: self.parts.machine.clone(), load, offer: Offer::default(), hosted, goals }
+        About { machine: self.parts.machine.clone(), load, offer: self.offer(), hosted, goals }
     }
 }
 

@@ -179,6 +179,33 @@ impl Driver {
         self.keep_needed();
     }
 
+    /// Drops a partition that no request uses, longest unused first; tells whether there was one.
+    pub(super) fn drop_one_idle(&mut self) -> bool {
+        let in_use = self.partitions_in_use();
+        let idle = self.hosting.slots.iter().filter_map(|(key, slot)| match slot {
+            Slot::Ready { used_ms, partition, .. } if partition.queue_len() == 0 && !in_use.contains(key) => {
+                Some((*used_ms, *key))
+            }
+            _ => None,
+        });
+        let Some((_, oldest)) = idle.min() else { return false };
+        self.hosting.slots.remove(&oldest);
+        self.on_member(MemberEvent::Changed);
+        true
+    }
+
+    /// Drops what is kept warm for others, once no request uses it.
+    pub(super) fn drop_what_is_kept_for_others(&mut self) {
+        let in_use = self.partitions_in_use();
+        let before = self.hosting.slots.len();
+        self.hosting
+            .slots
+            .retain(|key, slot| !matches!(slot, Slot::Ready { keep: true, .. }) || in_use.contains(key));
+        if self.hosting.slots.len() < before {
+            self.on_member(MemberEvent::Changed);
+        }
+    }
+
     /// Begins to load a partition unless it is loaded or loading; `keep` if an order asks for it.
     pub(super) fn load(&mut self, key: PartitionKey, keep: bool) {
         match self.hosting.slots.get_mut(&key) {
@@ -203,6 +230,10 @@ impl Driver {
         if manifest.graph_part(key.blocks()) != key.blocks() || key.first >= key.end {
             return self.loading_failed(key, Refusal::NotMyStage);
         }
+        let is_for_others = matches!(self.hosting.slots.get(&key), Some(Slot::Loading { keep: true, .. }));
+        if let Some(reason) = self.refuses_work().filter(|_| is_for_others) {
+            return self.loading_failed(key, reason);
+        }
         let need_bytes = manifest.range_memory_bytes(key.blocks());
         let budget_bytes = self.parts.machine.memory_budget_bytes;
         if !self.hosting.make_room(need_bytes, budget_bytes) {
@@ -210,7 +241,7 @@ impl Driver {
                 model = %manifest.model, first = key.first, end = key.end, need_bytes, budget_bytes,
                 "refused to host: it does not fit the memory budget (--memory-budget)"
             );
-            return self.loading_failed(key, Refusal::NoMemory);
+            return self.loading_failed(key, self.no_room());
         }
         let (told, heard) = watch::channel(Progress::default());
         match self.hosting.slots.get_mut(&key) {
@@ -265,7 +296,8 @@ impl Driver {
         let is_there = |node: &NodeId| connected.contains(node) || self.is_usable(*node);
         let all = publisher.into_iter().chain(hosts.map(|known| known.record.node)).filter(is_there);
         let mut holders: Vec<NodeId> = Vec::new();
-        for node in all.chain(connected.iter().copied()) {
+let gives = |node: &NodeId| self.member.view().get(*node).is_none_or(|known| known.record.offer.stores);
+        for node in all.chain(connected.iter().copied()).filter(gives) {
             if node != self.own() && !holders.contains(&node) {
                 holders.push(node);
             }

@@ -245,7 +245,10 @@ impl Driver {
         let own = self.record();
         let others =
             self.member.view().iter().filter(|known| self.member.view().is_usable(now_ms, known.record.node));
-        let mut nodes: Vec<(i32, NodeId, u64)> = std::iter::once((0, &own))
+        let others = others.filter(|known| known.record.offer.takes_work());
+        let own = Some((0, &own)).filter(|_| self.offer().takes_work());
+        let mut nodes: Vec<(i32, NodeId, u64)> = own
+            .into_iter()
             .chain(others.map(|known| (rank(known.record.machine.class), known.record.as_ref())))
             .map(|(rank, record)| {
                 let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);

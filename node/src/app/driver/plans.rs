@@ -213,7 +213,10 @@ impl Driver {
                 .view()
                 .iter()
                 .filter(|known| self.member.view().is_usable(now_ms, known.record.node))
-                .map(|known| Candidate { record: &known.record, takes_work: takes_work(known.record.node) }),
+                .map(|known| Candidate {
+                    record: &known.record,
+                    takes_work: takes_work(known.record.node) && known.record.offer.takes_work(),
+                }),
         );
         let PlanLimits { force_first, force_last, min_accuracy } = limits;
         // What is out of reach was said when the request came.

@@ -86,6 +86,9 @@ impl Driver {
         if prepare.plan.origin != from {
             return Response::Refused(Refusal::BadFrame);
         }
+        if let Some(reason) = self.refuses_work() {
+            return Response::Refused(reason);
+        }
         match self.announce_stages(&prepare) {
             Ok(()) => Response::Done,
             Err(reason) => Response::Refused(reason),

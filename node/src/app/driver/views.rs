@@ -6,7 +6,7 @@ use stormo_protocol::ids::{NodeId, ObjectId, RequestId};
 use stormo_protocol::model::{Block, BlockKind, Branch, CodecFigures, Manifest, Region};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::profile::{Speeds, WorkClass};
-use stormo_protocol::state::{Deployment, Hosted, NodeRecord};
+use stormo_protocol::state::{Deployment, Hosted, NodeRecord, Offer};
 
 use super::Driver;
 use super::variants::Choice;
@@ -16,8 +16,8 @@ use crate::mesh::{Belief, Known};
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
     BlockView, BranchView, CodecView, CutView, DeploymentView, DeploymentsView, EdgeView, HostedView,
-    HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, PlanView,
-    RegionView, RequestView, StageInputView, StageView, TensorView, TrafficView, VariantView,
+    HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, OfferView,
+    PlanView, RegionView, RequestView, StageInputView, StageView, TensorView, TrafficView, VariantView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -86,6 +86,7 @@ impl Driver {
             usable: state == NodeState::Usable,
             leaving: record.load.leaving,
             age_ms,
+            offer: offer_view(record.offer),
             generation: record.stamp.generation,
             sequence: record.stamp.sequence,
             addresses: machine.addresses.iter().map(|address| with_peer(address, record.node)).collect(),
@@ -228,6 +229,10 @@ impl Driver {
             cold_ms: priced.cold_ms,
         }
     }
+}
+
+fn offer_view(Offer { computes, stores, open }: Offer) -> OfferView {
+    OfferView { computes, stores, open }
 }
 
 fn speeds_view(speeds: &Speeds) -> BTreeMap<String, f64> {

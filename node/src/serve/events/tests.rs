@@ -26,7 +26,7 @@ async fn served() -> Served {
     let pool = Arc::new(Pool::open(folder.path(), DiskBudget::Bytes(1 << 20)).unwrap());
     let (watchers, _) = broadcast::channel(KEPT);
     let (events, _) = tokio::sync::mpsc::channel(1);
-    let front = Front { events, pool, token: None, watchers: watchers.clone() };
+    let front = Front { events, pool, token: None, watchers: watchers.clone(), stores: true };
     let (address, _) = start(([127, 0, 0, 1], 0).into(), front).await.unwrap();
     Served { watchers, address, _folder: folder }
 }

@@ -67,6 +67,23 @@ pub enum NodeState {
     Lost,
 }
 
+/// What the owner of a node lets others have of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferView {
+    /// It runs parts of models for others.
+    pub computes: bool,
+    /// It gives objects to others.
+    pub stores: bool,
+    /// This is within the hours in which it works for others.
+    pub open: bool,
+}
+
+impl Default for OfferView {
+    fn default() -> Self {
+        Self { computes: true, stores: true, open: true }
+    }
+}
+
 /// A node as another one knows it (`/v1/nodes`), or as it knows itself (`/v1/node`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeView {
@@ -94,6 +111,9 @@ pub struct NodeView {
     /// Records since that start: the second half.
     #[serde(default)]
     pub sequence: u64,
+    /// What others may have of it.
+    #[serde(default)]
+    pub offer: OfferView,
     /// Where it listens.
     pub addresses: Vec<String>,
     /// Cores it may use.

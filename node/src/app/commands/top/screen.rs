@@ -122,7 +122,7 @@ impl Top {
 
     fn nodes_table(&self, area: Rect, buffer: &mut Buffer) {
         let own = self.snapshot.as_ref().map(|snapshot| &snapshot.own);
-        let is_wide = area.width >= 100;
+        let is_wide = area.width >= 112;
         let row = |node: &NodeView| {
             let link = own.and_then(|own| own.links.iter().find(|link| link.peer == node.id));
             let rate = link.and_then(|link| link.bytes_per_second);
