@@ -56,7 +56,10 @@ fn who_cannot_be_asked_is_told_apart() -> Result<()> {
         let (status, error) = refused(client.get::<NodeView>("/v1/nodes/two?frech=true"))?;
         ensure!(status == 400 && error.contains("fresh=true"), "{status}: {error}");
         mesh.node_mut("two").freeze()?;
-        let (status, error) = refused(asked(&client, "two"))?;
+        // The signal takes hold a moment after it was sent.
+        let (status, error) = wait::until("a refusal", SOON, || {
+            refused(asked(&client, "two")).map_err(|error| error.to_string())
+        })?;
         ensure!(status == 504 && error.contains("no answer within 2 s"), "{status}: {error}");
         // The others' answers are not lost for one that is silent.
         let all: NodesView = client.get("/v1/nodes?fresh=true")?;
