@@ -118,6 +118,7 @@ impl Driver {
         let keeps_house = self.ticks.is_multiple_of(HOUSEKEEPING_TICKS);
         if keeps_house {
             self.look_at_load();
+            self.look_after_owner();
             self.on_changed();
         }
         self.on_member(MemberEvent::Tick);

@@ -190,7 +190,7 @@ impl Driver {
         });
         let Some((_, oldest)) = idle.min() else { return false };
         self.hosting.slots.remove(&oldest);
-        self.on_member(MemberEvent::Changed);
+        self.on_changed();
         true
     }
 
@@ -202,7 +202,7 @@ impl Driver {
             .slots
             .retain(|key, slot| !matches!(slot, Slot::Ready { keep: true, .. }) || in_use.contains(key));
         if self.hosting.slots.len() < before {
-            self.on_member(MemberEvent::Changed);
+            self.on_changed();
         }
     }
 

@@ -4,7 +4,6 @@ use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::Offer;
 
 use super::Driver;
-use crate::mesh::MemberEvent;
 use crate::monitor;
 
 /// The budget is told in steps of this: programs come and go, and each change goes to all.
@@ -33,7 +32,7 @@ impl Driver {
             let hours = self.parts.owner.hours.as_ref().map(ToString::to_string).unwrap_or_default();
             let open = self.offer.open;
             tracing::info!(open, hours, "the hours change in which this node works for others");
-            self.on_member(MemberEvent::Changed);
+            self.on_changed();
         }
         // What runs ends; what is idle goes, and what is in use as soon as it is not.
         if !self.offer.takes_work() {
