@@ -128,3 +128,19 @@ fn without_a_terminal_or_a_node_it_says_what_to_do() -> Result<()> {
     ensure!(status.code() == Some(1), "{status}");
     Ok(())
 }
+
+#[test]
+fn it_ends_with_its_terminal() -> Result<()> {
+    let Some(python) = surroundings::python_with("pty") else {
+        trial::skipped("a terminal that goes away: no Python that makes terminals");
+        return Ok(());
+    };
+    trial::run(&[edge("one")], |mesh| {
+        let binary = mesh.stormo().binary.clone();
+        let mut command = Command::new(&python);
+        command.arg(workspace_root().join("testnet/tests/clients/terminal_gone.py")).arg(binary);
+        let status = command.args(["top", "--api", mesh.node("one").client.base()]).status()?;
+        ensure!(status.success(), "it went on without a terminal");
+        Ok(())
+    })
+}

@@ -34,12 +34,18 @@ pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     // Before the screen is taken: that there is no node is said in a line.
     let first = feed::ask(&client)?;
     let (send, news) = sync_channel(NEWS_WAITING_MAX);
-    feed::start(&client, &send).map_err(here)?;
+    let (ended, end) = sync_channel(2);
+    feed::start(&client, &send, ended.clone()).map_err(here)?;
     let mut top = Top::new(client.base());
     top.hear(News::Snapshot(Box::new(first)));
     // Takes the screen, and gives it back if this program panics.
     let mut terminal = ratatui::try_init().map_err(here)?;
-    let shown = show(&mut terminal, &mut top, || news.try_recv().ok());
+    let screen = std::thread::Builder::new().name("top-screen".into());
+    let showing = screen.spawn(move || {
+        let _ = ended.send(show(&mut terminal, &mut top, || news.try_recv().ok()));
+    });
+    // Without a sender left, the screen's thread broke down, and said so.
+    let shown = showing.and_then(|_| end.recv().unwrap_or(Ok(())));
     ratatui::restore();
     shown.map_err(here)
 }

@@ -296,7 +296,8 @@ impl Driver {
         let is_there = |node: &NodeId| connected.contains(node) || self.is_usable(*node);
         let all = publisher.into_iter().chain(hosts.map(|known| known.record.node)).filter(is_there);
         let mut holders: Vec<NodeId> = Vec::new();
-let gives = |node: &NodeId| self.member.view().get(*node).is_none_or(|known| known.record.offer.stores);
+        let gives =
+            |node: &NodeId| self.member.view().get(*node).is_none_or(|known| known.record.offer.stores);
         for node in all.chain(connected.iter().copied()).filter(gives) {
             if node != self.own() && !holders.contains(&node) {
                 holders.push(node);

@@ -15,6 +15,9 @@ use crate::serve::json::{DeploymentsView, EventView, MissedView, NodeView, Nodes
 /// Between two looks at the mesh, and before the next try when the node is not there.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A signal ends it within this.
+const END_MAX: Duration = Duration::from_secs(1);
+
 /// How the mesh is now.
 ///
 /// # Errors
@@ -27,11 +30,15 @@ pub(super) fn ask(client: &Client) -> Result<Snapshot, CommandError> {
     Ok(Snapshot { nodes: nodes.nodes, deployments: deployments.deployments, requests, own })
 }
 
-/// Begins to bring news.
+/// Begins to bring news; `ended` hears of a signal, should the screen not end by it.
 ///
 /// # Errors
 /// When a thread cannot be made.
-pub(super) fn start(client: &Client, news: &SyncSender<News>) -> std::io::Result<()> {
+pub(super) fn start(
+    client: &Client,
+    news: &SyncSender<News>,
+    ended: SyncSender<std::io::Result<()>>,
+) -> std::io::Result<()> {
     let (asking, send) = (client.clone(), news.clone());
     thread::Builder::new().name("top-asks".into()).spawn(move || {
         loop {
@@ -56,6 +63,9 @@ pub(super) fn start(client: &Client, news: &SyncSender<News>) -> std::io::Result
     thread::Builder::new().name("top-signals".into()).spawn(move || {
         if wait_for_end().is_ok() {
             let _ = send.send(News::End);
+            // Where the terminal itself is gone, the screen never comes back from looking for keys.
+            thread::sleep(END_MAX);
+            let _ = ended.send(Ok(()));
         }
     })?;
     Ok(())
