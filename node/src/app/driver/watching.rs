@@ -11,8 +11,8 @@ use tokio::sync::broadcast;
 use super::Driver;
 use crate::serve::json::{EventView, Health, NodeNamed, NodeState, RequestsView, What};
 
-/// Ticks between two looks at nodes and deployments: 200 ms.
-const LOOK_TICKS: u64 = 2;
+/// Ticks between two looks at nodes and deployments, while somebody watches and while nobody does: 200 ms, 1 s.
+const LOOK_TICKS: [u64; 2] = [2, 10];
 /// Requests that end within this time make the figures of `/v1/requests`.
 const WINDOW: Duration = Duration::from_secs(10);
 /// And at most so many of them.
@@ -54,7 +54,7 @@ struct Ended {
 pub(super) struct Watching {
     events: broadcast::Sender<EventView>,
     sequence: u64,
-    /// `None` while nobody watches.
+    /// `None` before the first look.
     told: Option<Told>,
     ended: VecDeque<Ended>,
     answered: u64,
@@ -124,15 +124,13 @@ impl Driver {
 
     /// Looks for what is another than watchers know.
     pub(super) fn watch_tick(&mut self) {
-        if self.watching.events.receiver_count() == 0 {
-            self.watching.told = None;
-            return;
-        }
-        if !self.ticks.is_multiple_of(LOOK_TICKS) {
+        // Also while nobody watches: what happens between a watcher's coming and the next look is news.
+        let is_watched = self.watching.events.receiver_count() > 0;
+        if !self.ticks.is_multiple_of(LOOK_TICKS[usize::from(!is_watched)]) {
             return;
         }
         let now = Told { nodes: self.nodes_seen(), deployments: self.deployments_seen() };
-        // What the first watcher finds is no news.
+        // What the first look finds is no news.
         let Some(before) = self.watching.told.replace(now) else { return };
         let mut news = Vec::new();
         if let Some(now) = &self.watching.told {
