@@ -45,8 +45,19 @@ pub(crate) fn misread(text: &str, error: &toml::de::Error) -> (usize, String) {
     }
 }
 
-/// The key that a value is of: the nearest one before an equals sign.
+/// The key that a value is of: the nearest one before an equals sign, or the name of the table that is one.
 fn field_before(text: &str, at: usize) -> Option<&str> {
+    if let Some(table) = text.get(at..)?.strip_prefix('[') {
+        let line = table.lines().next()?.trim_start_matches('[');
+        // A list as a value has its key before it on the line.
+        if text[..at]
+            .lines()
+            .next_back()
+            .is_none_or(|before| text[..at].ends_with('\n') || before.trim().is_empty())
+        {
+            return line.split(']').next().map(str::trim).filter(|name| !name.is_empty());
+        }
+    }
     let (before, _) = text.get(..at)?.rsplit_once('=')?;
     let field = before.trim_end();
     let is_of_key = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
@@ -69,6 +80,8 @@ mod tests {
         assert_eq!(locate(Path::new("./home.toml"), "topologies"), Path::new("./home.toml"));
         assert_eq!(field_before("a = 1\nlink = { between = [1, 2] }", 28), Some("between"));
         assert_eq!(field_before("[node", 3), None);
+        assert_eq!(field_before("about = 1\n[node]\nlabel = 1\n", 10), Some("node"));
+        assert_eq!(field_before("about = 1\nblocks = [1]\n", 19), Some("blocks"));
         assert_eq!((line_of("a\nb\nc", 0), line_of("a\nb\nc", 4)), (1, 3));
     }
 }

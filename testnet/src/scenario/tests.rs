@@ -116,7 +116,7 @@ fn faults_that_cannot_be_meant_are_told_with_line_and_field() {
         (
             fault("kind = \"clock\"\nnode = \"@busiest\"\noffset_s = 5\n"),
             "a/b.toml:15: `node`",
-            "has no `clock` of its own",
+            "wants a node by its label",
         ),
         (fault("kind = \"clock\"\nnode = \"two\"\noffset_s = 1e9\n"), "a/b.toml:16: `offset_s`", "86400"),
         (fault("kind = \"uplink\"\nnode = \"two\"\n"), "a/b.toml:12: ", "wants `up_bits_per_s` or"),

@@ -149,6 +149,7 @@ impl Figures {
         // What it had not told all is told no further, and the dead learn nothing any more.
         if let Some(change) = self.current[usize::from(host)].take().map(|place| &mut self.changes[place]) {
             change.others = change.times_us.len();
+            change.lacking.fill(false);
         }
         for change in &mut self.changes {
             if std::mem::take(&mut change.lacking[usize::from(host)]) {

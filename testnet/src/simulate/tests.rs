@@ -78,6 +78,15 @@ fn whatever_happens_each_request_ends_once_and_in_time() {
 }
 
 #[test]
+fn a_mesh_that_hears_nothing_is_measured_too() {
+    for loss in [0.9, 1.0] {
+        let spec = Spec { loss, crashes: 3, measured_s: 30, ..calm(5, 1) };
+        let measured = run(&spec).unwrap().measured;
+        assert_eq!(measured.deaths, 3, "loss {loss}");
+    }
+}
+
+#[test]
 fn the_dead_are_noticed_and_a_parted_mesh_is_one_again() {
     for seed in 1..=3 {
         let spec = Spec { crashes: 3, partition_s: 20, measured_s: 100, ..calm(12, seed) };

@@ -22,6 +22,9 @@ const CPU_SHARE_MIN: f64 = 0.01;
 /// More than a large server takes, watts.
 const WATTS_MAX: f64 = 10_000.0;
 
+/// Domains of a mesh: more than it can have nodes.
+const DOMAINS_MAX: usize = 256;
+
 /// Names taken so far, and what they are of.
 type Names = BTreeMap<String, &'static str>;
 
@@ -34,6 +37,10 @@ pub(super) fn topology(file: File) -> Result<Topology, Wrong> {
     if entries.is_empty() || entries.len() > NODES_MAX {
         let message = format!("{} nodes; a mesh has 1 to {NODES_MAX}", entries.len());
         return Err(Wrong::at(&nodes_span, &message));
+    }
+    if let Some(entry) = file.domain.get(DOMAINS_MAX) {
+        let message = format!("more than {DOMAINS_MAX} domains");
+        return Err(Wrong::at(&entry.name.span(), &message));
     }
     let mut names = Names::new();
     for entry in &entries {

@@ -128,8 +128,11 @@ fn kind(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Faul
         "clock" => {
             let offset_s = entry.offset_s.as_ref().ok_or_else(|| missing("offset_s"))?;
             // Nodes get clocks of their own when they start.
-            let target = with(around, target()?, entry, "clock", |_| true)?;
-            FaultKind::Clock(target, within("offset_s", offset_s, -OFFSET_S_MAX, OFFSET_S_MAX)?)
+            let Target::Node(label) = target()? else {
+                let span = entry.node.as_ref().map(Spanned::span).unwrap_or_default();
+                return Err(Wrong::at(&span, "`node`: the fault `clock` wants a node by its label"));
+            };
+            FaultKind::Clock(Target::Node(label), within("offset_s", offset_s, -OFFSET_S_MAX, OFFSET_S_MAX)?)
         }
         "uplink" => uplink(span, target()?, entry)?,
         "partition" => {
