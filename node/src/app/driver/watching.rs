@@ -192,10 +192,9 @@ fn deployments_news(before: &Deployments, now: &Deployments, news: &mut Vec<What
         if was.is_none_or(|(before, _)| before != version) {
             news.push(What::Deployed { model: model.clone(), version: *version });
         }
-        let known_before = was.and_then(|(_, health)| *health);
-        if let (Some(before), Some(now)) = (known_before, *health)
-            && before != now
-        {
+        // Nobody serves what was just wished; hosts may be ready before the first look at it.
+        let before = was.and_then(|(_, health)| *health).unwrap_or(Health::Down);
+        if let Some(now) = health.filter(|now| *now != before) {
             news.push(What::HealthChanged { model: model.clone(), before, now });
         }
     }
@@ -247,7 +246,9 @@ mod tests {
         };
         let (none, model) = (Deployments::new(), || "m".to_owned());
         let (ready, down) = (map(1, Some(Health::Ready)), map(1, Some(Health::Down)));
-        assert_eq!(told(&none, &ready), [What::Deployed { model: model(), version: 1 }]);
+        let better = What::HealthChanged { model: model(), before: Health::Down, now: Health::Ready };
+        assert_eq!(told(&none, &ready), [What::Deployed { model: model(), version: 1 }, better]);
+        assert_eq!(told(&none, &down), [What::Deployed { model: model(), version: 1 }]);
         assert_eq!(told(&ready, &none), [What::Undeployed { model: model() }]);
         let worse = What::HealthChanged { model: model(), before: Health::Ready, now: Health::Down };
         assert_eq!(told(&ready, &down), [worse]);
