@@ -22,6 +22,9 @@ const HOLD_MS: u64 = 20_000;
 const HOLD_MS_MAX: u64 = 60_000;
 /// A node that stayed for so long has no past, milliseconds: it may go once a minute.
 const PAST_MS: u64 = 60_000;
+/// A process that was started anew has gone for a reason that is over: so many times lately that does not count. One
+/// that dies again and again does not stay in plans for all that.
+const RESTARTS_FORGIVEN: u32 = 3;
 
 /// How long a node of a mesh of so many may be silent before it is left out, milliseconds.
 pub(super) fn silent_ms(nodes: usize) -> u64 {
@@ -57,6 +60,8 @@ pub(super) struct Life {
     /// Times that it went away lately, and the last one.
     went: u32,
     went_ms: u64,
+    /// How many of these times it was then started anew.
+    restarts: u32,
     /// The heartbeat at which it was lost.
     lost_at: u64,
 }
@@ -72,6 +77,7 @@ impl Life {
             usable_from_ms: now_ms,
             went: 0,
             went_ms: 0,
+            restarts: 0,
             lost_at: 0,
         }
     }
@@ -99,7 +105,11 @@ impl Life {
         self.beat = None;
         self.born_ms = i64::MAX;
         self.lost_at = 0;
-        if self.belief != Belief::Alive {
+        self.restarts = self.went.min(self.restarts + 1);
+        if self.belief == Belief::Alive {
+            // Its connection may stand before its new record is here.
+            self.usable_from_ms = self.usable_from_ms.min(self.went_ms + self.hold_ms());
+        } else {
             self.belief = Belief::Silent;
         }
     }
@@ -138,6 +148,7 @@ impl Life {
     pub(super) fn connected(&mut self, now_ms: u64) {
         if self.belief == Belief::Lost && now_ms < self.went_ms + COMES_BACK_MS {
             self.went = self.went.saturating_sub(1);
+            self.restarts = self.restarts.min(self.went);
         }
         self.show(now_ms);
     }
@@ -164,8 +175,10 @@ impl Life {
 
     fn go(&mut self, now_ms: u64, belief: Belief) {
         if self.belief == Belief::Alive {
-            let is_past = now_ms >= self.went_ms + PAST_MS;
-            self.went = if is_past { 1 } else { self.went + 1 };
+            if now_ms >= self.went_ms + PAST_MS {
+                (self.went, self.restarts) = (0, 0);
+            }
+            self.went += 1;
             self.went_ms = now_ms;
         }
         self.belief = belief;
@@ -181,7 +194,7 @@ impl Life {
 
     /// How long after it went it is used again at the earliest.
     fn hold_ms(&self) -> u64 {
-        match self.went {
+        match self.went - self.restarts.min(RESTARTS_FORGIVEN) {
             0 | 1 => 0,
             went => (HOLD_MS << (went - 2).min(8)).min(HOLD_MS_MAX),
         }
@@ -298,5 +311,26 @@ mod tests {
         life.restarted();
         assert!(life.hear(200, 1) && !life.is_usable(200));
         assert!(life.hear(300, 2) && life.is_usable(300));
+    }
+    #[test]
+    fn one_that_is_started_anew_is_used_at_once_unless_it_dies_again_and_again() {
+        for record_first in [true, false] {
+            let mut life = alive();
+            let mut pauses = Vec::new();
+            for second in [10, 20, 30, 40, 50, 60] {
+                life.lose(second * 1_000);
+                let back_ms = second * 1_000 + 4_000;
+                if record_first {
+                    life.restarted();
+                    life.connected(back_ms);
+                } else {
+                    life.connected(back_ms);
+                    life.restarted();
+                }
+                let usable = (back_ms..).step_by(1_000).find(|&now_ms| life.is_usable(now_ms)).unwrap();
+                pauses.push(usable - back_ms);
+            }
+            assert_eq!(pauses, [0, 0, 0, 0, 16_000, 36_000], "record first: {record_first}");
+        }
     }
 }
