@@ -4,43 +4,32 @@
 
 mod draw;
 mod minimise;
+mod stretch;
 
-use std::path::Path;
+use crate::scenario::{Scenario, Scheduled};
 
-use crate::scenario::Scheduled;
-
-pub use crate::chaos::draw::{Bounds, Drawing, QUIET_AFTER_US, draw};
+pub use crate::chaos::draw::{Bounds, Drawing, NothingToDisturb, draw};
 pub use crate::chaos::minimise::{Minimised, minimise};
+pub use crate::chaos::stretch::{Stretch, shown_by_us};
 
-/// A scenario's text with these faults instead of its own, this seed and this length.
+/// A scenario's text with these faults instead of its own, this seed, and its loads stretched.
 ///
 /// # Errors
 /// When the text is no TOML.
 pub fn written(
-    base: &str,
-    folder: &Path,
+    base: &Scenario,
     about: &str,
     seed: u64,
-    duration_us: u64,
+    stretch: &Stretch,
     faults: &[Scheduled],
 ) -> Result<String, toml::de::Error> {
-    let mut table: toml::Table = toml::from_str(base)?;
-    let mut set = |name: &str, value: toml::Value| {
-        table.insert(name.to_owned(), value);
-    };
-    set("about", about.into());
-    set("seed", i64::try_from(seed).unwrap_or(i64::MAX).into());
-    set("duration_s", (duration_us as f64 / 1e6).into());
+    let mut table: toml::Table = toml::from_str(&base.text)?;
+    table.insert("about".to_owned(), about.into());
+    table.insert("seed".to_owned(), i64::try_from(seed).unwrap_or(i64::MAX).into());
     let faults: Vec<toml::Value> = faults.iter().map(|fault| fault.table().into()).collect();
-    set("fault", faults.into());
-    // A path is relative to the file that names it, and this text goes elsewhere.
-    if let Some(toml::Value::String(topology)) = table.get_mut("topology") {
-        let is_path =
-            Path::new(topology).components().count() > 1 || Path::new(topology).extension().is_some();
-        if is_path {
-            *topology = folder.join(&*topology).to_string_lossy().into_owned();
-        }
-    }
+    table.insert("fault".to_owned(), faults.into());
+    table.insert("topology".to_owned(), base.topology_elsewhere().into());
+    stretch.write(base, &mut table);
     Ok(table.to_string())
 }
 

@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use stormo_testnet::binary;
-use stormo_testnet::chaos::{self, Bounds, QUIET_AFTER_US};
+use stormo_testnet::chaos::{self, Bounds, Stretch};
+use stormo_testnet::ground::network;
 use stormo_testnet::report::Document;
 use stormo_testnet::scenario::{Scenario, Scheduled};
+use stormo_testnet::{binary, clock};
 
 use crate::narrator::Narrator;
 use crate::run::{self, Ended};
 
+/// Of a shorter run, little is left between what must be quiet before faults and behind them.
+const MINUTES_MIN: f64 = 0.25;
 /// Longer runs are for steady load.
 const MINUTES_MAX: f64 = 120.0;
 
@@ -27,7 +30,7 @@ pub(crate) struct ChaosArgs {
     /// Where chance begins
     #[arg(long, value_name = "NUMBER")]
     seed: u64,
-    /// How long load is sent
+    /// How long load is sent; loads with times of their own keep their shares of it
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
     /// Faults that act at once [default: as many as each part of the deployment has replicas to spare]
@@ -39,7 +42,7 @@ pub(crate) struct ChaosArgs {
     /// Smaller schedules that are tried
     #[arg(long, default_value_t = 12)]
     tries: usize,
-    /// Only what plain processes on loopback can do
+    /// Plain processes, without the links and limits of the topology, and only what can be done to them
     #[arg(long)]
     loopback: bool,
     /// Where reports and the smaller scenario go [default: target/scenarios/chaos-SEED]
@@ -53,7 +56,8 @@ pub(crate) struct ChaosArgs {
 /// What is played again and again.
 struct Disturbed<'a> {
     base: &'a Scenario,
-    seed: u64,
+    args: &'a ChaosArgs,
+    stretch: Stretch,
     folder: &'a Path,
     narrator: &'a Narrator,
 }
@@ -66,33 +70,56 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
         base.faults.is_empty(),
         "{path} has faults of its own; chaos draws them: name a scenario without"
     );
-    ensure!((0.25..=MINUTES_MAX).contains(&args.minutes), "--minutes: from 0.25 to {MINUTES_MAX}");
+    let minutes = args.minutes;
+    ensure!(
+        (MINUTES_MIN..=MINUTES_MAX).contains(&minutes),
+        "--minutes {minutes}: from {MINUTES_MIN} to {MINUTES_MAX}"
+    );
+    ensure!(args.at_once != Some(0), "--at-once 0: no fault would ever act; give 1 or more, or leave it out");
     let narrator = Narrator::new(args.json);
-    let is_emulated = !args.loopback && run::emulation().is_ok();
-    if let (false, Err(why)) = (args.loopback, run::emulation()) {
-        narrator.say(&format!(
-            "Without emulated links ({why}): nodes are only killed, frozen and started again."
-        ));
+    if let Some(why) = run::cannot(&base, args.loopback) {
+        eprintln!("SKIPPED: {why}");
+        return Ok(Ended::Skipped);
     }
-    let at_once_max = args.at_once.unwrap_or_else(|| Bounds::at_once_of(&base));
-    if at_once_max == 0 {
-        bail!("{path}: no deployment has a replica to spare; deploy with replicas, or say --at-once");
+    let stretch = Stretch::to((minutes * 60e6) as u64);
+    let bounds = Bounds {
+        is_emulated: is_emulated(args, &narrator),
+        has_clocks: clock::is_possible().is_ok(),
+        at_once_max: args.at_once.unwrap_or_else(|| Bounds::at_once_of(&base)),
+        stretch,
+    };
+    let drawn = chaos::draw(&base, args.seed, &bounds);
+    let faults = drawn.with_context(|| format!("{path}: nothing to disturb"))?.faults;
+    if let Some(lacking) = run::lacking(&base.topology, args.loopback) {
+        narrator.say(lacking);
     }
-    let bounds = Bounds { is_emulated, at_once_max, duration_us: (args.minutes * 60e6) as u64 };
-    let faults = chaos::draw(&base, args.seed, &bounds).faults;
     let default = || binary::workspace_root().join(format!("target/scenarios/chaos-{}", args.seed));
     let folder = args.out.clone().unwrap_or_else(default);
-    let disturbed = Disturbed { base: &base, seed: args.seed, folder: &folder, narrator: &narrator };
-    narrator.say(&format!("{} faults from seed {}, at most {at_once_max} at once", faults.len(), args.seed));
-    let first = disturbed.play("first", &faults, bounds.duration_us)?;
+    let disturbed = Disturbed { base: &base, args, stretch, folder: &folder, narrator: &narrator };
+    let (count, at_once) = (faults.len(), bounds.at_once_max);
+    narrator.say(&format!("{count} faults from seed {}, at most {at_once} at once", args.seed));
+    let first = disturbed.play("first", &faults, stretch)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&first)?);
     }
     if first.holds {
         return Ok(Ended::Well);
     }
-    disturbed.make_smaller(&faults, &failed(&first), args)?;
+    disturbed.make_smaller(&faults, &failed(&first))?;
     Ok(Ended::Badly)
+}
+
+fn is_emulated(args: &ChaosArgs, narrator: &Narrator) -> bool {
+    if args.loopback {
+        return false;
+    }
+    let possible = network::is_possible();
+    if let Err(why) = &possible {
+        narrator.say(&format!(
+            "Without emulated links ({why}): nodes are only killed, frozen and started again, and their clocks put wrong."
+        ));
+    }
+    possible.is_ok()
 }
 
 /// What did not hold.
@@ -102,50 +129,42 @@ fn failed(document: &Document) -> BTreeSet<String> {
 }
 
 impl Disturbed<'_> {
-    fn scenario(&self, name: &str, faults: &[Scheduled], duration_us: u64) -> Result<Scenario> {
-        let base_folder = self.base.path.parent().unwrap_or(Path::new(""));
-        let count = faults.len();
-        let about = format!(
-            "{} Disturbed by {count} fault{} from seed {}.",
-            self.base.about,
-            if count == 1 { "" } else { "s" },
-            self.seed
-        );
-        let text = chaos::written(&self.base.text, base_folder, &about, self.seed, duration_us, faults)?;
+    fn scenario(&self, name: &str, faults: &[Scheduled], stretch: Stretch) -> Result<Scenario> {
+        let (count, seed) = (faults.len(), self.args.seed);
+        let s = if count == 1 { "" } else { "s" };
+        let about = format!("{} Disturbed by {count} fault{s} from seed {seed}.", self.base.about);
+        let text = chaos::written(self.base, &about, seed, &stretch, faults)?;
         let path = self.folder.join(format!("{name}.toml"));
         fs::create_dir_all(self.folder).with_context(|| self.folder.display().to_string())?;
         fs::write(&path, &text).with_context(|| path.display().to_string())?;
         Ok(Scenario::parse(&path, text)?)
     }
 
-    fn play(&self, name: &str, faults: &[Scheduled], duration_us: u64) -> Result<Document> {
-        let scenario = self.scenario(name, faults, duration_us)?;
-        run::ran(&scenario, self.seed, &self.folder.join(name), self.narrator)
+    fn play(&self, name: &str, faults: &[Scheduled], stretch: Stretch) -> Result<Document> {
+        let scenario = self.scenario(name, faults, stretch)?;
+        let ground = run::ground(&scenario, self.args.seed, self.args.loopback);
+        run::ran(&scenario, ground, self.args.seed, &self.folder.join(name), self.narrator)
     }
 
     /// Leaves out faults while some of what failed first still fails.
-    fn make_smaller(
-        &self,
-        faults: &[Scheduled],
-        failed_first: &BTreeSet<String>,
-        args: &ChaosArgs,
-    ) -> Result<()> {
+    fn make_smaller(&self, faults: &[Scheduled], failed_first: &BTreeSet<String>) -> Result<()> {
         let what: Vec<&str> = failed_first.iter().map(String::as_str).collect();
         self.narrator
             .title(&format!("a smaller schedule after which one of these fails too: {}", what.join(", ")));
         let mut plays = 0;
+        let cut = |fewer: &[Scheduled]| self.stretch.cut(self.base, chaos::shown_by_us(self.base, fewer));
         let breaks = |fewer: &[Scheduled]| {
-            for _ in 0..args.repeats.max(1) {
+            for _ in 0..self.args.repeats.max(1) {
                 plays += 1;
-                let document = self.play(&format!("try-{plays}"), fewer, length_us(fewer))?;
+                let document = self.play(&format!("try-{plays}"), fewer, cut(fewer))?;
                 if !failed(&document).is_disjoint(failed_first) {
                     return Ok::<_, anyhow::Error>(true);
                 }
             }
             Ok(false)
         };
-        let left = chaos::minimise(faults, args.tries, breaks)?;
-        let scenario = self.scenario("smaller", &left.faults, length_us(&left.faults))?;
+        let left = chaos::minimise(faults, self.args.tries, breaks)?;
+        let scenario = self.scenario("smaller", &left.faults, cut(&left.faults))?;
         self.narrator.say(&format!(
             "{} of {} faults are left after {} tries{}.",
             left.faults.len(),
@@ -153,13 +172,8 @@ impl Disturbed<'_> {
             left.tried,
             if left.is_minimal { "; with any one fewer it held" } else { " (all that were allowed)" }
         ));
-        self.narrator.say(&format!("cargo mesh run {}", scenario.path.display()));
+        let loopback = if self.args.loopback { " --loopback" } else { "" };
+        self.narrator.say(&format!("cargo mesh run {}{loopback}", scenario.path.display()));
         Ok(())
     }
-}
-
-/// To the end of the last fault, and what progress takes to show.
-fn length_us(faults: &[Scheduled]) -> u64 {
-    let ends = faults.iter().map(|fault| fault.at_us + fault.for_us.unwrap_or(1_000_000));
-    ends.max().unwrap_or(0) + QUIET_AFTER_US
 }

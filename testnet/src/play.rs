@@ -54,7 +54,7 @@ pub struct Played {
     pub deployed: Vec<DeploymentView>,
 }
 
-/// Plays a scenario. `tell` gets a line now and then; the nodes' logs go to `logs`, if given. The calling
+/// Plays a scenario on a ground. `tell` gets a line now and then; the nodes' logs go to `logs`, if given. The calling
 /// thread starts the nodes, which end with it.
 ///
 /// # Errors
@@ -62,6 +62,7 @@ pub struct Played {
 /// is on is not an error: it is in the history.
 pub fn play(
     scenario: &Scenario,
+    ground: GroundKind,
     seed: u64,
     binary: &Path,
     logs: Option<&Path>,
@@ -69,10 +70,6 @@ pub fn play(
 ) -> Result<Played> {
     let labels: Vec<&str> = scenario.topology.nodes.iter().map(|node| node.label.as_str()).collect();
     tell(&format!("starting {} nodes: {}", labels.len(), labels.join(", ")));
-    let ground = match scenario.needs_emulation() {
-        Some(_) => GroundKind::Emulated { seed },
-        None => GroundKind::Loopback,
-    };
     let mut mesh = Mesh::start_on(ground, binary, &scenario.mesh(), &mut |log| tell(log.trim_end()))?;
     let traces = Traces::of(&mesh);
     let played = on_mesh(scenario, seed, &mut mesh, tell);

@@ -6,11 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use stormo_testnet::ground::network;
+use stormo_testnet::ground::{GroundKind, network};
 use stormo_testnet::judge::{self, Check, Verdict};
 use stormo_testnet::play::{self, Played};
 use stormo_testnet::report::{Document, page};
 use stormo_testnet::scenario::Scenario;
+use stormo_testnet::topology::Topology;
 use stormo_testnet::{binary, clock, interrupt};
 
 use crate::narrator::Narrator;
@@ -27,6 +28,9 @@ pub(crate) struct RunArgs {
     /// Begin chance here instead of where the scenario says
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    /// Plain processes, without the links and limits that the topology asks for
+    #[arg(long)]
+    loopback: bool,
     /// Where the report and the nodes' logs go [default: target/scenarios/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -51,13 +55,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
     let scenario = Scenario::load(&args.scenario)?;
     let narrator = Narrator::new(args.json);
     narrator.say(&scenario.about);
-    if let Some(why) = cannot(&scenario) {
+    if let Some(fault) = scenario.fault_that_needs_emulation().filter(|_| args.loopback) {
+        bail!("{}: {fault} needs emulated links and machines: leave out --loopback", scenario.path.display());
+    }
+    if let Some(why) = cannot(&scenario, args.loopback) {
         eprintln!("SKIPPED: {why}");
         return Ok(Ended::Skipped);
     }
     let seed = args.seed.unwrap_or(scenario.seed);
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&scenario));
-    let ran = ran(&scenario, seed, &folder, &narrator)?;
+    let ground = ground(&scenario, seed, args.loopback);
+    if let Some(lacking) = lacking(&scenario.topology, args.loopback) {
+        narrator.say(lacking);
+    }
+    let ran = ran(&scenario, ground, seed, &folder, &narrator)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&ran)?);
     }
@@ -65,18 +76,27 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
 }
 
 /// Why a scenario cannot be played here.
-pub(crate) fn cannot(scenario: &Scenario) -> Option<String> {
-    let lacks = |needed: Option<String>, had: Result<(), String>, what: &str| {
-        let (needs, why) = (needed?, had.err()?);
+pub(crate) fn cannot(scenario: &Scenario, is_on_loopback: bool) -> Option<String> {
+    let lacks = |needed: Option<String>, had: fn() -> Result<(), String>, what: &str| {
+        let (needs, why) = (needed?, had().err()?);
         Some(format!("{}: {needs} needs {what}, and {why}", scenario.path.display()))
     };
-    let emulated = lacks(scenario.needs_emulation(), emulation(), "emulated links and machines");
-    emulated.or_else(|| lacks(scenario.needs_clocks(), clock::is_possible(), "clocks that can be put wrong"))
+    let needed = scenario.needs_emulation().filter(|_| !is_on_loopback);
+    let emulated = lacks(needed, network::is_possible, "emulated links and machines")
+        .map(|why| format!("{why} (--loopback plays without them)"));
+    emulated.or_else(|| lacks(scenario.needs_clocks(), clock::is_possible, "clocks that can be put wrong"))
 }
 
-/// Whether links and machines can be emulated here.
-pub(crate) fn emulation() -> Result<(), String> {
-    network::is_possible()
+/// What a scenario stands on, if it may.
+pub(crate) fn ground(scenario: &Scenario, seed: u64, is_on_loopback: bool) -> GroundKind {
+    if is_on_loopback { GroundKind::Loopback } else { scenario.ground(seed) }
+}
+
+/// What a mesh on loopback has not, in words, if its file asks for it.
+pub(crate) fn lacking(topology: &Topology, is_on_loopback: bool) -> Option<&'static str> {
+    let is_lacking = is_on_loopback && topology.is_shaped();
+    is_lacking
+        .then_some("On loopback, as asked for: none of the links and limits of the topology's file hold.")
 }
 
 fn default_folder(scenario: &Scenario) -> PathBuf {
@@ -85,13 +105,19 @@ fn default_folder(scenario: &Scenario) -> PathBuf {
 }
 
 /// Plays, judges, writes and tells.
-pub(crate) fn ran(scenario: &Scenario, seed: u64, folder: &Path, narrator: &Narrator) -> Result<Document> {
+pub(crate) fn ran(
+    scenario: &Scenario,
+    ground: GroundKind,
+    seed: u64,
+    folder: &Path,
+    narrator: &Narrator,
+) -> Result<Document> {
     let logs = folder.join("logs");
     fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
     let binary = binary::build()?;
     let began_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let Played { history, truth, deployed } =
-        play::play(scenario, seed, &binary, Some(&logs), &mut |line| narrator.say(line))?;
+        play::play(scenario, ground, seed, &binary, Some(&logs), &mut |line| narrator.say(line))?;
     if interrupt::is_noted() {
         bail!("interrupted");
     }

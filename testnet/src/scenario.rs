@@ -8,9 +8,10 @@ mod faults;
 mod tests;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use crate::binary::workspace_root;
+use crate::ground::GroundKind;
 use crate::rules;
 pub use crate::scenario::faults::{FaultKind, LinkChange, Scheduled, Target};
 use crate::topology::{Topology, TopologyError};
@@ -242,6 +243,14 @@ impl Scenario {
         })
     }
 
+    /// Its `topology` as a scenario in any other folder has to name it.
+    pub fn topology_elsewhere(&self) -> String {
+        let path = topology_path(&self.topology_name, &self.path);
+        let absolute = || path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let path = if rules::is_bare(&path) { path.clone() } else { absolute() };
+        path.to_string_lossy().into_owned()
+    }
+
     /// Where in the list of nodes a label is.
     pub fn place(&self, label: &str) -> Option<usize> {
         self.topology.nodes.iter().position(|node| node.label == label)
@@ -265,11 +274,24 @@ impl Scenario {
         Some(format!("line {}: the fault `{}`", fault.line, fault.kind.name()))
     }
 
+    /// What it stands on: emulated links and machines where it needs them.
+    pub fn ground(&self, seed: u64) -> GroundKind {
+        match self.needs_emulation() {
+            Some(_) => GroundKind::Emulated { seed },
+            None => GroundKind::Loopback,
+        }
+    }
+
     /// What of it needs links, processors or memory that are not simply this machine's.
     pub fn needs_emulation(&self) -> Option<String> {
         if self.topology.is_shaped() {
             return Some(format!("the topology `{}`", self.topology_name));
         }
+        self.fault_that_needs_emulation()
+    }
+
+    /// The fault that plain processes cannot be done.
+    pub fn fault_that_needs_emulation(&self) -> Option<String> {
         let fault = self.faults.iter().find(|fault| fault.kind.needs_emulation())?;
         Some(format!("line {}: the fault `{}`", fault.line, fault.kind.name()))
     }

@@ -14,6 +14,7 @@ use stormo_testnet::topology::Topology;
 use stormo_testnet::{binary, interrupt};
 
 use crate::narrator::Narrator;
+use crate::run;
 use crate::table::{Align, Table};
 
 /// Between two looks at whether all nodes still run.
@@ -37,25 +38,27 @@ pub(crate) struct UpArgs {
 }
 
 /// What the mesh shall stand on; said where that is less than its file asks for.
-fn ground(args: &UpArgs, topology: &Topology, narrator: &Narrator) -> Result<GroundKind> {
-    let lacking = "none of the links and limits of its file hold";
+fn ground(args: &UpArgs, topology: &Topology, narrator: &Narrator) -> GroundKind {
     if args.loopback {
-        if topology.is_shaped() {
-            narrator.say(&format!("On loopback, as asked for: {lacking}."));
+        if let Some(lacking) = run::lacking(topology, args.loopback) {
+            narrator.say(lacking);
         }
-        return Ok(GroundKind::Loopback);
+        return GroundKind::Loopback;
     }
-    Ok(GroundKind::for_topology(topology, args.seed).unwrap_or_else(|why| {
-        narrator.say(&format!("On loopback, since emulated links cannot be had ({why}): {lacking}."));
+    GroundKind::for_topology(topology, args.seed).unwrap_or_else(|why| {
+        narrator.say(&format!(
+            "On loopback, since emulated links cannot be had ({why}): none of the links and limits of the \
+             topology's file hold."
+        ));
         GroundKind::Loopback
-    }))
+    })
 }
 
 /// Starts the mesh, says how to use it, and ends it on Ctrl-C.
 pub(crate) fn run(args: &UpArgs) -> Result<()> {
     let narrator = Narrator::new(false);
     let topology = Topology::load(&args.topology)?;
-    let ground = ground(args, &topology, &narrator)?;
+    let ground = ground(args, &topology, &narrator);
     narrator.say(&topology.about);
     narrator.say("Building the node; then each of its processes starts.");
     let binary = binary::build()?;

@@ -54,7 +54,8 @@ memory_budget = "1 GiB"
 fn play(scenario: &Scenario) -> Result<(Verdict, Document)> {
     let _turn = trial::turn()?;
     let binary = trial::stormo()?.binary;
-    let played = play::play(scenario, scenario.seed, &binary, None, &mut |_| {})?;
+    let played =
+        play::play(scenario, scenario.ground(scenario.seed), scenario.seed, &binary, None, &mut |_| {})?;
     let verdict = judge::judge(&scenario.expect, &played.history, &played.truth);
     let document =
         Document::new(scenario, scenario.seed, 0, &played.history, &played.deployed, verdict.clone());
@@ -111,9 +112,40 @@ fn nothing_starts_for_a_file_that_cannot_be_meant() -> Result<()> {
         ensure!(told.starts_with(&place) && told.contains(words), "wanted {place}{words}: {told}");
         ensure!(ran.stdout.is_empty(), "{}", String::from_utf8_lossy(&ran.stdout));
     }
-    let ran = mesh(&["chaos", "short-killed", "--seed", "1"])?;
-    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
-    ensure!(ran.status.code() == Some(1) && told.contains("has faults of its own"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn nothing_starts_for_what_cannot_be_asked() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("two.toml"), TWO)?;
+    let (quiet, _) = ONE_HOST.split_once("[[fault]]").context("it has a fault")?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        fs::write(folder.path().join(name), text)?;
+        Ok(folder.path().join(name).to_string_lossy().into_owned())
+    };
+    let quiet_file = file("quiet.toml", quiet)?;
+    let everywhere = file("everywhere.toml", &quiet.replace("[\"asks\"]", "[\"asks\", \"hosts\"]"))?;
+    let cases: [(&[&str], &str); 7] = [
+        (&["chaos", "short-killed", "--seed", "1"], "has faults of its own"),
+        (
+            &["chaos", &quiet_file, "--seed", "1"],
+            "nothing to disturb: a part of a deployment is on one node only",
+        ),
+        (&["chaos", &quiet_file, "--seed", "1", "--at-once", "0"], "--at-once 0: "),
+        (&["chaos", &quiet_file, "--seed", "1", "--minutes", "nan"], "--minutes NaN: from 0.25 to 120"),
+        (&["chaos", &everywhere, "--seed", "1"], "nothing to disturb: requests enter at every node"),
+        (
+            &["run", "short-link", "--loopback"],
+            "the fault `link` needs emulated links and machines: leave out --loopback",
+        ),
+        (&["run", "power-loss", "--loopback"], "the fault `power_loss` needs emulated"),
+    ];
+    for (words, says) in cases {
+        let ran = mesh(words)?;
+        let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+        ensure!(ran.status.code() == Some(1) && told.contains(says), "{words:?}: wanted `{says}`: {told}");
+    }
     Ok(())
 }
 

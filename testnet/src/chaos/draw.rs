@@ -1,18 +1,22 @@
 //! Schedules from a seed.
 
+use super::stretch::{Stretch, end_us, quiet_after_us};
 use crate::random::Random;
 use crate::scenario::{FaultKind, LinkChange, Scenario, Scheduled, Target};
+use crate::topology::NodeSpec;
 
 /// Before the first fault: what is healthy must be seen first.
 const QUIET_BEFORE_US: u64 = 3_000_000;
-/// Behind the last one: progress must be seen.
-pub const QUIET_AFTER_US: u64 = 10_000_000;
 /// Between two faults, on average.
 const GAP_US: f64 = 1_500_000.0;
 /// A fault acts at least and at most so long.
 const FOR_US: (f64, f64) = (300_000.0, 5_000_000.0);
 /// After its end a fault counts for so long as if it still acted: a node that is back has to load first.
 const REST_US: u64 = 3_000_000;
+/// A clock is off by at most an hour.
+const CLOCK_S_MAX: f64 = 3600.0;
+/// A link, or an uplink, that got slow.
+const RATE_BITS_PER_S: u64 = 1_000_000;
 /// Draws that found no room, one after the other, before a schedule counts as full.
 const TRIES_MAX: usize = 200;
 
@@ -21,10 +25,39 @@ const TRIES_MAX: usize = 200;
 pub struct Bounds {
     /// Whether links and machines are emulated.
     pub is_emulated: bool,
+    /// Whether clocks can be put wrong.
+    pub has_clocks: bool,
     /// Faults that act at once.
     pub at_once_max: usize,
     /// Length of the run.
-    pub duration_us: u64,
+    pub stretch: Stretch,
+}
+
+/// Why nothing can be drawn.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NothingToDisturb {
+    /// Those where requests enter are spared, and there are no others.
+    #[error(
+        "requests enter at every node of the topology, and chaos spares these: leave a node out of the loads' `at`"
+    )]
+    OnlyEntries,
+    /// No part is hosted twice.
+    #[error(
+        "a part of a deployment is on one node only, so that any fault there takes it away: deploy with `replicas` \
+         or a `placement` of two nodes each, or say --at-once"
+    )]
+    NothingToSpare,
+    /// The time is too short.
+    #[error(
+        "no fault fits between {from_s} s, when the load has shown that all is well, and {until_s} s, behind which \
+         progress must be seen: a larger --minutes"
+    )]
+    NoRoom {
+        /// From here on.
+        from_s: f64,
+        /// Up to here.
+        until_s: f64,
+    },
 }
 
 /// What was drawn.
@@ -58,19 +91,30 @@ impl Bounds {
 
 /// Draws a schedule. Nodes where requests enter are spared: what their death means for callers is known, and
 /// told from what it means for others by a scenario of its own.
-pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Drawing {
+///
+/// # Errors
+/// When there is nothing to disturb.
+pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Result<Drawing, NothingToDisturb> {
     let mut random = Random::of(seed, "chaos");
     let entries: Vec<usize> = scenario.loads.iter().flat_map(|load| load.at.iter().copied()).collect();
-    let labels = scenario.topology.nodes.iter().enumerate();
-    let hosts: Vec<&str> =
-        labels.filter(|(place, _)| !entries.contains(place)).map(|(_, node)| node.label.as_str()).collect();
+    let nodes = scenario.topology.nodes.iter().enumerate();
+    let hosts: Vec<&NodeSpec> =
+        nodes.filter(|(place, _)| !entries.contains(place)).map(|(_, node)| node).collect();
+    if hosts.is_empty() {
+        return Err(NothingToDisturb::OnlyEntries);
+    }
+    if bounds.at_once_max == 0 {
+        return Err(NothingToDisturb::NothingToSpare);
+    }
     let all: Vec<&str> = scenario.topology.nodes.iter().map(|node| node.label.as_str()).collect();
     let mut faults: Vec<Scheduled> = Vec::new();
-    let last_us = bounds.duration_us.saturating_sub(QUIET_AFTER_US);
-    let mut at_us = QUIET_BEFORE_US;
+    let loaded_us = bounds.stretch.loaded_us(scenario);
+    let first_us = loaded_us.start + QUIET_BEFORE_US;
+    let last_us = loaded_us.end.saturating_sub(quiet_after_us(scenario));
+    let mut at_us = first_us;
     let mut tries = 0;
-    while at_us < last_us && tries < TRIES_MAX && bounds.at_once_max > 0 && !hosts.is_empty() {
-        let kind = kind(&mut random, bounds.is_emulated, &hosts, &all);
+    while at_us < last_us && tries < TRIES_MAX {
+        let kind = kind(&mut random, bounds, &hosts, &all);
         let for_us = random.between(FOR_US.0, FOR_US.1) as u64;
         let is_instant = matches!(kind, FaultKind::Restart(_));
         let fault =
@@ -88,7 +132,11 @@ pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Drawing {
         }
         at_us += random.exponential(GAP_US) as u64;
     }
-    Drawing { faults }
+    if faults.is_empty() {
+        let seconds = |us: u64| us as f64 / 1e6;
+        return Err(NothingToDisturb::NoRoom { from_s: seconds(first_us), until_s: seconds(last_us) });
+    }
+    Ok(Drawing { faults })
 }
 
 /// Whole milliseconds: what a file says then is what was played.
@@ -96,29 +144,47 @@ fn milli(us: u64) -> u64 {
     us / 1000 * 1000
 }
 
-/// When a fault is over; a restart takes about a second.
-fn end_us(fault: &Scheduled) -> u64 {
-    fault.at_us + fault.for_us.unwrap_or(1_000_000)
+/// What can be drawn of a host, by name: an empty battery never comes back, and where memory is short the
+/// kernel ends what runs, so neither is drawn.
+fn kinds(bounds: &Bounds, host: &NodeSpec) -> Vec<&'static str> {
+    let mut kinds = vec!["kill", "freeze", "restart"];
+    if bounds.has_clocks {
+        kinds.push("clock");
+    }
+    if bounds.is_emulated {
+        kinds.extend(["power_loss", "cut", "cut both ways", "cpu", "partition", "link", "uplink"]);
+    }
+    if bounds.is_emulated && host.disk_bytes.is_some() {
+        kinds.push("disk");
+    }
+    kinds
 }
 
-fn kind(random: &mut Random, is_emulated: bool, hosts: &[&str], all: &[&str]) -> FaultKind {
+fn kind(random: &mut Random, bounds: &Bounds, hosts: &[&NodeSpec], all: &[&str]) -> FaultKind {
+    let host = hosts[random.below(hosts.len())];
     // By name: who is the busiest differs from play to play.
-    let target = Target::Node(hosts[random.below(hosts.len())].to_owned());
+    let target = Target::Node(host.label.clone());
     let (from, to) = two(random, all);
-    match random.below(if is_emulated { 9 } else { 3 }) {
-        0 => FaultKind::Kill(target),
-        1 => FaultKind::Freeze(target),
-        2 => FaultKind::Restart(target),
-        3 => FaultKind::PowerLoss(target),
-        4 => FaultKind::Cut { from, to, both_ways: false },
-        5 => FaultKind::Cut { from, to, both_ways: true },
-        6 => FaultKind::Cpu(target, percent(random.between(0.05, 0.3))),
-        7 => {
-            let alone = hosts[random.below(hosts.len())].to_owned();
-            let rest = all.iter().filter(|label| **label != alone).map(|label| (*label).to_owned());
-            let rest = rest.collect();
-            FaultKind::Partition(vec![vec![alone], rest])
+    let kinds = kinds(bounds, host);
+    match kinds[random.below(kinds.len())] {
+        "kill" => FaultKind::Kill(target),
+        "freeze" => FaultKind::Freeze(target),
+        "restart" => FaultKind::Restart(target),
+        "clock" => FaultKind::Clock(target, random.between(-CLOCK_S_MAX, CLOCK_S_MAX).round()),
+        "power_loss" => FaultKind::PowerLoss(target),
+        "cut" => FaultKind::Cut { from, to, both_ways: false },
+        "cut both ways" => FaultKind::Cut { from, to, both_ways: true },
+        "cpu" => FaultKind::Cpu(target, percent(random.between(0.05, 0.3))),
+        "disk" => FaultKind::Disk(target),
+        "partition" => {
+            let rest = all.iter().filter(|label| **label != host.label).map(|label| (*label).to_owned());
+            FaultKind::Partition(vec![vec![host.label.clone()], rest.collect()])
         }
+        "uplink" => FaultKind::Uplink {
+            node: target,
+            up_bits_per_s: Some(RATE_BITS_PER_S),
+            down_bits_per_s: Some(RATE_BITS_PER_S),
+        },
         _ => FaultKind::Link { from, to, both_ways: true, change: change(random) },
     }
 }
@@ -134,7 +200,7 @@ fn change(random: &mut Random) -> LinkChange {
     match random.below(5) {
         0 => LinkChange { loss: Some(percent(random.between(0.01, 0.1))), ..none },
         1 => LinkChange { corrupt: Some(percent(random.between(0.01, 0.05))), ..none },
-        2 => LinkChange { rate_bits_per_s: Some(1_000_000), ..none },
+        2 => LinkChange { rate_bits_per_s: Some(RATE_BITS_PER_S), ..none },
         3 => {
             let latency_us = milli(random.between(20_000.0, 200_000.0) as u64);
             LinkChange { latency_us: Some(latency_us), jitter_us: Some(latency_us / 4), ..none }

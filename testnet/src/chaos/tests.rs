@@ -2,45 +2,58 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::scenario::{FaultKind, Scenario, Target};
+use crate::binary::workspace_root;
+use crate::scenario::{FaultKind, Target};
 
-fn base(replicas: u16) -> Scenario {
+const HEAD: &str = "about = \"a test\"\ntopology = \"replicas\"\nduration_s = 60.0\n";
+const ORIGIN: &str = "[[load]]\ndeploy = \"digits\"\nat = [\"origin\"]\nclients = 2\n";
+
+fn scenario(head: &str, replicas: u16, rest: &str) -> Scenario {
     let text = format!(
-        "about = \"a test\"\ntopology = \"replicas\"\nduration_s = 60.0\n\
-         [[deploy]]\nname = \"digits\"\nmodel = \"digits\"\nat = \"origin\"\nparts = 3\nreplicas = {replicas}\n\
-         [[load]]\ndeploy = \"digits\"\nat = [\"origin\"]\nclients = 2\n"
+        "{head}[[deploy]]\nname = \"digits\"\nmodel = \"digits\"\nat = \"origin\"\nparts = 3\nreplicas = {replicas}\n{rest}"
     );
     Scenario::parse(Path::new("a/base.toml"), text).unwrap()
+}
+
+fn base(replicas: u16) -> Scenario {
+    scenario(HEAD, replicas, ORIGIN)
+}
+
+fn bounds(at_once_max: usize, whole_us: u64) -> Bounds {
+    Bounds { is_emulated: true, has_clocks: true, at_once_max, stretch: Stretch::to(whole_us) }
+}
+
+fn plain(faults: &[Scheduled]) -> Vec<Scheduled> {
+    faults.iter().map(|fault| Scheduled { line: 0, ..fault.clone() }).collect()
 }
 
 proptest! {
     /// Whatever is drawn is a scenario that can be read back, fault by fault, and keeps its bounds.
     #[test]
-    fn what_is_drawn_is_a_scenario(seed in any::<u64>(), is_emulated in any::<bool>(), at_once_max in 0usize..4) {
+    fn what_is_drawn_is_a_scenario(seed in any::<u64>(), is_emulated in any::<bool>(), has_clocks in any::<bool>(), at_once_max in 1usize..4) {
         let scenario = base(2);
-        let bounds = Bounds { is_emulated, at_once_max, duration_us: 60_000_000 };
-        let drawn = draw(&scenario, seed, &bounds).faults;
-        prop_assert_eq!(&draw(&scenario, seed, &bounds).faults, &drawn, "the same seed, the same schedule");
-        prop_assert!(drawn.is_empty() == (at_once_max == 0));
+        let bounds = Bounds { is_emulated, has_clocks, ..bounds(at_once_max, 60_000_000) };
+        let drawn = draw(&scenario, seed, &bounds).unwrap().faults;
+        prop_assert_eq!(&draw(&scenario, seed, &bounds).unwrap().faults, &drawn, "the same seed, the same schedule");
         prop_assert!(is_emulated || drawn.iter().all(|fault| !fault.kind.needs_emulation()));
+        prop_assert!(has_clocks || !drawn.iter().any(|fault| matches!(fault.kind, FaultKind::Clock(..))));
         for fault in &drawn {
             let end_us = |fault: &Scheduled| fault.at_us + fault.for_us.unwrap_or(0);
             let at_once = drawn.iter().filter(|other| other.at_us <= fault.at_us && end_us(other) > fault.at_us);
             prop_assert!(at_once.count() <= at_once_max);
-            prop_assert!(end_us(fault) <= bounds.duration_us - draw::QUIET_AFTER_US);
+            prop_assert!(end_us(fault) <= 50_000_000, "ten seconds are left for progress");
             prop_assert!(fault.kind.target() != Some(&Target::Node("origin".to_owned())), "entries are spared");
         }
-        let text = written(&scenario.text, Path::new("a"), "chaos", seed >> 1, 60_000_000, &drawn).unwrap();
+        let text = written(&scenario, "chaos", seed >> 1, &bounds.stretch, &drawn).unwrap();
         let again = Scenario::parse(Path::new("b/c.toml"), text);
         let again = again.map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(again.seed, seed >> 1);
-        let plain = |faults: &[Scheduled]| -> Vec<Scheduled> {
-            faults.iter().map(|fault| Scheduled { line: 0, ..fault.clone() }).collect()
-        };
         prop_assert_eq!(plain(&again.faults), plain(&drawn));
     }
 
@@ -75,6 +88,100 @@ fn a_bound_of_tries_is_kept() {
         Ok::<_, Infallible>(false)
     });
     assert_eq!((left.faults.len(), left.tried, asked, left.is_minimal), (16, 3, 3, false));
+}
+
+#[test]
+fn all_that_the_ground_offers_is_drawn() {
+    let mut scenario = base(2);
+    scenario.topology.nodes.iter_mut().for_each(|node| node.disk_bytes = Some(64 << 20));
+    let drawn = |bounds: &Bounds| -> BTreeSet<&'static str> {
+        let all = (0..200).flat_map(|seed| draw(&scenario, seed, bounds).unwrap().faults);
+        all.map(|fault| fault.kind.name()).collect()
+    };
+    let everything = bounds(2, 60_000_000);
+    let names = [
+        "clock",
+        "cpu",
+        "cut",
+        "disk",
+        "freeze",
+        "kill",
+        "link",
+        "partition",
+        "power_loss",
+        "restart",
+        "uplink",
+    ];
+    assert_eq!(drawn(&everything), BTreeSet::from(names));
+    let plain = Bounds { is_emulated: false, has_clocks: false, ..everything };
+    assert_eq!(drawn(&plain), BTreeSet::from(["freeze", "kill", "restart"]));
+}
+
+#[test]
+fn a_topology_is_found_from_another_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("mine"), folder.path().join("out"));
+    fs::create_dir_all(from.join("meshes")).unwrap();
+    let mesh = fs::read_to_string(workspace_root().join("topologies/replicas.toml")).unwrap();
+    fs::write(from.join("meshes/six.toml"), mesh).unwrap();
+    for named in ["meshes/six.toml", "./meshes/six.toml", "meshes/../meshes/six.toml"] {
+        let text = base(2).text.replace("\"replicas\"", &format!("\"{named}\""));
+        let scenario = Scenario::parse(&from.join("base.toml"), text).unwrap();
+        let text = written(&scenario, "chaos", 1, &Stretch::to(60_000_000), &[]).unwrap();
+        assert_eq!(Scenario::parse(&to.join("first.toml"), text).unwrap().topology, scenario.topology);
+    }
+    let text = written(&base(2), "chaos", 1, &Stretch::to(60_000_000), &[]).unwrap();
+    assert_eq!(Scenario::parse(&to.join("first.toml"), text).unwrap().topology_name, "replicas");
+    // Relative to here, as a command line names it; the scenario that is written lies elsewhere.
+    let relative =
+        Scenario { topology_name: "six.toml".to_owned(), path: "some/base.toml".into(), ..base(2) };
+    assert_eq!(
+        Path::new(&relative.topology_elsewhere()),
+        std::env::current_dir().unwrap().join("some/six.toml")
+    );
+}
+
+#[test]
+fn loads_with_times_of_their_own_are_stretched_and_cut() {
+    let timed = format!("{ORIGIN}from_s = 6\nfor_s = 42.3\n");
+    let expect = "[expect]\nanswers_min = 50\nprogress_within_s = 20\n";
+    let base = scenario(HEAD, 2, &format!("{timed}{ORIGIN}{expect}"));
+    let read = |stretch: &Stretch| {
+        Scenario::parse(Path::new("b/c.toml"), written(&base, "chaos", 1, stretch, &[]).unwrap()).unwrap()
+    };
+    let times = |scenario: &Scenario| -> Vec<(u64, u64)> {
+        scenario.loads.iter().map(|load| (load.from_us, load.until_us)).collect()
+    };
+    let whole = Stretch::to(120_000_000);
+    let longer = read(&whole);
+    assert_eq!((longer.duration_us, longer.expect.answers_min), (120_000_000, 50));
+    assert_eq!(times(&longer), [(12_000_000, 96_600_000), (0, 120_000_000)]);
+    // Cut in the middle, and before the first load begins at 12 s.
+    let shorter = read(&whole.cut(&base, 30_000_000));
+    assert_eq!(
+        (times(&shorter), shorter.expect.answers_min),
+        (vec![(12_000_000, 30_000_000), (0, 30_000_000)], 25)
+    );
+    assert_eq!(times(&read(&whole.cut(&base, 3_000_000))), [(12_000_000, 13_000_000), (0, 13_000_000)]);
+    // Faults wait for the load, and leave it the time in which progress is demanded.
+    let late = scenario(HEAD, 2, &format!("{timed}{expect}"));
+    for seed in 0..50 {
+        let faults = draw(&late, seed, &bounds(2, 120_000_000)).unwrap().faults;
+        assert!(faults.iter().all(|fault| fault.at_us >= 15_000_000));
+        assert!(shown_by_us(&late, &faults) <= 96_600_000);
+    }
+}
+
+#[test]
+fn nothing_to_disturb_is_told() {
+    let everywhere =
+        base(2).topology.nodes.iter().map(|node| format!("\"{}\"", node.label)).collect::<Vec<_>>();
+    let entries = ORIGIN.replace("\"origin\"", &everywhere.join(", "));
+    let told = |scenario: &Scenario, bounds: &Bounds| draw(scenario, 1, bounds).unwrap_err();
+    assert_eq!(told(&scenario(HEAD, 2, &entries), &bounds(2, 60_000_000)), NothingToDisturb::OnlyEntries);
+    assert_eq!(told(&base(1), &bounds(0, 60_000_000)), NothingToDisturb::NothingToSpare);
+    let short = told(&base(2), &bounds(1, 13_000_000));
+    assert_eq!(short, NothingToDisturb::NoRoom { from_s: 3.0, until_s: 3.0 });
 }
 
 #[test]

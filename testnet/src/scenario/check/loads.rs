@@ -10,6 +10,8 @@ use super::{Around, Wrong, micros, within, within_if};
 const CLIENTS_MAX: u16 = 256;
 /// Requests a second: above what two cores can send and answer.
 const RATE_MAX: f64 = 20_000.0;
+/// A shorter load sends nothing, or shows nothing.
+const SENDING_S_MIN: f64 = 0.1;
 /// Distinct inputs, each with a reference of its own.
 const INPUTS_MAX: u16 = 256;
 /// Deadlines: the longest that a node takes without being asked is 30 s.
@@ -45,8 +47,16 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
         }
     }
     let total_s = around.duration_us as f64 / 1e6;
-    let from_s = within_if("from_s", entry.from_s.as_ref(), 0.0, total_s)?.unwrap_or(0.0);
-    let for_s = within_if("for_s", entry.for_s.as_ref(), 0.0, total_s - from_s)?.unwrap_or(total_s - from_s);
+    let from_s = within_if("from_s", entry.from_s.as_ref(), 0.0, total_s - SENDING_S_MIN)?.unwrap_or(0.0);
+    let for_s = within_if("for_s", entry.for_s.as_ref(), SENDING_S_MIN, total_s)?;
+    let until_us = for_s.map_or(around.duration_us, |for_s| micros(from_s) + micros(for_s));
+    if let Some(for_s) = entry.for_s.as_ref().filter(|_| until_us > around.duration_us) {
+        let message = format!(
+            "`for_s` is {}; from {from_s} s on it ends behind the scenario's {total_s} s",
+            for_s.get_ref()
+        );
+        return Err(Wrong::at(&for_s.span(), message));
+    }
     let bounded = |field: &str, value: Option<&Spanned<u32>>, default: u32, max: u32| match value {
         Some(value) if !(1..=max).contains(value.get_ref()) => {
             let message = format!("`{field}` is {}; it must be from 1 to {max}", value.get_ref());
@@ -64,7 +74,7 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
         at,
         pace: pace(entry, &span)?,
         from_us: micros(from_s),
-        until_us: micros(from_s + for_s),
+        until_us,
         inputs,
         timeout_ms: bounded("timeout_ms", entry.timeout_ms.as_ref(), TIMEOUT_MS, TIMEOUT_MS_MAX)?,
         max_latency_ms: within_if("max_latency_ms", entry.max_latency_ms.as_ref(), 0.001, 1e6)?,
