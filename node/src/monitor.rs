@@ -79,6 +79,11 @@ pub fn memory_available_bytes() -> u64 {
     text.and_then(|text| meminfo_bytes(&text, "MemAvailable:")).unwrap_or(2 * MEMORY_FALLBACK_BYTES)
 }
 
+/// Seconds since 1970 by the machine's clock; 0 where it stands before that.
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// Minutes since midnight by the machine's clock, where the machine is; 0 where the system does not say.
 #[allow(unsafe_code)]
 pub fn minute_of_day() -> u16 {

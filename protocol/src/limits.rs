@@ -20,8 +20,10 @@ pub const VIEW_RECORDS_MAX: usize = 2048;
 pub const HELD_MAX: usize = VIEW_RECORDS_MAX + 1;
 /// Records that one message of an exchange carries or asks for.
 pub const EXCHANGE_RECORDS_MAX: usize = 128;
-/// Deployments that a view holds.
+/// Deployments that a view holds, those apart that were taken back.
 pub const DEPLOYMENTS_MAX: usize = 256;
+/// Deployments that were taken back and are remembered, so that they do not return; the newest.
+pub const TOMBSTONES_MAX: usize = 256;
 /// Variants of a deployment.
 pub const VARIANTS_MAX: usize = 8;
 /// Ranges that a record may list as loaded.

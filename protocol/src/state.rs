@@ -246,12 +246,16 @@ pub struct Deployment {
     pub variants: Vec<Variant>,
     /// Whether it was taken back; such a record stays, so that it does not return by repair.
     pub removed: bool,
+    /// When it was taken back by its publisher's clock, seconds since 1970; 0 while it is wished, and where an earlier
+    /// version took it back. Which of them are forgotten first is told by this.
+    pub removed_unix_s: u64,
     /// On how many nodes, and how divided.
     pub wished: Wished,
 }
 
 const DEPLOYMENT: u16 = 1;
 const WISHED: u16 = 2;
+const REMOVED_UNIX_S: u16 = 3;
 
 impl Deployment {
     /// Name of this version.
@@ -277,11 +281,12 @@ impl Deployment {
 
     /// The bytes that the publisher signs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { name, version, publisher, variants, removed, wished } = self;
-        SectionWriter::default()
+        let Self { name, version, publisher, variants, removed, removed_unix_s, wished } = self;
+        let wish = SectionWriter::default()
             .with(DEPLOYMENT, &(name, version, publisher, variants, removed))
-            .with(WISHED, wished)
-            .into_bytes()
+            .with(WISHED, wished);
+        let has_time = *removed && *removed_unix_s > 0;
+        if has_time { wish.with(REMOVED_UNIX_S, removed_unix_s) } else { wish }.into_bytes()
     }
 
     /// Reads and checks a deployment.
@@ -297,7 +302,8 @@ impl Deployment {
         let sections = SectionReader::new(bytes)?;
         let (name, version, publisher, variants, removed) = sections.required::<_, L>(DEPLOYMENT)?;
         let wished = sections.required::<Wished, L>(WISHED)?;
-        let deployment = Self { name, version, publisher, variants, removed, wished };
+        let removed_unix_s = sections.optional::<u64, L>(REMOVED_UNIX_S)?.filter(|_| removed).unwrap_or(0);
+        let deployment = Self { name, version, publisher, variants, removed, removed_unix_s, wished };
         if deployment.is_sound() { Ok(deployment) } else { Err(DecodeError::Malformed) }
     }
 

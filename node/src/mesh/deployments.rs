@@ -1,12 +1,16 @@
 //! What the mesh was asked to run: the newest version of each name, taken-back ones included; the version
 //! before, as long as the newest is not ready; and the orders that were heard for them. Which of these count
 //! is for `stewardship` to say.
+//!
+//! What was taken back is remembered (a tombstone), so that a part of the mesh that was away, for up to
+//! `REMEMBERED_MS`, does not bring it back: as many as `TOMBSTONES_MAX`, those that were taken back last. Which of
+//! them were is told by their publishers' clocks, so that all nodes keep the same ones; how long by each node's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
-use stormo_protocol::limits::DEPLOYMENTS_MAX;
+use stormo_protocol::limits::{DEPLOYMENTS_MAX, TOMBSTONES_MAX};
 use stormo_protocol::state::{Deployment, Order, Variant};
 
 use super::{Applied, Heard, Said};
@@ -14,6 +18,9 @@ use super::{Applied, Heard, Said};
 /// A version that was replaced stays for so long after the newer one was ready, milliseconds: requests that
 /// began with it end with it.
 const REPLACED_MS: u64 = 60_000;
+/// What was taken back is remembered for so long, milliseconds: a week. A part of the mesh that was away longer may
+/// bring it back.
+const REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
 /// Stewards of one version whose orders are held: views may differ for a while.
 const ORDERS_PER_VERSION_MAX: usize = 8;
 /// Versions of which orders are held before the wish itself was heard.
@@ -46,6 +53,8 @@ struct Named {
     serves_previous: bool,
     /// Since when the newest is ready, while there is a previous one.
     ready_ms: Option<u64>,
+    /// When the newest was heard.
+    heard_ms: u64,
 }
 
 /// All deployments that are known, by name, and orders by version.
@@ -53,6 +62,9 @@ struct Named {
 pub struct Deployments {
     by_name: BTreeMap<String, Named>,
     orders: BTreeMap<DeploymentId, Vec<Given>>,
+    /// Now, as this node's own clock and its wall clock say.
+    now_ms: u64,
+    unix_s: u64,
 }
 
 /// Of two wishes for one name, the one that counts: a name belongs to one publisher (the smaller
@@ -60,6 +72,11 @@ pub struct Deployments {
 /// taken back before still wished.
 fn rank(deployment: &Deployment) -> (std::cmp::Reverse<[u8; 32]>, u64, bool) {
     (std::cmp::Reverse(deployment.publisher.0), deployment.version, deployment.removed)
+}
+
+/// Of two deployments that were taken back, the lesser one was so earlier.
+fn burial(deployment: &Deployment) -> (u64, DeploymentId) {
+    (deployment.removed_unix_s, deployment.id())
 }
 
 /// The name under which an exchange lists an order: it stands beside the ids of deployments.
@@ -84,21 +101,70 @@ impl Deployments {
     }
 
     fn apply_wish(&mut self, wish: Wish) -> Applied {
-        let name = wish.deployment.name.clone();
-        let Some(known) = self.by_name.get_mut(&name) else {
-            if self.by_name.len() >= DEPLOYMENTS_MAX {
-                return Applied::Refused;
-            }
-            let named = Named { newest: wish, previous: None, serves_previous: false, ready_ms: None };
-            self.by_name.insert(name, named);
-            return Applied::News;
+        let now_ms = self.now_ms;
+        let is_new = match self.by_name.get(&wish.deployment.name) {
+            None => true,
+            Some(known) if rank(&known.newest.deployment) >= rank(&wish.deployment) => return Applied::Old,
+            Some(known) => known.newest.deployment.removed && !wish.deployment.removed,
         };
-        if rank(&known.newest.deployment) >= rank(&wish.deployment) {
-            return Applied::Old;
+        if is_new && !self.has_room_for(&wish.deployment) {
+            return if wish.deployment.removed { Applied::Old } else { Applied::Refused };
         }
-        known.replace(wish);
+        let buries = wish.deployment.removed;
+        match self.by_name.get_mut(&wish.deployment.name) {
+            Some(known) => known.replace(now_ms, wish),
+            None => drop(self.by_name.insert(wish.deployment.name.clone(), Named::of(now_ms, wish))),
+        }
         self.forget_orders_of_replaced();
+        if buries {
+            self.forget_oldest_removals();
+        }
         Applied::News
+    }
+
+    /// Whether a name that was not held, or only as taken back, can be taken in.
+    fn has_room_for(&self, wish: &Deployment) -> bool {
+        if !wish.removed {
+            return self.newest().count() < DEPLOYMENTS_MAX;
+        }
+        // What all others forget is not told round for ever.
+        let is_over = wish.removed_unix_s > 0 && self.is_long_ago(wish.removed_unix_s);
+        let has_room = self.removals().count() < TOMBSTONES_MAX;
+        !is_over && (has_room || self.removals().any(|known| burial(known) < burial(wish)))
+    }
+
+    /// Whether one more name can be deployed.
+    pub fn has_room(&self) -> bool {
+        self.newest().count() < DEPLOYMENTS_MAX
+    }
+
+    fn is_long_ago(&self, unix_s: u64) -> bool {
+        self.unix_s.saturating_sub(unix_s) >= REMEMBERED_MS / 1000
+    }
+
+    fn removals(&self) -> impl Iterator<Item = &Deployment> {
+        self.by_name.values().map(|named| &*named.newest.deployment).filter(|newest| newest.removed)
+    }
+
+    fn forget_oldest_removals(&mut self) {
+        while self.removals().count() > TOMBSTONES_MAX {
+            let oldest = self.removals().min_by_key(|wish| burial(wish)).map(|wish| wish.name.clone());
+            let Some(name) = oldest else { return };
+            self.by_name.remove(&name);
+        }
+    }
+
+    /// Time passes, by this node's own clock and by its wall clock; what was taken back long ago is forgotten. Both
+    /// clocks have to say so: a wall clock may be wrong, and a node may have heard of it late.
+    pub fn note_time(&mut self, now_ms: u64, unix_s: u64) {
+        (self.now_ms, self.unix_s) = (now_ms, unix_s);
+        let is_over = |named: &Named| {
+            let newest = &named.newest.deployment;
+            newest.removed
+                && now_ms.saturating_sub(named.heard_ms) >= REMEMBERED_MS
+                && unix_s.saturating_sub(newest.removed_unix_s) >= REMEMBERED_MS / 1000
+        };
+        self.by_name.retain(|_, named| !is_over(named));
     }
 
     fn apply_order(&mut self, given: Given) -> Applied {
@@ -244,7 +310,12 @@ impl Deployments {
 }
 
 impl Named {
-    fn replace(&mut self, wish: Wish) {
+    fn of(heard_ms: u64, newest: Wish) -> Self {
+        Self { newest, previous: None, serves_previous: false, ready_ms: None, heard_ms }
+    }
+
+    fn replace(&mut self, now_ms: u64, wish: Wish) {
+        self.heard_ms = now_ms;
         let is_next = !wish.deployment.removed
             && !self.newest.deployment.removed
             && wish.deployment.publisher == self.newest.deployment.publisher;
@@ -283,149 +354,4 @@ impl Named {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use stormo_protocol::ids::ObjectId;
-    use stormo_protocol::model::ObjectRef;
-    use stormo_protocol::state::{Division, Place, Signed, Topic, Wished};
-
-    fn heard(name: &str, publisher: u8, version: u64, removed: bool) -> Heard {
-        let manifest = ObjectRef { id: ObjectId([version as u8; 32]), bytes: 1 };
-        let variant = Variant { label: "base".into(), manifest, accuracy: None };
-        let deployment = Deployment {
-            name: name.into(),
-            version,
-            publisher: NodeId([publisher; 32]),
-            variants: vec![variant],
-            removed,
-            wished: Wished { replicas: 1, division: Division::Whole },
-        };
-        let (author, body) = (deployment.publisher, deployment.to_bytes());
-        Heard::read(Signed { topic: Topic::Deployment, author, signature: vec![], body }).unwrap()
-    }
-
-    #[test]
-    fn the_highest_version_counts_and_removal_stays() {
-        let mut deployments = Deployments::default();
-        assert_eq!(deployments.apply(&heard("a", 1, 1, false)), Applied::News);
-        assert_eq!(deployments.apply(&heard("a", 1, 2, false)), Applied::News);
-        assert_eq!(deployments.apply(&heard("a", 1, 1, false)), Applied::Old);
-        assert_eq!(deployments.apply(&heard("a", 1, 2, true)), Applied::News);
-        assert_eq!(deployments.apply(&heard("a", 1, 2, false)), Applied::Old);
-        assert!(deployments.by_name("a").is_none());
-        assert_eq!(deployments.apply(&heard("a", 1, 3, false)), Applied::News);
-        assert_eq!(deployments.by_name("a").unwrap().version, 3);
-    }
-
-    #[test]
-    fn two_publishers_of_a_name_end_alike_everywhere() {
-        for order in [[1, 2], [2, 1]] {
-            let mut deployments = Deployments::default();
-            for publisher in order {
-                deployments.apply(&heard("a", publisher, u64::from(publisher), false));
-            }
-            assert_eq!(deployments.by_name("a").unwrap().publisher, NodeId([1; 32]));
-        }
-    }
-
-    #[test]
-    fn what_another_lacks_is_told() {
-        let (mut a, mut b) = (Deployments::default(), Deployments::default());
-        a.apply(&heard("x", 1, 1, false));
-        b.apply(&heard("x", 1, 1, false));
-        a.apply(&heard("x", 1, 1, true));
-        let news = a.unknown_to(&b.digest());
-        assert_eq!(news.len(), 1);
-        assert_eq!(b.apply(&news[0]), Applied::News);
-        assert!(a.unknown_to(&b.digest()).is_empty());
-    }
-
-    fn order(of: &Heard, sequence: u64, steward: u8) -> Heard {
-        let Said::Deployment(deployment) = of.said() else { panic!("a wish") };
-        let steward = NodeId([steward; 32]);
-        let places = vec![Place { node: steward, variant: 0, first: 0, end: 1 }];
-        let body = Order { deployment: deployment.id(), sequence, steward, places }.to_bytes();
-        Heard::read(Signed { topic: Topic::Order, author: steward, signature: vec![], body }).unwrap()
-    }
-
-    fn version(deployments: &Deployments) -> Option<u64> {
-        deployments.serving("a").map(|serving| serving.version)
-    }
-
-    #[test]
-    fn the_version_before_serves_until_the_newest_is_ready_and_stays_a_while() {
-        let mut deployments = Deployments::default();
-        deployments.apply(&heard("a", 1, 1, false));
-        deployments.settle(0, |_| true);
-        deployments.apply(&heard("a", 1, 2, false));
-        assert_eq!(version(&deployments), Some(1));
-        deployments.settle(1, |known| known.version == 1);
-        assert_eq!((version(&deployments), deployments.live().count()), (Some(1), 2));
-        // One that never got ready does not push out the one that serves.
-        deployments.apply(&heard("a", 1, 3, false));
-        assert_eq!((version(&deployments), deployments.live().count()), (Some(1), 2));
-        deployments.settle(2, |_| true);
-        assert_eq!((version(&deployments), deployments.live().count()), (Some(3), 2));
-        // The newest loses its hosts for a moment.
-        deployments.settle(3, |known| known.version == 1);
-        assert_eq!(version(&deployments), Some(1));
-        deployments.settle(4, |_| true);
-        deployments.settle(4 + REPLACED_MS, |_| true);
-        assert_eq!((version(&deployments), deployments.live().count()), (Some(3), 1));
-        deployments.apply(&heard("a", 1, 4, false));
-        deployments.apply(&heard("a", 1, 4, true));
-        assert_eq!((version(&deployments), deployments.live().count()), (None, 0));
-    }
-
-    #[test]
-    fn where_neither_version_is_ready_the_newest_counts() {
-        let mut deployments = Deployments::default();
-        deployments.apply(&heard("a", 1, 1, false));
-        deployments.apply(&heard("a", 1, 2, false));
-        deployments.settle(0, |_| false);
-        assert_eq!(version(&deployments), Some(2));
-    }
-
-    #[test]
-    fn orders_are_held_by_steward_passed_on_and_go_with_their_version() {
-        let (mut a, mut b) = (Deployments::default(), Deployments::default());
-        let wish = heard("a", 1, 1, false);
-        // Before the wish itself.
-        assert_eq!(a.apply(&order(&wish, 2, 7)), Applied::News);
-        assert_eq!(a.apply(&order(&wish, 2, 7)), Applied::Old);
-        assert_eq!(a.apply(&order(&wish, 3, 7)), Applied::News);
-        assert_eq!(a.apply(&order(&wish, 2, 8)), Applied::News);
-        a.apply(&wish);
-        for heard in a.unknown_to(&b.digest()) {
-            assert_eq!(b.apply(&heard), Applied::News);
-        }
-        assert!(a.unknown_to(&b.digest()).is_empty());
-        let id = b.by_name("a").unwrap().id();
-        assert_eq!(b.orders(id).len(), 2);
-        b.forget_orders_below(id, (3, NodeId([7; 32])));
-        assert_eq!(b.orders(id).len(), 1);
-        b.apply(&heard("a", 1, 1, true));
-        assert!(b.orders(id).is_empty());
-        assert_eq!(b.apply(&order(&wish, 9, 7)), Applied::Old, "its version is over");
-    }
-
-    #[test]
-    fn orders_are_bounded() {
-        let mut deployments = Deployments::default();
-        let wish = heard("a", 1, 1, false);
-        deployments.apply(&wish);
-        for steward in 1..=20 {
-            deployments.apply(&order(&wish, u64::from(steward), steward));
-        }
-        let id = deployments.by_name("a").unwrap().id();
-        let held: Vec<u64> = deployments.orders(id).iter().map(|given| given.order.sequence).collect();
-        assert!(
-            held.len() == ORDERS_PER_VERSION_MAX && held.iter().all(|sequence| *sequence > 12),
-            "{held:?}"
-        );
-        for version in 0..1000 {
-            deployments.apply(&order(&heard("b", 1, version, false), 1, 1));
-        }
-        assert!(deployments.orders.len() <= UNKNOWN_VERSIONS_MAX + 1);
-    }
-}
+mod tests;

@@ -119,6 +119,7 @@ fn deployment() -> Deployment {
         publisher: NodeId([1; 32]),
         variants: vec![variant("base", Some(0.98)), variant("int8", None)],
         removed: false,
+        removed_unix_s: 0,
         wished: Wished { replicas: 2, division: Division::Whole },
     }
 }
@@ -132,6 +133,17 @@ fn deployments_round_trip_and_versions_differ() {
     assert_ne!(known.id(), other.id());
     let indices: Vec<u8> = known.variants().map(|(id, _)| id.index).collect();
     assert_eq!(indices, [0, 1]);
+}
+
+#[test]
+fn the_time_of_a_removal_is_a_section_that_earlier_versions_skip() {
+    let removed = Deployment { removed: true, removed_unix_s: 1_790_000_000, ..deployment() };
+    assert_eq!(Deployment::from_bytes(&removed.to_bytes()), Ok(removed.clone()));
+    assert_eq!(removed.id(), deployment().id());
+    // What says no time is written as it was before there was one.
+    let timeless = Deployment { removed_unix_s: 0, ..removed.clone() };
+    assert!(removed.to_bytes().starts_with(&timeless.to_bytes()));
+    assert_eq!(Deployment::from_bytes(&timeless.to_bytes()), Ok(timeless));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stormo_protocol::ids::{NodeId, VariantId};
-use stormo_protocol::limits::VARIANTS_MAX;
+use stormo_protocol::limits::{DEPLOYMENTS_MAX, VARIANTS_MAX};
 use stormo_protocol::model::{ObjectRef, is_valid_name};
 use stormo_protocol::state::{
     Accuracy, Deployment, Division, GoalProgress, NodeRecord, Place, Signed, Topic, Variant, Wished,
@@ -18,6 +18,7 @@ use crate::app::calls::CallError;
 use crate::deploy::interchangeable;
 use crate::ends::Described;
 use crate::mesh::{Steward, Tier};
+use crate::monitor;
 use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, HostView, LoadingView, StewardView, VariantBody,
 };
@@ -46,6 +47,7 @@ impl Driver {
             publisher: self.own(),
             variants: described.iter().map(|(variant, _)| variant.clone()).collect(),
             removed: false,
+            removed_unix_s: 0,
             wished: Wished { replicas: 1, division: Division::Whole },
         };
         let choices = deployment
@@ -96,7 +98,8 @@ impl Driver {
         let known = self.member.deployments().by_name(name).cloned();
         match known.filter(|deployment| deployment.publisher == self.own()) {
             Some(deployment) => {
-                self.say(Topic::Deployment, Deployment { removed: true, ..deployment }.to_bytes())?;
+                let removed = Deployment { removed: true, removed_unix_s: monitor::unix_s(), ..deployment };
+                self.say(Topic::Deployment, removed.to_bytes())?;
                 Ok(view)
             }
             None => Err(CallError::Conflict(format!(
@@ -107,8 +110,15 @@ impl Driver {
         }
     }
 
+    fn has_room_for(&self, name: &str) -> bool {
+        self.member.deployments().by_name(name).is_some() || self.member.deployments().has_room()
+    }
+
     fn next_version(&self, name: &str) -> Result<u64, CallError> {
         match self.member.deployments().known(name) {
+            _ if !self.has_room_for(name) => Err(CallError::Conflict(format!(
+                "the mesh runs {DEPLOYMENTS_MAX} models, as many as it can; take one back first (`stormo undeploy`)"
+            ))),
             None => Ok(1),
             Some(known) if known.publisher == self.own() => Ok(known.version + 1),
             Some(known) => Err(CallError::Conflict(format!(

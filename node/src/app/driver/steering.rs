@@ -12,10 +12,13 @@ use super::hosting::PartitionKey;
 use super::variants::Choice;
 use crate::app::calls::CallError;
 use crate::mesh::{Around, KeepAction, Situation, StewardAction, is_hosted};
+use crate::monitor;
 
 impl Driver {
     /// Looks after all deployments: which orders count, what this node owes as steward and as host.
     pub(super) fn look_after_deployments(&mut self) {
+        let now_ms = self.now_ms();
+        self.member.settling().0.note_time(now_ms, monitor::unix_s());
         self.want_manifests();
         self.settle_versions();
         self.steer();

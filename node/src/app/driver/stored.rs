@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use stormo_protocol::codec::{decode, encode};
-use stormo_protocol::limits::{DEPLOYMENT_BYTES_MAX, DEPLOYMENTS_MAX, ORDER_BYTES_MAX};
+use stormo_protocol::limits::{DEPLOYMENT_BYTES_MAX, DEPLOYMENTS_MAX, ORDER_BYTES_MAX, TOMBSTONES_MAX};
 use stormo_protocol::state::{Signed, Topic};
 use tokio::task::spawn_blocking;
 
@@ -12,8 +12,9 @@ use super::{Driver, Event};
 use crate::files;
 use crate::mesh::Heard;
 
-/// Longest file that is read, bytes: two versions of each deployment, an order for each.
-const FILE_BYTES_MAX: usize = 2 * DEPLOYMENTS_MAX * (DEPLOYMENT_BYTES_MAX + ORDER_BYTES_MAX + 256);
+/// Longest file that is read, bytes: two versions of each deployment, an order for each, and what was taken back.
+const FILE_BYTES_MAX: usize = 2 * DEPLOYMENTS_MAX * (DEPLOYMENT_BYTES_MAX + ORDER_BYTES_MAX + 256)
+    + TOMBSTONES_MAX * (DEPLOYMENT_BYTES_MAX + 128);
 
 /// What lies on disk.
 #[derive(Debug, Default)]

@@ -12,8 +12,15 @@ fn wish(removed: bool) -> Heard {
     let manifest = ObjectRef { id: ObjectId([1; 32]), bytes: 1 };
     let variants = vec![Variant { label: "base".into(), manifest, accuracy: None }];
     let wished = Wished { replicas: 1, division: Division::Whole };
-    let deployment =
-        Deployment { name: "digits".into(), version: 1, publisher: id(1), variants, removed, wished };
+    let deployment = Deployment {
+        name: "digits".into(),
+        version: 1,
+        publisher: id(1),
+        variants,
+        removed,
+        removed_unix_s: 0,
+        wished,
+    };
     let body = deployment.to_bytes();
     Heard::read(Signed { topic: Topic::Deployment, author: id(1), signature: vec![], body }).unwrap()
 }

@@ -1,0 +1,256 @@
+//! Which wishes count, versions, orders that are held, and what was taken back.
+
+use super::*;
+use stormo_protocol::ids::ObjectId;
+use stormo_protocol::model::ObjectRef;
+use stormo_protocol::state::{Division, Place, Signed, Topic, Wished};
+
+fn heard(name: &str, publisher: u8, version: u64, removed: bool) -> Heard {
+    let manifest = ObjectRef { id: ObjectId([version as u8; 32]), bytes: 1 };
+    let variant = Variant { label: "base".into(), manifest, accuracy: None };
+    let deployment = Deployment {
+        name: name.into(),
+        version,
+        publisher: NodeId([publisher; 32]),
+        variants: vec![variant],
+        removed,
+        removed_unix_s: 0,
+        wished: Wished { replicas: 1, division: Division::Whole },
+    };
+    let (author, body) = (deployment.publisher, deployment.to_bytes());
+    Heard::read(Signed { topic: Topic::Deployment, author, signature: vec![], body }).unwrap()
+}
+
+#[test]
+fn the_highest_version_counts_and_removal_stays() {
+    let mut deployments = Deployments::default();
+    assert_eq!(deployments.apply(&heard("a", 1, 1, false)), Applied::News);
+    assert_eq!(deployments.apply(&heard("a", 1, 2, false)), Applied::News);
+    assert_eq!(deployments.apply(&heard("a", 1, 1, false)), Applied::Old);
+    assert_eq!(deployments.apply(&heard("a", 1, 2, true)), Applied::News);
+    assert_eq!(deployments.apply(&heard("a", 1, 2, false)), Applied::Old);
+    assert!(deployments.by_name("a").is_none());
+    assert_eq!(deployments.apply(&heard("a", 1, 3, false)), Applied::News);
+    assert_eq!(deployments.by_name("a").unwrap().version, 3);
+}
+
+#[test]
+fn two_publishers_of_a_name_end_alike_everywhere() {
+    for order in [[1, 2], [2, 1]] {
+        let mut deployments = Deployments::default();
+        for publisher in order {
+            deployments.apply(&heard("a", publisher, u64::from(publisher), false));
+        }
+        assert_eq!(deployments.by_name("a").unwrap().publisher, NodeId([1; 32]));
+    }
+}
+
+#[test]
+fn what_another_lacks_is_told() {
+    let (mut a, mut b) = (Deployments::default(), Deployments::default());
+    a.apply(&heard("x", 1, 1, false));
+    b.apply(&heard("x", 1, 1, false));
+    a.apply(&heard("x", 1, 1, true));
+    let news = a.unknown_to(&b.digest());
+    assert_eq!(news.len(), 1);
+    assert_eq!(b.apply(&news[0]), Applied::News);
+    assert!(a.unknown_to(&b.digest()).is_empty());
+}
+
+fn order(of: &Heard, sequence: u64, steward: u8) -> Heard {
+    let Said::Deployment(deployment) = of.said() else { panic!("a wish") };
+    let steward = NodeId([steward; 32]);
+    let places = vec![Place { node: steward, variant: 0, first: 0, end: 1 }];
+    let body = Order { deployment: deployment.id(), sequence, steward, places }.to_bytes();
+    Heard::read(Signed { topic: Topic::Order, author: steward, signature: vec![], body }).unwrap()
+}
+
+fn version(deployments: &Deployments) -> Option<u64> {
+    deployments.serving("a").map(|serving| serving.version)
+}
+
+#[test]
+fn the_version_before_serves_until_the_newest_is_ready_and_stays_a_while() {
+    let mut deployments = Deployments::default();
+    deployments.apply(&heard("a", 1, 1, false));
+    deployments.settle(0, |_| true);
+    deployments.apply(&heard("a", 1, 2, false));
+    assert_eq!(version(&deployments), Some(1));
+    deployments.settle(1, |known| known.version == 1);
+    assert_eq!((version(&deployments), deployments.live().count()), (Some(1), 2));
+    // One that never got ready does not push out the one that serves.
+    deployments.apply(&heard("a", 1, 3, false));
+    assert_eq!((version(&deployments), deployments.live().count()), (Some(1), 2));
+    deployments.settle(2, |_| true);
+    assert_eq!((version(&deployments), deployments.live().count()), (Some(3), 2));
+    // The newest loses its hosts for a moment.
+    deployments.settle(3, |known| known.version == 1);
+    assert_eq!(version(&deployments), Some(1));
+    deployments.settle(4, |_| true);
+    deployments.settle(4 + REPLACED_MS, |_| true);
+    assert_eq!((version(&deployments), deployments.live().count()), (Some(3), 1));
+    deployments.apply(&heard("a", 1, 4, false));
+    deployments.apply(&heard("a", 1, 4, true));
+    assert_eq!((version(&deployments), deployments.live().count()), (None, 0));
+}
+
+#[test]
+fn where_neither_version_is_ready_the_newest_counts() {
+    let mut deployments = Deployments::default();
+    deployments.apply(&heard("a", 1, 1, false));
+    deployments.apply(&heard("a", 1, 2, false));
+    deployments.settle(0, |_| false);
+    assert_eq!(version(&deployments), Some(2));
+}
+
+#[test]
+fn orders_are_held_by_steward_passed_on_and_go_with_their_version() {
+    let (mut a, mut b) = (Deployments::default(), Deployments::default());
+    let wish = heard("a", 1, 1, false);
+    // Before the wish itself.
+    assert_eq!(a.apply(&order(&wish, 2, 7)), Applied::News);
+    assert_eq!(a.apply(&order(&wish, 2, 7)), Applied::Old);
+    assert_eq!(a.apply(&order(&wish, 3, 7)), Applied::News);
+    assert_eq!(a.apply(&order(&wish, 2, 8)), Applied::News);
+    a.apply(&wish);
+    for heard in a.unknown_to(&b.digest()) {
+        assert_eq!(b.apply(&heard), Applied::News);
+    }
+    assert!(a.unknown_to(&b.digest()).is_empty());
+    let id = b.by_name("a").unwrap().id();
+    assert_eq!(b.orders(id).len(), 2);
+    b.forget_orders_below(id, (3, NodeId([7; 32])));
+    assert_eq!(b.orders(id).len(), 1);
+    b.apply(&heard("a", 1, 1, true));
+    assert!(b.orders(id).is_empty());
+    assert_eq!(b.apply(&order(&wish, 9, 7)), Applied::Old, "its version is over");
+}
+
+#[test]
+fn orders_are_bounded() {
+    let mut deployments = Deployments::default();
+    let wish = heard("a", 1, 1, false);
+    deployments.apply(&wish);
+    for steward in 1..=20 {
+        deployments.apply(&order(&wish, u64::from(steward), steward));
+    }
+    let id = deployments.by_name("a").unwrap().id();
+    let held: Vec<u64> = deployments.orders(id).iter().map(|given| given.order.sequence).collect();
+    assert!(held.len() == ORDERS_PER_VERSION_MAX && held.iter().all(|sequence| *sequence > 12), "{held:?}");
+    for version in 0..1000 {
+        deployments.apply(&order(&heard("b", 1, version, false), 1, 1));
+    }
+    assert!(deployments.orders.len() <= UNKNOWN_VERSIONS_MAX + 1);
+}
+
+/// Taken back at a time by its publisher's clock.
+fn taken_back(name: &str, version: u64, unix_s: u64) -> Heard {
+    let Said::Deployment(deployment) = heard(name, 1, version, true).said().clone() else { panic!("a wish") };
+    let body = Deployment { removed_unix_s: unix_s, ..(*deployment).clone() }.to_bytes();
+    let author = deployment.publisher;
+    Heard::read(Signed { topic: Topic::Deployment, author, signature: vec![], body }).unwrap()
+}
+
+/// What an exchange between two does.
+fn exchange(one: &mut Deployments, other: &mut Deployments) {
+    for heard in one.unknown_to(&other.digest()) {
+        other.apply(&heard);
+    }
+    for heard in other.unknown_to(&one.digest()) {
+        one.apply(&heard);
+    }
+}
+
+const DAY_MS: u64 = 24 * 3_600_000;
+/// A day of the year 2026, seconds since 1970.
+const TODAY_S: u64 = 1_790_000_000;
+
+fn on_day(day: u64, all: &mut [&mut Deployments]) {
+    let (now_ms, unix_s) = (day * DAY_MS, TODAY_S + day * DAY_MS / 1000);
+    all.iter_mut().for_each(|deployments| deployments.note_time(now_ms, unix_s));
+}
+
+#[test]
+fn what_was_taken_back_takes_no_room_of_what_is_wished() {
+    let mut deployments = Deployments::default();
+    on_day(0, &mut [&mut deployments]);
+    for name in 0..2 * TOMBSTONES_MAX {
+        assert!(deployments.has_room());
+        assert_eq!(deployments.apply(&heard(&format!("n{name}"), 1, 1, false)), Applied::News);
+        let removal = taken_back(&format!("n{name}"), 1, TODAY_S + name as u64);
+        assert_eq!(deployments.apply(&removal), Applied::News);
+    }
+    assert_eq!(deployments.removals().count(), TOMBSTONES_MAX);
+    assert!(deployments.known("n255").is_none() && deployments.known("n256").is_some(), "the newest stay");
+    // What others remember beyond that is not taken in again and again.
+    assert_eq!(deployments.apply(&taken_back("n3", 1, TODAY_S + 3)), Applied::Old);
+    for name in 0..DEPLOYMENTS_MAX {
+        assert_eq!(deployments.apply(&heard(&format!("live{name}"), 1, 1, false)), Applied::News);
+    }
+    assert!(!deployments.has_room());
+    assert_eq!(deployments.apply(&heard("one-more", 1, 1, false)), Applied::Refused);
+    assert_eq!(
+        deployments.apply(&heard("n300", 1, 2, false)),
+        Applied::Refused,
+        "nor in the room of a removal"
+    );
+    assert_eq!(deployments.apply(&heard("live7", 1, 2, false)), Applied::News);
+    assert_eq!(deployments.apply(&taken_back("live7", 2, TODAY_S + 9999)), Applied::News);
+    assert_eq!(deployments.apply(&heard("one-more", 1, 1, false)), Applied::News);
+    assert_eq!(deployments.removals().count(), TOMBSTONES_MAX);
+}
+
+#[test]
+fn nothing_returns_from_a_part_of_the_mesh_that_was_away_for_six_days() {
+    let (mut one, mut other) = (Deployments::default(), Deployments::default());
+    on_day(0, &mut [&mut one, &mut other]);
+    for name in 0..TOMBSTONES_MAX {
+        one.apply(&heard(&format!("n{name}"), 1, 1, false));
+    }
+    exchange(&mut one, &mut other);
+    assert_eq!(other.live().count(), TOMBSTONES_MAX);
+    for name in 0..TOMBSTONES_MAX {
+        one.apply(&taken_back(&format!("n{name}"), 1, TODAY_S + name as u64));
+    }
+    (1..=6).for_each(|day| on_day(day, &mut [&mut one, &mut other]));
+    exchange(&mut one, &mut other);
+    assert_eq!((one.live().count(), other.live().count()), (0, 0));
+    assert_eq!(other.removals().count(), TOMBSTONES_MAX);
+}
+
+#[test]
+fn after_a_week_all_forget_though_they_tell_each_other() {
+    let (mut one, mut other) = (Deployments::default(), Deployments::default());
+    on_day(0, &mut [&mut one, &mut other]);
+    one.apply(&heard("a", 1, 1, false));
+    one.apply(&taken_back("a", 1, TODAY_S));
+    // The other hears of it three days later, and so keeps it for longer.
+    on_day(3, &mut [&mut one, &mut other]);
+    exchange(&mut one, &mut other);
+    on_day(8, &mut [&mut one, &mut other]);
+    assert!(one.known("a").is_none() && other.known("a").is_some());
+    exchange(&mut one, &mut other);
+    assert!(one.known("a").is_none(), "it is not told round for ever");
+    on_day(11, &mut [&mut one, &mut other]);
+    assert!(other.known("a").is_none());
+}
+
+#[test]
+fn a_wrong_clock_brings_nothing_back() {
+    let (mut one, mut wrong) = (Deployments::default(), Deployments::default());
+    one.note_time(0, TODAY_S);
+    // Ten years ahead.
+    wrong.note_time(0, TODAY_S + 3650 * DAY_MS / 1000);
+    one.apply(&heard("a", 1, 1, false));
+    exchange(&mut one, &mut wrong);
+    one.apply(&taken_back("a", 1, TODAY_S));
+    exchange(&mut one, &mut wrong);
+    wrong.note_time(DAY_MS, TODAY_S + 3651 * DAY_MS / 1000);
+    assert!(wrong.known("a").is_some_and(|known| known.removed));
+    // One that was told nothing yet hears of it in the old state first.
+    let mut late = Deployments::default();
+    late.note_time(0, TODAY_S + 3650 * DAY_MS / 1000);
+    late.apply(&heard("a", 1, 1, false));
+    exchange(&mut one, &mut late);
+    assert!(late.by_name("a").is_none());
+}
