@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
 use stormo_protocol::limits::PLACES_MAX;
 use stormo_protocol::profile::WorkClass;
-use stormo_protocol::state::{Class, Deployment, Division, NodeRecord, Order, Place};
+use stormo_protocol::state::{Class, Deployment, Division, GoalProgress, NodeRecord, Order, Place};
 
 use super::Situation;
 use super::seats::Seats;
@@ -14,6 +14,11 @@ use super::seats::Seats;
 const LOST_MS: u64 = 3_000;
 /// A host that can be used and neither hosts nor loads what it was ordered to is replaced after this.
 const SILENT_MS: u64 = 30_000;
+/// A host that loads and gets no further for so long is replaced, at least and at the most: between them it is
+/// [`STALLED_LOADS`] times what its own last loads took. A host loads one part after the other, so it gets further
+/// with those that wait, up to the most, while it does with any.
+const STALLED_MS: (u64, u64) = (60_000, 600_000);
+const STALLED_LOADS: u64 = 4;
 /// A node that refused a range is not asked for it again for so long, at first and at the most: it doubles with each
 /// refusal, so that nodes without room for a part do not get it in turns for ever.
 const REFUSED_MS: (u64, u64) = (120_000, 3_600_000);
@@ -34,8 +39,20 @@ fn part(place: &Place) -> Part {
 #[derive(Debug, Default)]
 pub(super) struct Replacing {
     ailing: BTreeMap<Place, u64>,
+    /// How far those are that load.
+    loading: BTreeMap<Place, Reached>,
     /// Nodes that are not asked again for a while.
     refused: BTreeMap<(NodeId, Part), Refusal>,
+}
+
+/// The furthest that a load came, and since when it is there: what falls back and rises again gets nowhere.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    done_permille: u16,
+    since_ms: u64,
+    /// What else its host has loaded and loads, and since when that is so.
+    others: (usize, u64),
+    others_since_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +89,8 @@ enum State {
     Well,
     Gone,
     Refused,
+    /// It pulls and loads; the share of the objects that is there, thousandths.
+    Loading(u16),
     Silent,
 }
 
@@ -101,6 +120,7 @@ impl Replacing {
         let now_ms = look.situation.now_ms;
         self.refused.retain(|_, refusal| refusal.until_ms + REFUSED_MS.1 > now_ms);
         self.ailing.retain(|place, _| look.order.places.contains(place));
+        self.loading.retain(|place, _| look.order.places.contains(place));
         let (lost, mut places): (Vec<Place>, Vec<Place>) =
             look.order.places.iter().partition(|place| self.is_lost(look, place));
         let mut lost = lost;
@@ -151,6 +171,32 @@ impl Replacing {
     fn is_lost(&mut self, look: &Look<'_, '_>, place: &Place) -> bool {
         let now_ms = look.situation.now_ms;
         let state = state(look, place);
+        let State::Loading(done_permille) = state else {
+            self.loading.remove(place);
+            return self.is_given_up(now_ms, place, state);
+        };
+        self.ailing.remove(place);
+        let others = others(look, place);
+        let begun = Reached { done_permille, since_ms: now_ms, others, others_since_ms: now_ms };
+        let reached = self.loading.entry(*place).or_insert(begun);
+        if done_permille > reached.done_permille {
+            (reached.done_permille, reached.since_ms) = (done_permille, now_ms);
+        }
+        if others != reached.others {
+            (reached.others, reached.others_since_ms) = (others, now_ms);
+        }
+        let since_ms = reached.since_ms.max(reached.others_since_ms);
+        let is_stalled = now_ms.saturating_sub(since_ms) >= stalled_ms(look, place)
+            || now_ms.saturating_sub(reached.since_ms) >= STALLED_MS.1;
+        if is_stalled {
+            // As one that refused: it is not asked again at once, wherever the part goes meanwhile.
+            self.note_refusal(now_ms, place);
+        }
+        is_stalled
+    }
+
+    /// Whether a place that nobody loads has been without its host for too long.
+    fn is_given_up(&mut self, now_ms: u64, place: &Place, state: State) -> bool {
         if state == State::Well {
             self.ailing.remove(place);
             return false;
@@ -158,10 +204,11 @@ impl Replacing {
         let since_ms = *self.ailing.entry(*place).or_insert(now_ms);
         let ails_ms = now_ms.saturating_sub(since_ms);
         match state {
-            State::Well => false,
+            State::Well | State::Loading(_) => false,
             State::Gone => ails_ms >= LOST_MS,
-            State::Silent => ails_ms >= SILENT_MS,
-            State::Refused => {
+            State::Silent if ails_ms < SILENT_MS => false,
+            // Otherwise it would be its own successor, at each look.
+            State::Silent | State::Refused => {
                 self.note_refusal(now_ms, place);
                 true
             }
@@ -184,7 +231,8 @@ impl Replacing {
     }
 
     /// The node that takes up a part: one that has it loaded already, otherwise one with memory for it, those
-    /// first that have no other part of the deployment and are not on battery, then the faster ones.
+    /// first that did not fail with it lately, have no other part of the deployment and are not on battery, then the
+    /// faster ones.
     fn choose(
         &self,
         look: &Look<'_, '_>,
@@ -220,7 +268,8 @@ impl Replacing {
             // Speeds are measured, so equal machines differ by some per cent: halves count.
             let speed = (speed.max(1.0).log2() * 2.0) as u32;
             let is_device = record.machine.class == Class::Device;
-            Some(((is_loaded, !has_other, !is_device, speed, free_bytes, node), node))
+            let has_failed = self.refused.contains_key(&(node, wanted));
+            Some(((is_loaded, !has_failed, !has_other, !is_device, speed, free_bytes, node), node))
         });
         let (_, node) = candidates.max_by_key(|(merit, _)| *merit)?;
         Some(Place { node, variant, first, end })
@@ -245,9 +294,32 @@ fn state(look: &Look<'_, '_>, place: &Place) -> State {
         .goals
         .iter()
         .find(|goal| goal.variant == variant && (goal.first, goal.end) == (place.first, place.end));
-    match goal.map(|goal| goal.progress.refusal()) {
-        Some(None) => State::Well,
-        Some(Some(_)) => State::Refused,
+    match goal.map(|goal| goal.progress) {
+        Some(GoalProgress::Loading { done_permille }) => State::Loading(done_permille),
+        Some(GoalProgress::Refused(_)) => State::Refused,
         None => State::Silent,
     }
+}
+
+/// How much else the host of a place has loaded, and how far it is with what it loads, thousandths together.
+fn others(look: &Look<'_, '_>, place: &Place) -> (usize, u64) {
+    let Some(record) = look.seats.record(look.situation, place.node) else { return (0, 0) };
+    let variant = variant_of(look.deployment.id(), place);
+    let goals = record
+        .goals
+        .iter()
+        .filter(|goal| (goal.variant, goal.first, goal.end) != (variant, place.first, place.end));
+    let done = goals.map(|goal| match goal.progress {
+        GoalProgress::Loading { done_permille } => u64::from(done_permille),
+        GoalProgress::Refused(_) => 0,
+    });
+    (record.hosted.len(), done.sum())
+}
+
+/// How long a host may load without getting further. What it says of its own loads makes it patience, not for ever.
+fn stalled_ms(look: &Look<'_, '_>, place: &Place) -> u64 {
+    let Some(record) = look.seats.record(look.situation, place.node) else { return STALLED_MS.0 };
+    let megabytes = look.bytes(place).unwrap_or(0) / 1_000_000;
+    let loads_us = record.load.cold_us_per_mb.saturating_mul(megabytes).saturating_add(record.load.cold_us);
+    (loads_us / 1000).saturating_mul(STALLED_LOADS).clamp(STALLED_MS.0, STALLED_MS.1)
 }

@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::mesh::Applied;
 use stormo_protocol::refusal::Refusal;
@@ -211,6 +213,76 @@ fn a_refusal_moves_the_part_at_once_and_a_silent_host_after_a_while() {
     }
 }
 
+/// A desk of node 1, steward of a deployment that node 2 is to host; what it orders while node 2 says that it is so
+/// far with loading.
+fn orders_while_loading(
+    seconds: std::ops::Range<u64>,
+    done_permille: impl Fn(u64) -> u16,
+    cold_us: u64,
+) -> Vec<(u64, Order)> {
+    let mut desk = Desk::new();
+    for second in 0..40 {
+        [2, 3, 4].iter().for_each(|node| desk.hears(second * 1000, &record(*node, second + 1, Class::Edge)));
+        desk.look(second * 1000);
+    }
+    let name = names_of(&desk, id(1)).swap_remove(0);
+    desk.deployments.apply(&wish(&name, 2, 1, 1, Division::Whole, false));
+    let deployment = desk.deployments.by_name(&name).unwrap().id();
+    desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
+    let variant = VariantId { deployment, index: 0 };
+    let mut given: Vec<(u64, Order)> = Vec::new();
+    for second in seconds {
+        for node in [1, 2, 3, 4] {
+            let mut host = record(node, second + 1, Class::Edge);
+            host.load.cold_us = cold_us;
+            let is_listed =
+                |(_, order): &(u64, Order)| order.places.iter().any(|place| place.node == id(node));
+            let is_ordered = if given.is_empty() { node == 2 } else { given.last().is_some_and(is_listed) };
+            if node == 2 || is_ordered {
+                let progress = GoalProgress::Loading { done_permille: done_permille(second) };
+                host.goals = vec![HostingGoal { variant, first: 0, end: 4, progress }];
+            }
+            if node == 1 {
+                desk.own = host;
+            } else {
+                desk.hears(second * 1000, &host);
+            }
+        }
+        for action in desk.look(second * 1000) {
+            if let StewardAction::Give(order) = action {
+                desk.deployments.apply(&world::signed(&order));
+                given.push((second, order));
+            }
+        }
+    }
+    given
+}
+
+#[test]
+fn a_load_that_gets_no_further_is_given_to_another_host_and_one_that_does_is_not() {
+    let hangs = orders_while_loading(40..110, |_| 300, 0);
+    assert_eq!(hangs.len(), 1, "{hangs:?}");
+    assert_eq!(hangs[0].0, 100);
+    assert!(hangs[0].1.places.iter().all(|place| place.node != id(2)), "{hangs:?}");
+    // Up and down is no way on.
+    assert_eq!(orders_while_loading(40..110, |second| 300 + (second % 2) as u16, 0)[0].0, 101);
+    assert_eq!(orders_while_loading(40..400, |second| second as u16, 0), []);
+    // Whoever takes a minute for its loads has four.
+    assert_eq!(orders_while_loading(40..400, |_| 300, 60_000_000)[0].0, 280);
+    // Nobody has longer than ten minutes by saying so.
+    assert_eq!(orders_while_loading(40..700, |_| 300, u64::MAX)[0].0, 640);
+}
+
+#[test]
+fn where_all_hosts_hang_each_is_tried_in_growing_pauses() {
+    let given = orders_while_loading(40..4000, |_| 0, 0);
+    let at: Vec<u64> = given.iter().map(|(second, _)| *second).collect();
+    let first = given.iter().take(3).flat_map(|(_, order)| &order.places).map(|place| place.node);
+    assert_eq!(first.collect::<BTreeSet<_>>(), [1, 3, 4].map(id).into(), "{given:?}");
+    // Pauses of 2, 4, ... 64 minutes for each of four hosts.
+    assert!(given.len() <= 4 * 6, "orders at {at:?}");
+}
+
 #[test]
 fn what_fits_nowhere_is_left_as_it_is() {
     let mut desk = Desk::new();
@@ -275,6 +347,15 @@ fn refusals_and_losses_go_together() {
     all_seeds(SEEDS[0], refusals);
 }
 
+fn hanging(_: u64) -> Options {
+    Options { hangers: 2, kills: 1, ..Options::default() }
+}
+
+#[test]
+fn loads_that_hang_are_done_by_others() {
+    all_seeds(SEEDS[0], hanging);
+}
+
 fn restarts(seed: u64) -> Options {
     Options {
         restart_all: true,
@@ -301,7 +382,7 @@ fn versions_roll_without_a_gap() {
 #[test]
 #[ignore = "minutes: a hundred seeds of each kind"]
 fn many_seeds() {
-    let kinds: [fn(u64) -> Options; 6] =
-        [crashes, early_loss_of_the_steward, partitions, refusals, restarts, versions];
+    let kinds: [fn(u64) -> Options; 7] =
+        [crashes, early_loss_of_the_steward, partitions, refusals, hanging, restarts, versions];
     kinds.into_iter().for_each(|kind| all_seeds(SEEDS[1], kind));
 }

@@ -4,19 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId, VariantId};
+use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId};
 use stormo_protocol::model::ObjectRef;
-use stormo_protocol::profile::Speeds;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{
-    Class, Deployment, Division, Hosted, Load, Machine, NodeRecord, Offer, Order, Place, Signed, Stamp,
-    Topic, Variant, Wished,
+    Class, Deployment, Division, NodeRecord, Order, Place, Signed, Stamp, Topic, Variant, Wished,
 };
 
+mod checks;
+mod faults;
+mod node;
+
+pub(super) use faults::Options;
+pub(super) use testing::id;
+
+use crate::mesh::member::testing;
 use crate::mesh::{
-    Around, Deployments, Heard, Held, KeepAction, Keeping, PartitionKey, Said, Situation, StewardAction,
+    About, Around, Deployments, Heard, KeepAction, Keeping, PartitionKey, Said, Situation, StewardAction,
     Stewardship, View, is_hosted,
 };
+
+use node::{Node, Slot};
 
 /// Memory of a block, bytes.
 pub(super) const PART_BYTES: u64 = 25;
@@ -31,35 +39,12 @@ const CALM_MS: u64 = 150_000;
 /// A view leaves out a node that died this long after at most, milliseconds; so long a dead host may be counted on.
 const BLIND_MS: u64 = 12_000;
 
-pub(super) fn id(node: u8) -> NodeId {
-    NodeId([node; 32])
-}
-
 /// What an idle node says of itself.
 pub(super) fn record(node: u8, sequence: u64, class: Class) -> NodeRecord {
-    NodeRecord {
-        node: id(node),
-        stamp: Stamp { generation: 1, sequence },
-        machine: Machine {
-            label: format!("node-{node}"),
-            class,
-            addresses: vec![],
-            cores: 2,
-            speeds: Speeds::new([1000.0; 5]),
-            memory_budget_bytes: 1000,
-        },
-        load: Load {
-            memory_used_bytes: 0,
-            utilisation_permille: 0,
-            cold_us: 0,
-            cold_us_per_mb: 0,
-            leaving: false,
-        },
-        offer: Offer::default(),
-        hosted: vec![],
-        links: vec![],
-        goals: vec![],
-    }
+    let About { mut machine, load, offer, hosted, goals } = testing::about(node);
+    (machine.class, machine.memory_budget_bytes) = (class, 1000);
+    let stamp = Stamp { generation: 1, sequence };
+    NodeRecord { node: id(node), stamp, machine, load, offer, hosted, links: vec![], goals }
 }
 
 /// A record comes in, and with it the sign of life that it is.
@@ -94,7 +79,7 @@ pub(super) fn wish(
     Heard::read(Signed { topic: Topic::Deployment, author: publisher, signature: vec![], body }).unwrap()
 }
 
-fn signed(order: &Order) -> Heard {
+pub(super) fn signed(order: &Order) -> Heard {
     let (author, body) = (order.steward, order.to_bytes());
     Heard::read(Signed { topic: Topic::Order, author, signature: vec![], body }).unwrap()
 }
@@ -103,39 +88,6 @@ fn signed(order: &Order) -> Heard {
 pub(super) fn order_of(deployment: DeploymentId, sequence: u64, steward: NodeId, nodes: &[u8]) -> Heard {
     let place = |node: &u8| Place { node: id(*node), variant: 0, first: 0, end: BLOCKS };
     signed(&Order { deployment, sequence, steward, places: nodes.iter().map(place).collect() })
-}
-
-/// What is to happen.
-#[derive(Debug, Clone)]
-pub(super) struct Options {
-    pub(super) kills: usize,
-    pub(super) partitions: usize,
-    /// Nodes that cannot load anything.
-    pub(super) refusers: usize,
-    /// The steward dies while hosts load for the first time.
-    pub(super) kills_steward_early: bool,
-    pub(super) restart_all: bool,
-    pub(super) removes: bool,
-    pub(super) rolls: bool,
-    pub(super) load_ms_max: u64,
-    /// Share of messages that are lost.
-    pub(super) loss: f64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            kills: 0,
-            partitions: 0,
-            refusers: 0,
-            kills_steward_early: false,
-            restart_all: false,
-            removes: false,
-            rolls: false,
-            load_ms_max: LOAD_MS_MAX,
-            loss: 0.1,
-        }
-    }
 }
 
 /// SplitMix64.
@@ -156,81 +108,6 @@ impl Random {
 
     fn happens(&mut self, share: f64) -> bool {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64 > 1.0 - share
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    ready_ms: u64,
-    ordered: bool,
-    used_ms: u64,
-}
-
-/// A node: what `app/driver` does around the pure rooms.
-struct Node {
-    number: u8,
-    class: Class,
-    budget_bytes: u64,
-    refuses: bool,
-    alive: bool,
-    died_ms: u64,
-    stamp: Stamp,
-    view: View,
-    deployments: Deployments,
-    stewardship: Stewardship,
-    keeping: Keeping,
-    slots: BTreeMap<PartitionKey, Slot>,
-    /// On its disk.
-    stored: Vec<Heard>,
-}
-
-impl Node {
-    fn begin(&mut self, now_ms: u64) {
-        let own = id(self.number);
-        self.alive = true;
-        self.stamp = Stamp { generation: self.stamp.generation + 1, sequence: 0 };
-        (self.view, self.deployments) = (View::new(own), Deployments::default());
-        (self.stewardship, self.keeping) = (Stewardship::new(own, now_ms), Keeping::default());
-        self.slots.clear();
-        for heard in &self.stored {
-            self.stewardship.restore(heard);
-            self.deployments.apply(heard);
-        }
-    }
-
-    fn held(&self, now_ms: u64) -> Vec<Held> {
-        let held = self.slots.iter().map(|(key, slot)| Held {
-            key: *key,
-            progress: if slot.ready_ms <= now_ms { Ok(()) } else { Err(500) },
-            is_ordered: slot.ordered,
-            used_ms: slot.used_ms,
-        });
-        held.collect()
-    }
-
-    fn record(&self, now_ms: u64) -> NodeRecord {
-        let hosted = self.slots.iter().filter(|(_, slot)| slot.ready_ms <= now_ms);
-        let hosted = hosted.map(|(key, _)| Hosted {
-            variant: key.variant,
-            first: key.first,
-            end: key.end,
-            time_us: 1,
-            p95_us: 1,
-            queue_wait_us: 0,
-        });
-        let mut record = record(self.number, self.stamp.sequence, self.class);
-        record.stamp = self.stamp;
-        record.hosted = hosted.collect();
-        record.goals = self.keeping.goals(&self.held(now_ms));
-        record.machine.memory_budget_bytes = self.budget_bytes;
-        record.load.memory_used_bytes = self.slots.keys().map(|key| bytes(key.blocks())).sum();
-        record
-    }
-
-    fn has(&self, now_ms: u64, variant: VariantId, block: u16) -> bool {
-        self.slots.iter().any(|(key, slot)| {
-            slot.ready_ms <= now_ms && key.variant == variant && key.blocks().contains(&block)
-        })
     }
 }
 
@@ -276,6 +153,7 @@ impl World {
                 class: if random.happens(0.2) { Class::Device } else { Class::Edge },
                 budget_bytes: 200 + random.below(200),
                 refuses: false,
+                hangs: false,
                 alive: true,
                 died_ms: 0,
                 stamp: Stamp { generation: 0, sequence: 0 },
@@ -293,6 +171,10 @@ impl World {
             let index = random.below(count as u64) as usize;
             nodes[index].refuses = true;
         }
+        for _ in 0..options.hangers {
+            let index = random.below(count as u64) as usize;
+            nodes[index].hangs = true;
+        }
         Self {
             seed,
             options,
@@ -307,39 +189,6 @@ impl World {
             orders_given: vec![],
             served_ms: None,
         }
-    }
-
-    fn told(&self) -> String {
-        let nodes: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| {
-                let order =
-                    node.deployments.by_name("a").and_then(|known| node.stewardship.order(known.id()));
-                let order = order.map(|order| (order.sequence, order.steward.0[0]));
-                let slots: Vec<(u16, u16)> = node.slots.keys().map(|key| (key.first, key.end)).collect();
-                format!(
-                    "{}{}{} {:?} steward {:?} order {order:?} slots {slots:?}",
-                    node.number,
-                    if node.alive { "" } else { " (dead)" },
-                    if node.refuses { " (refuses)" } else { "" },
-                    node.class,
-                    node.stewardship.steward("a").map(|steward| steward.node.0[0]),
-                )
-            })
-            .collect();
-        format!(
-            "seed {} at {} ms, {:?}, {:?}\n{}",
-            self.seed,
-            self.now_ms,
-            self.wished,
-            self.options,
-            nodes.join("\n")
-        )
-    }
-
-    fn check(&self, holds: bool, what: &str) {
-        assert!(holds, "{what}\n{}", self.told());
     }
 
     pub(super) fn run(mut self) {
@@ -361,113 +210,6 @@ impl World {
             self.check_serving();
         }
         self.check_end();
-    }
-
-    fn schedule(&mut self) -> Vec<(u64, Fault)> {
-        let mut all = vec![(2_000 + self.random.below(8_000), Fault::Deploy)];
-        let within = |random: &mut Random| 15_000 + random.below(FAULTS_MS - 45_000);
-        for _ in 0..self.options.kills {
-            let at_ms = within(&mut self.random);
-            all.push((at_ms, Fault::Kill(self.random.bits())));
-            if self.random.happens(0.5) {
-                let after_ms = 1_000 + self.random.below(25_000);
-                all.push((at_ms + after_ms, Fault::StartAll));
-            }
-        }
-        for _ in 0..self.options.partitions {
-            let at_ms = within(&mut self.random);
-            let until_ms = at_ms + 5_000 + self.random.below(25_000);
-            all.push((at_ms, Fault::Part(self.random.bits())));
-            all.push((until_ms, Fault::Join));
-        }
-        if self.options.kills_steward_early {
-            all.push((all[0].0 + 1_000 + self.random.below(4_000), Fault::KillSteward));
-        }
-        if self.options.restart_all {
-            let at_ms = 50_000 + self.random.below(20_000);
-            all.push((at_ms, Fault::KillAll));
-            all.push((at_ms + 1_000 + self.random.below(5_000), Fault::StartAll));
-        }
-        if self.options.removes {
-            all.push((35_000 + self.random.below(10_000), Fault::Remove));
-        }
-        if self.options.rolls {
-            all.push((30_000 + self.random.below(30_000), Fault::Deploy));
-        }
-        all.sort_by_key(|(at_ms, _)| *at_ms);
-        all
-    }
-
-    fn act(&mut self, publisher: usize, fault: Fault) {
-        match fault {
-            Fault::Deploy => self.deploy(publisher),
-            Fault::Remove => {
-                self.removed = true;
-                self.publish(publisher, true);
-            }
-            // The publisher has all objects, and is the one who may remove: it stays.
-            Fault::Kill(bits) => {
-                let index = 1 + bits as usize % (self.nodes.len() - 1);
-                self.kill(index);
-            }
-            Fault::KillSteward => {
-                let steward = self.nodes[publisher].stewardship.steward("a").map(|steward| steward.node);
-                let index = self.nodes.iter().position(|node| Some(id(node.number)) == steward);
-                if let Some(index) = index.filter(|index| *index != publisher) {
-                    self.kill(index);
-                }
-            }
-            Fault::KillAll => {
-                (0..self.nodes.len()).for_each(|index| self.kill(index));
-                // One comes back without its disk: all that it knows it hears from others.
-                let last = self.nodes.len() - 1;
-                self.nodes[last].stored.clear();
-            }
-            Fault::StartAll => {
-                let now_ms = self.now_ms;
-                self.nodes.iter_mut().filter(|node| !node.alive).for_each(|node| node.begin(now_ms));
-            }
-            Fault::Part(bits) => {
-                self.groups = (0..self.nodes.len()).map(|index| (bits >> index & 1) as u8).collect();
-            }
-            Fault::Join => self.groups = vec![0; self.nodes.len()],
-        }
-    }
-
-    fn kill(&mut self, index: usize) {
-        let now_ms = self.now_ms;
-        if !std::mem::replace(&mut self.nodes[index].alive, false) {
-            return;
-        }
-        self.nodes[index].died_ms = now_ms;
-        // Those connected to it see its connections break, or do not.
-        let node = id(self.nodes[index].number);
-        for other in 0..self.nodes.len() {
-            if self.groups[other] == self.groups[index] && self.random.happens(0.7) {
-                self.nodes[other].view.lost(now_ms, node);
-            }
-        }
-    }
-
-    fn publish(&mut self, publisher: usize, removed: bool) -> DeploymentId {
-        let Wished { replicas, division } = self.wished.clone();
-        let heard = wish("a", self.nodes[publisher].number, self.version, replicas, division, removed);
-        let Said::Deployment(deployment) = heard.said() else { unreachable!("a wish") };
-        let id = deployment.id();
-        self.nodes[publisher].deployments.apply(&heard);
-        self.spread(publisher, &heard);
-        id
-    }
-
-    /// What `stormo deploy` does.
-    fn deploy(&mut self, publisher: usize) {
-        self.version += 1;
-        let deployment = self.publish(publisher, false);
-        let places = self.find_places(publisher, deployment);
-        let node = &self.nodes[publisher];
-        let order = node.stewardship.next_order(&node.deployments, deployment, places);
-        assert_eq!(order.sequence, 1);
-        self.give(publisher, &order);
     }
 
     /// What the planner does: each range on nodes with memory, as many as there are.
@@ -632,6 +374,7 @@ impl World {
     fn load(&mut self, index: usize, key: PartitionKey) {
         let loads_ms = 500 + self.random.below(self.options.load_ms_max);
         let (now_ms, node) = (self.now_ms, &mut self.nodes[index]);
+        let loads_ms = if node.hangs { u64::MAX / 2 } else { loads_ms };
         if let Some(slot) = node.slots.get_mut(&key) {
             slot.ordered = true;
             return;
@@ -650,124 +393,4 @@ impl World {
             }
         }
     }
-
-    /// Whoever lets go of a part knows others that have it, or had it until just now.
-    fn check_made_before_broken(&self, index: usize, key: PartitionKey) {
-        let node = &self.nodes[index];
-        if node.deployments.by_id(key.variant.deployment).is_none() {
-            return;
-        }
-        for block in key.blocks() {
-            let has = |other: &Node| {
-                let lately = other.alive || self.now_ms - other.died_ms < BLIND_MS;
-                lately && (other.has(self.now_ms, key.variant, block) || self.options.partitions > 0)
-            };
-            self.check(
-                self.nodes.iter().any(has),
-                &format!("{} broke {key:?} before it was made", node.number),
-            );
-        }
-    }
-
-    fn is_served(&self, version: u64, at: &Node) -> bool {
-        let Some(known) = at.deployments.live().find(|known| known.name == "a" && known.version == version)
-        else {
-            return false;
-        };
-        let variant = VariantId { deployment: known.id(), index: 0 };
-        let has = |block| self.nodes.iter().any(|node| node.alive && node.has(self.now_ms, variant, block));
-        (0..BLOCKS).all(has)
-    }
-
-    /// Once a version serves, the name serves on while it rolls, unless every host of a part was killed.
-    fn check_serving(&mut self) {
-        if !self.options.rolls || self.options.kills > 0 {
-            return;
-        }
-        for node in self.nodes.iter().filter(|node| node.alive) {
-            let Some(serving) = node.deployments.serving("a") else { continue };
-            let is_served = self.is_served(serving.version, node);
-            if is_served {
-                self.served_ms.get_or_insert(self.now_ms);
-            }
-            let since_ms = self.served_ms.map_or(0, |served_ms| self.now_ms - served_ms);
-            let holds = is_served || self.served_ms.is_none() || since_ms < 5_000;
-            self.check(
-                holds,
-                &format!(
-                    "node {} has version {} serve, which is hosted nowhere",
-                    node.number, serving.version
-                ),
-            );
-        }
-    }
-
-    fn check_end(&self) {
-        let alive: Vec<&Node> = self.nodes.iter().filter(|node| node.alive).collect();
-        let stewards: BTreeSet<_> =
-            alive.iter().map(|node| node.stewardship.steward("a").map(|steward| steward.node)).collect();
-        self.check(stewards.len() == 1, "they do not agree who is steward");
-        if self.removed {
-            let is_gone = |node: &&Node| node.deployments.by_name("a").is_none() && node.slots.is_empty();
-            self.check(alive.iter().all(is_gone), "what was removed is back");
-            return;
-        }
-        let order = |node: &Node| {
-            let known = node.deployments.by_name("a")?;
-            node.stewardship.order(known.id()).cloned()
-        };
-        let orders: Vec<_> = alive.iter().map(|node| order(node)).collect();
-        self.check(
-            orders.iter().all(|order| *order == orders[0] && order.is_some()),
-            "they do not follow one order",
-        );
-        let Some(order) = &orders[0] else { return };
-        let late =
-            self.orders_given.iter().filter(|(at_ms, _)| *at_ms > FAULTS_MS + CALM_MS - 50_000).count();
-        // Nodes that refused are asked again in growing pauses.
-        self.check(late <= self.options.refusers, &format!("{late} orders long after all faults"));
-        for node in &alive {
-            let listed: BTreeSet<(u16, u16)> = order
-                .places
-                .iter()
-                .filter(|place| place.node == id(node.number))
-                .map(|place| (place.first, place.end))
-                .collect();
-            let slots: BTreeSet<(u16, u16)> = node.slots.keys().map(|key| (key.first, key.end)).collect();
-            let holds = slots == listed || (node.refuses && slots.is_subset(&listed));
-            self.check(holds, &format!("node {} does not host what is ordered: {listed:?}", node.number));
-            self.check(node.deployments.live().count() == 1, "an old version is still held");
-        }
-        self.check_replicas(&alive);
-    }
-
-    fn check_replicas(&self, alive: &[&Node]) {
-        let able = alive.iter().filter(|node| !node.refuses).count();
-        for (first, end) in ranges(&self.wished.division) {
-            let has = |node: &&&Node| {
-                node.slots
-                    .iter()
-                    .any(|(key, slot)| (key.first, key.end) == (first, end) && slot.ready_ms <= self.now_ms)
-            };
-            let hosts = alive.iter().filter(has).count();
-            // Every node has memory for all parts of two versions.
-            let wanted = usize::from(self.wished.replicas).min(able);
-            self.check(
-                hosts == wanted,
-                &format!("blocks {first} to {end} are on {hosts} nodes, not {wanted}"),
-            );
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Deploy,
-    Remove,
-    Kill(u64),
-    KillSteward,
-    KillAll,
-    StartAll,
-    Part(u64),
-    Join,
 }

@@ -1,0 +1,159 @@
+//! What must hold in a world all along, and once the faults are over.
+
+use std::collections::BTreeSet;
+
+use stormo_protocol::ids::VariantId;
+
+use super::node::Node;
+use super::{BLIND_MS, BLOCKS, CALM_MS, FAULTS_MS, World, id, ranges};
+use crate::mesh::PartitionKey;
+
+impl World {
+    pub(super) fn told(&self) -> String {
+        let nodes: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let order =
+                    node.deployments.by_name("a").and_then(|known| node.stewardship.order(known.id()));
+                let order = order.map(|order| (order.sequence, order.steward.0[0]));
+                let slots: Vec<(u16, u16)> = node.slots.keys().map(|key| (key.first, key.end)).collect();
+                format!(
+                    "{}{}{} {:?} steward {:?} order {order:?} slots {slots:?}",
+                    node.number,
+                    if node.alive { "" } else { " (dead)" },
+                    match (node.refuses, node.hangs) {
+                        (true, _) => " (refuses)",
+                        (false, true) => " (hangs)",
+                        (false, false) => "",
+                    },
+                    node.class,
+                    node.stewardship.steward("a").map(|steward| steward.node.0[0]),
+                )
+            })
+            .collect();
+        format!(
+            "seed {} at {} ms, {:?}, {:?}\n{}",
+            self.seed,
+            self.now_ms,
+            self.wished,
+            self.options,
+            nodes.join("\n")
+        )
+    }
+
+    pub(super) fn check(&self, holds: bool, what: &str) {
+        assert!(holds, "{what}\n{}", self.told());
+    }
+
+    /// Whoever lets go of a part knows others that have it, or had it until just now.
+    pub(super) fn check_made_before_broken(&self, index: usize, key: PartitionKey) {
+        let node = &self.nodes[index];
+        if node.deployments.by_id(key.variant.deployment).is_none() {
+            return;
+        }
+        for block in key.blocks() {
+            let has = |other: &Node| {
+                let lately = other.alive || self.now_ms - other.died_ms < BLIND_MS;
+                lately && (other.has(self.now_ms, key.variant, block) || self.options.partitions > 0)
+            };
+            self.check(
+                self.nodes.iter().any(has),
+                &format!("{} broke {key:?} before it was made", node.number),
+            );
+        }
+    }
+
+    pub(super) fn is_served(&self, version: u64, at: &Node) -> bool {
+        let Some(known) = at.deployments.live().find(|known| known.name == "a" && known.version == version)
+        else {
+            return false;
+        };
+        let variant = VariantId { deployment: known.id(), index: 0 };
+        let has = |block| self.nodes.iter().any(|node| node.alive && node.has(self.now_ms, variant, block));
+        (0..BLOCKS).all(has)
+    }
+
+    /// Once a version serves, the name serves on while it rolls, unless every host of a part was killed.
+    pub(super) fn check_serving(&mut self) {
+        if !self.options.rolls || self.options.kills > 0 {
+            return;
+        }
+        for node in self.nodes.iter().filter(|node| node.alive) {
+            let Some(serving) = node.deployments.serving("a") else { continue };
+            let is_served = self.is_served(serving.version, node);
+            if is_served {
+                self.served_ms.get_or_insert(self.now_ms);
+            }
+            let since_ms = self.served_ms.map_or(0, |served_ms| self.now_ms - served_ms);
+            let holds = is_served || self.served_ms.is_none() || since_ms < 5_000;
+            self.check(
+                holds,
+                &format!(
+                    "node {} has version {} serve, which is hosted nowhere",
+                    node.number, serving.version
+                ),
+            );
+        }
+    }
+
+    pub(super) fn check_end(&self) {
+        let alive: Vec<&Node> = self.nodes.iter().filter(|node| node.alive).collect();
+        let stewards: BTreeSet<_> =
+            alive.iter().map(|node| node.stewardship.steward("a").map(|steward| steward.node)).collect();
+        self.check(stewards.len() == 1, "they do not agree who is steward");
+        if self.removed {
+            let is_gone = |node: &&Node| {
+                node.deployments.by_name("a").is_none() && (node.slots.is_empty() || node.hangs)
+            };
+            self.check(alive.iter().all(is_gone), "what was removed is back");
+            return;
+        }
+        let order = |node: &Node| {
+            let known = node.deployments.by_name("a")?;
+            node.stewardship.order(known.id()).cloned()
+        };
+        let orders: Vec<_> = alive.iter().map(|node| order(node)).collect();
+        self.check(
+            orders.iter().all(|order| *order == orders[0] && order.is_some()),
+            "they do not follow one order",
+        );
+        let Some(order) = &orders[0] else { return };
+        let late =
+            self.orders_given.iter().filter(|(at_ms, _)| *at_ms > FAULTS_MS + CALM_MS - 50_000).count();
+        // Nodes that refused are asked again in growing pauses.
+        let asked_again = self.options.refusers + self.options.hangers;
+        self.check(late <= asked_again, &format!("{late} orders long after all faults"));
+        for node in &alive {
+            let listed: BTreeSet<(u16, u16)> = order
+                .places
+                .iter()
+                .filter(|place| place.node == id(node.number))
+                .map(|place| (place.first, place.end))
+                .collect();
+            let slots: BTreeSet<(u16, u16)> = node.slots.keys().map(|key| (key.first, key.end)).collect();
+            let holds = slots == listed || (node.refuses && slots.is_subset(&listed)) || node.hangs;
+            self.check(holds, &format!("node {} does not host what is ordered: {listed:?}", node.number));
+            self.check(node.deployments.live().count() == 1, "an old version is still held");
+        }
+        self.check_replicas(&alive);
+    }
+
+    pub(super) fn check_replicas(&self, alive: &[&Node]) {
+        let able = alive.iter().filter(|node| !node.refuses && !node.hangs).count();
+        for (first, end) in ranges(&self.wished.division) {
+            let has = |node: &&&Node| {
+                node.slots
+                    .iter()
+                    .any(|(key, slot)| (key.first, key.end) == (first, end) && slot.ready_ms <= self.now_ms)
+            };
+            let hosts = alive.iter().filter(has).count();
+            // Every node has memory for all parts of two versions.
+            let wanted = usize::from(self.wished.replicas).min(able);
+            self.check(
+                hosts == wanted,
+                &format!("blocks {first} to {end} are on {hosts} nodes, not {wanted}"),
+            );
+        }
+    }
+}
