@@ -5,7 +5,9 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use spec::{LATENCY_US_MAX, LinkSpec, LinkSpecError, QUEUE_BYTES_DEFAULT};
+pub use spec::{
+    LATENCY_US_MAX, LinkSpec, LinkSpecError, QUEUE_BYTES_DEFAULT, QUEUE_BYTES_MAX, RATE_BITS_PER_S_MAX,
+};
 
 use crate::random::{self, Random};
 

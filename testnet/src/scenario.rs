@@ -2,6 +2,7 @@
 //! they are played lives in `play`, what they are judged by in `judge`. The format: `testnet/scenarios/README.md`.
 
 mod check;
+pub mod clash;
 mod entries;
 mod faults;
 #[cfg(test)]

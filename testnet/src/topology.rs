@@ -22,6 +22,10 @@ use crate::rules;
 pub const NODES_MAX: usize = 64;
 /// Cores that the shares of all nodes may add up to: half a core is left for switch and load.
 pub const CPU_SHARES_MAX: f64 = 1.5;
+/// A node with a smaller share of a core says too seldom that it lives.
+pub const CPU_SHARE_MIN: f64 = 0.01;
+/// A node with less memory is ended by the kernel while it starts, bytes.
+pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
 
 /// A mesh to be started.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use super::stretch::{Stretch, end_us, quiet_after_us};
 use crate::random::Random;
-use crate::scenario::{FaultKind, LinkChange, Scenario, Scheduled, Target};
+use crate::scenario::{FaultKind, LinkChange, Scenario, Scheduled, Target, clash};
 use crate::topology::NodeSpec;
 
 /// Before the first fault: what is healthy must be seen first.
@@ -123,6 +123,7 @@ pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Result<Drawing, 
         let acting: Vec<&Scheduled> = faults.iter().filter(acts).collect();
         let is_free = acting.len() < bounds.at_once_max
             && !acting.iter().any(|other| other.kind.shares_with(&fault.kind))
+            && !faults.iter().any(|other| clash::between(other, &fault).is_some())
             && end_us(&fault) <= last_us;
         if is_free {
             faults.push(fault);

@@ -7,6 +7,11 @@ pub const QUEUE_BYTES_DEFAULT: u64 = 256 << 10;
 /// Longest latency and jitter: nothing on Earth is further away than a minute.
 pub const LATENCY_US_MAX: u64 = 60_000_000;
 
+/// A queue that is never full, bytes: a hundred milliseconds at 80 Gbit/s. What waits is in this process's memory.
+pub const QUEUE_BYTES_MAX: u64 = 1 << 30;
+/// Above this a rate is no limit here, bit/s.
+pub const RATE_BITS_PER_S_MAX: u64 = 1_000_000_000_000;
+
 /// One direction of a link. Its default is a wire without limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinkSpec {
@@ -78,14 +83,22 @@ pub enum LinkSpecError {
     /// Nothing would ever pass.
     #[error("a rate of 0 lets nothing pass: cut the link instead")]
     NoRate,
+    /// It limits nothing.
+    #[error("a rate of {0} bit/s: leave it out for no limit")]
+    RateTooHigh(u64),
     /// Nothing could wait.
     #[error("a queue of 0 bytes: leave the queue out for {QUEUE_BYTES_DEFAULT} bytes")]
     NoQueue,
+    /// More than this process should hold.
+    #[error("a queue of {0} bytes: at most {QUEUE_BYTES_MAX}")]
+    QueueTooLong(u64),
     /// Too far away.
-    #[error("a latency or jitter of {0} us: at most {LATENCY_US_MAX} us")]
+    #[error("a latency or jitter of {} ms: at most {} ms", ms(*.0), ms(LATENCY_US_MAX))]
     TooFar(u64),
     /// Packets would arrive before they are sent.
-    #[error("a jitter of {jitter_us} us is more than the latency of {latency_us} us that it strays from")]
+    #[error(
+        "a jitter of {} ms is more than the latency of {} ms that it strays from", ms(*jitter_us), ms(*latency_us)
+    )]
     JitterAboveLatency {
         /// As asked for.
         jitter_us: u64,
@@ -102,6 +115,11 @@ pub enum LinkSpecError {
     },
 }
 
+/// Milliseconds of microseconds.
+fn ms(us: u64) -> f64 {
+    us as f64 / 1e3
+}
+
 impl LinkSpec {
     /// Whether there can be such a link.
     ///
@@ -111,8 +129,14 @@ impl LinkSpec {
         if self.rate_bits_per_s == Some(0) {
             return Err(LinkSpecError::NoRate);
         }
+        if let Some(rate) = self.rate_bits_per_s.filter(|rate| *rate > RATE_BITS_PER_S_MAX) {
+            return Err(LinkSpecError::RateTooHigh(rate));
+        }
         if self.queue_bytes == 0 {
             return Err(LinkSpecError::NoQueue);
+        }
+        if self.queue_bytes > QUEUE_BYTES_MAX {
+            return Err(LinkSpecError::QueueTooLong(self.queue_bytes));
         }
         let far = self.latency_us.max(self.jitter_us);
         if far > LATENCY_US_MAX {

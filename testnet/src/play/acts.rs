@@ -8,7 +8,7 @@ use crate::generator::Generator;
 use crate::history::FaultEvent;
 use crate::link::LinkSpec;
 use crate::mesh::{FaultError, Mesh};
-use crate::scenario::{FaultKind, LinkChange, Scenario, Target};
+use crate::scenario::{FaultKind, Scenario, Target, clash};
 use crate::wait;
 
 /// Whoever ran most of the answers of so long before is the busiest.
@@ -110,8 +110,10 @@ impl Acts {
         let target = match kind.target() {
             None => Ok(None),
             Some(Target::Node(label)) => Ok(Some(label.clone())),
-            Some(Target::Busiest) => self.busiest(scenario, mesh, generator).map(Some),
-            Some(Target::Host) => self.host(scenario, mesh).map(Some),
+            Some(Target::Busiest) => {
+                self.busiest(scenario, mesh, generator, &self.chosen_from(index, scenario)).map(Some)
+            }
+            Some(Target::Host) => self.host(scenario, mesh, &self.chosen_from(index, scenario)).map(Some),
         };
         let label = target.as_ref().ok().and_then(Option::as_deref);
         let mut event = FaultEvent {
@@ -125,10 +127,13 @@ impl Acts {
         };
         let done = target.and_then(|label| {
             let place = label.as_deref().and_then(|label| scenario.place(label)).map(|place| place as u16);
+            let is_killed = matches!(kind, FaultKind::Kill(_) | FaultKind::PowerLoss(_));
+            let label_of = || label.as_deref().unwrap_or_default();
+            if is_killed && mesh.node_mut(label_of()).ended().is_some() {
+                return Err(format!("it met nothing: {} was down already", label_of()));
+            }
             // Nobody may be sent to a port that another process might take meanwhile.
-            if let Some(place) =
-                place.filter(|_| matches!(kind, FaultKind::Kill(_) | FaultKind::PowerLoss(_)))
-            {
+            if let Some(place) = place.filter(|_| is_killed) {
                 generator.set_address(place, None);
             }
             do_it(mesh, kind, label.as_deref()).map_err(|error| error.to_string())
@@ -174,42 +179,54 @@ impl Acts {
         }
     }
 
-    /// Who ran most, of those that no load enters at and no fault acts on.
-    fn busiest(&self, scenario: &Scenario, mesh: &Mesh, generator: &Generator) -> Result<String, String> {
+    /// Places of those that a fault may choose from: no load enters there, and no other fault acts on them or will
+    /// do so meanwhile.
+    fn chosen_from(&self, index: usize, scenario: &Scenario) -> Vec<usize> {
+        let now_us = self.now_us();
+        let named = clash::named_meanwhile(&scenario.faults, index);
+        let is_free = |place: &usize| {
+            !self.entries.contains(place)
+                && !named.contains(scenario.topology.nodes[*place].label.as_str())
+                && !self.events.iter().flatten().any(|event| event.acts_on(*place as u16, now_us))
+        };
+        (0..scenario.topology.nodes.len()).filter(is_free).collect()
+    }
+
+    /// Who ran most.
+    fn busiest(
+        &self,
+        scenario: &Scenario,
+        mesh: &Mesh,
+        generator: &Generator,
+        from: &[usize],
+    ) -> Result<String, String> {
         let now_us = self.now_us();
         let mut runs: BTreeMap<usize, usize> = BTreeMap::new();
         for peer in generator.ran_since(now_us.saturating_sub(BUSIEST_OF_US)) {
             let node = mesh.nodes().iter().find(|node| node.id().to_string() == peer);
             let place = node.and_then(|node| scenario.place(node.label()));
-            let is_under_fault =
-                |place: usize| self.events.iter().flatten().any(|event| event.acts_on(place as u16, now_us));
-            if let Some(place) =
-                place.filter(|place| !self.entries.contains(place) && !is_under_fault(*place))
-            {
+            if let Some(place) = place.filter(|place| from.contains(place)) {
                 *runs.entry(place).or_default() += 1;
             }
         }
         let busiest = runs.into_iter().max_by_key(|(place, runs)| (*runs, std::cmp::Reverse(*place)));
         let label = busiest.map(|(place, _)| scenario.topology.nodes[place].label.clone());
         label.ok_or_else(|| {
-            "no node but those where requests enter ran an answer in the last second".to_owned()
+            "no node ran an answer in the last second but those where requests enter or faults act".to_owned()
         })
     }
 
-    /// A host of some block, of those that no load enters at and no fault acts on.
-    fn host(&self, scenario: &Scenario, mesh: &Mesh) -> Result<String, String> {
-        let now_us = self.now_us();
+    /// A host of some block.
+    fn host(&self, scenario: &Scenario, mesh: &Mesh, from: &[usize]) -> Result<String, String> {
         let entry = self.entries.first().ok_or_else(|| "no load enters anywhere".to_owned())?;
         let asked = &scenario.topology.nodes[*entry].label;
         let told = mesh.node(asked).client.deployments().map_err(|error| error.to_string())?;
-        let is_free = |place: &usize| {
-            !self.entries.contains(place)
-                && !self.events.iter().flatten().any(|event| event.acts_on(*place as u16, now_us))
-        };
         let hosts = told.deployments.iter().flat_map(|deployment| &deployment.hosts);
-        let places = hosts.filter_map(|host| scenario.place(&host.label)).filter(is_free);
+        let places =
+            hosts.filter_map(|host| scenario.place(&host.label)).filter(|place| from.contains(place));
         let label = places.map(|place| &scenario.topology.nodes[place].label).min();
-        label.cloned().ok_or_else(|| "no node but those where requests enter hosts anything".to_owned())
+        let nobody = "no node hosts anything but those where requests enter or faults act";
+        label.cloned().ok_or_else(|| nobody.to_owned())
     }
 
     /// Lets every node go on that stands still, once the load is over.
@@ -281,7 +298,7 @@ fn do_it(mesh: &mut Mesh, kind: &FaultKind, target: Option<&str>) -> Result<Undo
             mesh.partition(&groups).map(|()| Undo::Heal)
         }
         FaultKind::Link { from, to, both_ways, change } => {
-            change_links(mesh, from, to, *both_ways, |spec| changed(spec, change))
+            change_links(mesh, from, to, *both_ways, |spec| change.of(&spec))
         }
         FaultKind::Cut { from, to, both_ways } => {
             change_links(mesh, from, to, *both_ways, |spec| LinkSpec { cut: true, ..spec })
@@ -304,20 +321,6 @@ fn change_links(
         before.push((from.to_owned(), to.to_owned(), spec));
     }
     Ok(Undo::Links(before))
-}
-
-fn changed(spec: LinkSpec, change: &LinkChange) -> LinkSpec {
-    LinkSpec {
-        rate_bits_per_s: change.rate_bits_per_s.or(spec.rate_bits_per_s),
-        queue_bytes: change.queue_bytes.unwrap_or(spec.queue_bytes),
-        latency_us: change.latency_us.unwrap_or(spec.latency_us),
-        jitter_us: change.jitter_us.unwrap_or(spec.jitter_us),
-        loss: change.loss.unwrap_or(spec.loss),
-        reorder: change.reorder.unwrap_or(spec.reorder),
-        duplicate: change.duplicate.unwrap_or(spec.duplicate),
-        corrupt: change.corrupt.unwrap_or(spec.corrupt),
-        cut: spec.cut,
-    }
 }
 
 fn undo_it(mesh: &mut Mesh, undo: &Undo) -> Result<(), FaultError> {

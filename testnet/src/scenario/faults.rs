@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::link::LinkSpec;
+
 /// A fault with its time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scheduled {
@@ -177,24 +179,33 @@ impl FaultKind {
         }
     }
 
-    /// Whether two faults act on the same thing, so that undoing one would undo the other.
-    pub fn shares_with(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Cpu(one, _), Self::Cpu(two, _))
-            | (Self::Memory(one, _), Self::Memory(two, _))
-            | (Self::Disk(one), Self::Disk(two))
-            | (Self::Clock(one, _), Self::Clock(two, _))
-            | (Self::Uplink { node: one, .. }, Self::Uplink { node: two, .. }) => one == two,
-            // A node that starts again may find a new disk.
-            (Self::Disk(one), other) | (other, Self::Disk(one)) if other.is_loss() => {
-                other.target() == Some(one)
-            }
-            // A node that is down or stands still can be lost no second time; which one the busiest will be,
-            // nobody knows.
-            (one, two) if one.is_loss() && two.is_loss() => match (one.target(), two.target()) {
-                (Some(Target::Node(one)), Some(Target::Node(two))) => one == two,
-                _ => false,
+    /// The nodes and the ends of links that it names.
+    pub(super) fn labels(&self) -> Vec<&str> {
+        match self {
+            Self::Link { from, to, .. } | Self::Cut { from, to, .. } => vec![from, to],
+            Self::Partition(_) => Vec::new(),
+            _ => match self.target() {
+                Some(Target::Node(label)) => vec![label],
+                _ => Vec::new(),
             },
+        }
+    }
+
+    /// Whether two faults act on the same thing, so that undoing one would undo the other. A node that is chosen
+    /// is no other fault's.
+    pub fn shares_with(&self, other: &Self) -> bool {
+        let is_same_node = || matches!((self.target(), other.target()), (Some(Target::Node(one)), Some(Target::Node(two))) if one == two);
+        match (self, other) {
+            (Self::Cpu(..), Self::Cpu(..))
+            | (Self::Memory(..), Self::Memory(..))
+            | (Self::Disk(_), Self::Disk(_))
+            | (Self::Battery(..), Self::Battery(..))
+            | (Self::Clock(..), Self::Clock(..))
+            | (Self::Uplink { .. }, Self::Uplink { .. }) => is_same_node(),
+            // A node that starts again may find a new disk; one that is down or stands still can be lost no
+            // second time.
+            (Self::Disk(_), other) | (other, Self::Disk(_)) if other.takes_down() => is_same_node(),
+            (one, two) if one.takes_down() && two.takes_down() => is_same_node(),
             (Self::Partition(_), other) => other.is_way(),
             (one, Self::Partition(_)) => one.is_way(),
             (one, two) => match (one.ways(), two.ways()) {
@@ -204,6 +215,16 @@ impl FaultKind {
                 _ => false,
             },
         }
+    }
+
+    /// Whether it is done at once, and nothing undoes it.
+    pub(super) fn is_momentary(&self) -> bool {
+        matches!(self, Self::Restart(_) | Self::Battery(..))
+    }
+
+    /// Whether its node is lost, be it for want of power.
+    fn takes_down(&self) -> bool {
+        self.is_loss() || matches!(self, Self::Battery(_, level) if *level <= 0.0)
     }
 
     fn is_way(&self) -> bool {
@@ -301,6 +322,21 @@ impl FaultKind {
 }
 
 impl LinkChange {
+    /// A link as it is then.
+    pub fn of(&self, spec: &LinkSpec) -> LinkSpec {
+        LinkSpec {
+            rate_bits_per_s: self.rate_bits_per_s.or(spec.rate_bits_per_s),
+            queue_bytes: self.queue_bytes.unwrap_or(spec.queue_bytes),
+            latency_us: self.latency_us.unwrap_or(spec.latency_us),
+            jitter_us: self.jitter_us.unwrap_or(spec.jitter_us),
+            loss: self.loss.unwrap_or(spec.loss),
+            reorder: self.reorder.unwrap_or(spec.reorder),
+            duplicate: self.duplicate.unwrap_or(spec.duplicate),
+            corrupt: self.corrupt.unwrap_or(spec.corrupt),
+            cut: spec.cut,
+        }
+    }
+
     /// What it changes, by the names in files.
     pub(super) fn fields(&self) -> Vec<(&'static str, toml::Value)> {
         let ms = |us: u64| toml::Value::from(us as f64 / 1000.0);

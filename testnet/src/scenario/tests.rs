@@ -138,7 +138,7 @@ fn faults_that_cannot_be_meant_are_told_with_line_and_field() {
             "in two",
         ),
         (fault("kind = \"kill\"\nnode = \"two\"\nfor_s = 30\n"), "a/b.toml:16: `for_s` is 30", ""),
-        (fault("kind = \"kill\"\nnode = \"two\"\ntimes = 3\n"), "a/b.toml:12: ", "`times` wants `every_s`"),
+        (fault("kind = \"kill\"\nnode = \"two\"\ntimes = 3\n"), "a/b.toml:16: ", "`times` wants `every_s`"),
         (
             fault(
                 "kind = \"kill\"\nnode = \"two\"\n[[fault]]\nkind = \"freeze\"\nat_s = 2\nnode = \"two\"\n",
@@ -148,6 +148,172 @@ fn faults_that_cannot_be_meant_are_told_with_line_and_field() {
         ),
     ];
     assert_told(cases);
+}
+
+#[test]
+fn times_that_cannot_be_are_told() {
+    let kill =
+        |fields: &str| with(&format!("[[fault]]\nat_s = 1\nkind = \"kill\"\nnode = \"two\"\n{fields}\n"));
+    let cases = [
+        (kill("every_s = 2"), "a/b.toml:16: `every_s`", "give `times`, 2 or more, or leave it out"),
+        (kill("every_s = 2\ntimes = 1"), "a/b.toml:16: `every_s`", "give `times`"),
+        (
+            kill("every_s = 0.001\ntimes = 2000"),
+            "a/b.toml:17: `times` is 2000; it must be from 1 to 1000",
+            "",
+        ),
+        (kill("times = 0"), "a/b.toml:16: `times` is 0; it must be from 1 to 1000", ""),
+        (
+            kill("times = 3\nevery_s = 4\nfor_s = 2"),
+            "a/b.toml:16: `times` is 3",
+            "would end at 11 s, behind the scenario's 10 s",
+        ),
+        (kill("for_s = 9.5"), "a/b.toml:16: `for_s` is 9.5", "behind the scenario's 10 s"),
+        (kill("times = 2\nevery_s = 2\nfor_s = 3"), "a/b.toml:12: `every_s`", "at 3 s it still acts"),
+        (kill("times = 2\nevery_s = 2"), "a/b.toml:12: `every_s`", "or a shorter `for_s`"),
+    ];
+    assert_told(cases);
+    // Decimal fractions that add up to the whole only as decimals.
+    let to_the_end = HEAD.replace("10.0", "0.8") + DEPLOY + LOAD;
+    assert!(
+        parse(&format!("{to_the_end}[[fault]]\nkind = \"kill\"\nnode = \"two\"\nat_s = 0.1\nfor_s = 0.7\n"))
+            .is_ok()
+    );
+}
+
+const SHAPED: &str = "about = \"three\"\n[[node]]\nlabel = \"one\"\nclass = \"edge\"\nmemory_budget = \"1 GiB\"\ncpu = 0.5\n\
+    [[node]]\nlabel = \"two\"\nclass = \"edge\"\nmemory_budget = \"1 GiB\"\ncpu = 0.5\n\
+    battery = { capacity = \"1 Wh\", idle = 1.0, compute = 2.0 }\n\
+    [[node]]\nlabel = \"three\"\nclass = \"edge\"\nmemory_budget = \"1 GiB\"\n\
+    [[link]]\nfrom = \"one\"\nto = \"two\"\nlatency = \"10 ms\"\njitter = \"4 ms\"\n";
+
+/// On a topology whose links and machines have limits.
+fn shaped(more: &str) -> Parsed {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("mesh.toml"), SHAPED).unwrap();
+    let text = format!("{}{DEPLOY}{LOAD}{more}", HEAD.replace("loopback", "mesh.toml"));
+    let parsed = Scenario::parse(&folder.path().join("b.toml"), text).map(Box::new);
+    parsed.map_err(|error| match error {
+        ScenarioError::Invalid { line, message, .. } => {
+            Box::new(ScenarioError::Invalid { path: "b.toml".into(), line, message })
+        }
+        other => Box::new(other),
+    })
+}
+
+#[test]
+fn links_and_machines_that_cannot_be_are_told_before_anything_starts() {
+    let link = |fields: &str| {
+        shaped(&format!("[[fault]]\nkind = \"link\"\nfrom = \"one\"\nto = \"two\"\nat_s = 1\n{fields}\n"))
+    };
+    let fault = |fields: &str| shaped(&format!("[[fault]]\nat_s = 1\nkind = {fields}\n"));
+    let cases = [
+        (link("rate_bits_per_s = 0"), "b.toml:17: `rate_bits_per_s`", "cut the link instead"),
+        (
+            link("rate_bits_per_s = 2000000000000"),
+            "b.toml:17: `rate_bits_per_s`",
+            "leave it out for no limit",
+        ),
+        (link("queue_bytes = 0"), "b.toml:17: `queue_bytes`", "a queue of 0 bytes"),
+        (link("queue_bytes = 9000000000000"), "b.toml:17: `queue_bytes`", "at most 1073741824"),
+        (
+            link("latency_ms = 3"),
+            "b.toml:17: `latency_ms`",
+            "a jitter of 4 ms is more than the latency of 3 ms",
+        ),
+        (link("latency_ms = 3"), "b.toml:17: ", "the jitter is the topology's: give `jitter_ms`, too"),
+        (
+            link("jitter_ms = 11"),
+            "b.toml:17: `jitter_ms`",
+            "the latency is the topology's: give `latency_ms`, too",
+        ),
+        (link("latency_ms = 3\njitter_ms = 5"), "b.toml:18: `jitter_ms`", "of 5 ms"),
+        (
+            shaped(
+                "[[fault]]\nkind = \"link\"\nfrom = \"two\"\nto = \"one\"\nboth_ways = true\nat_s = 1\nlatency_ms = 3\n",
+            ),
+            "b.toml:18: `latency_ms`",
+            "link from `one` to `two`: a jitter of 4 ms",
+        ),
+        (
+            fault("\"cpu\"\nnode = \"one\"\ncpu_share = 64"),
+            "b.toml:16: `cpu_share` is 64",
+            "from 0.01 to 1.5",
+        ),
+        (
+            fault("\"cpu\"\nnode = \"one\"\ncpu_share = 1.2"),
+            "b.toml:16: `cpu_share` is 1.2, 1.700 with",
+            "at most 1.5",
+        ),
+        (
+            fault("\"memory\"\nnode = \"one\"\nmemory_bytes = 0"),
+            "b.toml:16: `memory_bytes` is 0",
+            "from 33554432 (32 MiB",
+        ),
+        (
+            fault("\"memory\"\nnode = \"one\"\nmemory_bytes = 9000000000000000000"),
+            "b.toml:16: `memory_bytes` is 9",
+            "to 1099511627776",
+        ),
+        (
+            fault("\"uplink\"\nnode = \"one\"\nup_bits_per_s = 9000000000000000000"),
+            "b.toml:16: `up_bits_per_s` is 9",
+            "leave it out",
+        ),
+    ];
+    assert_told(cases);
+    assert!(link("latency_ms = 3\njitter_ms = 3").is_ok());
+    assert!(fault("\"cpu\"\nnode = \"one\"\ncpu_share = 1.0").is_ok());
+}
+
+#[test]
+fn faults_that_contradict_each_other_are_told() {
+    let two = |kind: &str, at_s: u64, more: &str| {
+        format!("[[fault]]\nkind = \"{kind}\"\nnode = \"two\"\nat_s = {at_s}\n{more}\n")
+    };
+    let cases = [
+        (
+            shaped(&(two("kill", 1, "") + &two("cpu", 2, "cpu_share = 0.1"))),
+            "b.toml:17: `at_s`: at 2 s this would meet nothing",
+            "the fault of line 12 has `two` down or standing still for as long as this one acts",
+        ),
+        (
+            shaped(&(two("battery", 1, "level = 0") + &two("kill", 2, ""))),
+            "b.toml:17: `at_s`: at 2 s `two` has no power since its battery was emptied (line 12)",
+            "then a `restart`",
+        ),
+        (
+            shaped(
+                &(two("battery", 1, "level = 0.0")
+                    + &two("battery", 2, "level = 0.5")
+                    + &two("freeze", 3, "")),
+            ),
+            "b.toml:22: `at_s`: at 3 s `two` is charged, but off",
+            "give it a `restart` before",
+        ),
+        (
+            shaped(&(two("battery", 1, "level = 0.5") + &two("battery", 1, "level = 0.2"))),
+            "b.toml:17: `at_s`",
+            "still acts on the same node",
+        ),
+        (
+            shaped(
+                &(two("kill", 1, "")
+                    + &two("kill", 3, "").replace("two", "three")
+                    + &two("freeze", 2, "").replace("two", "@host")),
+            ),
+            "b.toml:22: `node`: @host is no node where requests enter or that another fault names meanwhile",
+            "here all are",
+        ),
+    ];
+    assert_told(cases);
+    let back = two("battery", 1, "level = 0")
+        + &two("battery", 2, "level = 0.5")
+        + &two("restart", 3, "")
+        + &two("kill", 5, "");
+    assert!(shaped(&back).is_ok());
+    let both_chosen = two("cpu", 1, "cpu_share = 0.1") + &two("cpu", 2, "cpu_share = 0.1");
+    assert!(shaped(&both_chosen.replace("two", "@busiest")).is_ok(), "each chooses who is under no fault");
 }
 
 type Parsed = Result<Box<Scenario>, Box<ScenarioError>>;
@@ -172,7 +338,7 @@ fn faults_come_back_from_what_they_are_written_as() {
                 [[fault]]\nkind = \"link\"\nfrom = \"one\"\nto = \"two\"\nboth_ways = true\nat_s = 2\nfor_s = 1\nloss = 0.1\nlatency_ms = 2.5\nrate_bits_per_s = 1000000\n\
                 [[fault]]\nkind = \"partition\"\ngroups = [[\"one\"], [\"two\", \"three\"]]\nat_s = 4\nfor_s = 1\n\
                 [[fault]]\nkind = \"cpu\"\nnode = \"three\"\ncpu_share = 0.25\nat_s = 6\n\
-                [[fault]]\nkind = \"memory\"\nnode = \"three\"\nmemory_bytes = 1000000\nat_s = 6\n\
+                [[fault]]\nkind = \"memory\"\nnode = \"three\"\nmemory_bytes = 100000000\nat_s = 6\n\
                 [[fault]]\nkind = \"cut\"\nfrom = \"one\"\nto = \"two\"\nat_s = 7\n\
                 [[fault]]\nkind = \"clock\"\nnode = \"one\"\noffset_s = -60.5\nat_s = 7\nfor_s = 2\n\
                 [[fault]]\nkind = \"restart\"\nnode = \"two\"\nat_s = 8\n";

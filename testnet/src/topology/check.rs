@@ -8,17 +8,15 @@ use toml::Spanned;
 
 use super::file::{BatteryEntry, DomainEntry, File, LinkEntry, NatEntry, NodeEntry};
 use super::quantity::Quantity;
-use super::{CPU_SHARES_MAX, DomainSpec, LinkRule, NODES_MAX, NatSpec, NodeSpec, Topology, Wrong};
+use super::{
+    CPU_SHARE_MIN, CPU_SHARES_MAX, DomainSpec, LinkRule, MEMORY_BYTES_MIN, NODES_MAX, NatSpec, NodeSpec,
+    Topology, Wrong,
+};
 use crate::battery::{BatterySpec, Watts};
-use crate::link::LinkSpec;
+use crate::link::{LinkSpec, LinkSpecError};
 
-/// A node with less memory is ended by the kernel while it starts, bytes.
-const MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// A node with less of a disk cannot keep its key and its list of objects, bytes.
 const DISK_BYTES_MIN: u64 = 1 << 20;
-/// A node with a smaller share of a core says too seldom that it lives.
-const CPU_SHARE_MIN: f64 = 0.01;
-
 /// More than a large server takes, watts.
 const WATTS_MAX: f64 = 10_000.0;
 
@@ -126,10 +124,18 @@ fn battery_spec(battery: &Spanned<BatteryEntry>, node: &NodeEntry) -> Result<Bat
         }
     };
     let idle_watts = power("idle", idle)?;
+    let busy = |key: &str, watts: &Spanned<f64>| match power(key, watts)? {
+        least if least < idle_watts => {
+            let message =
+                format!("battery.{key} {least}: of the whole machine, so not less than idle, {idle_watts}");
+            Err(Wrong::at(&watts.span(), &message))
+        }
+        watts => Ok(watts),
+    };
     // Time is known of a link with a rate only.
     let radio = |key: &str, watts: &Option<Spanned<f64>>, link: &str, rate: bool| match watts {
         None => Ok(idle_watts),
-        Some(watts) if rate => power(key, watts),
+        Some(watts) if rate => busy(key, watts),
         Some(watts) => {
             let message = format!(
                 "battery.{key}: it counts the time that the {link} is busy, so give the node `{link}`"
@@ -139,9 +145,12 @@ fn battery_spec(battery: &Spanned<BatteryEntry>, node: &NodeEntry) -> Result<Bat
     };
     let level = match level {
         None => 1.0,
-        Some(level) if (0.0..=1.0).contains(level.get_ref()) => *level.get_ref(),
+        Some(level) if *level.get_ref() > 0.0 && *level.get_ref() <= 1.0 => *level.get_ref(),
         Some(level) => {
-            let message = format!("battery.level {}: a share of the capacity, from 0 to 1", level.get_ref());
+            let message = format!(
+                "battery.level {}: a share of the capacity, above 0 (without power no node starts) and at most 1",
+                level.get_ref()
+            );
             return Err(Wrong::at(&level.span(), &message));
         }
     };
@@ -150,7 +159,7 @@ fn battery_spec(battery: &Spanned<BatteryEntry>, node: &NodeEntry) -> Result<Bat
         level,
         watts: Watts {
             idle: idle_watts,
-            compute: power("compute", compute)?,
+            compute: busy("compute", compute)?,
             send: radio("send", send, "uplink", node.uplink.is_some())?,
             receive: radio("receive", receive, "downlink", node.downlink.is_some())?,
         },
@@ -299,8 +308,15 @@ fn link(entry: &Spanned<LinkEntry>, default: &LinkSpec) -> Result<LinkSpec, Wron
         corrupt: share("corrupt", corrupt, default.corrupt)?,
         cut: false,
     };
-    let span = || jitter.as_ref().or(latency.as_ref()).map_or_else(|| entry.span(), Spanned::span);
-    spec.check().map_err(|error| Wrong::at(&span(), &error.to_string()))?;
+    let span = |error| {
+        let field = match error {
+            LinkSpecError::NoRate | LinkSpecError::RateTooHigh(_) => rate.as_ref(),
+            LinkSpecError::NoQueue | LinkSpecError::QueueTooLong(_) => queue.as_ref(),
+            _ => jitter.as_ref().or(latency.as_ref()),
+        };
+        field.map_or_else(|| entry.span(), Spanned::span)
+    };
+    spec.check().map_err(|error| Wrong::at(&span(error), &error.to_string()))?;
     Ok(spec)
 }
 

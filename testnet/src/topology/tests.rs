@@ -138,8 +138,12 @@ fn links_that_cannot_be_are_refused() {
         ("[links]\nloss = 1.5\n", "14: loss 1.5: a share of packets, from 0 to 1"),
         ("[links]\nloss = nan\n", "14: loss NaN: a share of packets, from 0 to 1"),
         (
+            "[links]\nlatency = \"1 ms\"\nqueue = \"2 GiB\"\n",
+            "15: a queue of 2147483648 bytes: at most 1073741824",
+        ),
+        (
             "[links]\nlatency = \"1 ms\"\njitter = \"2 ms\"\n",
-            "15: a jitter of 2000 us is more than the latency of 1000 us that it strays from",
+            "15: a jitter of 2 ms is more than the latency of 1 ms that it strays from",
         ),
     ];
     for (more, said) in cases {
@@ -181,7 +185,23 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     assert!(with("clock_offset = \"1 s\"").starts_with("6: unknown field `clock_offset`"));
     let battery =
         |more: &str| with(&format!("battery = {{ capacity = \"2 Wh\", idle = 1.0, compute = 3.0{more} }}"));
-    assert_eq!(battery(", level = 1.2"), "6: battery.level 1.2: a share of the capacity, from 0 to 1");
+    for level in ["1.2", "0.0", "-0.5", "nan"] {
+        let said = battery(&format!(", level = {level}"));
+        assert!(
+            said.ends_with("a share of the capacity, above 0 (without power no node starts) and at most 1"),
+            "{said}"
+        );
+    }
+    assert_eq!(
+        with(
+            "uplink = \"1 Mbit/s\"\nbattery = { capacity = \"2 Wh\", idle = 1.0, compute = 3.0, send = 0.5 }"
+        ),
+        "7: battery.send 0.5: of the whole machine, so not less than idle, 1"
+    );
+    assert_eq!(
+        with("battery = { capacity = \"2 Wh\", idle = 1.0, compute = 0.2 }"),
+        "6: battery.compute 0.2: of the whole machine, so not less than idle, 1"
+    );
     assert_eq!(
         battery(", send = 2.0"),
         "6: battery.send: it counts the time that the uplink is busy, so give the node `uplink`"
