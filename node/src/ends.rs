@@ -13,6 +13,7 @@ use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
 use crate::card::{Card, Frame, Meaning, PrepareError};
 use crate::engine::{Partition, Ran, RunError};
+use crate::sample;
 
 /// Longest encoded image that a request may bring, bytes.
 pub const ENCODED_BYTES_MAX: u64 = 32 << 20;
@@ -185,7 +186,10 @@ impl Work {
                 .iter()
                 .filter_map(|spec| input.iter().find(|tensor| tensor.spec().name == spec.name).cloned())
                 .collect();
-            let graph_ran = partition.run(inputs).await?;
+            let graph_ran = match partition.run(inputs).await {
+                Err(RunError::Failed(why)) => return Err(whose_fault(&partition, why).await.into()),
+                other => other?,
+            };
             ran.queued = graph_ran.queued;
             ran.ran += graph_ran.ran;
             ran.computed = graph_ran.computed;
@@ -198,6 +202,20 @@ impl Work {
             ran.outputs.push(made);
         }
         Ok(ran)
+    }
+}
+
+/// Whether a run failed over the values that it was given: the session then runs on others. Memory that was lacking
+/// may be there the next moment, so that says nothing.
+async fn whose_fault(partition: &Partition, why: String) -> RunError {
+    if why.to_lowercase().contains("alloc") {
+        return RunError::Failed(why);
+    }
+    let inputs: Result<Vec<Tensor>, _> = partition.inputs().iter().cloned().map(sample::tensor).collect();
+    let Ok(inputs) = inputs else { return RunError::Failed(why) };
+    match partition.run(inputs).await {
+        Ok(_) => RunError::BadValues(why),
+        Err(_) => RunError::Failed(why),
     }
 }
 

@@ -380,7 +380,7 @@ impl Sign {
     /// Reads a sign.
     ///
     /// # Errors
-    /// When the kind or the reason is unknown.
+    /// When the kind is unknown.
     pub fn from_bytes(bytes: &[u8; SIGN_BYTES]) -> Result<Self, BadFrame> {
         let stage = u16::from_le_bytes([bytes[2], bytes[3]]);
         let mut cursor = Cursor(&bytes[4..]);
@@ -394,7 +394,7 @@ impl Sign {
             6 => Self::Passed,
             7 => {
                 let number = u16::try_from(value).map_err(|_| BadFrame::Sign)?;
-                Self::Refused { stage, reason: Refusal::from_number(number).ok_or(BadFrame::Sign)? }
+                Self::Refused { stage, reason: Refusal::from_number_of_any_version(number) }
             }
             _ => return Err(BadFrame::Sign),
         })

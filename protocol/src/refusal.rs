@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{EnumAccess, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
         /// A numbered reason. The numbers are on the wire: never reuse one.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u16)]
         pub enum Refusal {
             $($(#[$doc])* $name = $number,)*
@@ -73,12 +74,73 @@ refusals! {
     Closed = 22, "its owner lets it take no work of others at this hour (--hours)";
     /// The partition would take memory that the owner keeps free for other programs.
     KeptFree = 23, "its owner keeps that memory free for other programs (--keep-free-memory)";
+    /// The model does not take these values: an index out of range, a text that is no number.
+    BadValue = 24, "the model does not take these values (the log of that node says why)";
+    /// A reason that only later versions know.
+    Later = 25, "for a reason that this version of stormo does not know (the log of that node says which)";
+}
+
+/// In messages a refusal is its place in the list above, as a derived encoding has it: its number less 1.
+impl Serialize for Refusal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit_variant("Refusal", *self as u32 - 1, "refusal")
+    }
+}
+
+impl<'de> Deserialize<'de> for Refusal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_enum("Refusal", &[], Places)
+    }
+}
+
+/// Reads a refusal; one of a later version is [`Refusal::Later`].
+struct Places;
+
+impl<'de> Visitor<'de> for Places {
+    type Value = Refusal;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the place of a reason")
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Refusal, A::Error> {
+        let (place, nothing) = data.variant::<Place>()?;
+        nothing.unit_variant()?;
+        let number = place.0.checked_add(1).and_then(|number| u16::try_from(number).ok());
+        Ok(number.map_or(Refusal::Later, Refusal::from_number_of_any_version))
+    }
+}
+
+struct Place(u32);
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = u32;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+            fn visit_u32<E>(self, number: u32) -> Result<u32, E> {
+                Ok(number)
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<u32, E> {
+                Ok(u32::try_from(number).unwrap_or(u32::MAX))
+            }
+        }
+        deserializer.deserialize_identifier(Number).map(Self)
+    }
 }
 
 impl Refusal {
     /// From the number on the wire.
     pub fn from_number(number: u16) -> Option<Self> {
         Self::ALL.iter().copied().find(|refusal| *refusal as u16 == number)
+    }
+
+    /// The same; a number of a later version is [`Refusal::Later`].
+    pub fn from_number_of_any_version(number: u16) -> Self {
+        Self::from_number(number).unwrap_or(Self::Later)
     }
 
     /// Whether the same request may succeed elsewhere or later; otherwise every host says the same.
@@ -89,6 +151,7 @@ impl Refusal {
                 | Self::WrongTensors
                 | Self::WrongCodec
                 | Self::BadImage
+                | Self::BadValue
                 | Self::DeadlinePassed
                 | Self::Cancelled
         )
@@ -98,6 +161,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{decode, encode};
 
     #[test]
     fn numbers_are_distinct_and_come_back() {
@@ -105,5 +169,19 @@ mod tests {
             assert_eq!(Refusal::from_number(*refusal as u16), Some(*refusal));
         }
         assert_eq!(Refusal::from_number(0), None);
+    }
+
+    #[test]
+    fn those_of_later_versions_are_understood_as_that() {
+        for refusal in Refusal::ALL {
+            let bytes = encode(refusal);
+            // As builds before had it: the place in the list, as a variable-length number.
+            assert_eq!(bytes, [*refusal as u8 - 1]);
+            assert_eq!(decode::<Refusal, 8>(&bytes), Ok(*refusal));
+        }
+        for later in [&[200u8][..], &[251, 0xff, 0xff], &[252, 0xff, 0xff, 0xff, 0xff]] {
+            assert_eq!(decode::<Refusal, 8>(later), Ok(Refusal::Later));
+        }
+        assert!(decode::<Refusal, 8>(&[]).is_err() && decode::<Refusal, 8>(&[3, 0]).is_err());
     }
 }

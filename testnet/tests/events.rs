@@ -32,6 +32,15 @@ impl Heard {
         Ok(heard)
     }
 
+    fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn after(&self, count: usize) -> Vec<What> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().skip(count).map(|event| event.what.clone()).collect()
+    }
+
     fn wait_for(&self, what: &str, is_it: impl Fn(&What) -> bool) -> Result<What> {
         let found = wait::until(what, SOON, || {
             let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,14 +87,15 @@ fn nodes_deployments_and_requests_are_told() -> Result<()> {
         heard.wait_for("the loss of `three`", gone)?;
         mesh.add(&edge("three"))?;
         heard.wait_for("its return", |what| matches!(what, What::NodeReturned(of) if of.label == "three"))?;
+        let before = heard.count();
         mesh.node_mut("three").ask_to_end();
-        // Its goodbye, or that its connections close, whichever comes first.
-        wait::until("its going", SOON, || {
-            let heard = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_gone = |event: &&EventView| matches!(&event.what, What::NodeLost(_) | What::NodeLeft(_));
-            let gone = heard.iter().filter(is_gone).count();
-            if gone >= 2 { Ok(()) } else { Err(format!("{gone} times")) }
+        // It says goodbye before its connections close.
+        let going = wait::until("its going", SOON, || {
+            let later = heard.after(before);
+            let is_gone = |what: &&What| matches!(what, What::NodeLost(_) | What::NodeLeft(_));
+            later.iter().find(is_gone).cloned().ok_or_else(|| format!("{later:?}"))
         })?;
+        ensure!(matches!(&going, What::NodeLeft(of) if of.label == "three"), "{going:?}");
         Ok(())
     })
 }

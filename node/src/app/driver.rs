@@ -14,6 +14,7 @@ mod placing;
 mod plans;
 mod result;
 mod signature;
+mod sparing;
 mod stages;
 mod steering;
 mod stored;
@@ -148,6 +149,7 @@ pub struct Driver {
     stored: stored::Stored,
     ticks: u64,
     watching: watching::Watching,
+    log: sparing::Log,
 }
 
 impl Driver {
@@ -182,6 +184,7 @@ impl Driver {
             plans: KnownPlans::default(),
             ticks: 0,
             watching,
+            log: sparing::Log::default(),
         }
     }
 
@@ -312,15 +315,14 @@ impl Driver {
         self.ask_suspects();
         self.gossip_tick();
         self.watch_tick();
+        self.log.tick(self.now_ms());
     }
 
     async fn leave(&mut self) {
         self.leaving = true;
         self.on_changed();
         self.sign();
-        if let Some(heard) = self.member.own_record() {
-            self.parts.net.publish(heard.signed()).await;
-        }
+        self.say_goodbye().await;
         for (_, pending) in std::mem::take(&mut self.origins) {
             pending.fail(CallError::Unavailable("the node is leaving; ask another one".into()));
         }

@@ -84,6 +84,9 @@ pub enum RunError {
     /// ONNX Runtime's own words.
     #[error("the run failed: {0}")]
     Failed(String),
+    /// ONNX Runtime's own words, where the same session runs on other values.
+    #[error("the model does not take these values: {0}")]
+    BadValues(String),
     /// The partition's session is gone, since it broke down in this run or an earlier one.
     #[error("the partition is closed; load it again")]
     Closed,

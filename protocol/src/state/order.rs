@@ -142,7 +142,7 @@ impl GoalProgress {
     pub fn refusal(self) -> Option<Refusal> {
         match self {
             Self::Loading { .. } => None,
-            Self::Refused(number) => Some(Refusal::from_number(number).unwrap_or(Refusal::LoadFailed)),
+            Self::Refused(number) => Some(Refusal::from_number_of_any_version(number)),
         }
     }
 }

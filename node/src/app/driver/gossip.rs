@@ -18,6 +18,8 @@ use crate::net::Net;
 const HOUSEKEEPING_TICKS: u64 = 10;
 /// What needs no answer is received within this.
 const TELL_MAX: Duration = Duration::from_secs(5);
+/// A node that ends waits so long for its neighbours to hear that it goes; who stands still does not keep it.
+const GOODBYE_MAX: Duration = Duration::from_millis(300);
 /// The same over a connection that carries nothing, though perhaps in one direction only.
 const STALLED_TELL_MAX: Duration = Duration::from_secs(1);
 
@@ -171,6 +173,21 @@ impl Driver {
                 tracing::debug!(peer = %peer.short(), %error, "not told");
             }
         });
+    }
+
+    /// Tells all neighbours that this node goes, as its newest record says, and waits until they have it: what is
+    /// only gossiped may still be here when the process ends.
+    pub(super) async fn say_goodbye(&self) {
+        let Some(signed) = self.member.own_record().map(|heard| heard.signed().as_ref().clone()) else {
+            return;
+        };
+        self.parts.net.publish(&signed).await;
+        let news = exchange::News { records: vec![signed], ..exchange::News::default() };
+        let request = Request::Tell(news.to_bytes());
+        let told =
+            self.member.connected().iter().map(|peer| self.parts.net.ask(*peer, &request, GOODBYE_MAX));
+        // Each within that time, all of them at once.
+        futures::future::join_all(told).await;
     }
 
     pub(super) fn news_for(&mut self, from: NodeId, bytes: &[u8]) -> Response {

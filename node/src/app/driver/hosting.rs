@@ -237,10 +237,12 @@ impl Driver {
         let need_bytes = manifest.range_memory_bytes(key.blocks());
         let budget_bytes = self.parts.machine.memory_budget_bytes;
         if !self.hosting.make_room(need_bytes, budget_bytes) {
-            tracing::warn!(
-                model = %manifest.model, first = key.first, end = key.end, need_bytes, budget_bytes,
-                "refused to host: it does not fit the memory budget (--memory-budget)"
-            );
+            if let Some(left_out) = self.log.hosting.next(self.now_ms()) {
+                tracing::warn!(
+                    model = %manifest.model, first = key.first, end = key.end, need_bytes, budget_bytes, left_out,
+                    "refused to host: it does not fit the memory budget (--memory-budget)"
+                );
+            }
             return self.loading_failed(key, self.no_room());
         }
         let (told, heard) = watch::channel(Progress::default());

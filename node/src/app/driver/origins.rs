@@ -219,7 +219,9 @@ impl Driver {
             OriginAction::Fail(failure) => {
                 if let Some(pending) = self.origins.remove(&request) {
                     let error = self.explain(&pending, failure);
-                    tracing::info!(%request, model = %pending.model, %error, "a request failed");
+                    if let Some(left_out) = self.log.requests.next(self.now_ms()) {
+                        tracing::info!(%request, model = %pending.model, %error, left_out, "a request failed");
+                    }
                     self.end_badly(request, pending, error);
                 }
             }
@@ -468,16 +470,17 @@ impl Driver {
     fn explain(&self, pending: &Pending, failure: Failure) -> CallError {
         match failure {
             Failure::Stage { stage, node, blocks: [first, end], reason, attempts } => {
-                let text = format!(
-                    "stage {stage} of `{}` (blocks {first} to {}) on `{}` ({node}) failed: {reason}; tried {attempts} time{}",
+                let what = format!(
+                    "stage {stage} of `{}` (blocks {first} to {}) on `{}` ({node}) failed: {reason}",
                     pending.model,
                     end - 1,
                     self.label_of(node),
-                    if attempts == 1 { "" } else { "s" },
                 );
+                let text = format!("{what}; tried {attempts} time{}", if attempts == 1 { "" } else { "s" });
                 match reason {
+                    // Nobody else would take it either, so there is one try.
+                    Refusal::BadImage | Refusal::BadValue => CallError::BadRequest(what),
                     Refusal::Overloaded => CallError::Overloaded(text),
-                    Refusal::BadImage => CallError::BadRequest(text),
                     Refusal::DeadlinePassed => CallError::Deadline(text),
                     Refusal::WrongTensors | Refusal::BadFrame | Refusal::RunFailed => CallError::Failed(text),
                     _ => CallError::Unavailable(text),

@@ -289,11 +289,15 @@ impl Driver {
                 StageEvent::Ran
             }
             Err(error) => {
-                tracing::warn!(model = %hosted.manifest.model, stage = key.stage, %error, "a run failed");
+                if let Some(left_out) = self.log.runs.next(self.started.elapsed().as_millis() as u64) {
+                    let model = &hosted.manifest.model;
+                    tracing::warn!(model, stage = key.stage, %error, left_out, "a run failed");
+                }
                 StageEvent::RunFailed(match error {
                     WorkError::Image(_) => Refusal::BadImage,
                     WorkError::Run(RunError::QueueFull) => Refusal::Overloaded,
                     WorkError::Run(RunError::WrongInputs(_)) => Refusal::WrongTensors,
+                    WorkError::Run(RunError::BadValues(_)) => Refusal::BadValue,
                     WorkError::Run(_) | WorkError::Read(_) => Refusal::RunFailed,
                 })
             }

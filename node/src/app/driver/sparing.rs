@@ -1,0 +1,77 @@
+//! Lines of the log that a flood of requests could make a flood too: the first is written, then one a second that
+//! says how many were left out.
+
+/// Between two lines of one kind, milliseconds.
+const PAUSE_MS: u64 = 1_000;
+
+/// What is written of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Sparing {
+    /// None before.
+    next_ms: u64,
+    left_out: u64,
+}
+
+impl Sparing {
+    /// Whether a line may be written now; if so, how many were left out before it.
+    pub(super) fn next(&mut self, now_ms: u64) -> Option<u64> {
+        if now_ms < self.next_ms {
+            self.left_out += 1;
+            return None;
+        }
+        self.next_ms = now_ms + PAUSE_MS;
+        Some(std::mem::take(&mut self.left_out))
+    }
+
+    /// How many were left out and not told of, once it is time to; else nobody would hear of the last ones.
+    pub(super) fn overdue(&mut self, now_ms: u64) -> Option<u64> {
+        if self.left_out == 0 || now_ms < self.next_ms { None } else { self.next(now_ms) }
+    }
+}
+
+/// The kinds of lines that requests make.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// Requests that entered here and got no answer.
+    pub(super) requests: Sparing,
+    /// Runs of parts here.
+    pub(super) runs: Sparing,
+    /// Parts that have no room here.
+    pub(super) hosting: Sparing,
+}
+
+impl Log {
+    /// Tells how many lines were left out since the last.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        let kinds = [
+            (&mut self.requests, "more requests failed"),
+            (&mut self.runs, "more runs failed"),
+            (&mut self.hosting, "more times it was refused to host what does not fit"),
+        ];
+        for (kind, what) in kinds {
+            if let Some(count) = kind.overdue(now_ms) {
+                tracing::warn!(count, "{what}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_written_then_one_a_second_and_none_is_lost() {
+        let mut sparing = Sparing::default();
+        assert_eq!(sparing.overdue(0), None);
+        assert_eq!(sparing.next(0), Some(0));
+        assert_eq!((1..1000).filter_map(|ms| sparing.next(ms)).count(), 0);
+        assert_eq!(sparing.overdue(999), None);
+        assert_eq!(sparing.next(1000), Some(1000 - 1));
+        assert_eq!(sparing.next(1500), None);
+        assert_eq!(sparing.overdue(1999), None, "one a second");
+        assert_eq!(sparing.overdue(2000), Some(1));
+        assert_eq!(sparing.overdue(9000), None);
+        assert_eq!(sparing.next(9000), Some(0));
+    }
+}
