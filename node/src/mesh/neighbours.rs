@@ -179,7 +179,7 @@ impl Neighbours {
                 }
             }
         }
-        dials.extend(self.joins(now_ms, view));
+        dials.extend(self.joins(now_ms, view, chance));
         dials
     }
 
@@ -209,8 +209,12 @@ impl Neighbours {
         dials
     }
 
-    /// The addresses to join at, unless who is there is known to live.
-    fn joins(&mut self, now_ms: u64, view: &View) -> Vec<MemberAction> {
+    /// The addresses to join at, unless who is there is known to live. Who has neighbours takes turns with them: others
+    /// name the same addresses, and half a mesh that finds the other half again would ask one node for all of it.
+    fn joins(&mut self, now_ms: u64, view: &View, chance: &mut Chance) -> Vec<MemberAction> {
+        if !self.connected.is_empty() && !chance.once_in((view.len() / SEARCHES).max(1)) {
+            return vec![];
+        }
         let lives = |peer: NodeId| {
             self.connected.contains(&peer)
                 || view.get(peer).is_some_and(|known| known.belief() == Belief::Alive)
