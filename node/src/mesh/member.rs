@@ -1,11 +1,15 @@
 //! A node's part in the mesh: when it speaks, whom it asks for news, whom it dials, whom it forgets.
 //! Events and the time in, actions out; keys, sockets and what is loaded here are the caller's.
 
+mod events;
+
+pub use events::{About, MemberAction, MemberEvent, News};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use stormo_protocol::exchange::{Exchange, Held, ShortId};
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::state::{Hosted, HostingGoal, Load, Machine, NodeRecord, Offer, Stamp};
+use stormo_protocol::state::{NodeRecord, Stamp};
 
 use super::chance::Chance;
 use super::contacts::Contacts;
@@ -31,6 +35,8 @@ const LATE_MS: u64 = 500;
 /// One that is so late is that of a node that stood still: it was told nothing, and what it did not hear in that time
 /// does not count.
 const VERY_LATE_MS: u64 = 3_000;
+/// Who stood still reads within this what came meanwhile, milliseconds.
+const CATCHES_UP_MS: u64 = 200;
 /// This often somebody is dialled who should be a neighbour, or who is missing.
 const DIAL_MS: u64 = 1_000;
 /// A neighbour is probed this often, one at a time, so that two measurements do not share this node's uplink.
@@ -42,155 +48,6 @@ const PROBED_MAX: [usize; 2] = [31, 8];
 const CALL_AFTER_MS: u64 = 1_000;
 /// A probe's rate counts as that of a transfer of this length, bytes.
 const PROBE_COUNTS_AS_BYTES: u64 = 1_000_000;
-
-/// What happens to a member.
-#[derive(Debug, Clone)]
-pub enum MemberEvent {
-    /// The node begins.
-    Started,
-    /// How the node is now. It comes before the start, then each second and when something changed.
-    Is(About),
-    /// A first connection to a node stands.
-    Connected(NodeId),
-    /// A dial of an address led to a node.
-    Found {
-        /// Whom.
-        peer: NodeId,
-        /// Where.
-        address: String,
-    },
-    /// The last connection to a node is gone.
-    Disconnected(NodeId),
-    /// A neighbour closes its connections, and lives on.
-    Parting(NodeId),
-    /// A dial failed.
-    DialFailed {
-        /// What was dialled.
-        address: String,
-        /// Why it failed.
-        reason: String,
-    },
-    /// A round trip was measured.
-    RoundTrip {
-        /// To whom.
-        peer: NodeId,
-        /// How long it took.
-        micros: f64,
-    },
-    /// Bytes went to a node.
-    Transferred {
-        /// To whom.
-        peer: NodeId,
-        /// How many.
-        bytes: u64,
-        /// How long it took, the way back of the receipt included.
-        micros: f64,
-    },
-    /// A probe ended; without a rate, it failed.
-    Probed {
-        /// Of whom.
-        peer: NodeId,
-        /// Bytes a second.
-        bytes_per_second: Option<u64>,
-    },
-    /// Others spoke, by gossip.
-    Heard(Vec<Heard>),
-    /// A neighbour answered, or did not.
-    Answered {
-        /// Who.
-        peer: NodeId,
-        /// What is newer there.
-        news: Option<News>,
-    },
-    /// A neighbour tells what it was asked for.
-    Told {
-        /// Who.
-        peer: NodeId,
-        /// What.
-        news: News,
-    },
-    /// Time passes.
-    Tick,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberAction {
-    /// Sign this node's record as it is now ([`Member::next_record`]) and hand it back ([`Member::signed`]).
-    Sign,
-    /// Gossip the record that was signed last.
-    Gossip,
-    /// Ask a neighbour for what is newer than this.
-    Exchange {
-        /// Whom.
-        peer: NodeId,
-        /// What is known here.
-        exchange: Exchange,
-    },
-    /// Tell a neighbour the records that it asked for ([`Member::told`]).
-    Tell {
-        /// Whom.
-        peer: NodeId,
-        /// Whose.
-        wanted: Vec<ShortId>,
-    },
-    /// Connect to an address.
-    Dial(String),
-    /// Tell a neighbour that its connections are closed on purpose, and close them.
-    Part(NodeId),
-    /// The same, though it will hardly hear: they carry nothing.
-    Close(NodeId),
-    /// A node can be reached at these addresses.
-    Reachable {
-        /// Who.
-        node: NodeId,
-        /// Where; nowhere any more if empty.
-        addresses: Vec<String>,
-    },
-    /// Measure the rate from a neighbour.
-    Probe(NodeId),
-    /// Nothing that goes over this node is to be waited for.
-    Lost(NodeId),
-    /// The deployments or the orders for them are others than before.
-    Wished,
-    /// The owner should hear that the mesh cannot be joined there yet.
-    CannotJoin {
-        /// Where.
-        address: String,
-        /// Why.
-        reason: String,
-    },
-    /// The owner should hear that others know a newer record of this node than it ever said.
-    Outdone,
-}
-
-/// What a node says of itself that its member does not know.
-#[derive(Debug, Clone, PartialEq)]
-pub struct About {
-    /// What it is.
-    pub machine: Machine,
-    /// What it does.
-    pub load: Load,
-    /// What others may have of it.
-    pub offer: Offer,
-    /// What it has loaded.
-    pub hosted: Vec<Hosted>,
-    /// What it was ordered to host and does not yet.
-    pub goals: Vec<HostingGoal>,
-}
-
-/// What one node tells another in an exchange.
-#[derive(Debug, Clone, Default)]
-pub struct News {
-    /// Records and deployments.
-    pub heard: Vec<Heard>,
-    /// Heartbeats, in the order of the short ids.
-    pub beats: Vec<Held>,
-    /// What is asked for in turn.
-    pub wanted: Vec<ShortId>,
-    /// Whether there is more.
-    pub more: bool,
-}
 
 /// This node as a member of its mesh.
 #[derive(Debug)]
@@ -210,6 +67,10 @@ pub struct Member {
     asked: BTreeMap<NodeId, u64>,
     /// When the record is to be called out to a mesh that this node has just joined.
     call_ms: Option<u64>,
+    /// When this node last did anything.
+    ran_ms: u64,
+    /// It stood still: since when, and until when what it hears may have come in that time.
+    stood: Option<(u64, u64)>,
     look_due_ms: u64,
     exchange_due_ms: u64,
     dial_due_ms: u64,
@@ -232,6 +93,8 @@ impl Member {
             chance: Chance::new(seed),
             asked: BTreeMap::new(),
             call_ms: None,
+            ran_ms: 0,
+            stood: None,
             look_due_ms: LOOK_MS,
             exchange_due_ms: EXCHANGE_MS[0],
             dial_due_ms: DIAL_MS,
@@ -276,6 +139,7 @@ impl Member {
 
     /// Takes an event at this time.
     pub fn handle(&mut self, now_ms: u64, event: MemberEvent) -> Vec<MemberAction> {
+        self.runs(now_ms);
         match event {
             MemberEvent::Started => self.dials(now_ms),
             MemberEvent::Is(about) => {
@@ -351,6 +215,7 @@ impl Member {
 
     /// Answers a neighbour that asks for news.
     pub fn answer(&mut self, now_ms: u64, from: NodeId, exchange: &Exchange) -> News {
+        self.runs(now_ms);
         self.show(now_ms, from);
         self.view.hear(now_ms, &exchange.held);
         let difference = self.view.compare(self.own_as_held(now_ms), &exchange.held);
@@ -371,10 +236,19 @@ impl Member {
         Some(Own { heard, stamp: record.stamp, beat: 1 + now_ms / BEAT_MS })
     }
 
-    /// Something came from a neighbour.
+    fn runs(&mut self, now_ms: u64) {
+        if now_ms > self.ran_ms + LATE_MS {
+            self.stood = Some((self.ran_ms, now_ms + CATCHES_UP_MS));
+        }
+        self.stood = self.stood.filter(|(_, until_ms)| now_ms < *until_ms);
+        self.ran_ms = now_ms;
+    }
+
+    /// Something came from a neighbour. What waited while this node stood still proves only that the other one lived
+    /// when that began: it may have died meanwhile.
     fn show(&mut self, now_ms: u64, peer: NodeId) {
         self.neighbours.show(now_ms, peer);
-        self.view.show(now_ms, peer);
+        self.view.show(self.stood.map_or(now_ms, |(since_ms, _)| since_ms), peer);
     }
 
     fn ask(&mut self, now_ms: u64, peer: NodeId) -> MemberAction {
@@ -445,13 +319,16 @@ impl Member {
                         continue;
                     }
                     let addresses = &record.machine.addresses;
+                    let is_new = |before: &NodeRecord| before.stamp.generation < record.stamp.generation;
+                    let begins = before.as_deref().is_none_or(is_new);
                     if before.is_none_or(|before| before.machine.addresses != *addresses) {
                         actions.push(MemberAction::Reachable { node, addresses: addresses.clone() });
                     }
-                    if self.connected().contains(&node) {
-                        self.view.connected(now_ms, node);
-                    } else {
+                    if !self.connected().contains(&node) {
                         strangers = true;
+                    } else if begins {
+                        // Others may be late in passing on what it said: a later record of a known one shows nothing.
+                        self.view.connected(now_ms, node);
                     }
                 }
                 Said::Deployment(_) | Said::Order(_) => {

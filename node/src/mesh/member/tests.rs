@@ -4,7 +4,7 @@ use super::testing::{about, address, exchange, id, member, said_by, sign, starte
 use super::*;
 use stormo_protocol::ids::{DeploymentId, ObjectId, VariantId};
 use stormo_protocol::model::ObjectRef;
-use stormo_protocol::state::{Deployment, Division, Signed, Topic, Variant, Wished};
+use stormo_protocol::state::{Deployment, Division, Hosted, Signed, Topic, Variant, Wished};
 
 use crate::mesh::FORGET_MS;
 
@@ -334,6 +334,39 @@ fn a_member_that_stood_still_blames_nobody() {
     let next_ms = 3_600_000 + 10_000;
     ticks(&mut member, 3_600_100, next_ms);
     assert!(!member.view().is_usable(next_ms, id(1)), "but silence is silence");
+}
+
+/// What others pass on may be of any age, and a connection stands for a while after its other end is dead.
+#[test]
+fn a_record_that_comes_late_shows_nobody_alive() {
+    let mut member = member(9);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    member.handle(0, MemberEvent::Heard(vec![said_by(id(1), 1, 1)]));
+    ticks(&mut member, 0, 2_000);
+    member.handle(2_000, MemberEvent::Heard(vec![said_by(id(1), 1, 2)]));
+    ticks(&mut member, 2_000, 4_000);
+    assert!(!member.view().is_usable(4_000, id(1)));
+    member.handle(4_000, MemberEvent::Heard(vec![said_by(id(1), 2, 1)]));
+    assert!(member.view().is_usable(4_000, id(1)), "it was started anew");
+}
+
+#[test]
+fn what_waited_while_a_member_stood_still_proves_only_what_was_before() {
+    let mut member = member(9);
+    for peer in [1, 2] {
+        hears(&mut member, 0, id(peer));
+        member.handle(0, MemberEvent::Connected(id(peer)));
+    }
+    ticks(&mut member, 0, 1_000);
+    // From 900 ms on nothing is done here; one of them speaks on after that.
+    let woke_ms = 2_400;
+    for peer in [1, 2] {
+        member.handle(woke_ms, MemberEvent::RoundTrip { peer: id(peer), micros: 1_000.0 });
+    }
+    ticks(&mut member, woke_ms, 3_000);
+    member.handle(3_000, MemberEvent::RoundTrip { peer: id(2), micros: 1_000.0 });
+    ticks(&mut member, 3_000, 4_900);
+    assert_eq!([1, 2].map(|peer| member.view().is_usable(4_900, id(peer))), [false, true]);
 }
 
 #[test]
