@@ -18,7 +18,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-pub use figures::{Measured, Rate, Spread};
+pub use figures::{Busiest, Measured, Rate, Spread};
 use serde::Serialize;
 pub use work::Tally;
 

@@ -201,9 +201,13 @@ fn print(outcome: &Outcome) {
     if outcome.requests.asked > 0 {
         println!("  {}", requests(&outcome.requests));
     }
-    println!("  bytes a second of a node, by what they are for:");
-    for (name, bytes) in &measured.sent_by_kind {
-        println!("    {:>9.1} kB/s  {name}", bytes / 1_000.0);
+    let busiest = &measured.busiest;
+    println!(
+        "  sent by a node, in the mean and by the busiest one (node {}, {} connections at the end), by what it is for:",
+        busiest.node, busiest.connections
+    );
+    for ((name, mean), (_, most)) in measured.sent_by_kind.iter().zip(&busiest.sent_by_kind) {
+        println!("    {:>9.1} {:>9.1} kB/s  {name}", mean / 1_000.0, most / 1_000.0);
     }
     println!(
         "{:.1} s of work for {:.0} s of virtual time: {:.1} times as fast; {} events, {} packets ({} repeated), trace {}{}",
@@ -266,7 +270,13 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
     }
     let sent = measured.sent_bytes_per_s;
     let rates = format!("{:.1} kB/s in the mean, {:.1} at most", sent.mean / 1e3, sent.most / 1e3);
-    lines.push(line("sent by a node", rates, formed && sent.most <= sent_bytes, sent_bytes / 1e3, "kB/s"));
+    lines.push(line(
+        "sent by a node beside requests",
+        rates,
+        formed && sent.most <= sent_bytes,
+        sent_bytes / 1e3,
+        "kB/s",
+    ));
     lines.extend(traffic(measured));
     lines
 }
@@ -277,7 +287,7 @@ fn traffic(measured: &Measured) -> Vec<Figure> {
     let received = measured.received_bytes_per_s;
     lines.push(
         format!(
-            "received by a node: {:.1} kB/s in the mean, {:.1} at most",
+            "received by a node, requests included: {:.1} kB/s in the mean, {:.1} at most",
             received.mean / 1e3,
             received.most / 1e3
         )

@@ -295,9 +295,10 @@ impl Figures {
             flips_under_one_way_cut: self.flips.len(),
             flips_in_a_minute: self.one_way.filter(|_| self.cut_a_link).map(|_| self.flips_in_a_minute()),
             views_equal_after_heal_ms: self.parted.map(|_| self.healed_us.map(|time| time as f64 / 1_000.0)),
-            sent_bytes_per_s: Rate::of(sent.iter().map(|sent| sent.iter().sum())),
+            sent_bytes_per_s: Rate::of(sent.iter().map(own_bytes)),
             received_bytes_per_s: Rate::of(self.rates(now_us, hosts).map(|(_, received)| received)),
             sent_by_kind: KINDS.iter().map(|(kind, name)| (*name, mean_of(*kind))).collect(),
+            busiest: busiest(&sent, hosts),
             gossip_degree: hosts.iter().map(|host| host.gossip.degree()).sum::<usize>() as f64
                 / hosts.len() as f64,
             connections: hosts.iter().map(|host| host.peers.len()).sum::<usize>() as f64 / hosts.len() as f64,
@@ -305,6 +306,23 @@ impl Figures {
             connections_without_gossip: self.refused.1,
             work_s,
         }
+    }
+}
+
+/// What the mesh costs by itself: requests carry their tensors besides.
+fn own_bytes(sent: &[f64; KINDS.len()]) -> f64 {
+    sent.iter().sum::<f64>() - sent[Kind::Work as usize]
+}
+
+/// The node that sent most, by what it was for.
+fn busiest(sent: &[[f64; KINDS.len()]], hosts: &[Host]) -> Busiest {
+    let most =
+        sent.iter().zip(hosts).max_by(|(one, _), (other, _)| own_bytes(one).total_cmp(&own_bytes(other)));
+    let Some((sent, host)) = most else { return Busiest::default() };
+    Busiest {
+        node: host.index,
+        connections: host.peers.len(),
+        sent_by_kind: KINDS.iter().zip(sent).map(|((_, name), bytes)| (*name, *bytes)).collect(),
     }
 }
 
@@ -335,6 +353,17 @@ impl Rate {
     }
 }
 
+/// The node that sent most for the mesh itself.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Busiest {
+    /// Its number; the first one, 0, is whom others join at.
+    pub node: u16,
+    /// Its connections at the end.
+    pub connections: usize,
+    /// What it sent, by what it was for, bytes a second.
+    pub sent_by_kind: Vec<(&'static str, f64)>,
+}
+
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measured {
@@ -362,12 +391,14 @@ pub struct Measured {
     /// From the end of the partition until all saw all; absent without a partition, `null` if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub views_equal_after_heal_ms: Option<Option<f64>>,
-    /// Sent by a node.
+    /// Sent by a node for the mesh itself, requests left out.
     pub sent_bytes_per_s: Rate,
-    /// Received by a node.
+    /// Received by a node, requests and their tensors included.
     pub received_bytes_per_s: Rate,
     /// The mean of what a node sent, by what it was for.
     pub sent_by_kind: Vec<(&'static str, f64)>,
+    /// The node that sent most of that.
+    pub busiest: Busiest,
     /// Peers in gossipsub's mesh of a node at the end.
     pub gossip_degree: f64,
     /// Connections of a node at the end.
