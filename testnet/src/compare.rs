@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use stormo::files;
+use stormo_testnet::printable::printable;
 
 use crate::table::{Align, Table};
 
@@ -41,6 +42,8 @@ struct Pair {
 }
 
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
+    let above = args.above;
+    ensure!(above >= 0.0 && above.is_finite(), "--above {above}: percent, 0 or more");
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     for key in ["benchmark", "scenario"] {
         ensure!(
@@ -72,7 +75,8 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     if pairs.is_empty() {
         bail!("the two have no figure in common");
     }
-    let shown: Vec<Pair> = pairs.into_iter().filter(|pair| pair.differs_by(args.above)).collect();
+    let count = pairs.len();
+    let shown: Vec<Pair> = pairs.into_iter().filter(|pair| pair.differs_by(above)).collect();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&shown)?);
         return Ok(());
@@ -87,11 +91,25 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
         table.row([figure.clone(), short(*first), short(*second), ratio]);
     }
-    table.lines().iter().for_each(|line| println!("{line}"));
+    if !shown.is_empty() {
+        table.lines().iter().for_each(|line| println!("{}", printable(line)));
+    }
+    if let Some(nothing) = nothing_differs(&shown, count, above) {
+        println!("{nothing}");
+    }
     if only != [0, 0] {
         println!("in the first alone: {} figures, in the second alone: {}", only[0], only[1]);
     }
     Ok(())
+}
+
+/// What to say where no figure differs.
+fn nothing_differs(shown: &[Pair], count: usize, above: f64) -> Option<String> {
+    if shown.is_empty() {
+        return Some(format!("none of the {count} figures that both have differs by {above} % or more"));
+    }
+    let is_equal = shown.iter().all(|pair| pair.first == pair.second);
+    is_equal.then(|| format!("all {count} figures that both have are equal"))
 }
 
 fn read(file: &Path) -> Result<Value> {
@@ -139,7 +157,7 @@ fn collect(way: &str, value: &Value, found: &mut BTreeMap<String, f64>) {
     match value {
         Value::Number(number) => {
             if let Some(number) = number.as_f64() {
-                found.insert(way.to_owned(), number);
+                insert(way, number, found);
             }
         }
         Value::Object(fields) => fields.iter().for_each(|(key, value)| collect(&below(key), value, found)),
@@ -152,6 +170,13 @@ fn collect(way: &str, value: &Value, found: &mut BTreeMap<String, f64>) {
         }
         Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
+}
+
+/// Under its name, or, where that is taken (two of a list are called the same), as the second of it, the third...
+fn insert(name: &str, number: f64, found: &mut BTreeMap<String, f64>) {
+    let again = (2..).map(|nth| format!("{name} #{nth}"));
+    let free = std::iter::once(name.to_owned()).chain(again).find(|name| !found.contains_key(name));
+    found.extend(free.map(|name| (name, number)));
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -201,6 +226,28 @@ mod tests {
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         assert_eq!(names, ["sizes.128.bytes", "sizes.128.p50_ms", "sizes.64.bytes", "sizes.64.p50_ms"]);
         assert_eq!(found["sizes.128.p50_ms"], 1.0);
+    }
+
+    #[test]
+    fn figures_of_the_same_name_are_all_kept() {
+        let document = json!({ "hosts": [{ "name": "a", "p50_ms": 1 }, { "name": "a", "p50_ms": 2 }, { "name": "a", "p50_ms": 3 }] });
+        let found = figures(&document);
+        let found: Vec<(&str, f64)> = found.iter().map(|(name, figure)| (name.as_str(), *figure)).collect();
+        assert_eq!(found, [("hosts.a.p50_ms", 1.0), ("hosts.a.p50_ms #2", 2.0), ("hosts.a.p50_ms #3", 3.0)]);
+    }
+
+    #[test]
+    fn that_nothing_differs_is_said() {
+        let pair = |second| Pair { figure: "a".to_owned(), first: 2.0, second, ratio: Some(second / 2.0) };
+        assert_eq!(nothing_differs(&[pair(3.0)], 4, 0.0), None);
+        assert_eq!(
+            nothing_differs(&[], 4, 5.0).as_deref(),
+            Some("none of the 4 figures that both have differs by 5 % or more")
+        );
+        assert_eq!(
+            nothing_differs(&[pair(2.0)], 1, 0.0).as_deref(),
+            Some("all 1 figures that both have are equal")
+        );
     }
 
     #[test]

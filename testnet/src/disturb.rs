@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use stormo_testnet::chaos::{self, Bounds, Stretch};
 use stormo_testnet::ground::network;
+use stormo_testnet::printable::printable;
 use stormo_testnet::report::Document;
 use stormo_testnet::scenario::{Scenario, Scheduled};
 use stormo_testnet::{binary, clock};
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
     ensure!(args.at_once != Some(0), "--at-once 0: no fault would ever act; give 1 or more, or leave it out");
     let narrator = Narrator::new(args.json);
     if let Some(why) = run::cannot(&base, args.loopback) {
-        eprintln!("SKIPPED: {why}");
+        eprintln!("SKIPPED: {}", printable(&why));
         return Ok(Ended::Skipped);
     }
     let stretch = Stretch::to((minutes * 60e6) as u64);

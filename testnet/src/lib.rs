@@ -24,6 +24,7 @@ pub mod mesh;
 pub mod oip;
 pub(crate) mod owner;
 pub mod play;
+pub mod printable;
 pub mod process;
 mod process_stat;
 pub mod random;

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use stormo_testnet::ground::leftovers;
 use stormo_testnet::interrupt;
+use stormo_testnet::printable::printable;
 
 use crate::run::Ended;
 
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

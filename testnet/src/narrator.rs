@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use serde::Serialize;
+use stormo_testnet::printable::printable;
 
 use crate::table::Table;
 
@@ -87,7 +88,7 @@ impl Narrator {
     }
 
     fn tell(&self, line: &str) {
-        let line = line.trim_end();
+        let line = printable(line.trim_end());
         // A reader who has gone (`| head`) is no reason to leave nodes unattended.
         let _ = if self.is_json {
             writeln!(std::io::stderr(), "{line}")

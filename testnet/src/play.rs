@@ -18,7 +18,7 @@ use stormo::serve::json::{DeploymentState, DeploymentView};
 use crate::commands::Progress;
 use crate::generator::{self, Course, CoursePace, Generator, Recorded};
 use crate::ground::GroundKind;
-use crate::history::History;
+use crate::history::{History, Name, Outcome};
 use crate::judge::Truth;
 use crate::mesh::Mesh;
 use crate::play::acts::Acts;
@@ -160,7 +160,8 @@ fn deploy_one(
     }
     tell(&format!("deploying {} at {at}", deploy.name));
     let view: DeploymentView = mesh.stormo().json(&command, Progress::Kept, DEPLOY_MAX)?;
-    ensure!(view.state == DeploymentState::Ready, "`{}` is not warm: {:?}", deploy.name, view.message);
+    let why = || view.message.clone().unwrap_or_else(|| "no node says why".to_owned());
+    ensure!(view.state == DeploymentState::Ready, "`{}` is not warm: {}", deploy.name, why());
     Ok(view)
 }
 
@@ -184,8 +185,7 @@ fn warm_up(
         let recorded = Generator::begin(vec![course], ids, addresses(scenario, mesh)?, Instant::now()).end();
         let answered = recorded.requests.iter().filter(|request| request.answer().is_some()).count();
         if answered == 0 {
-            let first = recorded.requests.first().map(|request| &request.outcome);
-            bail!("`{}` answers nothing before any fault: {first:?}", load.deploy);
+            bail!("`{}` answers nothing before any fault: {}", load.deploy, first_end(&recorded));
         }
         if is_measured {
             // The second half: by then everything is loaded and every way is known.
@@ -197,6 +197,21 @@ fn warm_up(
         }
     }
     Ok(capacity)
+}
+
+/// How the first request ended that was not answered.
+fn first_end(recorded: &Recorded) -> String {
+    let text = |name: Name| recorded.names.text(name).to_owned();
+    match recorded.requests.first().map(|request| &request.outcome) {
+        None => "no request was sent".to_owned(),
+        Some(Outcome::Answered(_)) => "the first one was answered".to_owned(),
+        Some(Outcome::Refused { status, error }) => format!("{status}: {}", text(*error)),
+        Some(Outcome::Broken { error } | Outcome::NotConnected { error } | Outcome::Malformed { error }) => {
+            text(*error)
+        }
+        Some(Outcome::Silent) => "nothing came until the deadline".to_owned(),
+        Some(Outcome::Shed) => "too many requests were under way".to_owned(),
+    }
 }
 
 fn courses(

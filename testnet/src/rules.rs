@@ -1,10 +1,13 @@
 //! What topologies and scenarios have in common as files: found by their names, read within a bound, and what is
 //! wrong with them told by its line.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use stormo::files;
+use stormo_protocol::limits::NAME_BYTES_MAX;
+use stormo_protocol::model::is_valid_name;
 
 use crate::binary::workspace_root;
 
@@ -30,6 +33,33 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     files::read_text(path, FILE_BYTES_MAX)
 }
 
+/// Why a file cannot be read; where a bare name is none of the workspace's, with those that are.
+pub(crate) fn unread(named: &Path, folder: &str, cause: io::Error) -> io::Error {
+    if !is_bare(named) || cause.kind() != io::ErrorKind::NotFound {
+        return cause;
+    }
+    let entries = fs::read_dir(workspace_root().join(folder)).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).filter(|path| path.extension() == Some("toml".as_ref()));
+    let mut names: Vec<String> =
+        files.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
+    names.sort_unstable();
+    io::Error::new(cause.kind(), format!("{cause}; there are: {}", names.join(", ")))
+}
+
+/// Why a text cannot be the name of a node, a domain, a deployment or a variant. Names appear in URLs, file names,
+/// tables and command lines.
+pub(crate) fn check_name(text: &str) -> Result<(), String> {
+    let shown: String = text.chars().take(NAME_BYTES_MAX).collect();
+    if text.len() > NAME_BYTES_MAX {
+        return Err(format!("`{shown}...`: {} bytes; a name has at most {NAME_BYTES_MAX}", text.len()));
+    }
+    // A command would take it for an option.
+    if is_valid_name(text) && !text.starts_with('-') {
+        return Ok(());
+    }
+    Err(format!("`{shown}`: letters, digits, `.`, `_` and `-`, not starting with `.` or `-`"))
+}
+
 /// The line of a place in a text, from 1.
 pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
@@ -37,12 +67,34 @@ pub(crate) fn line_of(text: &str, at: usize) -> usize {
 
 /// What is wrong with a text that is no such file: the place, and the field unless the message names it.
 pub(crate) fn misread(text: &str, error: &toml::de::Error) -> (usize, String) {
-    let Some(at) = error.span().map(|span| span.start) else { return (0, error.message().to_owned()) };
-    let message = error.message();
+    let message = plain(error.message());
+    let Some(at) = error.span().map(|span| span.start) else { return (0, message) };
     match field_before(text, at) {
         Some(field) if !message.contains("field `") => (at, format!("`{field}`: {message}")),
-        _ => (at, message.to_owned()),
+        _ => (at, message),
     }
+}
+
+/// What a reader wants, in words of the file instead of this program's.
+fn plain(message: &str) -> String {
+    let Some((before, wanted)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let whole = |most: u64| format!("a whole number from 0 to {most}");
+    let wanted = match wanted {
+        "u8" => whole(u8::MAX.into()),
+        "u16" => whole(u16::MAX.into()),
+        "u32" => whole(u32::MAX.into()),
+        "u64" | "usize" => "a whole number, 0 or more".to_owned(),
+        "i64" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a table".to_owned(),
+        other if other.starts_with("struct ") => "a table".to_owned(),
+        other if other.starts_with("enum ") => "one of its words".to_owned(),
+        other => other.to_owned(),
+    };
+    let before = before.replace("invalid type: map,", "invalid type: table,");
+    format!("{}expected {wanted}", before.replace("invalid type: sequence,", "invalid type: list,"))
 }
 
 /// The key that a value is of: the nearest one before an equals sign, or the name of the table that is one.
@@ -72,6 +124,72 @@ mod tests {
     fn only_files_with_an_end_are_read() {
         let refused = read(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(refused.contains("is a device or pipe"), "{refused}");
+    }
+
+    #[test]
+    fn names_are_told_what_they_lack() {
+        assert_eq!(check_name("a-1_b.c"), Ok(()));
+        let told = |text: &str| check_name(text).unwrap_err();
+        let letters = "letters, digits, `.`, `_` and `-`, not starting with `.` or `-`";
+        for text in ["", "-help", ".hidden", "a b", "a/b", "ä", "@host", "\u{1b}[2J"] {
+            assert_eq!(told(text), format!("`{text}`: {letters}"));
+        }
+        assert_eq!(
+            told(&"a".repeat(65)),
+            format!("`{}...`: 65 bytes; a name has at most 64", "a".repeat(64))
+        );
+        assert_eq!(check_name(&"a".repeat(64)), Ok(()));
+        assert!(told(&"ä".repeat(40)).ends_with("80 bytes; a name has at most 64"));
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_told_those_that_are() {
+        let cause = || io::Error::from(io::ErrorKind::NotFound);
+        let told = unread(Path::new("nosuch"), "topologies", cause()).to_string();
+        assert!(told.contains("; there are: campus, demo, home, loopback, "), "{told}");
+        let path = unread(Path::new("here/nosuch.toml"), "topologies", cause()).to_string();
+        assert!(!path.contains("there are"), "{path}");
+    }
+
+    #[test]
+    fn what_is_wanted_is_said_in_words_of_the_file() {
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "only that it cannot be read matters")]
+        struct File {
+            count: Option<toml::Spanned<u16>>,
+            long: Option<u64>,
+            share: Option<toml::Spanned<f64>>,
+            is_so: Option<bool>,
+            list: Option<Vec<Inner>>,
+            inner: Option<toml::Spanned<Inner>>,
+            word: Option<Word>,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        struct Inner {}
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum Word {
+            One,
+        }
+        let cases = [
+            ("count = -1", "`count`: invalid value: integer `-1`, expected a whole number from 0 to 65535"),
+            (
+                "count = 1.5",
+                "`count`: invalid type: floating point `1.5`, expected a whole number from 0 to 65535",
+            ),
+            ("long = -1", "`long`: invalid value: integer `-1`, expected a whole number, 0 or more"),
+            ("share = \"x\"", "`share`: invalid type: string \"x\", expected a number"),
+            ("is_so = 1", "`is_so`: invalid type: integer `1`, expected true or false"),
+            ("list = 1", "`list`: invalid type: integer `1`, expected a list"),
+            ("list = [1]", "`list`: invalid type: integer `1`, expected a table"),
+            ("[list]", "`list`: invalid type: table, expected a list"),
+            ("inner = 1", "`inner`: invalid type: integer `1`, expected a table"),
+            ("word = \"two\"", "`word`: unknown variant `two`, expected `one`"),
+            ("word = 1", "`word`: wanted string or table"),
+        ];
+        for (text, says) in cases {
+            assert_eq!(misread(text, &toml::from_str::<File>(text).unwrap_err()).1, says, "{text}");
+        }
     }
 
     #[test]

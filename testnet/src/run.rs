@@ -9,6 +9,7 @@ use clap::Args;
 use stormo_testnet::ground::{GroundKind, network};
 use stormo_testnet::judge::{self, Check, Verdict};
 use stormo_testnet::play::{self, Played};
+use stormo_testnet::printable::printable;
 use stormo_testnet::report::{Document, page};
 use stormo_testnet::scenario::Scenario;
 use stormo_testnet::topology::Topology;
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
         bail!("{}: {fault} needs emulated links and machines: leave out --loopback", scenario.path.display());
     }
     if let Some(why) = cannot(&scenario, args.loopback) {
-        eprintln!("SKIPPED: {why}");
+        eprintln!("SKIPPED: {}", printable(&why));
         return Ok(Ended::Skipped);
     }
     let seed = args.seed.unwrap_or(scenario.seed);
@@ -155,8 +156,12 @@ fn tell(verdict: &Verdict, narrator: &Narrator) {
     }
     for told in verdict.bad.iter().take(BAD_SHOWN) {
         narrator.say(&format!(
-            "request {} at {:.2} s, {:.1} ms: {:?}: {}",
-            told.serial, told.at_s, told.latency_ms, told.class, told.why
+            "request {} at {:.2} s, {:.1} ms: {}: {}",
+            told.serial,
+            told.at_s,
+            told.latency_ms,
+            told.class.name(),
+            told.why
         ));
     }
     narrator.gap();

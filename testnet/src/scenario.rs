@@ -223,7 +223,10 @@ impl Scenario {
     /// When it or its topology cannot be read, or does not describe a scenario.
     pub fn load(named: &Path) -> Result<Self, ScenarioError> {
         let path = rules::locate(named, FOLDER);
-        let unreadable = |cause| ScenarioError::Unreadable { path: path.clone(), cause };
+        let unreadable = |cause| ScenarioError::Unreadable {
+            path: path.clone(),
+            cause: rules::unread(named, FOLDER, cause),
+        };
         let text = rules::read(&path).map_err(unreadable)?;
         Self::parse(&path, text)
     }

@@ -104,33 +104,53 @@ impl Default for Spec {
     }
 }
 
-/// What cannot be simulated.
+/// What cannot be simulated, by the option of `cargo mesh simulate` that asks for it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SpecError {
-    /// Too few or too many.
-    #[error("{0} nodes: 2 to {NODES_MAX} can be simulated")]
-    Nodes(u16),
     /// Not a share.
-    #[error("a share of {0} for {1}: it is a number from 0 to 1")]
-    Share(f64, &'static str),
+    #[error("{option} {given}: a share, from 0 to 1")]
+    Share {
+        /// Which option.
+        option: &'static str,
+        /// As asked for.
+        given: f64,
+    },
     /// It never ends.
-    #[error("a partition of {0} s does not end within the last third of the {1} s that are measured")]
-    Partition(u32, u32),
-    /// No time, or too much.
-    #[error("{what} of {given}: it is from {least} to {most}")]
+    #[error(
+        "--partition {partition_s}: halves that are parted so long are not one again for the last third of the \
+         {measured_s} s that are measured; at most {}, or a larger --minutes", measured_s / 3
+    )]
+    Partition {
+        /// As asked for.
+        partition_s: u32,
+        /// What is measured.
+        measured_s: u32,
+    },
+    /// Too little, or too much.
+    #[error("{option}: {given} {unit}; it must be from {least} to {most} {unit}")]
     Bounds {
-        /// Of what.
-        what: &'static str,
+        /// Which option.
+        option: &'static str,
         /// As asked for.
         given: f64,
         /// At least.
         least: f64,
         /// At most.
         most: f64,
+        /// Of what.
+        unit: &'static str,
     },
     /// The last nodes would start when all is measured.
-    #[error("nodes that start {0} ms apart are not all there after {1} s of joining: a longer --warm-up")]
-    Apart(u32, u32),
+    #[error(
+        "--apart {apart_ms}: nodes that start so many ms apart are not all there after {warm_up_s} s of joining; a \
+         longer --warm-up, or fewer --nodes"
+    )]
+    Apart {
+        /// As asked for.
+        apart_ms: u32,
+        /// The time in which nodes join.
+        warm_up_s: u32,
+    },
 }
 
 impl Spec {
@@ -139,32 +159,37 @@ impl Spec {
     /// # Errors
     /// What it asks for too much.
     pub fn check(&self) -> Result<(), SpecError> {
-        if !(2..=NODES_MAX).contains(&self.nodes) {
-            return Err(SpecError::Nodes(self.nodes));
-        }
-        for (share, name) in [(self.loss, "the loss"), (self.starved, "starved nodes")] {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(SpecError::Share(share, name));
+        for (option, given) in [("--loss", self.loss), ("--starved", self.starved)] {
+            if !(0.0..=1.0).contains(&given) {
+                return Err(SpecError::Share { option, given });
             }
         }
+        let time_s_max = f64::from(TIME_S_MAX);
         let bounds = [
-            ("a measured time in seconds", f64::from(self.measured_s), 10.0, f64::from(TIME_S_MAX)),
-            ("a time of joining in seconds", f64::from(self.warm_up_s), 0.0, f64::from(TIME_S_MAX)),
-            ("a number of deaths", f64::from(self.crashes), 0.0, f64::from(CRASHES_MAX)),
-            ("changes a minute", f64::from(self.changes_per_minute), 0.0, f64::from(CHANGES_PER_MINUTE_MAX)),
-            ("requests a second", self.requests_per_s, 0.0, REQUESTS_PER_S_MAX),
-            ("a latency in microseconds", self.latency_us.1 as f64, 0.0, LATENCY_US_MAX as f64),
+            ("--nodes", f64::from(self.nodes), 2.0, f64::from(NODES_MAX), "nodes"),
+            ("--minutes", f64::from(self.measured_s), 10.0, time_s_max, "s that are measured"),
+            ("--warm-up", f64::from(self.warm_up_s), 0.0, time_s_max, "s"),
+            ("--crash", f64::from(self.crashes), 0.0, f64::from(CRASHES_MAX), "deaths"),
+            (
+                "--changes",
+                f64::from(self.changes_per_minute),
+                0.0,
+                f64::from(CHANGES_PER_MINUTE_MAX),
+                "a minute",
+            ),
+            ("--requests", self.requests_per_s, 0.0, REQUESTS_PER_S_MAX, "a second"),
+            ("--latency", self.latency_us.1 as f64 / 1e3, 0.0, LATENCY_US_MAX as f64 / 1e3, "ms"),
         ];
         // Written so that what is no number is outside, too.
-        let outside = bounds.into_iter().find(|(_, given, least, most)| !(*least..=*most).contains(given));
-        if let Some((what, given, least, most)) = outside {
-            return Err(SpecError::Bounds { what, given, least, most });
+        let outside = bounds.into_iter().find(|(_, given, least, most, _)| !(*least..=*most).contains(given));
+        if let Some((option, given, least, most, unit)) = outside {
+            return Err(SpecError::Bounds { option, given, least, most, unit });
         }
         if u64::from(self.apart_ms) * u64::from(self.nodes) > u64::from(self.warm_up_s) * 1000 {
-            return Err(SpecError::Apart(self.apart_ms, self.warm_up_s));
+            return Err(SpecError::Apart { apart_ms: self.apart_ms, warm_up_s: self.warm_up_s });
         }
         if self.partition_s.saturating_mul(3) > self.measured_s {
-            return Err(SpecError::Partition(self.partition_s, self.measured_s));
+            return Err(SpecError::Partition { partition_s: self.partition_s, measured_s: self.measured_s });
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl FromStr for Seeds {
 impl SimulateArgs {
     fn spec(&self) -> Result<Spec> {
         ensure!(self.latency >= 0.0, "--latency {}: milliseconds, 0 or more", self.latency);
-        ensure!(self.minutes >= 0.0, "--minutes {}: a number above 0", self.minutes);
+        ensure!(self.minutes > 0.0, "--minutes {}: a number above 0", self.minutes);
         let far_us = (self.latency * 1_000.0) as u64;
         Ok(Spec {
             nodes: self.nodes,

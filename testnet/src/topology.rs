@@ -209,7 +209,10 @@ impl Topology {
     /// When it cannot be read, or does not describe a mesh.
     pub fn load(named: &Path) -> Result<Self, TopologyError> {
         let path = rules::locate(named, "topologies");
-        let unreadable = |cause| TopologyError::Unreadable { path: path.clone(), cause };
+        let unreadable = |cause| TopologyError::Unreadable {
+            path: path.clone(),
+            cause: rules::unread(named, "topologies", cause),
+        };
         let text = rules::read(&path).map_err(unreadable)?;
         Self::parse(&text).map_err(|wrong| TopologyError::Invalid {
             line: rules::line_of(&text, wrong.at),

@@ -126,7 +126,13 @@ fn nothing_starts_for_what_cannot_be_asked() -> Result<()> {
     };
     let quiet_file = file("quiet.toml", quiet)?;
     let everywhere = file("everywhere.toml", &quiet.replace("[\"asks\"]", "[\"asks\", \"hosts\"]"))?;
-    let cases: [(&[&str], &str); 7] = [
+    let signs = file("signs.toml", &TWO.replace("\"hosts\"", "\"\\u001b[2Jhosts\""))?;
+    let cases: [(&[&str], &str); 12] = [
+        (&["up", "nosuch"], "there are: campus, demo, "),
+        (&["run", "nosuch"], "there are: battery-empty, chaos, "),
+        (&["up", &signs], "label `\\u{1b}[2Jhosts`: letters, digits"),
+        (&["compare", &signs, &signs, "--above", "nan"], "--above NaN: percent, 0 or more"),
+        (&["compare", &signs, &signs, "--above=-5"], "--above -5: percent, 0 or more"),
         (&["chaos", "short-killed", "--seed", "1"], "has faults of its own"),
         (
             &["chaos", &quiet_file, "--seed", "1"],

@@ -28,6 +28,20 @@ pub enum Class {
     Unknown,
 }
 
+impl Class {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Right => "right",
+            Self::Wrong => "wrong",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A request's class, with the reason unless it is right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classified {

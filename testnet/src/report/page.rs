@@ -192,7 +192,7 @@ fn told(title: &str, requests: &[Told]) -> String {
             escaped(&told.entry),
             format!("{:.2} s", told.at_s),
             format!("{:.1} ms", told.latency_ms),
-            format!("{:?}", told.class).to_lowercase(),
+            told.class.name().to_owned(),
             escaped(&told.why),
         ]
     };

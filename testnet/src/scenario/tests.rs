@@ -101,6 +101,36 @@ fn what_cannot_be_meant_is_told_with_line_and_field() {
 }
 
 #[test]
+fn names_that_cannot_be_are_told() {
+    let cases = [
+        (
+            parse(&format!("{HEAD}{}{LOAD}", DEPLOY.replace("name = \"digits\"", "name = \"-rf\""))),
+            "a/b.toml:5: `name`: `-rf`: letters, digits",
+            "not starting with `.` or `-`",
+        ),
+        (
+            parse(&format!(
+                "{HEAD}{}{LOAD}",
+                DEPLOY.replace("name = \"digits\"", &format!("name = \"{}\"", "x".repeat(70)))
+            )),
+            "a/b.toml:5: `name`: `xxx",
+            "70 bytes; a name has at most 64",
+        ),
+        (
+            parse(&format!("{HEAD}{DEPLOY}variant = [{{ label = \"base\", model = \"digits\" }}]\n{LOAD}")),
+            "a/b.toml:8: `variant.label`: `base` is taken",
+            "",
+        ),
+        (
+            parse(&format!("seed = -1\n{HEAD}{DEPLOY}{LOAD}")),
+            "a/b.toml:1: `seed`",
+            "a whole number, 0 or more",
+        ),
+    ];
+    assert_told(cases);
+}
+
+#[test]
 fn faults_that_cannot_be_meant_are_told_with_line_and_field() {
     let fault = |fields: &str| with(&format!("[[fault]]\nat_s = 1\n{fields}"));
     let cases = [

@@ -20,6 +20,29 @@ fn calm(nodes: u16, seed: u64) -> Spec {
 }
 
 #[test]
+fn what_cannot_be_simulated_names_its_option() {
+    let fine = calm(8, 1);
+    assert_eq!(fine.check(), Ok(()));
+    let cases = [
+        (Spec { nodes: 1, ..fine }, "--nodes: 1 nodes; it must be from 2 to 10000 nodes"),
+        (Spec { loss: 1.5, ..fine }, "--loss 1.5: a share, from 0 to 1"),
+        (Spec { starved: f64::NAN, ..fine }, "--starved NaN: a share, from 0 to 1"),
+        (Spec { measured_s: 3, ..fine }, "--minutes: 3 s that are measured; it must be from 10 to 14400"),
+        (Spec { warm_up_s: 20_000, ..fine }, "--warm-up: 20000 s; "),
+        (Spec { crashes: 21, ..fine }, "--crash: 21 deaths; "),
+        (Spec { changes_per_minute: 70_000, ..fine }, "--changes: 70000 a minute; "),
+        (Spec { requests_per_s: f64::INFINITY, ..fine }, "--requests: inf a second; "),
+        (Spec { latency_us: (0, 20_000_000), ..fine }, "--latency: 20000 ms; it must be from 0 to 10000 ms"),
+        (Spec { apart_ms: 5_000, ..fine }, "--apart 5000: "),
+        (Spec { partition_s: 7, ..fine }, "--partition 7: "),
+    ];
+    for (spec, says) in cases {
+        let told = spec.check().map_err(|error| error.to_string());
+        assert!(told.as_ref().is_err_and(|told| told.starts_with(says)), "wanted `{says}`: {told:?}");
+    }
+}
+
+#[test]
 fn equal_seeds_give_equal_runs_and_others_do_not() {
     let spec = |seed| Spec { crashes: 1, starved: 0.2, loss: 0.05, requests_per_s: 5.0, ..calm(8, seed) };
     let runs = [1, 1, 2].map(|seed| run(&spec(seed)).unwrap());

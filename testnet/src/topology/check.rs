@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use stormo_protocol::model::is_valid_name;
 use toml::Spanned;
 
 use super::file::{BatteryEntry, DomainEntry, File, LinkEntry, NatEntry, NodeEntry};
@@ -14,6 +13,7 @@ use super::{
 };
 use crate::battery::{BatterySpec, Watts};
 use crate::link::{LinkSpec, LinkSpecError};
+use crate::rules;
 
 /// A node with less of a disk cannot keep its key and its list of objects, bytes.
 const DISK_BYTES_MIN: u64 = 1 << 20;
@@ -65,10 +65,7 @@ pub(super) fn topology(file: File) -> Result<Topology, Wrong> {
 
 fn take_name(names: &mut Names, key: &str, kind: &'static str, name: &Spanned<String>) -> Result<(), Wrong> {
     let text = name.get_ref();
-    if !is_valid_name(text) {
-        let message = format!("{key} `{text}`: letters, digits, `.`, `_` and `-`, not starting with a dot");
-        return Err(Wrong::at(&name.span(), &message));
-    }
+    rules::check_name(text).map_err(|why| Wrong::at(&name.span(), &format!("{key} {why}")))?;
     match names.insert(text.clone(), kind) {
         Some(other) => Err(Wrong::at(&name.span(), &format!("{key} `{text}` is taken by another {other}"))),
         None => Ok(()),

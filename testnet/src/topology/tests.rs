@@ -62,7 +62,16 @@ fn names_file_line_and_field() {
     assert_eq!(changed("\"b-2\"", "\"a\""), "9: label `a` is taken by another node");
     assert_eq!(
         changed("\"b-2\"", "\"../b\""),
-        "9: label `../b`: letters, digits, `.`, `_` and `-`, not starting with a dot"
+        "9: label `../b`: letters, digits, `.`, `_` and `-`, not starting with `.` or `-`"
+    );
+    assert_eq!(
+        changed("\"b-2\"", "\"--help\""),
+        "9: label `--help`: letters, digits, `.`, `_` and `-`, not starting with `.` or `-`"
+    );
+    let long = "b".repeat(65);
+    assert_eq!(
+        changed("\"b-2\"", &format!("\"{long}\"")),
+        format!("9: label `{}...`: 65 bytes; a name has at most 64", &long[1..])
     );
     assert_eq!(
         changed("about = \"two\"", "about = 2"),
@@ -79,7 +88,7 @@ fn says_which_file_is_not_there() {
     let said = Topology::load(Path::new("no/such.toml")).unwrap_err().to_string();
     assert!(said.starts_with("topology no/such.toml: "), "{said}");
     let said = Topology::load(Path::new("no-such")).unwrap_err().to_string();
-    assert!(said.contains("topologies/no-such.toml"), "{said}");
+    assert!(said.contains("topologies/no-such.toml") && said.contains("there are: campus, demo"), "{said}");
 }
 
 /// Two nodes and what may be said beside them.
@@ -177,7 +186,7 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     let with =
         |more: &str| refused(&GOOD.replacen("class = \"device\"", &format!("class = \"device\"\n{more}"), 1));
     assert_eq!(with("cpu = 0.0"), "6: cpu 0: a share of one core, from 0.01 to 1.5");
-    assert_eq!(with("cpu = \"half\""), "6: `cpu`: invalid type: string \"half\", expected f64");
+    assert_eq!(with("cpu = \"half\""), "6: `cpu`: invalid type: string \"half\", expected a number");
     assert_eq!(with("memory = \"1 MiB\""), "6: memory `1 MiB`: a node does not start with less than 32 MiB");
     assert_eq!(with("disk = \"4 KiB\""), "6: disk `4 KiB`: a node does not start with less than 1 MiB");
     assert_eq!(with("behind = \"box\""), "6: behind `box`: no nat is called so; there are: none");

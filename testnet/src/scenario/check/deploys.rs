@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use stormo_protocol::model::is_valid_name;
 use toml::Spanned;
 
 use super::super::Deploy;
 use super::super::entries::{DeployEntry, PlaceEntry, VariantEntry};
 use super::{Around, Wrong, within_if};
 use crate::binary::workspace_root;
-use crate::surroundings;
+use crate::{rules, surroundings};
 
 /// As the command line bounds them.
 const PARTS_MAX: u16 = 64;
@@ -34,11 +33,7 @@ pub(super) fn read(around: &Around, entries: Vec<Spanned<DeployEntry>>) -> Resul
 }
 
 fn one(around: &Around, entry: &DeployEntry) -> Result<Deploy, Wrong> {
-    let name = entry.name.get_ref();
-    if !is_valid_name(name) {
-        let message = format!("`name`: `{name}` is no name of a model: letters, digits, `.`, `_` and `-`");
-        return Err(Wrong::at(&entry.name.span(), message));
-    }
+    let name = named("name", &entry.name)?;
     if let (Some(parts), false) = (&entry.parts, entry.placement.is_empty()) {
         return Err(Wrong::at(&parts.span(), "`parts` and `placement` exclude each other"));
     }
@@ -49,7 +44,7 @@ fn one(around: &Around, entry: &DeployEntry) -> Result<Deploy, Wrong> {
         return Err(Wrong::at(&level.span(), message));
     }
     Ok(Deploy {
-        name: name.clone(),
+        name,
         model: model("model", &entry.model)?,
         at: around.node("at", &entry.at)?,
         parts: count("parts", entry.parts.as_ref())?,
@@ -59,6 +54,13 @@ fn one(around: &Around, entry: &DeployEntry) -> Result<Deploy, Wrong> {
         accuracy: within_if("accuracy", entry.accuracy.as_ref(), 0.0, 1.0)?,
         variants: variants(&entry.variant)?,
     })
+}
+
+/// A name as deployments and variants have.
+fn named(field: &str, name: &Spanned<String>) -> Result<String, Wrong> {
+    let text = name.get_ref();
+    rules::check_name(text).map_err(|why| Wrong::at(&name.span(), format!("`{field}`: {why}")))?;
+    Ok(text.clone())
 }
 
 fn count(field: &str, value: Option<&Spanned<u16>>) -> Result<Option<u16>, Wrong> {
@@ -90,9 +92,9 @@ fn placed(around: &Around, entry: &PlaceEntry) -> Result<(String, [u16; 2]), Wro
 fn variants(entries: &[VariantEntry]) -> Result<Vec<(String, PathBuf, Option<f64>)>, Wrong> {
     let mut labels = BTreeSet::from([BASE.to_owned()]);
     let variant = |entry: &VariantEntry| {
-        let label = entry.label.get_ref().clone();
-        if !is_valid_name(&label) || !labels.insert(label.clone()) {
-            let message = format!("`variant.label`: `{label}` is taken, or no name");
+        let label = named("variant.label", &entry.label)?;
+        if !labels.insert(label.clone()) {
+            let message = format!("`variant.label`: `{label}` is taken; `{BASE}` is the model's own");
             return Err(Wrong::at(&entry.label.span(), message));
         }
         let accuracy = within_if("variant.accuracy", entry.accuracy.as_ref(), 0.0, 1.0)?;
@@ -104,7 +106,7 @@ fn variants(entries: &[VariantEntry]) -> Result<Vec<(String, PathBuf, Option<f64
 /// A model of the tree by its name, else one of the shared models.
 fn model(field: &str, name: &Spanned<String>) -> Result<PathBuf, Wrong> {
     let given = name.get_ref();
-    if !is_valid_name(given) {
+    if rules::check_name(given).is_err() {
         let message = format!("`{field}`: `{given}` is no name; a model is named without folder and ending");
         return Err(Wrong::at(&name.span(), message));
     }
