@@ -10,8 +10,10 @@ mod alternatives;
 mod best;
 mod bounds;
 mod candidates;
+mod claims;
 mod coding;
 mod costs;
+mod effort;
 pub mod instance;
 mod labels;
 mod losses;
@@ -28,7 +30,7 @@ pub use best::{Best, NoPlan, best};
 pub use coding::Coding;
 pub use parts::parts;
 pub use price::{Infeasible, PlanShape, Priced, PricedEdge, PricedStage, StageShape};
-pub use problem::{Extra, Link, Links, LoadedRange, Node, Problem, ProblemError};
+pub use problem::{Extra, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 
 /// Labels that a planning call may look at to improve and prove its answer where memory or
 /// distinctness couples the stages: about 10 ms on one core. Measured on random meshes so tight

@@ -11,7 +11,7 @@ use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Hosted, NodeRecord};
 
 use crate::mesh::LinkQuality;
-use crate::plan::{Coding, Extra, Link, Links, LoadedRange, Node, PlanShape, Problem};
+use crate::plan::{Coding, Extra, KnownRange, Link, Links, Node, PlanShape, Problem, Watts};
 use crate::profile::{Measured, Predictor};
 
 /// What a run costs beyond its blocks: hand-over to the session's thread, signs, bookkeeping.
@@ -97,7 +97,7 @@ impl Question<'_> {
 
     /// Ranges that are ready on a node, in the problem's blocks. A session holds a part of the graph; the
     /// ends need none, so a session with or without an end beside it is ready, and so is an end alone.
-    fn loaded(&self, hosted: &[Hosted], block_ms: &[f64]) -> Vec<LoadedRange> {
+    fn loaded(&self, hosted: &[Hosted], block_ms: &[f64]) -> Vec<KnownRange> {
         let graph = self.manifest.graph_blocks();
         let end_ms = |from: u16, to: u16| -> f64 {
             block_ms.get(usize::from(from)..usize::from(to)).into_iter().flatten().sum()
@@ -125,10 +125,11 @@ impl Question<'_> {
             }
         }
         let offset = self.blocks.start;
-        let ranges = loaded.into_iter().map(|((first, end), time_ms)| LoadedRange {
+        let ranges = loaded.into_iter().map(|((first, end), time_ms)| KnownRange {
             first: first - offset,
             end: end - offset,
             time_ms: Some(time_ms.min(TIME_MS_MAX)),
+            is_loaded: true,
         });
         ranges.collect()
     }
@@ -151,13 +152,16 @@ impl Question<'_> {
             queue_wait_ms: micros_to_ms(queue_wait_us as f64),
             memory_free_bytes: free.min(1 << 47),
             overhead_ms: RUN_OVERHEAD_MS,
-            loaded: self.loaded(&record.hosted, &block_ms),
+            known: self.loaded(&record.hosted, &block_ms),
             block_ms: block_ms[usize::from(self.blocks.start)..usize::from(self.blocks.end)].to_vec(),
             extra_factor: estimate.extra_factor.min(TIME_MS_MAX),
             cold_fixed_ms: micros_to_ms(record.load.cold_us as f64),
             cold_ms_per_byte: micros_to_ms(record.load.cold_us_per_mb as f64) / 1e6,
             encode_factor: coding_factor.min(TIME_MS_MAX),
             decode_factor: coding_factor.min(TIME_MS_MAX),
+            watts: Watts::default(),
+            tail_mj: 0.0,
+            uplink_ms_per_byte: 0.0,
         }
     }
 

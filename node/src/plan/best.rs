@@ -134,7 +134,10 @@ fn has_way_with_ample_memory(problem: &Problem, ranges: &Ranges) -> bool {
 /// Whether a node could run a range with this block in it.
 fn holds(problem: &Problem, ranges: &Ranges, index: usize, block: usize) -> bool {
     let node = &problem.nodes[index];
-    let is_loaded =
-        || node.loaded.iter().any(|range| (range.first.into()..range.end.into()).contains(&block));
+    let is_loaded = || {
+        node.known
+            .iter()
+            .any(|range| range.is_loaded && (range.first.into()..range.end.into()).contains(&block))
+    };
     node.can_compute && (ranges.memory_bytes(block, block + 1) <= node.memory_free_bytes || is_loaded())
 }

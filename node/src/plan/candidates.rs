@@ -46,7 +46,7 @@ pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Ve
     let mut hosts: HashMap<(u16, u16), usize> = HashMap::new();
     let (of_ranges, rest): (Vec<_>, Vec<_>) = by_score.into_iter().partition(|applicant| {
         let mut is_needed = false;
-        for range in &problem.nodes[applicant.member.node].loaded {
+        for range in problem.nodes[applicant.member.node].known.iter().filter(|range| range.is_loaded) {
             let count = hosts.entry((range.first, range.end)).or_default();
             *count += 1;
             is_needed |= *count <= HOSTS_PER_RANGE;
@@ -67,7 +67,7 @@ fn chain_ms(problem: &Problem, ranges: &Ranges, index: usize) -> f64 {
     let transfer_ms = link.latency_ms + link.ms_per_byte * thinnest_bytes.unwrap_or(0) as f64;
     let hop_ms = transfer_ms + node.queue_wait_ms;
     let whole_ms: f64 = node.block_ms.iter().sum();
-    let loaded = node.loaded.iter().map(|range| {
+    let known = node.known.iter().map(|range| {
         let blocks_ms: f64 = node.block_ms[usize::from(range.first)..usize::from(range.end)].iter().sum();
         let estimate_ms =
             || node.estimate_ms(&problem.extra, usize::from(range.first), usize::from(range.end));
@@ -75,8 +75,8 @@ fn chain_ms(problem: &Problem, ranges: &Ranges, index: usize) -> f64 {
         let machines = if blocks_ms > 0.0 { whole_ms / blocks_ms } else { ranges.block_count() as f64 };
         machines * (hop_ms + run_ms)
     });
-    let least_loaded_ms = loaded.fold(f64::INFINITY, f64::min);
-    least_loaded_ms.min(cold_chain_ms(ranges, node, hop_ms + node.overhead_ms + node.cold_fixed_ms, whole_ms))
+    let least_known_ms = known.fold(f64::INFINITY, f64::min);
+    least_known_ms.min(cold_chain_ms(ranges, node, hop_ms + node.overhead_ms + node.cold_fixed_ms, whole_ms))
 }
 
 fn cold_chain_ms(ranges: &Ranges, node: &Node, stage_ms: f64, whole_ms: f64) -> f64 {

@@ -3,7 +3,7 @@
 
 use super::bounds::Last;
 use super::coding::Coding;
-use super::problem::{Extra, LoadedRange, Node, Problem};
+use super::problem::{KnownRange, Node, Problem};
 use super::ranges::Ranges;
 
 /// A node that takes part in a search.
@@ -15,17 +15,19 @@ pub(super) struct Member {
     pub(super) computes: bool,
 }
 
-/// A range that is loaded on a member, with all that running it costs.
-struct LoadedRun {
+/// A range that is known on a member, with all that running it costs.
+struct KnownRun {
     first: usize,
     end: usize,
+    /// With loading, if it is not; infinite if its memory does not fit.
     run_ms: f64,
+    is_loaded: bool,
 }
 
 /// One member's costs of running ranges.
 struct Runs {
-    /// Loaded ranges by (first, end).
-    loaded: Vec<LoadedRun>,
+    /// Known ranges by (first, end).
+    known: Vec<KnownRun>,
     /// What any range costs that must be loaded, beyond its blocks: wait, overhead, loading.
     cold_base_ms: f64,
     /// See [`Node::extra_factor`].
@@ -159,7 +161,7 @@ impl<'a> Costs<'a> {
     /// Wait, loading and run of a range; infinite if it does not fit.
     pub(super) fn run_ms(&self, member: usize, first: usize, end: usize) -> f64 {
         let runs = &self.runs[member];
-        match runs.loaded_from(first).iter().find(|run| run.end == end) {
+        match runs.known_from(first).iter().find(|run| run.end == end) {
             Some(run) => run.run_ms,
             None if end <= runs.cold_end_max[first] => {
                 runs.cold_ms(first, end) + runs.extra_factor * self.ranges.extra.ms(first, end)
@@ -170,15 +172,19 @@ impl<'a> Costs<'a> {
 
     /// What a member has done once it has run a range.
     pub(super) fn last_after(&self, member: usize, first: usize, end: usize) -> Last {
-        let is_loaded = self.runs[member].loaded_from(first).iter().any(|run| run.end == end);
+        let is_loaded = self.runs[member].known_from(first).iter().any(|run| run.end == end && run.is_loaded);
         if is_loaded { Last::Other } else { Last::Cold }
     }
 
     /// Whether two ranges that the member would load may as well be one if they meet at this cut:
-    /// one is never slower and takes no more memory. Unless the whole is loaded already, and then
+    /// one is never slower and takes no more memory. Unless the whole, or one of the two, is known: then it
     /// costs what it costs.
     pub(super) fn may_merge(&self, member: usize, cut: usize) -> bool {
-        !self.runs[member].loaded.iter().any(|run| run.first < cut && cut < run.end)
+        let is_excepted = |run: &KnownRun| match run.is_loaded {
+            true => run.first < cut && cut < run.end,
+            false => run.first <= cut && cut <= run.end,
+        };
+        !self.runs[member].known.iter().any(is_excepted)
     }
 
     /// The least of `run_ms(member, first, end)` and what comes after, over all ends.
@@ -199,15 +205,16 @@ impl<'a> Costs<'a> {
                 None => base_ms + least_sum(before_ms, after_ms),
             }
         };
-        // A loaded range costs what it costs even if loading it anew were cheaper, so the cold
-        // ends are taken in the stretches that loaded ends leave.
+        // A known range costs what it costs even if loading it anew were cheaper, so the cold
+        // ends are taken in the stretches that known ends leave.
         let (mut best_ms, mut from) = (f64::INFINITY, first + 1);
         let stop = runs.cold_end_max[first] + 1;
-        for run in runs.loaded_from(first) {
+        for run in runs.known_from(first) {
             if from < run.end.min(stop) {
                 best_ms = best_ms.min(cold_ms(from, run.end.min(stop)));
             }
-            best_ms = best_ms.min(run.run_ms + after_loaded_ms[run.end]);
+            let after_ms = if run.is_loaded { after_loaded_ms } else { after_cold_ms };
+            best_ms = best_ms.min(run.run_ms + after_ms[run.end]);
             from = run.end + 1;
         }
         if from < stop { best_ms.min(cold_ms(from, stop)) } else { best_ms }
@@ -215,8 +222,8 @@ impl<'a> Costs<'a> {
 
     /// The same over loaded ranges only.
     pub(super) fn best_loaded_run_ms(&self, member: usize, first: usize, after_loaded_ms: &[f64]) -> f64 {
-        let totals =
-            self.runs[member].loaded_from(first).iter().map(|run| run.run_ms + after_loaded_ms[run.end]);
+        let loaded = self.runs[member].known_from(first).iter().filter(|run| run.is_loaded);
+        let totals = loaded.map(|run| run.run_ms + after_loaded_ms[run.end]);
         totals.fold(f64::INFINITY, f64::min)
     }
 
@@ -291,7 +298,7 @@ fn least_sum_with(a: &[f64], b: &[f64], c: &[f64], factor: f64) -> f64 {
 impl Runs {
     fn none(ranges: &Ranges) -> Self {
         Self {
-            loaded: vec![],
+            known: vec![],
             cold_base_ms: 0.0,
             extra_factor: 0.0,
             cold_before_ms: vec![0.0; ranges.block_count() + 1],
@@ -307,11 +314,11 @@ impl Runs {
             before_ms += block_ms + node.cold_ms_per_byte * *weights_bytes as f64;
             cold_before_ms.push(before_ms);
         }
-        let mut loaded: Vec<LoadedRun> =
-            node.loaded.iter().map(|range| LoadedRun::new(node, &ranges.extra, range)).collect();
-        loaded.sort_unstable_by_key(|run| (run.first, run.end));
+        let mut known: Vec<KnownRun> =
+            node.known.iter().map(|range| KnownRun::new(node, ranges, range)).collect();
+        known.sort_unstable_by_key(|run| (run.first, run.end));
         Self {
-            loaded,
+            known,
             cold_base_ms: node.queue_wait_ms + node.overhead_ms + node.cold_fixed_ms,
             extra_factor: node.extra_factor,
             cold_before_ms,
@@ -320,10 +327,10 @@ impl Runs {
         }
     }
 
-    fn loaded_from(&self, first: usize) -> &[LoadedRun] {
-        let start = self.loaded.partition_point(|run| run.first < first);
-        let count = self.loaded[start..].partition_point(|run| run.first == first);
-        &self.loaded[start..start + count]
+    fn known_from(&self, first: usize) -> &[KnownRun] {
+        let start = self.known.partition_point(|run| run.first < first);
+        let count = self.known[start..].partition_point(|run| run.first == first);
+        &self.known[start..start + count]
     }
 
     fn cold_ms(&self, first: usize, end: usize) -> f64 {
@@ -331,11 +338,18 @@ impl Runs {
     }
 }
 
-impl LoadedRun {
-    fn new(node: &Node, extra: &Extra, range: &LoadedRange) -> Self {
+impl KnownRun {
+    fn new(node: &Node, ranges: &Ranges, range: &KnownRange) -> Self {
         let (first, end) = (usize::from(range.first), usize::from(range.end));
-        let estimate_ms = || node.estimate_ms(extra, first, end);
-        Self { first, end, run_ms: node.queue_wait_ms + range.time_ms.unwrap_or_else(estimate_ms) }
+        let warm_ms =
+            node.queue_wait_ms + range.time_ms.unwrap_or_else(|| node.estimate_ms(&ranges.extra, first, end));
+        let load_ms = node.cold_fixed_ms + node.cold_ms_per_byte * ranges.weights_bytes(first, end) as f64;
+        let run_ms = match range.is_loaded {
+            true => warm_ms,
+            false if ranges.memory_bytes(first, end) <= node.memory_free_bytes => warm_ms + load_ms,
+            false => f64::INFINITY,
+        };
+        Self { first, end, run_ms, is_loaded: range.is_loaded }
     }
 }
 

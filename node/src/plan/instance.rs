@@ -8,7 +8,7 @@ use serde::Deserialize;
 use stormo_protocol::codec::payload::Codec;
 
 use super::coding::Coding;
-use super::problem::{Extra, Link, Links, Node, Problem, ProblemError};
+use super::problem::{Extra, Link, Links, Node, Problem, ProblemError, Watts};
 
 const BYTES_PER_MB: f64 = 1e6;
 
@@ -146,11 +146,14 @@ impl FileNode {
             overhead_ms: 0.0,
             block_ms: self.block_ms,
             extra_factor: 0.0,
-            loaded: vec![],
+            known: vec![],
             cold_fixed_ms: 0.0,
             cold_ms_per_byte: 0.0,
             encode_factor: 1.0,
             decode_factor: 1.0,
+            watts: Watts::default(),
+            tail_mj: 0.0,
+            uplink_ms_per_byte: 0.0,
         }
     }
 }

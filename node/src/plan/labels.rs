@@ -7,6 +7,7 @@
 //! exact unless its work runs out.
 
 use super::bounds::{Bounds, Last, Way};
+use super::claims::Claims;
 use super::costs::Costs;
 use super::price::StageShape;
 
@@ -55,21 +56,13 @@ pub(super) struct Completion {
     pub(super) stages: Vec<StageShape>,
 }
 
-/// What a partial plan has taken of a member's memory.
-#[derive(Clone, Copy)]
-struct Claim {
-    member: usize,
-    weights_bytes: u64,
-    peak_bytes: u64,
-}
-
 /// What a partial plan has used up.
 #[derive(Clone, Default)]
 struct Ledger {
     /// One bit for each member, under [`Rule::DistinctNodes`].
     visited: u64,
     /// Under [`Rule::SharedMemory`], and only where the rest of the model might not fit as well.
-    claims: Vec<Claim>,
+    claims: Claims,
 }
 
 /// A partial plan: its last stage and, by its parent, those before.
@@ -103,14 +96,7 @@ struct Tally {
 
 impl Ledger {
     fn uses_no_more_than(&self, other: &Ledger) -> bool {
-        let covers = |claim: &Claim| {
-            other.claims.iter().any(|more| {
-                more.member == claim.member
-                    && more.weights_bytes >= claim.weights_bytes
-                    && more.peak_bytes >= claim.peak_bytes
-            })
-        };
-        self.visited & !other.visited == 0 && self.claims.iter().all(covers)
+        self.visited & !other.visited == 0 && self.claims.uses_no_more_than(&other.claims)
     }
 }
 
@@ -156,32 +142,9 @@ impl Search<'_> {
     /// What the ledger becomes when a member runs a range; none if that may not be.
     fn extend(&self, ledger: &Ledger, member: usize, first: usize, end: usize) -> Option<Ledger> {
         if let Rule::DistinctNodes { .. } = self.rule {
-            return Some(Ledger { visited: ledger.visited | 1 << member, claims: vec![] });
+            return Some(Ledger { visited: ledger.visited | 1 << member, claims: Claims::default() });
         }
-        let ranges = self.costs.ranges;
-        let mut claims = ledger.claims.clone();
-        if self.costs.last_after(member, first, end) == Last::Cold {
-            let (weights, peak) = (ranges.weights_bytes(first, end), ranges.peak_bytes(first, end));
-            match claims.iter_mut().find(|claim| claim.member == member) {
-                Some(claim) => {
-                    claim.weights_bytes += weights;
-                    claim.peak_bytes = claim.peak_bytes.max(peak);
-                    if claim.weights_bytes + claim.peak_bytes > self.costs.memory_free_bytes(member) {
-                        return None;
-                    }
-                }
-                None => claims.push(Claim { member, weights_bytes: weights, peak_bytes: peak }),
-            }
-        }
-        // Where all the rest would fit too, what was used no longer matters.
-        let (rest_weights, rest_peak) = (
-            ranges.weights_bytes(end, self.costs.block_count()),
-            ranges.peak_bytes(end, self.costs.block_count()),
-        );
-        claims.retain(|claim| {
-            claim.weights_bytes + rest_weights + claim.peak_bytes.max(rest_peak)
-                > self.costs.memory_free_bytes(claim.member)
-        });
+        let claims = ledger.claims.after_run(self.costs, member, first, end)?;
         Some(Ledger { visited: 0, claims })
     }
 

@@ -4,7 +4,7 @@
 use stormo_protocol::codec::payload::Codec;
 
 use super::coding::Hop;
-use super::problem::Problem;
+use super::problem::{KnownRange, Problem};
 
 /// Which node runs which blocks, in order, and how tensors are coded between them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +43,11 @@ pub struct Priced {
     pub bytes: u64,
     /// Share of agreement that all its codings lose together, at most: losses add up.
     pub loss: f64,
+    /// What the origin draws from the request to its result, mJ.
+    pub energy_mj: f64,
+    /// Time from one answer to the next when requests follow each other as fast as can be: what the busiest
+    /// node, link or uplink does for each.
+    pub period_ms: f64,
 }
 
 /// What a stage costs.
@@ -73,6 +78,12 @@ pub struct PricedEdge {
     pub bytes: u64,
     /// Time from the sender's last byte computed to the receiver's start, coding included.
     pub transfer_ms: f64,
+    /// The part of it in which the sender encodes.
+    pub encode_ms: f64,
+    /// The part of it in which bytes are on the link, its latency apart.
+    pub wire_ms: f64,
+    /// The part of it in which the receiver decodes.
+    pub decode_ms: f64,
     /// Share of agreement that the coding loses.
     pub loss: f64,
 }
@@ -100,17 +111,29 @@ pub enum Infeasible {
     Memory { node: usize, need_bytes: u64, free_bytes: u64 },
 }
 
+impl PricedEdge {
+    fn nothing(Hop { from, to, cut }: Hop) -> Self {
+        let (bytes, codec) = (0, Codec::Raw);
+        let [transfer_ms, encode_ms, wire_ms, decode_ms, loss] = [0.0; 5];
+        Self { from, to, cut, codec, bytes, transfer_ms, encode_ms, wire_ms, decode_ms, loss }
+    }
+}
+
 impl Problem {
+    fn known(&self, stage: StageShape) -> Option<&KnownRange> {
+        let known = &self.nodes[stage.node].known;
+        known.iter().find(|range| (range.first, range.end) == (stage.first, stage.end))
+    }
+
     /// Whether exactly this range is loaded on a node.
     pub(super) fn is_loaded(&self, stage: StageShape) -> bool {
-        self.nodes[stage.node].loaded.iter().any(|range| (range.first, range.end) == (stage.first, stage.end))
+        self.known(stage).is_some_and(|range| range.is_loaded)
     }
 
     /// Time that a range runs on a node: as measured, or as estimated.
     pub(super) fn range_ms(&self, stage: StageShape) -> f64 {
         let node = &self.nodes[stage.node];
-        let loaded = node.loaded.iter().find(|range| (range.first, range.end) == (stage.first, stage.end));
-        loaded.and_then(|range| range.time_ms).unwrap_or_else(|| {
+        self.known(stage).and_then(|range| range.time_ms).unwrap_or_else(|| {
             node.estimate_ms(&self.extra, usize::from(stage.first), usize::from(stage.end))
         })
     }
@@ -138,9 +161,12 @@ impl Problem {
         let edges: Vec<PricedEdge> = edges.collect::<Result<_, _>>()?;
         let stages_ms: f64 =
             stages.iter().map(|stage| stage.wait_ms + stage.cold_ms + stage.compute_ms).sum();
+        let latency_ms = stages_ms + edges.iter().map(|edge| edge.transfer_ms).sum::<f64>();
         Ok(Priced {
             shape: shape.clone(),
-            latency_ms: stages_ms + edges.iter().map(|edge| edge.transfer_ms).sum::<f64>(),
+            energy_mj: self.energy_mj(shape, &stages, &edges, latency_ms),
+            period_ms: self.period_ms(shape, &stages, &edges),
+            latency_ms,
             cold_ms: stages.iter().map(|stage| stage.cold_ms).sum(),
             bytes: edges.iter().fold(0, |sum, edge| edge.bytes.saturating_add(sum)),
             loss: edges.iter().map(|edge| edge.loss).sum(),
@@ -173,13 +199,23 @@ impl Problem {
         let Hop { from, to, cut } = hop;
         let not_possible = Infeasible::Codec { cut };
         if from == to {
-            let nothing = PricedEdge { from, to, cut, codec, bytes: 0, transfer_ms: 0.0, loss: 0.0 };
-            return if codec == Codec::Raw { Ok(nothing) } else { Err(not_possible) };
+            return if codec == Codec::Raw { Ok(PricedEdge::nothing(hop)) } else { Err(not_possible) };
         }
         let link = self.links.get(from, to).ok_or(Infeasible::Unreachable { from, to })?;
         let coding = self.codings(cut).find(|coding| coding.codec == codec).ok_or(not_possible)?;
-        let transfer_ms = coding.transfer_ms(&self.nodes[from], link, &self.nodes[to]);
-        Ok(PricedEdge { from, to, cut, codec, bytes: coding.bytes, transfer_ms, loss: coding.loss })
+        let (sender, receiver) = (&self.nodes[from], &self.nodes[to]);
+        Ok(PricedEdge {
+            from,
+            to,
+            cut,
+            codec,
+            bytes: coding.bytes,
+            transfer_ms: coding.transfer_ms(sender, link, receiver),
+            encode_ms: coding.encode_ms * sender.encode_factor,
+            wire_ms: link.ms_per_byte * coding.bytes as f64,
+            decode_ms: coding.decode_ms * receiver.decode_factor,
+            loss: coding.loss,
+        })
     }
 
     fn check_shape(&self, shape: &PlanShape) -> Result<(), Infeasible> {

@@ -92,8 +92,8 @@ pub struct Node {
     pub block_ms: Vec<f64>,
     /// How many times as long the problem's [`Extra`] takes here.
     pub extra_factor: f64,
-    /// Ranges that are ready to run. A part of a loaded range is not itself loaded.
-    pub loaded: Vec<LoadedRange>,
+    /// Ranges that are loaded, or whose time is known otherwise. A part of a known range is not itself known.
+    pub known: Vec<KnownRange>,
     /// Price of loading a range, whatever its size.
     pub cold_fixed_ms: f64,
     /// Price of loading a range, per byte of its weights.
@@ -102,17 +102,39 @@ pub struct Node {
     pub encode_factor: f64,
     /// Likewise decoding.
     pub decode_factor: f64,
+    /// What it draws; of interest at the origin only.
+    pub watts: Watts,
+    /// Once for every request that sends or receives anything, mJ: a radio stays awake for a while.
+    pub tail_mj: f64,
+    /// What a byte takes on the way out of this machine, wherever it goes: flows that leave it together share
+    /// this. A link is no quicker, see [`Link::ms_per_byte`]; zero: only links matter.
+    pub uplink_ms_per_byte: f64,
 }
 
-/// Blocks that run on a node as one session, already loaded.
+/// What a machine draws, W.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Watts {
+    /// While it waits.
+    pub idle: f64,
+    /// While it runs, loads, encodes or decodes.
+    pub compute: f64,
+    /// While its bytes go out.
+    pub send: f64,
+    /// While bytes come in.
+    pub receive: f64,
+}
+
+/// Blocks that may run on a node as one session, of which something is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LoadedRange {
+pub struct KnownRange {
     /// First block.
     pub first: u16,
     /// One past the last block.
     pub end: u16,
     /// Its measured time, which then stands for overhead and blocks' estimates.
     pub time_ms: Option<f64>,
+    /// Whether it is ready to run: then it has its memory already, and no price of loading.
+    pub is_loaded: bool,
 }
 
 /// One direction between two nodes.
@@ -152,6 +174,14 @@ impl Links {
         self.dense[from * self.node_count + to]
     }
 
+    /// Replaces every link by another.
+    pub(super) fn change(&mut self, new: impl Fn(usize, usize, Link) -> Link) {
+        for (index, link) in self.dense.iter_mut().enumerate() {
+            let (from, to) = (index / self.node_count, index % self.node_count);
+            *link = link.map(|link| new(from, to, link));
+        }
+    }
+
     /// How many nodes these links may join.
     pub fn node_count(&self) -> usize {
         self.node_count
@@ -176,9 +206,9 @@ pub enum ProblemError {
     /// A size is out of bounds.
     #[error("{what} must be at most {SIZE_BYTES_MAX} bytes")]
     Size { what: &'static str },
-    /// A loaded range is empty, ends after the last block or is listed twice.
-    #[error("node {node} lists a loaded range that is empty, too long or there twice")]
-    LoadedRange { node: usize },
+    /// A known range is empty, ends after the last block or is listed twice.
+    #[error("node {node} lists a range that is empty, too long or there twice")]
+    KnownRange { node: usize },
 }
 
 impl Coding {
@@ -261,13 +291,17 @@ impl Node {
         number("a cold start's price per byte", self.cold_ms_per_byte)?;
         number("a node's factor for encoding", self.encode_factor)?;
         number("a node's factor for decoding", self.decode_factor)?;
-        let mut ranges: Vec<(u16, u16)> = self.loaded.iter().map(|range| (range.first, range.end)).collect();
+        let mut ranges: Vec<(u16, u16)> = self.known.iter().map(|range| (range.first, range.end)).collect();
         ranges.sort_unstable();
         let twice = ranges.windows(2).any(|pair| pair[0] == pair[1]);
         if twice || ranges.iter().any(|&(first, end)| first >= end || usize::from(end) > blocks) {
-            return Err(ProblemError::LoadedRange { node: index });
+            return Err(ProblemError::KnownRange { node: index });
         }
-        self.loaded
+        let Watts { idle, compute, send, receive } = self.watts;
+        [idle, compute, send, receive].into_iter().try_for_each(|watts| number("a node's watts", watts))?;
+        number("a radio's tail", self.tail_mj)?;
+        number("an uplink's time per byte", self.uplink_ms_per_byte)?;
+        self.known
             .iter()
             .filter_map(|range| range.time_ms)
             .try_for_each(|time_ms| number("a range's time", time_ms))

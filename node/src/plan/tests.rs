@@ -2,6 +2,7 @@
 //! random, and the plain way to an optimum, which is to try every plan.
 
 mod big;
+mod effort;
 mod every_plan;
 mod hand_cases;
 mod losses;
@@ -11,7 +12,9 @@ mod shared_instances;
 
 use stormo_protocol::codec::payload::Codec;
 
-use super::{Coding, Extra, Kind, Link, Links, LoadedRange, Node, PlanShape, Priced, Problem, StageShape};
+use super::{
+    Coding, Extra, Kind, KnownRange, Link, Links, Node, PlanShape, Priced, Problem, StageShape, Watts,
+};
 
 /// Numbers that look random and are the same on every run (SplitMix64).
 struct Numbers(u64);
@@ -52,11 +55,14 @@ fn node(block_ms: &[f64]) -> Node {
         overhead_ms: 0.0,
         block_ms: block_ms.to_vec(),
         extra_factor: 1.0,
-        loaded: vec![],
+        known: vec![],
         cold_fixed_ms: 0.0,
         cold_ms_per_byte: 0.0,
         encode_factor: 1.0,
         decode_factor: 1.0,
+        watts: Watts::default(),
+        tail_mj: 0.0,
+        uplink_ms_per_byte: 0.0,
     }
 }
 
@@ -133,14 +139,16 @@ fn random_link(numbers: &mut Numbers) -> Link {
 }
 
 fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
-    let loaded_count = numbers.below(3) as usize;
-    let mut loaded = numbers.list(loaded_count, |numbers| {
+    let known_count = numbers.below(3) as usize;
+    let mut known = numbers.list(known_count, |numbers| {
         let first = numbers.below(blocks as u64);
         let end = first + 1 + numbers.below(blocks as u64 - first);
         let time_ms = numbers.one_in(2).then(|| numbers.below(60) as f64);
-        LoadedRange { first: first as u16, end: end as u16, time_ms }
+        let is_loaded = !numbers.one_in(3);
+        KnownRange { first: first as u16, end: end as u16, time_ms, is_loaded }
     });
-    loaded.dedup_by_key(|range| (range.first, range.end));
+    known.sort_by_key(|range| (range.first, range.end));
+    known.dedup_by_key(|range| (range.first, range.end));
     Node {
         can_compute: !numbers.one_in(8),
         queue_wait_ms: if numbers.one_in(3) { numbers.below(10) as f64 } else { 0.0 },
@@ -148,11 +156,19 @@ fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
         overhead_ms: numbers.below(4) as f64,
         block_ms: numbers.list(blocks, |numbers| numbers.below(30) as f64),
         extra_factor: numbers.below(3) as f64,
-        loaded,
+        known,
         cold_fixed_ms: numbers.below(8) as f64,
         cold_ms_per_byte: numbers.below(3) as f64 / 2.0,
         encode_factor: numbers.below(4) as f64 / 2.0,
         decode_factor: numbers.below(4) as f64 / 2.0,
+        watts: Watts {
+            idle: numbers.below(3) as f64 / 4.0,
+            compute: numbers.below(12) as f64 / 2.0,
+            send: numbers.below(6) as f64 / 2.0,
+            receive: numbers.below(6) as f64 / 4.0,
+        },
+        tail_mj: numbers.below(20) as f64,
+        uplink_ms_per_byte: numbers.below(4) as f64 / 8.0,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::plan::tests::{Numbers, link, node, shape};
 use crate::plan::{
-    CANDIDATES_MAX, EXPANSIONS_DEFAULT, Extra, Kind, Links, LoadedRange, Problem, alternatives, best,
+    CANDIDATES_MAX, EXPANSIONS_DEFAULT, Extra, Kind, KnownRange, Links, Problem, alternatives, best,
 };
 
 /// Ten blocks on an origin and others of differing speed and distance, each with this much memory
@@ -89,7 +89,7 @@ fn hosts_of_the_model_are_found_among_many_faster_machines() {
     for (node, (first, end)) in problem.nodes[slow..].iter_mut().zip([(0, 5), (5, 10)]) {
         node.block_ms = vec![60.0; 10];
         node.memory_free_bytes = 0;
-        node.loaded = vec![LoadedRange { first, end, time_ms: None }];
+        node.known = vec![KnownRange { first, end, time_ms: None, is_loaded: true }];
     }
     let found = best(&problem, EXPANSIONS_DEFAULT).unwrap();
     assert_eq!(found.priced.shape, shape(&[(slow, 0, 5), (slow + 1, 5, 10)]));

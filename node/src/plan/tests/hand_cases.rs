@@ -138,8 +138,8 @@ fn ranges_loaded_apart_run_one_after_the_other_without_a_transfer() {
     let mut problem = heavy([0, 0, 200]);
     problem.nodes[DEVICE].can_compute = false;
     problem.nodes[CLOUD].can_compute = false;
-    problem.nodes[EDGE].loaded = [(0, 2, None), (2, 3, Some(100.0))]
-        .map(|(first, end, time_ms)| crate::plan::LoadedRange { first, end, time_ms })
+    problem.nodes[EDGE].known = [(0, 2, None), (2, 3, Some(100.0))]
+        .map(|(first, end, time_ms)| crate::plan::KnownRange { first, end, time_ms, is_loaded: true })
         .to_vec();
     // 81 in, 40 + 80 estimated, 100 measured where 120 was estimated, 1.8 home.
     assert_best(&problem, 302.8, Some(shape(&[(EDGE, 0, 2), (EDGE, 2, 3)])));

@@ -16,7 +16,7 @@ fn lossy_problem(seed: u64) -> Option<Problem> {
     }
     // Work elsewhere over slow links, so that coding matters.
     problem.nodes[0].block_ms.iter_mut().for_each(|time_ms| *time_ms += 200.0);
-    problem.nodes[0].loaded.clear();
+    problem.nodes[0].known.clear();
     problem.cut_bytes.iter_mut().for_each(|bytes| *bytes += 20);
     for (codings, bytes) in problem.codings.iter_mut().zip(&problem.cut_bytes) {
         let loss = (1 + numbers.below(9)) as f64 / 100.0;

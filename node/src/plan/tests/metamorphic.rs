@@ -72,7 +72,7 @@ fn a_faster_node_is_never_worse() {
         let index = numbers.below(problem.nodes.len() as u64) as usize;
         let node = &mut problem.nodes[index];
         node.block_ms.iter_mut().for_each(|time_ms| *time_ms /= 2.0);
-        node.loaded.iter_mut().filter_map(|range| range.time_ms.as_mut()).for_each(|time_ms| *time_ms /= 2.0);
+        node.known.iter_mut().filter_map(|range| range.time_ms.as_mut()).for_each(|time_ms| *time_ms /= 2.0);
     });
 }
 
@@ -101,7 +101,7 @@ fn all_times_scaled_scale_the_optimum() {
             ]
             .into_iter()
             .chain(&mut node.block_ms)
-            .chain(node.loaded.iter_mut().filter_map(|range| range.time_ms.as_mut()))
+            .chain(node.known.iter_mut().filter_map(|range| range.time_ms.as_mut()))
             {
                 *time_ms *= FACTOR;
             }

@@ -5,7 +5,7 @@ use stormo_protocol::codec::payload::Codec;
 
 use crate::plan::tests::{link, node, shape};
 use crate::plan::{
-    Coding, EXPANSIONS_DEFAULT, Extra, Infeasible, Links, LoadedRange, NoPlan, Problem, ProblemError,
+    Coding, EXPANSIONS_DEFAULT, Extra, Infeasible, KnownRange, Links, NoPlan, Problem, ProblemError,
     alternatives, best,
 };
 
@@ -66,8 +66,10 @@ fn wrong_problems_are_named() {
             ProblemError::Size { what: "a block's activations" },
         ),
         (
-            |problem| problem.nodes[2].loaded = vec![LoadedRange { first: 1, end: 3, time_ms: None }],
-            ProblemError::LoadedRange { node: 2 },
+            |problem| {
+                problem.nodes[2].known = vec![KnownRange { first: 1, end: 3, time_ms: None, is_loaded: true }]
+            },
+            ProblemError::KnownRange { node: 2 },
         ),
     ];
     for (change, error) in cases {
