@@ -94,7 +94,7 @@ fn solve_over(
 }
 
 /// What binds, looked for from the simplest on.
-fn why_none(problem: &Problem, ranges: &Ranges, reason: Unsolved) -> NoPlan {
+pub(super) fn why_none(problem: &Problem, ranges: &Ranges, reason: Unsolved) -> NoPlan {
     if !problem.nodes.iter().any(|node| node.can_compute) {
         return NoPlan::NobodyComputes;
     }

@@ -74,6 +74,24 @@ impl<'a> Costs<'a> {
         members: Vec<Member>,
         loss_price_ms: f64,
     ) -> Self {
+        let cuts = 0..=problem.block_count() as u16;
+        let codings = cuts.map(|cut| worthwhile(coding_costs(problem.codings(cut), loss_price_ms))).collect();
+        Self::by(problem, ranges, members, codings)
+    }
+
+    /// With every coding of each cut in the problem's order, as it is first, at no price.
+    pub(super) fn by_coding(problem: &Problem, ranges: &'a Ranges, members: Vec<Member>) -> Self {
+        let cuts = 0..=problem.block_count() as u16;
+        let codings = cuts.map(|cut| coding_costs(problem.codings(cut), 0.0).collect()).collect();
+        Self::by(problem, ranges, members, codings)
+    }
+
+    fn by(
+        problem: &Problem,
+        ranges: &'a Ranges,
+        members: Vec<Member>,
+        codings: Vec<Vec<CodingCosts>>,
+    ) -> Self {
         let count = members.len();
         let mut latency_ms = vec![f64::INFINITY; count * count];
         let mut ms_per_byte = vec![0.0; count * count];
@@ -90,14 +108,13 @@ impl<'a> Costs<'a> {
             let node = &problem.nodes[member.node];
             if member.computes { Runs::new(problem, ranges, node) } else { Runs::none(ranges) }
         });
-        let cuts = 0..=problem.block_count() as u16;
         let nodes = || members.iter().map(|member| &problem.nodes[member.node]);
         Self {
             ranges,
             runs: runs.collect(),
             latency_ms,
             ms_per_byte,
-            codings: cuts.map(|cut| worthwhile(problem.codings(cut), loss_price_ms)).collect(),
+            codings,
             encode_factors: nodes().map(|node| node.encode_factor).collect(),
             decode_factors: nodes().map(|node| node.decode_factor).collect(),
             members,
@@ -137,17 +154,36 @@ impl<'a> Costs<'a> {
         if from == to {
             return 0.0;
         }
-        let link = from * self.members.len() + to;
-        let (latency_ms, ms_per_byte) = (self.latency_ms[link], self.ms_per_byte[link]);
-        let (encode_factor, decode_factor) = (self.encode_factors[from], self.decode_factors[to]);
         let mut best_ms = f64::INFINITY;
         for coding in &self.codings[cut] {
-            // In the order of `Coding::transfer_ms`, so that not even rounding differs.
-            let coding_ms = coding.encode_ms * encode_factor + coding.decode_ms * decode_factor;
-            let hop_ms = latency_ms + ms_per_byte * coding.bytes + coding_ms + coding.loss_ms;
+            let hop_ms = self.coded_ms(from, to, coding);
             best_ms = if hop_ms < best_ms { hop_ms } else { best_ms };
         }
         best_ms
+    }
+
+    /// Time to bring a cut's tensors from one member to another by one of its codings; infinite if no link
+    /// leads there.
+    pub(super) fn hop_by_ms(&self, from: usize, to: usize, cut: usize, coding: usize) -> f64 {
+        self.coded_ms(from, to, &self.codings[cut][coding])
+    }
+
+    // In the order of `Coding::transfer_ms`, so that not even rounding differs.
+    fn coded_ms(&self, from: usize, to: usize, coding: &CodingCosts) -> f64 {
+        let link = from * self.members.len() + to;
+        let coding_ms =
+            coding.encode_ms * self.encode_factors[from] + coding.decode_ms * self.decode_factors[to];
+        self.latency_ms[link] + self.ms_per_byte[link] * coding.bytes + coding_ms + coding.loss_ms
+    }
+
+    /// Whether a stage may start at a member from a cut on, and the result come from there.
+    pub(super) fn may_start(&self, member: usize, cut: usize) -> bool {
+        cut > 0 || !self.force_first || member == 0
+    }
+
+    /// Whether the result may come from a member.
+    pub(super) fn may_end(&self, member: usize) -> bool {
+        !self.force_last || member == 0
     }
 
     /// Time to bring the result home; infinite if it may not come from there.
@@ -240,16 +276,22 @@ impl<'a> Costs<'a> {
     }
 }
 
-/// Ways to send a cut without those that another one beats in every respect.
-fn worthwhile(codings: impl Iterator<Item = Coding>, loss_price_ms: f64) -> Vec<CodingCosts> {
-    let costs = codings.map(|coding| CodingCosts {
+fn coding_costs(
+    codings: impl Iterator<Item = Coding>,
+    loss_price_ms: f64,
+) -> impl Iterator<Item = CodingCosts> {
+    codings.map(move |coding| CodingCosts {
         bytes: coding.bytes as f64,
         encode_ms: coding.encode_ms,
         decode_ms: coding.decode_ms,
         loss_ms: coding.loss_ms(loss_price_ms),
-    });
+    })
+}
+
+/// Ways to send a cut without those that another one beats in every respect.
+fn worthwhile(codings: impl Iterator<Item = CodingCosts>) -> Vec<CodingCosts> {
     let mut kept: Vec<CodingCosts> = Vec::new();
-    for costs in costs.filter(|costs| costs.loss_ms.is_finite()) {
+    for costs in codings.filter(|costs| costs.loss_ms.is_finite()) {
         if !kept.iter().any(|known| known.is_never_worse_than(&costs)) {
             kept.retain(|known| !costs.is_never_worse_than(known));
             kept.push(costs);

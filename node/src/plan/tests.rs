@@ -4,6 +4,7 @@
 mod big;
 mod effort;
 mod every_plan;
+mod goals;
 mod hand_cases;
 mod losses;
 mod metamorphic;

@@ -1,0 +1,380 @@
+//! The best plan for a goal: least latency, energy or period, within limits of the others. Relaxations first,
+//! which are quick and bound the answer; then the search over several criteria, as far as it may go.
+
+use super::best::{NoPlan, why_none};
+use super::candidates::choose;
+use super::costs::Member;
+use super::effort::Weights;
+use super::front::{Amounts, Criterion, Ground, Sweep};
+use super::losses::solve_within;
+use super::price::{PlanShape, Priced};
+use super::problem::Problem;
+use super::ranges::Ranges;
+use super::solve::Unsolved;
+use super::{CANDIDATES_MAX, CANDIDATES_RETRY_MAX};
+
+/// Labels per state of a greedy sweep, and of those before the one without limit.
+const LABELS_FEW: usize = 4;
+const LABELS_SOME: usize = 32;
+/// Passes of the search for the price of what is limited.
+const PASSES_MAX: usize = 4;
+/// What sums in another order may differ by.
+const ROUNDING: f64 = 1e-9;
+
+/// What is to be least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// Time from request to result.
+    #[default]
+    Latency,
+    /// The period of a stream of requests.
+    Throughput,
+    /// What the origin draws.
+    Energy,
+}
+
+/// What is asked of a plan. How much accuracy it may lose is said by [`Problem::loss_max`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Goal {
+    /// What is to be least.
+    pub objective: Objective,
+    /// Longest latency, ms.
+    pub latency_ms_max: Option<f64>,
+    /// Most energy that the origin may draw, mJ.
+    pub energy_mj_max: Option<f64>,
+}
+
+/// How thoroughly to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Over the nodes that promise most, with few partial plans remembered.
+    Greedy,
+    /// Over all nodes, with all partial plans remembered that may matter.
+    Exact,
+}
+
+/// The best plan found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The plan and its cost.
+    pub priced: Priced,
+    /// No plan over the nodes that were looked at has less of what is to be least.
+    pub bound: f64,
+    /// Nodes that compute but were not looked at.
+    pub nodes_left_out: usize,
+}
+
+/// Which limit cannot be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// No plan is as quick.
+    Latency,
+    /// No plan draws as little.
+    Energy,
+    /// Either can be met, but no plan was found that meets both.
+    LatencyWithEnergy,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Missed {
+    /// None, whatever the limits.
+    NoPlan(NoPlan),
+    /// None within the limits.
+    Limits {
+        /// Which limit binds.
+        binding: Binding,
+        /// The plan that exceeds them least, as a factor.
+        closest: Box<Priced>,
+    },
+}
+
+impl Goal {
+    fn criterion(&self) -> Criterion {
+        match self.objective {
+            Objective::Latency => Criterion::Latency,
+            Objective::Throughput => Criterion::Period,
+            Objective::Energy => Criterion::Energy,
+        }
+    }
+
+    /// What is to be least, of a plan.
+    pub fn value(&self, priced: &Priced) -> f64 {
+        match self.objective {
+            Objective::Latency => priced.latency_ms,
+            Objective::Throughput => priced.period_ms,
+            Objective::Energy => priced.energy_mj,
+        }
+    }
+
+    /// How far a plan exceeds the limits: at most 1 if it meets them.
+    fn excess(&self, priced: &Priced) -> f64 {
+        let of = |value: f64, limit: Option<f64>| match limit {
+            Some(limit) if value > limit => value / limit.max(f64::MIN_POSITIVE),
+            _ => 0.0,
+        };
+        of(priced.latency_ms, self.latency_ms_max).max(of(priced.energy_mj, self.energy_mj_max))
+    }
+
+    fn is_met(&self, priced: &Priced) -> bool {
+        self.excess(priced) <= 1.0 + ROUNDING
+    }
+
+    fn needs_energy(&self) -> bool {
+        self.objective == Objective::Energy || self.energy_mj_max.is_some()
+    }
+}
+
+/// The best plan for a goal.
+///
+/// # Errors
+/// Why there is none, with the closest where only limits forbid it.
+pub fn best_for(
+    problem: &Problem,
+    goal: &Goal,
+    method: Method,
+    expansions_max: usize,
+) -> Result<Found, Missed> {
+    problem.check().map_err(|error| Missed::NoPlan(error.into()))?;
+    let ranges = Ranges::new(problem);
+    let computing = problem.nodes.iter().filter(|node| node.can_compute).count();
+    let counts: &[usize] = match method {
+        Method::Greedy => &[CANDIDATES_MAX, CANDIDATES_RETRY_MAX],
+        Method::Exact => &[usize::MAX],
+    };
+    let mut reason = Unsolved::NoWay;
+    for count_max in counts {
+        let members = choose(problem, &ranges, *count_max);
+        let considered = members.iter().filter(|member| member.computes).count();
+        let mut hunt = Hunt {
+            problem,
+            goal,
+            ranges: &ranges,
+            members,
+            best: None,
+            closest: None,
+            bound: 0.0,
+            least: (0.0, 0.0),
+        };
+        match hunt.run(method, expansions_max) {
+            Ok(()) => return hunt.found(computing - considered),
+            Err(none) => reason = none,
+        }
+        if considered == computing {
+            break;
+        }
+    }
+    Err(Missed::NoPlan(why_none(problem, &ranges, reason)))
+}
+
+/// A search under way.
+struct Hunt<'a> {
+    problem: &'a Problem,
+    goal: &'a Goal,
+    ranges: &'a Ranges,
+    members: Vec<Member>,
+    best: Option<Priced>,
+    /// The plan that exceeds the limits least.
+    closest: Option<Priced>,
+    bound: f64,
+    /// The least latency and energy of any plan, as far as they were asked for.
+    least: (f64, f64),
+}
+
+impl Hunt<'_> {
+    fn run(&mut self, method: Method, expansions_max: usize) -> Result<(), Unsolved> {
+        let quickest = self.relaxed(self.problem, expansions_max)?;
+        self.least.0 = quickest.1;
+        self.bound = if self.goal.objective == Objective::Latency { quickest.1 } else { 0.0 };
+        let (quickest, local) = (quickest.0, self.local(self.problem, expansions_max));
+        for shape in std::iter::once(quickest.clone()).chain(local.map(|local| local.0)) {
+            self.consider(shape);
+        }
+        if self.goal.needs_energy() {
+            self.weigh(&quickest, expansions_max);
+        }
+        if !self.is_proven() {
+            self.sweep(method, expansions_max);
+        }
+        Ok(())
+    }
+
+    fn found(self, nodes_left_out: usize) -> Result<Found, Missed> {
+        match (self.best, self.closest) {
+            (Some(priced), _) => {
+                let bound = self.bound.min(self.goal.value(&priced));
+                Ok(Found { priced, bound, nodes_left_out })
+            }
+            (None, Some(closest)) => {
+                let binding = self.goal.binding(self.least);
+                Err(Missed::Limits { binding, closest: Box::new(closest) })
+            }
+            (None, None) => Err(Missed::NoPlan(NoPlan::GaveUp)),
+        }
+    }
+
+    fn is_proven(&self) -> bool {
+        self.best.as_ref().is_some_and(|best| self.goal.value(best) <= self.bound * (1.0 + ROUNDING))
+    }
+
+    /// Takes a plan over if it is the best yet, or the closest.
+    fn consider(&mut self, shape: PlanShape) -> Option<Priced> {
+        let priced = self.problem.price(&shape).ok()?;
+        if priced.loss > self.problem.loss_max + ROUNDING {
+            return None;
+        }
+        let goal = self.goal;
+        let is_less = |known: &Option<Priced>, by: &dyn Fn(&Priced) -> f64| {
+            known.as_ref().is_none_or(|known| by(&priced) < by(known))
+        };
+        if goal.is_met(&priced) && is_less(&self.best, &|plan| goal.value(plan)) {
+            self.best = Some(priced.clone());
+        }
+        if is_less(&self.closest, &|plan| goal.excess(plan)) {
+            self.closest = Some(priced.clone());
+        }
+        Some(priced)
+    }
+
+    /// The plan of least cost of a problem that only differs in its times, and a bound of that cost.
+    fn relaxed(&self, problem: &Problem, expansions_max: usize) -> Result<(PlanShape, f64), Unsolved> {
+        let within = solve_within(problem, self.ranges, &self.members, expansions_max)?;
+        Ok((within.priced.shape, within.bound_ms))
+    }
+
+    /// Likewise at the origin alone.
+    fn local(&self, problem: &Problem, expansions_max: usize) -> Option<(PlanShape, f64)> {
+        let here = self.members[..1].to_vec();
+        let solve = || solve_within(problem, self.ranges, &here, expansions_max).ok();
+        let within = here[0].computes.then(solve).flatten()?;
+        Some((within.priced.shape, within.bound_ms))
+    }
+
+    /// Searches for the price of energy (or of time, where energy is to be least) at which its limit is met.
+    fn weigh(&mut self, quickest: &PlanShape, expansions_max: usize) {
+        let in_energy = Ground::of_energy(self.problem);
+        let tail_mj = self.problem.nodes[0].tail_mj;
+        let Ok((thriftiest, moving_mj)) = self.relaxed(&in_energy, expansions_max) else { return };
+        // What stays at the origin has no tail.
+        let local = self.local(&in_energy, expansions_max);
+        let staying_mj = local.as_ref().map_or(f64::INFINITY, |local| local.1);
+        if let Some((shape, _)) = local {
+            self.consider(shape);
+        }
+        self.least.1 = staying_mj.min(moving_mj + tail_mj);
+        let (Some(quickest), Some(thriftiest)) =
+            (self.problem.price(quickest).ok(), self.consider(thriftiest))
+        else {
+            return;
+        };
+        let by_energy = self.goal.objective == Objective::Energy;
+        if by_energy {
+            self.bound = self.least.1;
+        }
+        if self.is_proven() || self.goal.objective == Objective::Throughput {
+            return;
+        }
+        // Two corners of the hull over (latency, energy), between which the limit lies.
+        let (mut left, mut right) = (quickest, thriftiest);
+        for _ in 0..PASSES_MAX {
+            let price = (right.latency_ms - left.latency_ms) / (left.energy_mj - right.energy_mj);
+            if !price.is_finite() || price <= 0.0 {
+                return;
+            }
+            let weighed = self.problem.weighed(Weights { per_ms: 1.0, per_mj: price });
+            let Ok((shape, cost)) = self.relaxed(&weighed, expansions_max) else { return };
+            self.tighten(cost, price);
+            let Some(found) = self.consider(shape) else { return };
+            let value = |plan: &Priced| plan.latency_ms + price * plan.energy_mj;
+            if value(&found) >= value(&left) * (1.0 - ROUNDING) {
+                return;
+            }
+            let fits = match by_energy {
+                true => self.goal.latency_ms_max.is_some_and(|most| found.latency_ms > most),
+                false => self.goal.energy_mj_max.is_some_and(|most| found.energy_mj <= most),
+            };
+            if fits { right = found } else { left = found }
+        }
+    }
+
+    /// No plan within the limit has less than the relaxation says, since what it may use up is paid for.
+    fn tighten(&mut self, cost: f64, price: f64) {
+        let bound = match (self.goal.objective, self.goal.latency_ms_max, self.goal.energy_mj_max) {
+            (Objective::Latency, _, Some(most_mj)) => cost - price * most_mj,
+            (Objective::Energy, Some(most_ms), _) => (cost - most_ms) / price,
+            _ => return,
+        };
+        self.bound = self.bound.max(bound);
+    }
+
+    /// Sweeps over all that counts, with ever more labels.
+    fn sweep(&mut self, method: Method, expansions_max: usize) {
+        let energy = self.goal.needs_energy().then(|| Ground::of_energy(self.problem));
+        let with_period = self.goal.objective == Objective::Throughput;
+        let ground = Ground::new(self.problem, energy.as_ref(), self.ranges, &self.members, with_period);
+        if with_period {
+            self.bound = self.bound.max(ground.least(Criterion::Period));
+        }
+        let here = Ground::new(self.problem, energy.as_ref(), self.ranges, &self.members[..1], with_period);
+        let tail_mj = if self.goal.needs_energy() { self.problem.nodes[0].tail_mj } else { 0.0 };
+        let labels: &[usize] = match method {
+            Method::Greedy => &[LABELS_FEW],
+            Method::Exact => &[LABELS_FEW, LABELS_SOME, usize::MAX],
+        };
+        let mut work_left = expansions_max;
+        for labels_per_state in labels {
+            if tail_mj > 0.0 {
+                let (_, work) = self.sweep_over(&here, 0.0, *labels_per_state, work_left);
+                work_left = work_left.saturating_sub(work);
+            }
+            let (is_exact, work) = self.sweep_over(&ground, tail_mj, *labels_per_state, work_left);
+            work_left = work_left.saturating_sub(work);
+            if is_exact && let Some(best) = &self.best {
+                self.bound = self.goal.value(best);
+            }
+            if is_exact || self.is_proven() || work_left == 0 {
+                break;
+            }
+        }
+    }
+
+    fn sweep_over(
+        &mut self,
+        ground: &Ground,
+        tail_mj: f64,
+        labels_per_state: usize,
+        work_max: usize,
+    ) -> (bool, usize) {
+        let goal = self.goal;
+        let key = goal.criterion();
+        let mut limits: Amounts = [f64::INFINITY; 4];
+        limits[Criterion::Loss as usize] = self.problem.loss_max + ROUNDING;
+        limits[Criterion::Latency as usize] = goal.latency_ms_max.unwrap_or(f64::INFINITY);
+        limits[Criterion::Energy as usize] = goal.energy_mj_max.map_or(f64::INFINITY, |most| most - tail_mj);
+        let mut counts = limits.map(f64::is_finite);
+        counts[key as usize] = true;
+        let below = self.best.as_ref().map_or(f64::INFINITY, |best| {
+            let value = goal.value(best);
+            if key == Criterion::Energy { value - tail_mj } else { value }
+        });
+        let sweep = Sweep { ground, key, counts, limits, below, labels_per_state, work_max };
+        let outcome = sweep.run();
+        for shape in outcome.plans {
+            self.consider(shape);
+        }
+        (outcome.is_exact, outcome.work)
+    }
+}
+
+impl Goal {
+    /// By the least latency and energy of any plan.
+    fn binding(&self, (least_ms, least_mj): (f64, f64)) -> Binding {
+        let is_over = |least: f64, limit: Option<f64>| limit.is_some_and(|limit| least > limit);
+        match (is_over(least_ms, self.latency_ms_max), is_over(least_mj, self.energy_mj_max)) {
+            (true, false) => Binding::Latency,
+            (false, true) => Binding::Energy,
+            _ => Binding::LatencyWithEnergy,
+        }
+    }
+}

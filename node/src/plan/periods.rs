@@ -1,0 +1,154 @@
+//! Who is busy with a request for how long, and the least that any of them must be: for the period of a stream.
+
+use super::costs::Costs;
+use super::effort::Resource;
+use super::problem::Problem;
+
+/// How long each resource is busy with a partial plan, ms; by members, not nodes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Busy(Vec<(Resource, f64)>);
+
+impl Busy {
+    pub(super) fn uses_no_more_than(&self, other: &Self) -> bool {
+        let covers = |(resource, busy_ms): &(Resource, f64)| {
+            other.0.iter().any(|(known, more_ms)| known == resource && more_ms >= busy_ms)
+        };
+        self.0.iter().all(covers)
+    }
+
+    /// Adds work of a resource; how long it is busy now.
+    pub(super) fn add(&mut self, resource: Resource, busy_ms: f64) -> f64 {
+        if busy_ms == 0.0 {
+            return 0.0;
+        }
+        match self.0.iter_mut().find(|(known, _)| *known == resource) {
+            Some((_, all_ms)) => {
+                *all_ms += busy_ms;
+                *all_ms
+            }
+            None => {
+                self.0.push((resource, busy_ms));
+                busy_ms
+            }
+        }
+    }
+}
+
+/// Busy times of a problem's runs and hops, and the least that the busiest still has to do.
+pub(super) struct Periods {
+    blocks: usize,
+    members: usize,
+    /// `[member][first][end]`.
+    run_ms: Vec<f64>,
+    /// `[cut][coding]`: encoding, bytes, decoding.
+    codings: Vec<Vec<(f64, f64, f64)>>,
+    links_ms_per_byte: Vec<f64>,
+    uplinks_ms_per_byte: Vec<f64>,
+    encode_factors: Vec<f64>,
+    decode_factors: Vec<f64>,
+    /// `[cut][member]`.
+    at_ms: Vec<f64>,
+    start_ms: Vec<f64>,
+}
+
+impl Periods {
+    pub(super) fn new(problem: &Problem, costs: &Costs) -> Self {
+        let (blocks, members) = (costs.block_count(), costs.member_count());
+        let node = |member: usize| &problem.nodes[costs.node(member)];
+        let all = || 0..members;
+        let link = |from, to| {
+            let link = problem.links.get(costs.node(from), costs.node(to));
+            link.map_or(f64::INFINITY, |link| link.ms_per_byte)
+        };
+        let of_cut = |cut: usize| {
+            let codings = problem.codings(cut as u16);
+            codings.map(|coding| (coding.encode_ms, coding.bytes as f64, coding.decode_ms)).collect()
+        };
+        let mut periods = Self {
+            blocks,
+            members,
+            run_ms: vec![],
+            codings: (0..=blocks).map(of_cut).collect(),
+            links_ms_per_byte: all().flat_map(|from| all().map(move |to| link(from, to))).collect(),
+            uplinks_ms_per_byte: all().map(|member| node(member).uplink_ms_per_byte).collect(),
+            encode_factors: all().map(|member| node(member).encode_factor).collect(),
+            decode_factors: all().map(|member| node(member).decode_factor).collect(),
+            at_ms: vec![f64::INFINITY; (blocks + 1) * members],
+            start_ms: vec![f64::INFINITY; (blocks + 1) * members],
+        };
+        periods.run_ms = all().flat_map(|member| runs(problem, costs, member)).collect();
+        periods.fill(costs);
+        periods
+    }
+
+    fn fill(&mut self, costs: &Costs) {
+        for cut in (0..=self.blocks).rev() {
+            for member in 0..self.members {
+                let after = |end: usize| self.run_ms(member, cut, end).max(self.at_ms(end, member));
+                let start_ms = (cut + 1..=self.blocks).map(after).fold(f64::INFINITY, f64::min);
+                self.start_ms[cut * self.members + member] =
+                    if costs.may_start(member, cut) { start_ms } else { f64::INFINITY };
+            }
+            for member in 0..self.members {
+                let index = cut * self.members + member;
+                self.at_ms[index] = match cut == self.blocks {
+                    true if !costs.may_end(member) => f64::INFINITY,
+                    true if member == 0 => 0.0,
+                    true => self.busiest_of_hop(member, 0, cut),
+                    false => {
+                        let others = (0..self.members).filter(|to| *to != member);
+                        let moved =
+                            others.map(|to| self.busiest_of_hop(member, to, cut).max(self.start_ms(cut, to)));
+                        moved.fold(self.start_ms(cut, member), f64::min)
+                    }
+                };
+            }
+        }
+    }
+
+    fn busiest_of_hop(&self, from: usize, to: usize, cut: usize) -> f64 {
+        let busiest = |coding| self.hop(from, to, cut, coding).map(|(_, busy_ms)| busy_ms);
+        let of_codings = (0..self.codings[cut].len()).map(busiest);
+        of_codings.map(|busy| busy.into_iter().fold(0.0, f64::max)).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The least that the busiest has to do once a cut's tensors are at a member.
+    pub(super) fn at_ms(&self, cut: usize, member: usize) -> f64 {
+        self.at_ms[cut * self.members + member]
+    }
+
+    /// The least that the busiest has to do once a member is about to run.
+    pub(super) fn start_ms(&self, cut: usize, member: usize) -> f64 {
+        self.start_ms[cut * self.members + member]
+    }
+
+    /// How long a run keeps its member busy; infinite if it does not fit.
+    pub(super) fn run_ms(&self, member: usize, first: usize, end: usize) -> f64 {
+        self.run_ms[(member * self.blocks + first) * (self.blocks + 1) + end]
+    }
+
+    /// Whom a hop keeps busy, and how long.
+    pub(super) fn hop(&self, from: usize, to: usize, cut: usize, coding: usize) -> [(Resource, f64); 4] {
+        let (encode_ms, bytes, decode_ms) = self.codings[cut][coding];
+        [
+            (Resource::Node(from), encode_ms * self.encode_factors[from]),
+            (Resource::Node(to), decode_ms * self.decode_factors[to]),
+            (Resource::Link(from, to), self.links_ms_per_byte[from * self.members + to] * bytes),
+            (Resource::Uplink(from), self.uplinks_ms_per_byte[from] * bytes),
+        ]
+    }
+}
+
+/// Busy times of all ranges on a member: `[first][end]`.
+fn runs(problem: &Problem, costs: &Costs, member: usize) -> Vec<f64> {
+    let blocks = costs.block_count();
+    let node = costs.node(member);
+    let run_ms = |first: usize, end: usize| {
+        if end <= first || costs.run_ms(member, first, end).is_infinite() {
+            return f64::INFINITY;
+        }
+        problem.range_ms(super::StageShape { node, first: first as u16, end: end as u16 })
+    };
+    let ranges = (0..blocks).flat_map(|first| (0..=blocks).map(move |end| (first, end)));
+    ranges.map(|(first, end)| run_ms(first, end)).collect()
+}
