@@ -7,6 +7,7 @@
 //! nodes, each cut goes by the coding that takes least, or as it is.
 
 mod alternatives;
+mod backups;
 mod best;
 mod bounds;
 mod candidates;
@@ -23,6 +24,7 @@ mod parts;
 mod periods;
 mod price;
 mod problem;
+mod question;
 mod ranges;
 mod solve;
 #[cfg(test)]
@@ -31,10 +33,11 @@ mod tests;
 pub use alternatives::{Alternative, Kind, alternatives};
 pub use best::{Best, NoPlan, best};
 pub use coding::Coding;
-pub use goal::{Binding, Found, Goal, Method, Missed, Objective, best_for};
+pub use goal::{Binding, Found, Goal, Method, Missed, Objective, Planner, Search};
 pub use parts::parts;
 pub use price::{Infeasible, PlanShape, Priced, PricedEdge, PricedStage, StageShape};
-pub use problem::{Extra, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
+pub use problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
+pub use question::{Answer, NoAnswer, Question, Variant};
 
 /// Labels that a planning call may look at to improve and prove its answer where memory or
 /// distinctness couples the stages: about 10 ms on one core. Measured on random meshes so tight

@@ -11,7 +11,7 @@ use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Hosted, NodeRecord};
 
 use crate::mesh::LinkQuality;
-use crate::plan::{Coding, Extra, KnownRange, Link, Links, Node, PlanShape, Problem, Watts};
+use crate::plan::{Coding, Extra, Factors, KnownRange, Link, Links, Node, PlanShape, Problem, Watts};
 use crate::profile::{Measured, Predictor};
 
 /// What a run costs beyond its blocks: hand-over to the session's thread, signs, bookkeeping.
@@ -130,6 +130,7 @@ impl Question<'_> {
             end: end - offset,
             time_ms: Some(time_ms.min(TIME_MS_MAX)),
             is_loaded: true,
+            has_memory: true,
         });
         ranges.collect()
     }
@@ -157,8 +158,8 @@ impl Question<'_> {
             extra_factor: estimate.extra_factor.min(TIME_MS_MAX),
             cold_fixed_ms: micros_to_ms(record.load.cold_us as f64),
             cold_ms_per_byte: micros_to_ms(record.load.cold_us_per_mb as f64) / 1e6,
-            encode_factor: coding_factor.min(TIME_MS_MAX),
-            decode_factor: coding_factor.min(TIME_MS_MAX),
+            encode_factors: Factors::same(coding_factor.min(TIME_MS_MAX)),
+            decode_factors: Factors::same(coding_factor.min(TIME_MS_MAX)),
             watts: Watts::default(),
             tail_mj: 0.0,
             uplink_ms_per_byte: 0.0,

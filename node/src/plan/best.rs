@@ -137,7 +137,7 @@ fn holds(problem: &Problem, ranges: &Ranges, index: usize, block: usize) -> bool
     let is_loaded = || {
         node.known
             .iter()
-            .any(|range| range.is_loaded && (range.first.into()..range.end.into()).contains(&block))
+            .any(|range| range.has_memory && (range.first.into()..range.end.into()).contains(&block))
     };
     node.can_compute && (ranges.memory_bytes(block, block + 1) <= node.memory_free_bytes || is_loaded())
 }

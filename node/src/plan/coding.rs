@@ -29,7 +29,8 @@ impl Coding {
 
     /// Time from the sender's last byte computed to the receiver's start.
     pub(super) fn transfer_ms(&self, sender: &Node, link: Link, receiver: &Node) -> f64 {
-        let coding_ms = self.encode_ms * sender.encode_factor + self.decode_ms * receiver.decode_factor;
+        let encode_ms = self.encode_ms * sender.encode_factors.of(self.codec);
+        let coding_ms = encode_ms + self.decode_ms * receiver.decode_factors.of(self.codec);
         link.latency_ms + link.ms_per_byte * self.bytes as f64 + coding_ms
     }
 

@@ -1,9 +1,11 @@
 //! A problem compiled for search over some of its nodes: costs of runs and transfers in constant
 //! time. Must agree with `price`; finds nothing itself.
 
+use stormo_protocol::codec::payload::Codec;
+
 use super::bounds::Last;
 use super::coding::Coding;
-use super::problem::{KnownRange, Node, Problem};
+use super::problem::{Factors, KnownRange, Node, Problem};
 use super::ranges::Ranges;
 
 /// A node that takes part in a search.
@@ -21,7 +23,7 @@ struct KnownRun {
     end: usize,
     /// With loading, if it is not; infinite if its memory does not fit.
     run_ms: f64,
-    is_loaded: bool,
+    has_memory: bool,
 }
 
 /// One member's costs of running ranges.
@@ -42,6 +44,7 @@ struct Runs {
 
 /// What a way to send a cut costs, wherever it goes.
 struct CodingCosts {
+    codec: Codec,
     bytes: f64,
     encode_ms: f64,
     decode_ms: f64,
@@ -59,8 +62,8 @@ pub(super) struct Costs<'a> {
     ms_per_byte: Vec<f64>,
     /// Ways to send each cut that may be best somewhere.
     codings: Vec<Vec<CodingCosts>>,
-    encode_factors: Vec<f64>,
-    decode_factors: Vec<f64>,
+    encode_factors: Vec<Factors>,
+    decode_factors: Vec<Factors>,
     force_first: bool,
     force_last: bool,
 }
@@ -75,7 +78,14 @@ impl<'a> Costs<'a> {
         loss_price_ms: f64,
     ) -> Self {
         let cuts = 0..=problem.block_count() as u16;
-        let codings = cuts.map(|cut| worthwhile(coding_costs(problem.codings(cut), loss_price_ms))).collect();
+        let are_same = |member: &Member| {
+            let node = &problem.nodes[member.node];
+            node.encode_factors.are_same() && node.decode_factors.are_same()
+        };
+        // Where a codec is quicker than another here and slower there, neither beats the other.
+        let may_drop = members.iter().all(are_same);
+        let codings = cuts.map(|cut| worthwhile(coding_costs(problem.codings(cut), loss_price_ms), may_drop));
+        let codings = codings.collect();
         Self::by(problem, ranges, members, codings)
     }
 
@@ -115,8 +125,8 @@ impl<'a> Costs<'a> {
             latency_ms,
             ms_per_byte,
             codings,
-            encode_factors: nodes().map(|node| node.encode_factor).collect(),
-            decode_factors: nodes().map(|node| node.decode_factor).collect(),
+            encode_factors: nodes().map(|node| node.encode_factors).collect(),
+            decode_factors: nodes().map(|node| node.decode_factors).collect(),
             members,
             force_first: problem.force_first,
             force_last: problem.force_last,
@@ -171,8 +181,8 @@ impl<'a> Costs<'a> {
     // In the order of `Coding::transfer_ms`, so that not even rounding differs.
     fn coded_ms(&self, from: usize, to: usize, coding: &CodingCosts) -> f64 {
         let link = from * self.members.len() + to;
-        let coding_ms =
-            coding.encode_ms * self.encode_factors[from] + coding.decode_ms * self.decode_factors[to];
+        let encode_ms = coding.encode_ms * self.encode_factors[from].of(coding.codec);
+        let coding_ms = encode_ms + coding.decode_ms * self.decode_factors[to].of(coding.codec);
         self.latency_ms[link] + self.ms_per_byte[link] * coding.bytes + coding_ms + coding.loss_ms
     }
 
@@ -208,7 +218,8 @@ impl<'a> Costs<'a> {
 
     /// What a member has done once it has run a range.
     pub(super) fn last_after(&self, member: usize, first: usize, end: usize) -> Last {
-        let is_loaded = self.runs[member].known_from(first).iter().any(|run| run.end == end && run.is_loaded);
+        let is_loaded =
+            self.runs[member].known_from(first).iter().any(|run| run.end == end && run.has_memory);
         if is_loaded { Last::Other } else { Last::Cold }
     }
 
@@ -216,7 +227,7 @@ impl<'a> Costs<'a> {
     /// one is never slower and takes no more memory. Unless the whole, or one of the two, is known: then it
     /// costs what it costs.
     pub(super) fn may_merge(&self, member: usize, cut: usize) -> bool {
-        let is_excepted = |run: &KnownRun| match run.is_loaded {
+        let is_excepted = |run: &KnownRun| match run.has_memory {
             true => run.first < cut && cut < run.end,
             false => run.first <= cut && cut <= run.end,
         };
@@ -249,7 +260,7 @@ impl<'a> Costs<'a> {
             if from < run.end.min(stop) {
                 best_ms = best_ms.min(cold_ms(from, run.end.min(stop)));
             }
-            let after_ms = if run.is_loaded { after_loaded_ms } else { after_cold_ms };
+            let after_ms = if run.has_memory { after_loaded_ms } else { after_cold_ms };
             best_ms = best_ms.min(run.run_ms + after_ms[run.end]);
             from = run.end + 1;
         }
@@ -258,7 +269,7 @@ impl<'a> Costs<'a> {
 
     /// The same over loaded ranges only.
     pub(super) fn best_loaded_run_ms(&self, member: usize, first: usize, after_loaded_ms: &[f64]) -> f64 {
-        let loaded = self.runs[member].known_from(first).iter().filter(|run| run.is_loaded);
+        let loaded = self.runs[member].known_from(first).iter().filter(|run| run.has_memory);
         let totals = loaded.map(|run| run.run_ms + after_loaded_ms[run.end]);
         totals.fold(f64::INFINITY, f64::min)
     }
@@ -281,6 +292,7 @@ fn coding_costs(
     loss_price_ms: f64,
 ) -> impl Iterator<Item = CodingCosts> {
     codings.map(move |coding| CodingCosts {
+        codec: coding.codec,
         bytes: coding.bytes as f64,
         encode_ms: coding.encode_ms,
         decode_ms: coding.decode_ms,
@@ -289,10 +301,12 @@ fn coding_costs(
 }
 
 /// Ways to send a cut without those that another one beats in every respect.
-fn worthwhile(codings: impl Iterator<Item = CodingCosts>) -> Vec<CodingCosts> {
+fn worthwhile(codings: impl Iterator<Item = CodingCosts>, may_drop: bool) -> Vec<CodingCosts> {
     let mut kept: Vec<CodingCosts> = Vec::new();
     for costs in codings.filter(|costs| costs.loss_ms.is_finite()) {
-        if !kept.iter().any(|known| known.is_never_worse_than(&costs)) {
+        if !may_drop {
+            kept.push(costs);
+        } else if !kept.iter().any(|known| known.is_never_worse_than(&costs)) {
             kept.retain(|known| !costs.is_never_worse_than(known));
             kept.push(costs);
         }
@@ -386,12 +400,13 @@ impl KnownRun {
         let warm_ms =
             node.queue_wait_ms + range.time_ms.unwrap_or_else(|| node.estimate_ms(&ranges.extra, first, end));
         let load_ms = node.cold_fixed_ms + node.cold_ms_per_byte * ranges.weights_bytes(first, end) as f64;
+        let fits = range.has_memory || ranges.memory_bytes(first, end) <= node.memory_free_bytes;
         let run_ms = match range.is_loaded {
+            _ if !fits => f64::INFINITY,
             true => warm_ms,
-            false if ranges.memory_bytes(first, end) <= node.memory_free_bytes => warm_ms + load_ms,
-            false => f64::INFINITY,
+            false => warm_ms + load_ms,
         };
-        Self { first, end, run_ms, is_loaded: range.is_loaded }
+        Self { first, end, run_ms, has_memory: range.has_memory }
     }
 }
 

@@ -105,10 +105,10 @@ impl Node {
             &mut self.extra_factor,
             &mut self.cold_fixed_ms,
             &mut self.cold_ms_per_byte,
-            &mut self.encode_factor,
-            &mut self.decode_factor,
         ];
         times.into_iter().chain(&mut self.block_ms).for_each(|time_ms| *time_ms *= computing);
+        self.encode_factors.scale(computing);
+        self.decode_factors.scale(computing);
         let known_ms = self.known.iter_mut().filter_map(|range| range.time_ms.as_mut());
         known_ms.for_each(|time_ms| *time_ms *= computing);
     }

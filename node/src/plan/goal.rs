@@ -32,6 +32,9 @@ pub enum Objective {
     Throughput,
     /// What the origin draws.
     Energy,
+    /// What codings lose of accuracy.
+    #[serde(skip)]
+    Loss,
 }
 
 /// What is asked of a plan. How much accuracy it may lose is said by [`Problem::loss_max`].
@@ -43,6 +46,31 @@ pub struct Goal {
     pub latency_ms_max: Option<f64>,
     /// Most energy that the origin may draw, mJ.
     pub energy_mj_max: Option<f64>,
+}
+
+/// Whatever finds the best plan for a goal.
+pub trait Planner {
+    /// The best plan found.
+    ///
+    /// # Errors
+    /// Why there is none, with the closest where only limits forbid it.
+    fn best_for(&self, problem: &Problem, goal: &Goal) -> Result<Found, Missed>;
+}
+
+/// A search of this method that looks at so many partial plans at most, once relaxations did not prove their
+/// answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Search {
+    /// How thoroughly to look.
+    pub method: Method,
+    /// Partial plans looked at.
+    pub expansions_max: usize,
+}
+
+impl Planner for Search {
+    fn best_for(&self, problem: &Problem, goal: &Goal) -> Result<Found, Missed> {
+        best_for(problem, goal, self.method, self.expansions_max)
+    }
 }
 
 /// How thoroughly to look.
@@ -96,6 +124,7 @@ impl Goal {
             Objective::Latency => Criterion::Latency,
             Objective::Throughput => Criterion::Period,
             Objective::Energy => Criterion::Energy,
+            Objective::Loss => Criterion::Loss,
         }
     }
 
@@ -105,11 +134,12 @@ impl Goal {
             Objective::Latency => priced.latency_ms,
             Objective::Throughput => priced.period_ms,
             Objective::Energy => priced.energy_mj,
+            Objective::Loss => priced.loss,
         }
     }
 
     /// How far a plan exceeds the limits: at most 1 if it meets them.
-    fn excess(&self, priced: &Priced) -> f64 {
+    pub(super) fn excess(&self, priced: &Priced) -> f64 {
         let of = |value: f64, limit: Option<f64>| match limit {
             Some(limit) if value > limit => value / limit.max(f64::MIN_POSITIVE),
             _ => 0.0,
@@ -117,7 +147,7 @@ impl Goal {
         of(priced.latency_ms, self.latency_ms_max).max(of(priced.energy_mj, self.energy_mj_max))
     }
 
-    fn is_met(&self, priced: &Priced) -> bool {
+    pub(super) fn is_met(&self, priced: &Priced) -> bool {
         self.excess(priced) <= 1.0 + ROUNDING
     }
 
@@ -126,16 +156,7 @@ impl Goal {
     }
 }
 
-/// The best plan for a goal.
-///
-/// # Errors
-/// Why there is none, with the closest where only limits forbid it.
-pub fn best_for(
-    problem: &Problem,
-    goal: &Goal,
-    method: Method,
-    expansions_max: usize,
-) -> Result<Found, Missed> {
+fn best_for(problem: &Problem, goal: &Goal, method: Method, expansions_max: usize) -> Result<Found, Missed> {
     problem.check().map_err(|error| Missed::NoPlan(error.into()))?;
     let ranges = Ranges::new(problem);
     let computing = problem.nodes.iter().filter(|node| node.can_compute).count();
@@ -155,10 +176,9 @@ pub fn best_for(
             best: None,
             closest: None,
             bound: 0.0,
-            least: (0.0, 0.0),
         };
         match hunt.run(method, expansions_max) {
-            Ok(()) => return hunt.found(computing - considered),
+            Ok(()) => return hunt.found(computing - considered, method, expansions_max),
             Err(none) => reason = none,
         }
         if considered == computing {
@@ -178,14 +198,11 @@ struct Hunt<'a> {
     /// The plan that exceeds the limits least.
     closest: Option<Priced>,
     bound: f64,
-    /// The least latency and energy of any plan, as far as they were asked for.
-    least: (f64, f64),
 }
 
 impl Hunt<'_> {
     fn run(&mut self, method: Method, expansions_max: usize) -> Result<(), Unsolved> {
         let quickest = self.relaxed(self.problem, expansions_max)?;
-        self.least.0 = quickest.1;
         self.bound = if self.goal.objective == Objective::Latency { quickest.1 } else { 0.0 };
         let (quickest, local) = (quickest.0, self.local(self.problem, expansions_max));
         for shape in std::iter::once(quickest.clone()).chain(local.map(|local| local.0)) {
@@ -200,14 +217,18 @@ impl Hunt<'_> {
         Ok(())
     }
 
-    fn found(self, nodes_left_out: usize) -> Result<Found, Missed> {
+    fn found(self, nodes_left_out: usize, method: Method, expansions_max: usize) -> Result<Found, Missed> {
         match (self.best, self.closest) {
             (Some(priced), _) => {
                 let bound = self.bound.min(self.goal.value(&priced));
                 Ok(Found { priced, bound, nodes_left_out })
             }
             (None, Some(closest)) => {
-                let binding = self.goal.binding(self.least);
+                let least = |objective: Objective| {
+                    let goal = Goal { objective, latency_ms_max: None, energy_mj_max: None };
+                    best_for(self.problem, &goal, method, expansions_max).map_or(0.0, |found| found.bound)
+                };
+                let binding = self.goal.binding((least(Objective::Latency), least(Objective::Energy)));
                 Err(Missed::Limits { binding, closest: Box::new(closest) })
             }
             (None, None) => Err(Missed::NoPlan(NoPlan::GaveUp)),
@@ -262,7 +283,6 @@ impl Hunt<'_> {
         if let Some((shape, _)) = local {
             self.consider(shape);
         }
-        self.least.1 = staying_mj.min(moving_mj + tail_mj);
         let (Some(quickest), Some(thriftiest)) =
             (self.problem.price(quickest).ok(), self.consider(thriftiest))
         else {
@@ -270,9 +290,9 @@ impl Hunt<'_> {
         };
         let by_energy = self.goal.objective == Objective::Energy;
         if by_energy {
-            self.bound = self.least.1;
+            self.bound = staying_mj.min(moving_mj + tail_mj);
         }
-        if self.is_proven() || self.goal.objective == Objective::Throughput {
+        if self.is_proven() || matches!(self.goal.objective, Objective::Throughput | Objective::Loss) {
             return;
         }
         // Two corners of the hull over (latency, energy), between which the limit lies.

@@ -1,8 +1,9 @@
 //! Who is busy with a request for how long, and the least that any of them must be: for the period of a stream.
 
+use super::coding::Coding;
 use super::costs::Costs;
 use super::effort::Resource;
-use super::problem::Problem;
+use super::problem::{Factors, Problem};
 
 /// How long each resource is busy with a partial plan, ms; by members, not nodes.
 #[derive(Debug, Clone, Default)]
@@ -40,12 +41,12 @@ pub(super) struct Periods {
     members: usize,
     /// `[member][first][end]`.
     run_ms: Vec<f64>,
-    /// `[cut][coding]`: encoding, bytes, decoding.
-    codings: Vec<Vec<(f64, f64, f64)>>,
+    /// `[cut][coding]`.
+    codings: Vec<Vec<Coding>>,
     links_ms_per_byte: Vec<f64>,
     uplinks_ms_per_byte: Vec<f64>,
-    encode_factors: Vec<f64>,
-    decode_factors: Vec<f64>,
+    encode_factors: Vec<Factors>,
+    decode_factors: Vec<Factors>,
     /// `[cut][member]`.
     at_ms: Vec<f64>,
     start_ms: Vec<f64>,
@@ -60,10 +61,7 @@ impl Periods {
             let link = problem.links.get(costs.node(from), costs.node(to));
             link.map_or(f64::INFINITY, |link| link.ms_per_byte)
         };
-        let of_cut = |cut: usize| {
-            let codings = problem.codings(cut as u16);
-            codings.map(|coding| (coding.encode_ms, coding.bytes as f64, coding.decode_ms)).collect()
-        };
+        let of_cut = |cut: usize| problem.codings(cut as u16).collect();
         let mut periods = Self {
             blocks,
             members,
@@ -71,8 +69,8 @@ impl Periods {
             codings: (0..=blocks).map(of_cut).collect(),
             links_ms_per_byte: all().flat_map(|from| all().map(move |to| link(from, to))).collect(),
             uplinks_ms_per_byte: all().map(|member| node(member).uplink_ms_per_byte).collect(),
-            encode_factors: all().map(|member| node(member).encode_factor).collect(),
-            decode_factors: all().map(|member| node(member).decode_factor).collect(),
+            encode_factors: all().map(|member| node(member).encode_factors).collect(),
+            decode_factors: all().map(|member| node(member).decode_factors).collect(),
             at_ms: vec![f64::INFINITY; (blocks + 1) * members],
             start_ms: vec![f64::INFINITY; (blocks + 1) * members],
         };
@@ -129,10 +127,11 @@ impl Periods {
 
     /// Whom a hop keeps busy, and how long.
     pub(super) fn hop(&self, from: usize, to: usize, cut: usize, coding: usize) -> [(Resource, f64); 4] {
-        let (encode_ms, bytes, decode_ms) = self.codings[cut][coding];
+        let Coding { codec, encode_ms, decode_ms, bytes, .. } = self.codings[cut][coding];
+        let bytes = bytes as f64;
         [
-            (Resource::Node(from), encode_ms * self.encode_factors[from]),
-            (Resource::Node(to), decode_ms * self.decode_factors[to]),
+            (Resource::Node(from), encode_ms * self.encode_factors[from].of(codec)),
+            (Resource::Node(to), decode_ms * self.decode_factors[to].of(codec)),
             (Resource::Link(from, to), self.links_ms_per_byte[from * self.members + to] * bytes),
             (Resource::Uplink(from), self.uplinks_ms_per_byte[from] * bytes),
         ]

@@ -59,7 +59,7 @@ pub struct PricedStage {
     pub cold_ms: f64,
     /// The run itself.
     pub compute_ms: f64,
-    /// Memory that loading it takes: weights and peak activation; none if loaded.
+    /// Memory that it takes: weights and peak activation; none if it has its memory already.
     pub memory_bytes: u64,
 }
 
@@ -130,6 +130,11 @@ impl Problem {
         self.known(stage).is_some_and(|range| range.is_loaded)
     }
 
+    /// Whether a range takes none of a node's free memory.
+    fn has_memory(&self, stage: StageShape) -> bool {
+        self.known(stage).is_some_and(|range| range.has_memory)
+    }
+
     /// Time that a range runs on a node: as measured, or as estimated.
     pub(super) fn range_ms(&self, stage: StageShape) -> f64 {
         let node = &self.nodes[stage.node];
@@ -185,14 +190,17 @@ impl Problem {
     }
 
     fn price_stage(&self, stage: StageShape) -> PricedStage {
-        let memory_bytes =
-            if self.is_loaded(stage) { 0 } else { self.weights_bytes(stage) + self.peak_bytes(stage) };
         PricedStage {
             wait_ms: self.nodes[stage.node].queue_wait_ms,
             cold_ms: self.cold_ms(stage),
             compute_ms: self.range_ms(stage),
-            memory_bytes,
+            memory_bytes: self.memory_bytes(stage),
         }
+    }
+
+    /// What a stage takes of its node's free memory.
+    pub(super) fn memory_bytes(&self, stage: StageShape) -> u64 {
+        if self.has_memory(stage) { 0 } else { self.weights_bytes(stage) + self.peak_bytes(stage) }
     }
 
     fn price_edge(&self, hop: Hop, codec: Codec) -> Result<PricedEdge, Infeasible> {
@@ -211,9 +219,9 @@ impl Problem {
             codec,
             bytes: coding.bytes,
             transfer_ms: coding.transfer_ms(sender, link, receiver),
-            encode_ms: coding.encode_ms * sender.encode_factor,
+            encode_ms: coding.encode_ms * sender.encode_factors.of(codec),
             wire_ms: link.ms_per_byte * coding.bytes as f64,
-            decode_ms: coding.decode_ms * receiver.decode_factor,
+            decode_ms: coding.decode_ms * receiver.decode_factors.of(codec),
             loss: coding.loss,
         })
     }
@@ -250,7 +258,7 @@ impl Problem {
     /// activations do not. What is loaded has its memory already.
     fn check_memory(&self, shape: &PlanShape) -> Result<(), Infeasible> {
         let mut cold: Vec<StageShape> =
-            shape.stages.iter().copied().filter(|stage| !self.is_loaded(*stage)).collect();
+            shape.stages.iter().copied().filter(|stage| !self.has_memory(*stage)).collect();
         cold.sort_unstable_by_key(|stage| stage.node);
         for runs in cold.chunk_by(|a, b| a.node == b.node) {
             let node = runs[0].node;

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::profile::range_index;
 
 use super::coding::Coding;
@@ -99,9 +100,9 @@ pub struct Node {
     /// Price of loading a range, per byte of its weights.
     pub cold_ms_per_byte: f64,
     /// What encoding takes here, in parts of a [`Coding`]'s time.
-    pub encode_factor: f64,
+    pub encode_factors: Factors,
     /// Likewise decoding.
-    pub decode_factor: f64,
+    pub decode_factors: Factors,
     /// What it draws; of interest at the origin only.
     pub watts: Watts,
     /// Once for every request that sends or receives anything, mJ: a radio stays awake for a while.
@@ -109,6 +110,36 @@ pub struct Node {
     /// What a byte takes on the way out of this machine, wherever it goes: flows that leave it together share
     /// this. A link is no quicker, see [`Link::ms_per_byte`]; zero: only links matter.
     pub uplink_ms_per_byte: f64,
+}
+
+/// A factor for each codec.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Factors([f64; Codec::ALL.len()]);
+
+impl Factors {
+    /// The same for all.
+    pub fn same(factor: f64) -> Self {
+        Self([factor; Codec::ALL.len()])
+    }
+
+    /// Sets one codec's.
+    pub fn set(&mut self, codec: Codec, factor: f64) {
+        self.0[codec as usize] = factor;
+    }
+
+    /// One codec's.
+    pub fn of(&self, codec: Codec) -> f64 {
+        self.0[codec as usize]
+    }
+
+    /// All times as much.
+    pub(super) fn scale(&mut self, by: f64) {
+        self.0.iter_mut().for_each(|factor| *factor *= by);
+    }
+
+    pub(super) fn are_same(&self) -> bool {
+        self.0.iter().all(|factor| *factor == self.0[0])
+    }
 }
 
 /// What a machine draws, W.
@@ -133,8 +164,10 @@ pub struct KnownRange {
     pub end: u16,
     /// Its measured time, which then stands for overhead and blocks' estimates.
     pub time_ms: Option<f64>,
-    /// Whether it is ready to run: then it has its memory already, and no price of loading.
+    /// Whether it is ready to run: then loading it has no price.
     pub is_loaded: bool,
+    /// Whether its memory is no part of what is free: it has it already.
+    pub has_memory: bool,
 }
 
 /// One direction between two nodes.
@@ -289,8 +322,8 @@ impl Node {
         number("a session's overhead", self.overhead_ms)?;
         number("a cold start's price", self.cold_fixed_ms)?;
         number("a cold start's price per byte", self.cold_ms_per_byte)?;
-        number("a node's factor for encoding", self.encode_factor)?;
-        number("a node's factor for decoding", self.decode_factor)?;
+        let factors = self.encode_factors.0.iter().chain(&self.decode_factors.0);
+        factors.copied().try_for_each(|factor| number("a node's factor for coding", factor))?;
         let mut ranges: Vec<(u16, u16)> = self.known.iter().map(|range| (range.first, range.end)).collect();
         ranges.sort_unstable();
         let twice = ranges.windows(2).any(|pair| pair[0] == pair[1]);

@@ -6,6 +6,7 @@ mod effort;
 mod every_plan;
 mod goals;
 mod hand_cases;
+mod instances;
 mod losses;
 mod metamorphic;
 mod refusals;
@@ -14,7 +15,8 @@ mod shared_instances;
 use stormo_protocol::codec::payload::Codec;
 
 use super::{
-    Coding, Extra, Kind, KnownRange, Link, Links, Node, PlanShape, Priced, Problem, StageShape, Watts,
+    Coding, Extra, Factors, Kind, KnownRange, Link, Links, Node, PlanShape, Priced, Problem, StageShape,
+    Watts,
 };
 
 /// Numbers that look random and are the same on every run (SplitMix64).
@@ -59,8 +61,8 @@ fn node(block_ms: &[f64]) -> Node {
         known: vec![],
         cold_fixed_ms: 0.0,
         cold_ms_per_byte: 0.0,
-        encode_factor: 1.0,
-        decode_factor: 1.0,
+        encode_factors: Factors::same(1.0),
+        decode_factors: Factors::same(1.0),
         watts: Watts::default(),
         tail_mj: 0.0,
         uplink_ms_per_byte: 0.0,
@@ -139,6 +141,14 @@ fn random_link(numbers: &mut Numbers) -> Link {
     link(numbers.below(10) as f64, numbers.below(16) as f64 / 8.0)
 }
 
+fn random_factors(numbers: &mut Numbers) -> Factors {
+    let mut factors = Factors::same(numbers.below(4) as f64 / 2.0);
+    if numbers.one_in(3) {
+        factors.set(Codec::ShuffleLz4, numbers.below(4) as f64);
+    }
+    factors
+}
+
 fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
     let known_count = numbers.below(3) as usize;
     let mut known = numbers.list(known_count, |numbers| {
@@ -146,7 +156,13 @@ fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
         let end = first + 1 + numbers.below(blocks as u64 - first);
         let time_ms = numbers.one_in(2).then(|| numbers.below(60) as f64);
         let is_loaded = !numbers.one_in(3);
-        KnownRange { first: first as u16, end: end as u16, time_ms, is_loaded }
+        KnownRange {
+            first: first as u16,
+            end: end as u16,
+            time_ms,
+            is_loaded,
+            has_memory: is_loaded && !numbers.one_in(3),
+        }
     });
     known.sort_by_key(|range| (range.first, range.end));
     known.dedup_by_key(|range| (range.first, range.end));
@@ -160,8 +176,8 @@ fn random_node(numbers: &mut Numbers, blocks: usize, is_tight: bool) -> Node {
         known,
         cold_fixed_ms: numbers.below(8) as f64,
         cold_ms_per_byte: numbers.below(3) as f64 / 2.0,
-        encode_factor: numbers.below(4) as f64 / 2.0,
-        decode_factor: numbers.below(4) as f64 / 2.0,
+        encode_factors: random_factors(numbers),
+        decode_factors: random_factors(numbers),
         watts: Watts {
             idle: numbers.below(3) as f64 / 4.0,
             compute: numbers.below(12) as f64 / 2.0,

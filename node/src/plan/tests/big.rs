@@ -89,7 +89,7 @@ fn hosts_of_the_model_are_found_among_many_faster_machines() {
     for (node, (first, end)) in problem.nodes[slow..].iter_mut().zip([(0, 5), (5, 10)]) {
         node.block_ms = vec![60.0; 10];
         node.memory_free_bytes = 0;
-        node.known = vec![KnownRange { first, end, time_ms: None, is_loaded: true }];
+        node.known = vec![KnownRange { first, end, time_ms: None, is_loaded: true, has_memory: true }];
     }
     let found = best(&problem, EXPANSIONS_DEFAULT).unwrap();
     assert_eq!(found.priced.shape, shape(&[(slow, 0, 5), (slow + 1, 5, 10)]));

@@ -2,12 +2,17 @@
 
 use crate::plan::tests::{Numbers, every_plan, is_close, random_problem};
 use crate::plan::{
-    Binding, Coding, EXPANSIONS_DEFAULT, Goal, Method, Missed, Objective, Priced, Problem, best_for,
+    Binding, Coding, EXPANSIONS_DEFAULT, Goal, Method, Missed, Objective, Planner, Priced, Problem, Search,
 };
 use stormo_protocol::codec::payload::Codec;
 
-const OBJECTIVES: [Objective; 3] = [Objective::Latency, Objective::Throughput, Objective::Energy];
+const OBJECTIVES: [Objective; 4] =
+    [Objective::Latency, Objective::Throughput, Objective::Energy, Objective::Loss];
 const CASES: u64 = 4_000;
+
+fn search(method: Method, expansions_max: usize) -> Search {
+    Search { method, expansions_max }
+}
 
 /// A small problem in which some codings lose accuracy, and a goal with limits that bind now and then.
 fn random_case(seed: u64) -> (Problem, Goal) {
@@ -23,7 +28,7 @@ fn random_case(seed: u64) -> (Problem, Goal) {
     }
     let mut limit = |most: u64| numbers.one_in(2).then(|| 1.0 + numbers.below(most) as f64);
     let (latency_ms_max, energy_mj_max) = (limit(120), limit(300));
-    let goal = Goal { objective: OBJECTIVES[(seed % 3) as usize], latency_ms_max, energy_mj_max };
+    let goal = Goal { objective: OBJECTIVES[(seed % 4) as usize], latency_ms_max, energy_mj_max };
     (problem, goal)
 }
 
@@ -46,7 +51,7 @@ fn exact_plans_are_the_best_of_all() {
         let (problem, goal) = random_case(seed);
         let every = every_plan(&problem);
         let least = least(&goal, &problem, &every);
-        match (best_for(&problem, &goal, Method::Exact, usize::MAX), least) {
+        match (search(Method::Exact, usize::MAX).best_for(&problem, &goal), least) {
             (Ok(found), Some(least)) => {
                 met += 1;
                 assert!(meets(&goal, &problem, &found.priced), "seed {seed}: {goal:?} {found:?}");
@@ -87,12 +92,12 @@ fn greedy_plans_keep_the_limits_and_are_mostly_the_best() {
         let (problem, goal) = random_case(seed);
         let every = every_plan(&problem);
         let Some(least) = least(&goal, &problem, &every) else {
-            let found = best_for(&problem, &goal, Method::Greedy, EXPANSIONS_DEFAULT);
+            let found = search(Method::Greedy, EXPANSIONS_DEFAULT).best_for(&problem, &goal);
             assert!(found.is_err(), "seed {seed}: {found:?}");
             continue;
         };
         cases += 1;
-        if let Ok(found) = best_for(&problem, &goal, Method::Greedy, EXPANSIONS_DEFAULT) {
+        if let Ok(found) = search(Method::Greedy, EXPANSIONS_DEFAULT).best_for(&problem, &goal) {
             let value = goal.value(&found.priced);
             assert!(meets(&goal, &problem, &found.priced), "seed {seed}");
             assert!(found.bound <= least * (1.0 + 1e-9), "seed {seed}: bound {} of {least}", found.bound);

@@ -94,7 +94,7 @@ fn a_codec_moves_the_cut_forward() {
     let edges = best(&problem, EXPANSIONS_DEFAULT).unwrap().priced.edges;
     assert_eq!(edges.iter().map(|edge| edge.bytes).collect::<Vec<_>>(), [0, 125_000, 2_500]);
     // On an edge ten times slower at coding, the result goes home as it is: 1.8 instead of 1.62 ms.
-    problem.nodes[EDGE].encode_factor = 100.0;
+    problem.nodes[EDGE].encode_factors = crate::plan::Factors::same(100.0);
     let edges = best(&problem, EXPANSIONS_DEFAULT).unwrap().priced.edges;
     assert_eq!(edges.last().map(|edge| (edge.codec, edge.bytes)), Some((Codec::Raw, 10_000)));
 }
@@ -139,7 +139,13 @@ fn ranges_loaded_apart_run_one_after_the_other_without_a_transfer() {
     problem.nodes[DEVICE].can_compute = false;
     problem.nodes[CLOUD].can_compute = false;
     problem.nodes[EDGE].known = [(0, 2, None), (2, 3, Some(100.0))]
-        .map(|(first, end, time_ms)| crate::plan::KnownRange { first, end, time_ms, is_loaded: true })
+        .map(|(first, end, time_ms)| crate::plan::KnownRange {
+            first,
+            end,
+            time_ms,
+            is_loaded: true,
+            has_memory: true,
+        })
         .to_vec();
     // 81 in, 40 + 80 estimated, 100 measured where 120 was estimated, 1.8 home.
     assert_best(&problem, 302.8, Some(shape(&[(EDGE, 0, 2), (EDGE, 2, 3)])));

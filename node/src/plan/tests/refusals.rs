@@ -67,7 +67,8 @@ fn wrong_problems_are_named() {
         ),
         (
             |problem| {
-                problem.nodes[2].known = vec![KnownRange { first: 1, end: 3, time_ms: None, is_loaded: true }]
+                problem.nodes[2].known =
+                    vec![KnownRange { first: 1, end: 3, time_ms: None, is_loaded: true, has_memory: true }]
             },
             ProblemError::KnownRange { node: 2 },
         ),

@@ -1,0 +1,188 @@
+//! What is answered to a planning instance, as it is written.
+
+use serde::Serialize;
+
+use super::{Instance, MJ_PER_J};
+use crate::plan::backups::backups;
+use crate::plan::{Answer, Binding, NoAnswer, NoPlan, Objective, Priced, alternatives};
+
+/// Other plans that are told.
+const RUNNERS_UP_MAX: usize = 8;
+
+/// The answer. Times in ms, energy in J.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reply {
+    /// Whether a plan meets all limits.
+    pub feasible: bool,
+    /// What forbids it, if not: the name of a limit, or of what the mesh lacks.
+    pub binding: Option<String>,
+    /// The same for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The plan; if not feasible, the closest.
+    pub plan: Option<PlanOf>,
+    /// No plan takes less, of those over the nodes that were looked at.
+    pub lower_bound_ms: Option<f64>,
+    /// The same for what was to be least, in its own unit, where that is not latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_bound: Option<f64>,
+    /// Whether the bound shows that there is none better.
+    pub proven: bool,
+    /// Nodes that were not looked at, since the mesh is large.
+    pub nodes_left_out: usize,
+    /// Fields of the instance that no plan uses yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_considered: Vec<&'static str>,
+    /// What planning took, filled in by who has a clock.
+    pub planning_ms: f64,
+    /// Other plans within the limits, the best first.
+    pub runners_up: Vec<PlanOf>,
+}
+
+/// A plan by names.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanOf {
+    /// Which variant of the model.
+    pub variant: String,
+    /// Who runs what.
+    pub stages: Vec<StageOf>,
+    /// How the result comes home.
+    pub result_codec: String,
+    /// From request to result.
+    pub latency_ms: f64,
+    /// From one result to the next, when requests follow each other as fast as can be.
+    pub period_ms: f64,
+    /// What the requester draws.
+    pub energy_j: f64,
+    /// The variant's, less what codecs lose.
+    pub accuracy: Option<f64>,
+    /// What goes over links.
+    pub bytes: u64,
+}
+
+/// A stage by names.
+#[derive(Debug, Clone, Serialize)]
+pub struct StageOf {
+    /// Who runs it.
+    pub node: String,
+    /// First block, and one past the last.
+    pub blocks: [u16; 2],
+    /// How its input comes.
+    pub codec: String,
+    /// Who takes over, in this order.
+    pub backups: Vec<String>,
+}
+
+impl Instance {
+    /// The answer in names.
+    pub fn reply(&self, answer: Result<Answer, NoAnswer>, expansions_max: usize) -> Reply {
+        match answer {
+            Ok(answer) => self.found(&answer, expansions_max),
+            Err(none) => self.none(none),
+        }
+    }
+
+    fn found(&self, answer: &Answer, expansions_max: usize) -> Reply {
+        let goal = &self.question.goal;
+        let (found, value) = (&answer.found, goal.value(&answer.found.priced));
+        let bound = match goal.objective {
+            Objective::Energy => found.bound / MJ_PER_J,
+            _ => found.bound,
+        };
+        let is_latency = goal.objective == Objective::Latency;
+        Reply {
+            plan: Some(self.plan(answer.variant, &found.priced)),
+            lower_bound_ms: is_latency.then_some(bound),
+            lower_bound: (!is_latency).then_some(bound),
+            proven: value <= found.bound * (1.0 + 1e-9),
+            nodes_left_out: found.nodes_left_out,
+            runners_up: self.runners_up(answer, expansions_max),
+            ..self.blank(true, None, None)
+        }
+    }
+
+    fn none(&self, none: NoAnswer) -> Reply {
+        match none {
+            NoAnswer::Accuracy(closest) => {
+                let plan = closest.map(|closest| self.plan(closest.variant, &closest.found.priced));
+                let reason = "no variant is as accurate".to_owned();
+                Reply { plan, ..self.blank(false, Some("min_accuracy"), Some(reason)) }
+            }
+            NoAnswer::Limits { binding, variant, closest } => {
+                let (binding, reason) = match binding {
+                    Binding::Latency => ("max_latency_ms", "no plan is as quick"),
+                    Binding::Energy => ("max_energy_j", "no plan draws as little"),
+                    Binding::LatencyWithEnergy => {
+                        ("max_latency_ms with max_energy_j", "no plan was found that meets both limits")
+                    }
+                };
+                let plan = Some(self.plan(variant, &closest));
+                Reply { plan, ..self.blank(false, Some(binding), Some(reason.to_owned())) }
+            }
+            NoAnswer::NoPlan(none) => {
+                let binding = match none {
+                    NoPlan::BlockMemory { .. } | NoPlan::TotalMemory { .. } | NoPlan::GaveUp => {
+                        "memory_bytes"
+                    }
+                    NoPlan::Forced { .. } => "force_first or force_last",
+                    NoPlan::Unreachable => "links",
+                    NoPlan::NobodyComputes | NoPlan::Problem(_) => "nodes",
+                };
+                self.blank(false, Some(binding), Some(none.to_string()))
+            }
+        }
+    }
+
+    fn blank(&self, feasible: bool, binding: Option<&str>, reason: Option<String>) -> Reply {
+        Reply {
+            feasible,
+            binding: binding.map(str::to_owned),
+            reason,
+            plan: None,
+            lower_bound_ms: None,
+            lower_bound: None,
+            proven: false,
+            nodes_left_out: 0,
+            not_considered: self.not_considered.clone(),
+            planning_ms: 0.0,
+            runners_up: vec![],
+        }
+    }
+
+    /// Of the same variant, and no less accurate.
+    fn runners_up(&self, answer: &Answer, expansions_max: usize) -> Vec<PlanOf> {
+        let mut problem = self.question.variants[answer.variant].problem.clone();
+        problem.loss_max = answer.found.priced.loss;
+        let goal = &self.question.goal;
+        let others = alternatives(&problem, expansions_max).unwrap_or_default();
+        let mut others: Vec<Priced> = others.into_iter().map(|other| other.priced).collect();
+        others.retain(|other| goal.is_met(other) && other.shape != answer.found.priced.shape);
+        others.sort_by(|one, other| goal.value(one).total_cmp(&goal.value(other)));
+        others.iter().take(RUNNERS_UP_MAX).map(|priced| self.plan(answer.variant, priced)).collect()
+    }
+
+    fn plan(&self, variant: usize, priced: &Priced) -> PlanOf {
+        let of = &self.question.variants[variant];
+        let shares_domain = |one: usize, other: usize| {
+            self.domains[one].iter().any(|domain| self.domains[other].contains(domain))
+        };
+        let backups = backups(&of.problem, priced, shares_domain);
+        let stages = priced.shape.stages.iter().zip(&priced.shape.codecs).zip(backups);
+        let stage = |((stage, codec), backups): ((&crate::plan::StageShape, &_), Vec<usize>)| StageOf {
+            node: self.node_names[stage.node].clone(),
+            blocks: [stage.first, stage.end],
+            codec: self.codec_name(*codec).to_owned(),
+            backups: backups.into_iter().map(|node| self.node_names[node].clone()).collect(),
+        };
+        PlanOf {
+            variant: of.name.clone(),
+            stages: stages.map(stage).collect(),
+            result_codec: self.codec_name(priced.shape.codecs.last().copied().unwrap_or_default()).to_owned(),
+            latency_ms: priced.latency_ms,
+            period_ms: priced.period_ms,
+            energy_j: priced.energy_mj / MJ_PER_J,
+            accuracy: of.accuracy.map(|accuracy| accuracy - priced.loss),
+            bytes: priced.bytes,
+        }
+    }
+}
