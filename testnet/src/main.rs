@@ -6,6 +6,7 @@ mod demo;
 mod disturb;
 mod median;
 mod narrator;
+mod planning;
 mod run;
 mod simulating;
 mod table;
@@ -51,6 +52,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Play a scenario under faults drawn from a seed; what breaks is made smaller and written as a scenario
     Chaos(disturb::ChaosArgs),
+    /// What the planner makes of a mesh and a model that are only written down
+    Plan(planning::PlanArgs),
     /// Play a scenario (topology, load, faults) and judge it; exit code 0 only if all that it demands holds
     Run(run::RunArgs),
     /// Start the nodes of a topology and keep them until Ctrl-C
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
                 Command::Compare(args) => compare::run(&args).map(|()| Ended::Well),
                 Command::BareStreams(args) => bench::bare::run(&args).map(|()| Ended::Well),
                 Command::Chaos(args) => disturb::run(&args),
+                Command::Plan(args) => planning::run(&args).map(|()| Ended::Well),
                 Command::Run(args) => run::run(&args),
                 Command::Up(args) => up::run(&args).map(|()| Ended::Well),
                 Command::Simulate(args) => simulating::run(&args).map(|()| Ended::Well),

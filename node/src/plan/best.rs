@@ -46,6 +46,11 @@ pub enum NoPlan {
         "the nodes' memory cannot hold the model: it needs {need_bytes} bytes, {free_bytes} are free in all"
     )]
     TotalMemory { need_bytes: u64, free_bytes: u64 },
+    /// Too many steps for a linear programme.
+    #[error(
+        "{arcs} possible steps are too many for the linear programme, which takes {most}: use another planner"
+    )]
+    TooLarge { arcs: usize, most: usize },
     /// No plan found within the work allowed; there may be one.
     #[error("no plan was found within the work allowed, though there may be one: memory is tight")]
     GaveUp,

@@ -168,15 +168,8 @@ fn best_for(problem: &Problem, goal: &Goal, method: Method, expansions_max: usiz
     for count_max in counts {
         let members = choose(problem, &ranges, *count_max);
         let considered = members.iter().filter(|member| member.computes).count();
-        let mut hunt = Hunt {
-            problem,
-            goal,
-            ranges: &ranges,
-            members,
-            best: None,
-            closest: None,
-            bound: 0.0,
-        };
+        let mut hunt =
+            Hunt { problem, goal, ranges: &ranges, members, best: None, closest: None, bound: 0.0 };
         match hunt.run(method, expansions_max) {
             Ok(()) => return hunt.found(computing - considered, method, expansions_max),
             Err(none) => reason = none,
@@ -389,7 +382,7 @@ impl Hunt<'_> {
 
 impl Goal {
     /// By the least latency and energy of any plan.
-    fn binding(&self, (least_ms, least_mj): (f64, f64)) -> Binding {
+    pub(super) fn binding(&self, (least_ms, least_mj): (f64, f64)) -> Binding {
         let is_over = |least: f64, limit: Option<f64>| limit.is_some_and(|limit| least > limit);
         match (is_over(least_ms, self.latency_ms_max), is_over(least_mj, self.energy_mj_max)) {
             (true, false) => Binding::Latency,

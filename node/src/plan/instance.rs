@@ -15,7 +15,7 @@ use super::goal::Goal;
 use super::problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 use super::question::{Question, Variant};
 
-pub use answer::Reply;
+pub use answer::{PlanOf, Reply, StageOf};
 
 const BYTES_PER_MB: f64 = 1e6;
 const MJ_PER_J: f64 = 1000.0;

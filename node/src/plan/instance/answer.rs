@@ -126,7 +126,7 @@ impl Instance {
                     }
                     NoPlan::Forced { .. } => "force_first or force_last",
                     NoPlan::Unreachable => "links",
-                    NoPlan::NobodyComputes | NoPlan::Problem(_) => "nodes",
+                    NoPlan::NobodyComputes | NoPlan::Problem(_) | NoPlan::TooLarge { .. } => "nodes",
                 };
                 self.blank(false, Some(binding), Some(none.to_string()))
             }

@@ -2,13 +2,15 @@
 
 use crate::plan::tests::{Numbers, every_plan, is_close, random_problem};
 use crate::plan::{
-    Binding, Coding, EXPANSIONS_DEFAULT, Goal, Method, Missed, Objective, Planner, Priced, Problem, Search,
+    Binding, Coding, EXPANSIONS_DEFAULT, Goal, Ilp, Method, Missed, Objective, Planner, Priced, Problem,
+    Search,
 };
 use stormo_protocol::codec::payload::Codec;
 
 const OBJECTIVES: [Objective; 4] =
     [Objective::Latency, Objective::Throughput, Objective::Energy, Objective::Loss];
 const CASES: u64 = 4_000;
+const CASES_OF_THE_ILP: u64 = 300;
 
 fn search(method: Method, expansions_max: usize) -> Search {
     Search { method, expansions_max }
@@ -105,4 +107,26 @@ fn greedy_plans_keep_the_limits_and_are_mostly_the_best() {
         }
     }
     assert!(f64::from(best) >= 0.97 * f64::from(cases), "{best} of {cases}");
+}
+
+#[test]
+fn an_integer_programme_finds_the_same() {
+    let (mut met, mut missed) = (0, 0);
+    for seed in 100_000..100_000 + CASES_OF_THE_ILP {
+        let (problem, goal) = random_case(seed);
+        match (search(Method::Exact, usize::MAX).best_for(&problem, &goal), Ilp.best_for(&problem, &goal)) {
+            (Ok(exact), Ok(ilp)) => {
+                met += 1;
+                let (exact, ilp) = (goal.value(&exact.priced), goal.value(&ilp.priced));
+                assert!((exact - ilp).abs() <= 1e-6 * exact.max(1.0), "seed {seed}: {exact} {ilp}, {goal:?}");
+            }
+            (Err(Missed::Limits { binding: one, .. }), Err(Missed::Limits { binding: other, .. })) => {
+                missed += 1;
+                assert_eq!(one, other, "seed {seed}");
+            }
+            (Err(Missed::NoPlan(one)), Err(Missed::NoPlan(other))) => assert_eq!(one, other, "seed {seed}"),
+            (exact, ilp) => panic!("seed {seed}: {exact:?} {ilp:?}, {goal:?}"),
+        }
+    }
+    assert!(met > CASES_OF_THE_ILP / 4 && missed > CASES_OF_THE_ILP / 20, "{met} met, {missed} missed");
 }

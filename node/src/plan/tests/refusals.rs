@@ -67,8 +67,8 @@ fn wrong_problems_are_named() {
         ),
         (
             |problem| {
-                problem.nodes[2].known =
-                    vec![KnownRange { first: 1, end: 3, time_ms: None, is_loaded: true, has_memory: true }]
+                let range = KnownRange { first: 1, end: 3, time_ms: None, is_loaded: true, has_memory: true };
+                problem.nodes[2].known = vec![range];
             },
             ProblemError::KnownRange { node: 2 },
         ),

@@ -1,0 +1,132 @@
+//! `cargo mesh plan`: what the planner makes of a mesh that is only written down.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use stormo::files;
+use stormo::plan::instance::{Instance, PlanOf, Reply};
+use stormo::plan::{EXPANSIONS_DEFAULT, Ilp, Method, Search};
+
+use crate::table::{Align, Table};
+
+/// Larger files are no instances: thousands of nodes and links take less.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Partial plans that the exact planner looks at; beyond that it answers with the best so far and its bound. About
+/// half a minute.
+const EXPANSIONS_EXACT: usize = 200_000_000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlanArgs {
+    /// The instance: nodes, links, a model's variants and what is asked, as `topologies/README.md` describes;
+    /// `-` reads standard input
+    instance: PathBuf,
+    /// How to look for the plan
+    #[arg(long, value_enum, default_value_t = PlannerName::Greedy)]
+    planner: PlannerName,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum PlannerName {
+    /// What nodes use: the most promising nodes, few partial plans remembered
+    Greedy,
+    /// All nodes and partial plans that may matter
+    Exact,
+    /// An integer linear programme for an independent solver; small instances only
+    Ilp,
+}
+
+pub(crate) fn run(args: &PlanArgs) -> Result<()> {
+    let text = read(&args.instance)?;
+    let instance = Instance::parse(&text).with_context(|| format!("{}", args.instance.display()))?;
+    let began = Instant::now();
+    let answer = match args.planner {
+        PlannerName::Greedy => {
+            let search = Search { method: Method::Greedy, expansions_max: EXPANSIONS_DEFAULT };
+            instance.question.answer(&search)
+        }
+        PlannerName::Exact => {
+            let search = Search { method: Method::Exact, expansions_max: EXPANSIONS_EXACT };
+            instance.question.answer(&search)
+        }
+        PlannerName::Ilp => instance.question.answer(&Ilp),
+    };
+    let took = began.elapsed();
+    let mut reply = instance.reply(answer, EXPANSIONS_DEFAULT);
+    reply.planning_ms = took.as_secs_f64() * 1000.0;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&reply)?);
+    } else {
+        show(&reply);
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text).context("standard input")?;
+        return Ok(text);
+    }
+    let bytes = files::read(path, FILE_BYTES_MAX).with_context(|| {
+        format!("{} cannot be read: give the path of an instance, or `-`", path.display())
+    })?;
+    String::from_utf8(bytes).with_context(|| format!("{} is no UTF-8 text", path.display()))
+}
+
+fn show(reply: &Reply) {
+    if !reply.feasible {
+        let reason = reply.reason.as_deref().unwrap_or("no plan meets the limits");
+        println!("  no plan: {reason} (binding: {})", reply.binding.as_deref().unwrap_or("unknown"));
+        if reply.plan.is_some() {
+            println!("  the closest:");
+        }
+    }
+    if let Some(plan) = &reply.plan {
+        show_plan(plan);
+    }
+    if let Some(bound) = reply.lower_bound_ms.or(reply.lower_bound) {
+        let proof = if reply.proven { "no plan is better" } else { "a better one may be found" };
+        println!("  lower bound {bound:.4}: {proof}; planned in {:.2} ms", reply.planning_ms);
+    }
+    if reply.nodes_left_out > 0 {
+        println!(
+            "  {} nodes of little promise were not looked at (`--planner exact` does)",
+            reply.nodes_left_out
+        );
+    }
+    for field in &reply.not_considered {
+        println!("  `{field}` are not planned with yet: this is the best plan without them");
+    }
+    if !reply.runners_up.is_empty() {
+        println!("\n  others:");
+    }
+    for plan in &reply.runners_up {
+        let stages: Vec<String> = plan
+            .stages
+            .iter()
+            .map(|stage| format!("{} {}-{}", stage.node, stage.blocks[0], stage.blocks[1]))
+            .collect();
+        println!("  {:>10.3} ms  {:>8.4} J  {}", plan.latency_ms, plan.energy_j, stages.join(" → "));
+    }
+}
+
+fn show_plan(plan: &PlanOf) {
+    let columns =
+        [("node", Align::Left), ("blocks", Align::Left), ("input as", Align::Left), ("then", Align::Left)];
+    let mut table = Table::new(&columns);
+    for stage in &plan.stages {
+        let blocks = format!("{}-{}", stage.blocks[0], stage.blocks[1]);
+        table.row([stage.node.clone(), blocks, stage.codec.clone(), stage.backups.join(", ")]);
+    }
+    table.lines().iter().for_each(|line| println!("  {line}"));
+    let accuracy = plan.accuracy.map_or(String::new(), |accuracy| format!(", accuracy {accuracy:.4}"));
+    println!(
+        "  `{}`: latency {:.4} ms, period {:.4} ms, energy {:.5} J, {} bytes moved{accuracy}",
+        plan.variant, plan.latency_ms, plan.period_ms, plan.energy_j, plan.bytes
+    );
+}
