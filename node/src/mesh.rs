@@ -20,5 +20,7 @@ pub use keeping::{Around, Held, KeepAction, Keeping, PartitionKey, is_hosted};
 pub use life::{Belief, FORGET_MS};
 pub use links::{LinkQuality, Links};
 pub use member::{About, Member, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS};
-pub use stewardship::{Situation, Steward, StewardAction, Stewardship, Tier};
+pub use stewardship::{
+    Costs, Origin, Proposal, Situation, Steward, StewardAction, Stewardship, Tier, propose,
+};
 pub use view::{Applied, Known, View};

@@ -76,6 +76,8 @@ pub enum NetEvent {
     DialFailed(String, String),
     /// A round trip was measured.
     RoundTrip(NodeId, Duration),
+    /// A peer speaks another version of the protocol, this one, and is left.
+    Foreign(NodeId, String),
     /// A record arrived by gossip; its signature is valid.
     Gossip(Signed),
     /// A peer asks.
@@ -167,20 +169,25 @@ pub struct Sent {
     pub transfer_time: Duration,
 }
 
+/// The version of all that nodes say to each other. Nodes of other versions refuse each other; what is added in sections
+/// that others skip, or as reasons that others read as "some other one", is no new version.
+const VERSION: u32 = 2;
+
 /// The names of our protocols in one mesh: its id is part of each.
 #[derive(Debug, Clone)]
 struct Protocols {
     mesh: MeshId,
+    version: u32,
     ask: StreamProtocol,
     frames: StreamProtocol,
     objects: StreamProtocol,
 }
 
 impl Protocols {
-    fn of(mesh: MeshId) -> Self {
-        let name = |what: &str| StreamProtocol::try_from_owned(format!("/stormo/2/{mesh}/{what}"));
+    fn of(mesh: MeshId, version: u32) -> Self {
+        let name = |what: &str| StreamProtocol::try_from_owned(format!("/stormo/{version}/{mesh}/{what}"));
         let named = |what| name(what).unwrap_or_else(|_| unreachable!("the name begins with a slash"));
-        Self { mesh, ask: named("ask"), frames: named("frames"), objects: named("objects") }
+        Self { mesh, version, ask: named("ask"), frames: named("frames"), objects: named("objects") }
     }
 }
 
@@ -211,9 +218,16 @@ impl Net {
     /// # Errors
     /// When an address to listen on is malformed or taken.
     pub async fn start(config: NetConfig) -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
+        Self::start_speaking(config, VERSION).await
+    }
+
+    async fn start_speaking(
+        config: NetConfig,
+        version: u32,
+    ) -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
         let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
         let (commands, commanded) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let protocols = Arc::new(Protocols::of(config.mesh.mesh_id()));
+        let protocols = Arc::new(Protocols::of(config.mesh.mesh_id(), version));
         let swarm = swarm::build(&config, &protocols)?;
         let net = Self {
             commands,
@@ -229,7 +243,7 @@ impl Net {
         receive::serve(&net)?;
         ask::serve(&net)?;
         objects::serve(&net, config.objects)?;
-        tokio::spawn(swarm::run(swarm, net.protocols.mesh, commanded, events));
+        tokio::spawn(swarm::run(swarm, net.protocols.clone(), commanded, events));
         Ok((net, receiver))
     }
 

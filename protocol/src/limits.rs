@@ -30,6 +30,10 @@ pub const VARIANTS_MAX: usize = 8;
 pub const HOSTED_MAX: usize = 64;
 /// Links that a record may report.
 pub const LINKS_MAX: usize = 32;
+/// Failure domains that a record may list.
+pub const DOMAINS_MAX: usize = 16;
+/// Deployments for which a record may say how much is asked at its node.
+pub const DEMANDS_MAX: usize = 16;
 /// Addresses that a record may list.
 pub const ADDRESSES_MAX: usize = 8;
 

@@ -2,8 +2,10 @@
 //! by their author.
 //! Signing itself is done where the keys are; here are the bytes that a signature covers.
 
+mod domain;
 mod order;
 
+pub use domain::{Domain, DomainKind, shared};
 pub use order::{Division, GoalProgress, HostingGoal, Order, Place, Wished};
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{DecodeError, SectionReader, SectionWriter, decode, encode};
 use crate::ids::{DeploymentId, MeshId, NodeId, VariantId};
 use crate::limits::{
-    ADDRESSES_MAX, DEPLOYMENT_BYTES_MAX, GOALS_MAX, GOSSIP_BYTES_MAX, HOSTED_MAX, LINKS_MAX, NAME_BYTES_MAX,
-    RECORD_BYTES_MAX, VARIANTS_MAX,
+    ADDRESSES_MAX, DEMANDS_MAX, DEPLOYMENT_BYTES_MAX, DOMAINS_MAX, GOALS_MAX, GOSSIP_BYTES_MAX, HOSTED_MAX,
+    LINKS_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, VARIANTS_MAX,
 };
 use crate::model::{ObjectRef, is_valid_name};
 use crate::profile::Speeds;
@@ -123,6 +125,16 @@ impl Offer {
     }
 }
 
+/// How much is asked at a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Of which version.
+    pub deployment: DeploymentId,
+    /// Requests that entered there in the last minutes, smoothed, each minute; a power of two, so that it changes
+    /// seldom.
+    pub per_minute: u32,
+}
+
 /// All that a node says of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeRecord {
@@ -142,6 +154,10 @@ pub struct NodeRecord {
     pub links: Vec<LinkEstimate>,
     /// What it was ordered to host and does not yet.
     pub goals: Vec<HostingGoal>,
+    /// What may take it away together with others.
+    pub domains: Vec<Domain>,
+    /// What is asked at it.
+    pub demands: Vec<Demand>,
 }
 
 const OFFER: u16 = 8;
@@ -151,6 +167,8 @@ const LOAD: u16 = 3;
 const HOSTED: u16 = 4;
 const LINKS: u16 = 5;
 const GOALS: u16 = 9;
+const DOMAINS: u16 = 10;
+const DEMANDS: u16 = 11;
 
 impl NodeRecord {
     /// The bytes that the node signs.
@@ -163,7 +181,10 @@ impl NodeRecord {
         let everything = self.offer == Offer::default();
         let offered = if everything { what_it_is } else { what_it_is.with(OFFER, &self.offer) };
         let hosts = offered.with(HOSTED, &self.hosted).with(LINKS, &self.links);
-        if self.goals.is_empty() { hosts } else { hosts.with(GOALS, &self.goals) }.into_bytes()
+        let told = if self.goals.is_empty() { hosts } else { hosts.with(GOALS, &self.goals) };
+        let domains: Vec<(u8, &str)> = self.domains.iter().map(Domain::to_wire).collect();
+        let told = if domains.is_empty() { told } else { told.with(DOMAINS, &domains) };
+        if self.demands.is_empty() { told } else { told.with(DEMANDS, &self.demands) }.into_bytes()
     }
 
     /// Reads and checks a record; numbers that later enter arithmetic are brought into range.
@@ -177,6 +198,11 @@ impl NodeRecord {
         }
         let sections = SectionReader::new(bytes)?;
         let (node, stamp) = sections.required::<_, L>(IDENTITY)?;
+        let domains = sections.optional::<Vec<(u8, String)>, L>(DOMAINS)?.unwrap_or_default();
+        let sound = |(_, name): &(u8, String)| is_valid_name(name);
+        if domains.len() > DOMAINS_MAX || !domains.iter().all(sound) {
+            return Err(DecodeError::Malformed);
+        }
         let mut record = Self {
             node,
             stamp,
@@ -186,6 +212,8 @@ impl NodeRecord {
             hosted: sections.required::<Vec<Hosted>, L>(HOSTED)?,
             links: sections.required::<Vec<LinkEstimate>, L>(LINKS)?,
             goals: sections.optional::<Vec<HostingGoal>, L>(GOALS)?.unwrap_or_default(),
+            domains: domains.into_iter().filter_map(Domain::from_wire).collect(),
+            demands: sections.optional::<Vec<Demand>, L>(DEMANDS)?.unwrap_or_default(),
         };
         let machine = &mut record.machine;
         let bounded = record.hosted.len() <= HOSTED_MAX
@@ -194,6 +222,7 @@ impl NodeRecord {
             && machine.label.len() <= NAME_BYTES_MAX
             && !machine.label.chars().any(char::is_control)
             && record.goals.len() <= GOALS_MAX
+            && record.demands.len() <= DEMANDS_MAX
             && record.hosted.iter().all(|hosted| hosted.first < hosted.end);
         if !bounded {
             return Err(DecodeError::Malformed);

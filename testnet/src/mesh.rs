@@ -68,6 +68,8 @@ pub struct Mesh {
     stormo: Stormo,
     mesh_key: PathBuf,
     folder: RunFolder,
+    /// What it was started as.
+    topology: Topology,
 }
 
 impl Mesh {
@@ -98,7 +100,8 @@ impl Mesh {
         let ground = Ground::start(ground, topology, &folder, show)?;
         let stormo = Stormo { binary: binary.to_owned() };
         let mesh_key = stormo.init(&folder.path().join("mesh"))?;
-        let mut mesh = Self { nodes: Vec::new(), ground, stormo, mesh_key, folder };
+        let mut mesh =
+            Self { nodes: Vec::new(), ground, stormo, mesh_key, folder, topology: topology.clone() };
         if let Some((first, others)) = topology.nodes.split_first() {
             let first = mesh.begin(first)?.wait(FIRST_START_MAX, show)?;
             mesh.nodes.push(first);
@@ -127,8 +130,7 @@ impl Mesh {
     /// # Errors
     /// When it does not start.
     pub fn add_by(&mut self, spec: &NodeSpec, admission: &Admission) -> Result<&mut Node, StartError> {
-        let starting =
-            process::start(&self.stormo.binary, self.place(spec), spec, self.folder_of(spec), admission)?;
+        let starting = self.start_by(spec, admission)?;
         self.added(starting)
     }
 
@@ -158,7 +160,13 @@ impl Mesh {
 
     fn begin(&mut self, spec: &NodeSpec) -> Result<StartingNode, StartError> {
         let admission = self.admission();
-        process::start(&self.stormo.binary, self.place(spec), spec, self.folder_of(spec), &admission)
+        self.start_by(spec, &admission)
+    }
+
+    fn start_by(&self, spec: &NodeSpec, admission: &Admission) -> Result<StartingNode, StartError> {
+        let domains = self.topology.failure_domains_of(spec);
+        let folder = self.folder_of(spec);
+        process::start(&self.stormo.binary, self.place(spec), spec, folder, admission, &domains)
     }
 
     /// By the key, at the first node that runs.

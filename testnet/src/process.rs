@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use stormo::serve::json::as_text;
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::state::Class;
+use stormo_protocol::state::{Class, Domain};
 
 use crate::client::Client;
 use crate::clock;
@@ -113,12 +113,14 @@ pub(crate) fn start(
     spec: &NodeSpec,
     folder: PathBuf,
     admission: &Admission,
+    domains: &[Domain],
 ) -> Result<StartingNode, StartError> {
     let not_run = |cause| StartError::NotRun { label: spec.label.clone(), cause };
     let budget = spec.memory_budget_bytes.to_string();
     let own = ["--label", &spec.label, "--class", class_name(spec.class), "--memory-budget", &budget];
     let mut arguments: Vec<OsString> = place.options().map_err(not_run)?.map(OsString::from).to_vec();
     arguments.extend(own.map(OsString::from));
+    domains.iter().for_each(|domain| arguments.extend(["--domain".into(), domain.to_string().into()]));
     match admission {
         Admission::Key { file, join } => {
             arguments.extend(["--mesh-key".into(), file.into()]);

@@ -12,7 +12,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use stormo_protocol::state::Class;
+pub use stormo_protocol::state::DomainKind;
+use stormo_protocol::state::{Class, Domain};
 
 use crate::battery::BatterySpec;
 use crate::link::LinkSpec;
@@ -86,20 +87,6 @@ pub struct DomainSpec {
     pub uplink_bits_per_s: Option<u64>,
     /// Rate of all that enters it, bit/s.
     pub downlink_bits_per_s: Option<u64>,
-}
-
-/// What the nodes of a domain share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DomainKind {
-    /// A place.
-    Site,
-    /// A way out to others.
-    Uplink,
-    /// A supply of power.
-    Power,
-    /// Who decides on them.
-    Owner,
 }
 
 /// A translation of addresses and ports (RFC 4787) between the nodes behind it and all others.
@@ -260,6 +247,12 @@ impl Topology {
             }
         }
         found
+    }
+
+    /// The same as its owner says them to a node.
+    pub fn failure_domains_of(&self, node: &NodeSpec) -> Vec<Domain> {
+        let domain = |spec: &DomainSpec| Domain { kind: spec.kind, name: spec.name.clone() };
+        self.domains_of(node).into_iter().map(domain).collect()
     }
 
     /// Labels of the nodes that a name stands for: the node itself, or all in a domain.

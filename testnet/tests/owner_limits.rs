@@ -47,6 +47,16 @@ fn roles_and_hours_are_told_and_held() -> Result<()> {
             let on: Vec<&str> = plan.stages.iter().map(|stage| stage.label.as_str()).collect();
             ensure!(on.iter().all(|label| *label == "one"), "a plan runs on {on:?}");
         }
+        // Nor who asks for it by name.
+        let blocks = client.deployments()?.deployments.swap_remove(0).hosts.swap_remove(0).blocks;
+        for label in ["attic", "laptop"] {
+            let placement = mesh.folder().join("placement.toml");
+            fs::write(&placement, format!("[[place]]\nnode = \"{label}\"\nblocks = {blocks:?}\n"))?;
+            let told = ["--placement", &*placement.to_string_lossy()];
+            let refused = trial::deploy(mesh, "one", "told", &digits::model(), &told).err();
+            let said = format!("{:#}", refused.with_context(|| format!("{label} was asked to host"))?);
+            ensure!(said.contains("take no work of others") && said.contains(label), "{said}");
+        }
         // Their own requests are answered all the same.
         trial::check_reads(&mesh.node("attic").client)?;
         trial::check_reads(&mesh.node("laptop").client)?;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::model::OrtLevel;
-use stormo_protocol::state::Class;
+use stormo_protocol::state::{Class, Domain};
 
 use values::{
     parse_accuracy, parse_bytes, parse_codec, parse_shape, parse_share_below_1, parse_time_ms, parse_variant,
@@ -166,6 +166,10 @@ pub struct NodeArgs {
     /// A name for it in tables [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,
+    /// What may take this machine away together with others: `owner:NAME`, `site:NAME`, `uplink:NAME` or
+    /// `power:NAME`; several times for several. Replicas are kept apart by it where they can be.
+    #[arg(long, value_name = "KIND:NAME")]
+    pub domain: Vec<Domain>,
     /// Memory that partitions may take [default: half of what is available]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_budget: Option<u64>,

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use stormo_protocol::ids::MeshKey;
-use stormo_protocol::limits::NAME_BYTES_MAX;
-use stormo_protocol::state::Class;
+use stormo_protocol::limits::{DOMAINS_MAX, NAME_BYTES_MAX};
+use stormo_protocol::state::{Class, Domain};
 
 use super::cli::NodeArgs;
 use super::owner::OwnerLimits;
@@ -72,6 +72,9 @@ pub enum ConfigError {
         /// Cores that there are.
         cores: usize,
     },
+    /// More than a record holds.
+    #[error("--domain was given {0} times; a node is in at most {DOMAINS_MAX} failure domains")]
+    TooManyDomains(usize),
     /// A configuration file that is none.
     #[error("`{path}`: {what}")]
     BadFile {
@@ -153,6 +156,8 @@ pub struct NodeConfig {
     pub memory_budget_bytes: u64,
     /// What the owner lets others have.
     pub owner: OwnerLimits,
+    /// What may take it away together with others.
+    pub domains: Vec<Domain>,
     /// Disk for objects.
     pub disk_budget: DiskBudget,
     /// Where ONNX Runtime may be.
@@ -195,8 +200,15 @@ impl NodeConfig {
         if owner.cores_of(monitor::cores()) == 0 {
             return Err(ConfigError::NoCoreLeft { share: owner.keep_free_cpu, cores: monitor::cores() });
         }
+        let mut domains = args.domain;
+        domains.sort_unstable();
+        domains.dedup();
+        if domains.len() > DOMAINS_MAX {
+            return Err(ConfigError::TooManyDomains(domains.len()));
+        }
         Ok(Self {
             owner,
+            domains,
             library: library_search(Some(&data)),
             data,
             mesh,

@@ -3,6 +3,8 @@
 
 mod asking;
 mod attempts;
+mod comparing;
+mod demand;
 mod deploying;
 mod gossip;
 mod health;
@@ -31,7 +33,7 @@ use stormo_protocol::control::Request;
 use stormo_protocol::control::Response;
 use stormo_protocol::ids::{NodeId, RequestId, VariantId};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Machine, Offer};
+use stormo_protocol::state::{Domain, Machine, Offer};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -86,6 +88,8 @@ pub enum Event {
     Asked(NodeId, bool),
     /// Deployments were written to disk, or not.
     Stored(Result<(), String>),
+    /// Hosts were compared with others.
+    Compared(comparing::Compared),
     /// Time passes.
     Tick,
     /// The owner ends the node.
@@ -114,6 +118,8 @@ pub struct Parts {
     pub engine: Engine,
     /// What its owner lets others have.
     pub owner: OwnerLimits,
+    /// What may take it away together with others, as its owner says.
+    pub domains: Vec<Domain>,
     /// Memory that partitions may take while others leave it free, bytes.
     pub memory_budget_bytes: u64,
     /// Who watches what happens.
@@ -150,6 +156,7 @@ pub struct Driver {
     ticks: u64,
     watching: watching::Watching,
     log: sparing::Log,
+    demand: demand::Asked,
 }
 
 impl Driver {
@@ -185,6 +192,7 @@ impl Driver {
             ticks: 0,
             watching,
             log: sparing::Log::default(),
+            demand: demand::Asked::default(),
         }
     }
 
@@ -229,6 +237,7 @@ impl Driver {
             Event::Asked(node, has_answered) => self.on_suspect_asked(node, has_answered),
             Event::States(states) => self.on_states(states),
             Event::Stored(written) => self.on_stored(written),
+            Event::Compared(compared) => self.on_compared(compared),
             Event::Tick => self.on_tick(),
             Event::Leave(_) => {}
         }
@@ -243,6 +252,7 @@ impl Driver {
             NetEvent::RoundTrip(peer, time) => {
                 self.on_member(MemberEvent::RoundTrip { peer, micros: time.as_micros() as f64 });
             }
+            NetEvent::Foreign(node, speaks) => self.on_foreign(node, &speaks),
             NetEvent::Gossip(signed) => self.on_records(vec![signed]),
             NetEvent::Found(node, address) => self.on_found(node, address),
             NetEvent::Asked { from, request, answer } => self.on_asked(from, request, answer),

@@ -131,6 +131,7 @@ pub async fn run(
         deployments: config.data.join("deployments"),
         engine,
         owner: config.owner.clone(),
+        domains: config.domains.clone(),
         memory_budget_bytes: config.memory_budget_bytes,
         watchers: watchers.clone(),
     };

@@ -241,6 +241,11 @@ impl Deployments {
         self.live().find(|deployment| deployment.id() == id)
     }
 
+    /// Live versions of a name: two while one takes over from the other.
+    pub fn versions(&self, name: &str) -> usize {
+        self.live().filter(|deployment| deployment.name == name).count()
+    }
+
     /// A variant of a live deployment.
     pub fn variant(&self, id: VariantId) -> Option<(&Deployment, &Variant)> {
         let deployment = self.by_id(id.deployment)?;

@@ -187,9 +187,9 @@ impl Member {
 
     /// What this node says of itself now, under the name of its last record.
     pub fn record(&self, about: About) -> NodeRecord {
-        let About { machine, load, offer, hosted, goals } = about;
+        let About { machine, load, offer, hosted, goals, domains, demands } = about;
         let (node, stamp, links) = (self.own, self.stamp, self.links.estimates());
-        NodeRecord { node, stamp, machine, load, offer, hosted, links, goals }
+        NodeRecord { node, stamp, machine, load, offer, hosted, links, goals, domains, demands }
     }
 
     /// A record that is newer than all before, of this node as it said it is; `None` before it said so. What becomes

@@ -101,6 +101,7 @@ fn weight(said: &About, now: &About) -> Weight {
     };
     if said.machine != now.machine
         || said.offer != now.offer
+        || said.domains != now.domains
         || said.load.leaving != now.load.leaving
         || ranges(&said.hosted) != ranges(&now.hosted)
     {
@@ -116,6 +117,7 @@ fn weight(said: &About, now: &About) -> Weight {
     }
     let drifts = utilised >= UTILISATION_PERMILLE.1
         || loads_differ(&said.load, &now.load)
+        || said.demands != now.demands
         || said.hosted.iter().zip(&now.hosted).any(|(said, now)| {
             differ(said.time_us, now.time_us)
                 || differ(said.p95_us, now.p95_us)

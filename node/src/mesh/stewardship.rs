@@ -10,6 +10,7 @@
 //! are each obeyed by those who see them; when views are one again, one of them is nobody's steward any more,
 //! and the other one gives an order above both.
 
+mod moving;
 mod replacing;
 mod seats;
 
@@ -23,6 +24,9 @@ use stormo_protocol::state::{Deployment, Division, Order, Place};
 
 use super::deployments::Given;
 use super::{Deployments, Heard, Said, View};
+pub use moving::{Costs, Origin, Proposal, propose};
+
+use moving::Moving;
 use replacing::Replacing;
 use seats::Seats;
 pub use seats::{Steward, Tier};
@@ -52,6 +56,8 @@ pub struct Situation<'a> {
     pub view: &'a View,
     /// Memory that a range of a variant takes, bytes; `None` while that is not known here.
     pub memory_bytes: &'a dyn Fn(VariantId, Range<u16>) -> Option<u64>,
+    /// Whether a node fell silent in a request here: nothing new is given to it.
+    pub is_suspect: &'a dyn Fn(NodeId) -> bool,
 }
 
 /// What is to be done.
@@ -64,6 +70,9 @@ pub enum StewardAction {
     /// Find hosts for all of this version from its wish: no order counts, or nothing that it divides into fits
     /// anywhere. [`Stewardship::next_order`] makes the order of what was found.
     Place(DeploymentId),
+    /// Look whether other hosts would serve those who ask better ([`propose`]), and say so
+    /// ([`Stewardship::proposed`]).
+    Compare(DeploymentId),
 }
 
 /// What is known of one version.
@@ -78,6 +87,7 @@ struct Course {
     /// Who was steward before, and until when.
     before: Option<(NodeId, u64)>,
     replacing: Replacing,
+    moving: Moving,
     /// No order of ours before.
     next_order_ms: u64,
     next_place_ms: u64,
@@ -130,6 +140,26 @@ impl Stewardship {
         let is_publisher = deployments.by_id(id).is_some_and(|known| known.publisher == self.seats.own());
         let sequence = if is_publisher { sequence } else { sequence.max(2) };
         Order { deployment: id, sequence, steward: self.seats.own(), places }
+    }
+
+    /// What a comparison found for an order that counted then. Gives the order that is due, if that is still how
+    /// things are, and it was found before.
+    pub fn proposed(
+        &mut self,
+        now_ms: u64,
+        deployments: &Deployments,
+        of: (DeploymentId, u64),
+        proposal: Option<Proposal>,
+    ) -> Option<Order> {
+        let (id, sequence) = of;
+        let name = &deployments.by_id(id)?.name;
+        let is_steward = self.seats.steward(name).is_some_and(|steward| steward.node == self.seats.own());
+        let course = self.courses.get_mut(&id)?;
+        let counts = course.counts.as_ref().filter(|given| given.order.sequence == sequence && is_steward)?;
+        let before = counts.order.places.clone();
+        let places = course.moving.found(now_ms, &before, proposal)?;
+        course.next_order_ms = now_ms + ORDER_GAP_MS;
+        Some(self.next_order(deployments, id, places))
     }
 
     /// Looks at all there is: which orders count, and what this node has to do as steward.
@@ -210,7 +240,9 @@ impl Stewardship {
             return Some(StewardAction::Place(id));
         }
         if !is_changed && !confirms {
-            return None;
+            let may_move = looked.is_whole && !is_told && deployments.versions(&deployment.name) == 1;
+            let is_due = may_move && course.moving.is_due(now_ms, order_age_ms);
+            return is_due.then_some(StewardAction::Compare(id));
         }
         course.next_order_ms = now_ms + if is_changed { ORDER_GAP_MS } else { CONFIRM_MS };
         let places = looked.places.unwrap_or_else(|| given.order.places.clone());

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -69,12 +70,12 @@ pub(super) struct Behaviour {
     ping: ping::Behaviour,
 }
 
-fn topic(mesh: MeshId) -> IdentTopic {
-    IdentTopic::new(format!("stormo/2/{mesh}/state"))
+fn topic(Protocols { mesh, version, .. }: &Protocols) -> IdentTopic {
+    IdentTopic::new(format!("stormo/{version}/{mesh}/state"))
 }
 
-fn protocol_version(mesh: MeshId) -> String {
-    format!("/stormo/2/{mesh}")
+fn protocol_version(Protocols { mesh, version, .. }: &Protocols) -> String {
+    format!("/stormo/{version}/{mesh}")
 }
 
 pub(super) fn build(config: &NetConfig, protocols: &Protocols) -> Result<Swarm<Behaviour>, NetError> {
@@ -93,11 +94,11 @@ pub(super) fn build(config: &NetConfig, protocols: &Protocols) -> Result<Swarm<B
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise, yamux)
         .map_err(|error| library(&error))?
-        .with_behaviour(|keypair| behaviour(keypair, protocols.mesh))
+        .with_behaviour(|keypair| behaviour(keypair, protocols))
         .map_err(|error| library(&error))?
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIMEOUT))
         .build();
-    swarm.behaviour_mut().gossip.subscribe(&topic(protocols.mesh)).map_err(|error| library(&error))?;
+    swarm.behaviour_mut().gossip.subscribe(&topic(protocols)).map_err(|error| library(&error))?;
     for address in &config.listen {
         let parsed: Multiaddr = address.parse().map_err(|_| NetError::Address(address.clone()))?;
         let refused = |reason: String| NetError::Listen { address: address.clone(), reason };
@@ -122,9 +123,12 @@ fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
-fn behaviour(keypair: &Keypair, mesh: MeshId) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
+fn behaviour(
+    keypair: &Keypair,
+    protocols: &Protocols,
+) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
     let gossip = gossipsub::ConfigBuilder::default()
-        .protocol_id_prefix(format!("/stormo/2/{mesh}/gossip"))
+        .protocol_id_prefix(format!("{}/gossip", protocol_version(protocols)))
         .validation_mode(ValidationMode::Strict)
         // A record is checked before it is passed on.
         .validate_messages()
@@ -144,7 +148,7 @@ fn behaviour(keypair: &Keypair, mesh: MeshId) -> Result<Behaviour, Box<dyn std::
         streams: libp2p_stream::Behaviour::new(),
         gossip: gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), gossip)?,
         identify: identify::Behaviour::new(
-            identify::Config::new(protocol_version(mesh), PublicKey::clone(&keypair.public()))
+            identify::Config::new(protocol_version(protocols), PublicKey::clone(&keypair.public()))
                 .with_agent_version(concat!("stormo/", env!("CARGO_PKG_VERSION")).into()),
         ),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
@@ -154,14 +158,14 @@ fn behaviour(keypair: &Keypair, mesh: MeshId) -> Result<Behaviour, Box<dyn std::
 /// Runs the swarm until the driver is gone.
 pub(super) async fn run(
     mut swarm: Swarm<Behaviour>,
-    mesh: MeshId,
+    protocols: Arc<Protocols>,
     mut commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<NetEvent>,
 ) {
     loop {
         let event = tokio::select! {
             command = commands.recv() => match command {
-                Some(command) => obey(&mut swarm, mesh, command),
+                Some(command) => obey(&mut swarm, &protocols, command),
                 None => return,
             },
             event = swarm.select_next_some() => {
@@ -170,7 +174,7 @@ pub(super) async fn run(
                 {
                     return;
                 }
-                translate(&mut swarm, mesh, event)
+                translate(&mut swarm, &protocols, event)
             }
         };
         if let Some(event) = event
@@ -181,7 +185,7 @@ pub(super) async fn run(
     }
 }
 
-fn obey(swarm: &mut Swarm<Behaviour>, mesh: MeshId, command: Command) -> Option<NetEvent> {
+fn obey(swarm: &mut Swarm<Behaviour>, protocols: &Protocols, command: Command) -> Option<NetEvent> {
     match command {
         Command::Dial(address) => match swarm.dial(address.clone()) {
             // A dial of a peer that is connected or being dialled is no failure.
@@ -190,7 +194,7 @@ fn obey(swarm: &mut Swarm<Behaviour>, mesh: MeshId, command: Command) -> Option<
         },
         Command::Publish(bytes) => {
             // Alone in the mesh, or said already: the sync exchange repairs what gossip misses.
-            if let Err(error) = swarm.behaviour_mut().gossip.publish(topic(mesh), bytes) {
+            if let Err(error) = swarm.behaviour_mut().gossip.publish(topic(protocols), bytes) {
                 tracing::trace!(%error, "not gossiped");
             }
             None
@@ -220,11 +224,11 @@ fn found(event: &SwarmEvent<BehaviourEvent>) -> Option<NetEvent> {
 
 fn translate(
     swarm: &mut Swarm<Behaviour>,
-    mesh: MeshId,
+    protocols: &Protocols,
     event: SwarmEvent<BehaviourEvent>,
 ) -> Option<NetEvent> {
     match event {
-        SwarmEvent::Behaviour(event) => from_behaviour(swarm, mesh, event),
+        SwarmEvent::Behaviour(event) => from_behaviour(swarm, protocols, event),
         SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } if num_established.get() == 1 => {
             identity::node_id(&peer_id).map(NetEvent::Connected)
         }
@@ -261,10 +265,14 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     inner.to_string()
 }
 
-fn from_behaviour(swarm: &mut Swarm<Behaviour>, mesh: MeshId, event: BehaviourEvent) -> Option<NetEvent> {
+fn from_behaviour(
+    swarm: &mut Swarm<Behaviour>,
+    protocols: &Protocols,
+    event: BehaviourEvent,
+) -> Option<NetEvent> {
     match event {
         BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
-            let read = read_gossip(&message.data, mesh);
+            let read = read_gossip(&message.data, protocols.mesh);
             let acceptance = if read.is_ok() { MessageAcceptance::Accept } else { MessageAcceptance::Reject };
             swarm.behaviour_mut().gossip.report_message_validation_result(
                 &message_id,
@@ -277,19 +285,26 @@ fn from_behaviour(swarm: &mut Swarm<Behaviour>, mesh: MeshId, event: BehaviourEv
             identity::node_id(&peer).map(|node| NetEvent::RoundTrip(node, round_trip))
         }
         BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-            leave_if_foreign(swarm, mesh, peer_id, &info);
-            None
+            leave_if_foreign(swarm, protocols, peer_id, &info)
         }
         _ => None,
     }
 }
 
 /// The handshake already keeps other meshes out; another protocol version is told by its name.
-fn leave_if_foreign(swarm: &mut Swarm<Behaviour>, mesh: MeshId, peer: PeerId, info: &identify::Info) {
-    if info.protocol_version != protocol_version(mesh) {
-        tracing::warn!(%peer, speaks = %info.protocol_version, "a peer speaks another protocol; leaving it");
-        let _ = swarm.disconnect_peer_id(peer);
+fn leave_if_foreign(
+    swarm: &mut Swarm<Behaviour>,
+    protocols: &Protocols,
+    peer: PeerId,
+    info: &identify::Info,
+) -> Option<NetEvent> {
+    if info.protocol_version == protocol_version(protocols) {
+        return None;
     }
+    let _ = swarm.disconnect_peer_id(peer);
+    let speaks: String =
+        info.protocol_version.chars().filter(|letter| !letter.is_control()).take(80).collect();
+    identity::node_id(&peer).map(|node| NetEvent::Foreign(node, speaks))
 }
 
 fn read_gossip(bytes: &[u8], mesh: MeshId) -> Result<Signed, DecodeError> {

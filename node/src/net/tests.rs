@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use stormo_protocol::codec::payload::{Codec, CodedTensor, Scratch};
+use stormo_protocol::control::Request;
 use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign, preamble};
-use stormo_protocol::ids::{MeshKey, ObjectId, PlanId, RequestId};
+use stormo_protocol::ids::{DeploymentId, MeshKey, NodeId, ObjectId, PlanId, RequestId};
+use stormo_protocol::state::{Order, Place, Signed, Topic};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Identity, Net, NetConfig, NetEvent, ObjectSource, Verdict, frames, signs};
+use super::{Identity, Net, NetConfig, NetEvent, ObjectSource, VERSION, Verdict, frames, signs};
 
 /// Much longer than anything here takes.
 const SOON: Duration = Duration::from_secs(30);
@@ -31,11 +33,17 @@ impl ObjectSource for Nothing {
 }
 
 async fn start(secret: u8) -> (Identity, Net, mpsc::Receiver<NetEvent>) {
+    start_speaking(secret, VERSION).await
+}
+
+async fn start_speaking(secret: u8, version: u32) -> (Identity, Net, mpsc::Receiver<NetEvent>) {
     let identity = Identity::from_secret(vec![secret; 32]).unwrap();
     let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
     let (mesh, objects) = (MeshKey([5; 32]), Arc::new(Nothing));
     let (net, events) =
-        Net::start(NetConfig { identity: identity.clone(), mesh, listen, objects }).await.unwrap();
+        Net::start_speaking(NetConfig { identity: identity.clone(), mesh, listen, objects }, version)
+            .await
+            .unwrap();
     (identity, net, events)
 }
 
@@ -48,6 +56,79 @@ async fn next<T>(events: &mut mpsc::Receiver<NetEvent>, wanted: impl Fn(NetEvent
         }
     };
     timeout(SOON, found).await.unwrap()
+}
+
+#[tokio::test]
+async fn nodes_of_two_versions_tell_so_and_part() {
+    let (old, old_net, mut of_old) = start_speaking(1, VERSION - 1).await;
+    let (new, new_net, mut of_new) = start(2).await;
+    let address = next(&mut of_old, |event| match event {
+        NetEvent::Listening(address) => Some(address),
+        _ => None,
+    });
+    new_net.dial(&address.await).await.unwrap();
+    let foreign = |event| match event {
+        NetEvent::Foreign(node, speaks) => Some((node, speaks)),
+        _ => None,
+    };
+    let (node, speaks) = next(&mut of_new, foreign).await;
+    assert!(node == old.node() && speaks.starts_with("/stormo/1/"), "{speaks}");
+    // Whoever finds out first closes; on one connection the other may not hear of the version any more.
+    let parted = |event| match event {
+        NetEvent::Foreign(node, speaks) => Some((node, Some(speaks))),
+        NetEvent::Disconnected(node) => Some((node, None)),
+        _ => None,
+    };
+    let (node, speaks) = next(&mut of_old, parted).await;
+    assert!(node == new.node() && speaks.is_none_or(|speaks| speaks.starts_with("/stormo/2/")));
+    // No question of one is understood by the other.
+    assert!(new_net.ask(old.node(), &Request::State, Duration::from_secs(1)).await.is_err());
+    drop(old_net);
+}
+
+/// An order for a deployment, by whom it says it is.
+fn order_of(steward: NodeId) -> Order {
+    let place = Place { node: steward, variant: 0, first: 0, end: 1 };
+    Order { deployment: DeploymentId([7; 16]), sequence: 2, steward, places: vec![place] }
+}
+
+#[tokio::test]
+async fn a_forged_order_does_not_arrive_by_gossip() {
+    let (receiver, receiving, mut heard) = start(1).await;
+    let (forger, forging, mut events) = start(2).await;
+    let address = next(&mut heard, |event| match event {
+        NetEvent::Listening(address) => Some(address),
+        _ => None,
+    });
+    forging.dial(&address.await).await.unwrap();
+    next(&mut events, |event| matches!(event, NetEvent::Connected(_)).then_some(())).await;
+    let mesh = MeshKey([5; 32]).mesh_id();
+    let honest = forger.sign(Topic::Order, mesh, order_of(forger.node()).to_bytes()).unwrap();
+    // In another's name with its own signature, and another's words with a signature for other ones.
+    let forged = [
+        Signed { author: receiver.node(), body: order_of(receiver.node()).to_bytes(), ..honest.clone() },
+        Signed { body: Order { sequence: 3, ..order_of(forger.node()) }.to_bytes(), ..honest.clone() },
+        Signed { topic: Topic::Deployment, ..honest.clone() },
+    ];
+    assert!(forged.iter().all(|signed| !receiving.is_valid(signed)));
+    // Gossip begins a moment after the connection, so all is said until the honest one arrives; it comes last.
+    let saying = async {
+        loop {
+            for signed in forged.iter().chain([&honest]) {
+                forging.publish(signed).await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let gossip = |event| match event {
+        NetEvent::Gossip(signed) => Some(signed),
+        _ => None,
+    };
+    let arrived = tokio::select! {
+        arrived = next(&mut heard, gossip) => arrived,
+        () = saying => unreachable!("it is said for ever"),
+    };
+    assert_eq!(arrived, honest);
 }
 
 /// Header and descriptions of a tensor in int8, and its payload.

@@ -41,6 +41,8 @@ fn record() -> NodeRecord {
             end: 4,
             progress: GoalProgress::Loading { done_permille: 500 },
         }],
+        domains: vec!["site:home".parse().unwrap(), "power:ups".parse().unwrap()],
+        demands: vec![Demand { deployment: DeploymentId([3; 16]), per_minute: 64 }],
     }
 }
 
@@ -74,21 +76,41 @@ fn the_largest_record_fits_its_limit() {
     largest.links = vec![LinkEstimate { bytes_per_second: u64::MAX, ..largest.links[0] }; 32];
     let progress = GoalProgress::Refused(u16::MAX);
     largest.goals = vec![HostingGoal { first: 63, end: 66, progress, ..largest.goals[0] }; 32];
+    largest.domains = vec![Domain { kind: DomainKind::Power, name: "x".repeat(64) }; 16];
+    largest.demands = vec![Demand { per_minute: u32::MAX, ..largest.demands[0] }; 16];
     assert_eq!(NodeRecord::from_bytes(&largest.to_bytes()), Ok(largest));
 }
 
 #[test]
-fn a_record_of_a_build_without_goals_is_read() {
+fn records_of_builds_without_the_later_sections_are_read() {
     let mut record = record();
-    let bytes = record.to_bytes();
-    record.goals.clear();
-    // The section of the goals is the last: its head, its count, one goal.
-    let without = &bytes[..bytes.len() - (record_goals_bytes() + 6)];
-    assert_eq!(NodeRecord::from_bytes(without), Ok(record));
+    let mut bytes = record.to_bytes();
+    let sections = [
+        crate::codec::encode(&record.demands).len(),
+        crate::codec::encode(&record.domains.iter().map(Domain::to_wire).collect::<Vec<_>>()).len(),
+        crate::codec::encode(&record.goals).len(),
+    ];
+    let clear: [fn(&mut NodeRecord); 3] =
+        [|record| record.demands.clear(), |record| record.domains.clear(), |record| record.goals.clear()];
+    // They are the last ones, each behind a head of six bytes.
+    for (length, clear) in sections.into_iter().zip(clear) {
+        bytes.truncate(bytes.len() - (length + 6));
+        clear(&mut record);
+        assert_eq!(NodeRecord::from_bytes(&bytes), Ok(record.clone()));
+        assert_eq!(record.to_bytes(), bytes, "what there is nothing of takes no bytes");
+    }
 }
 
-fn record_goals_bytes() -> usize {
-    crate::codec::encode(&record().goals).len()
+#[test]
+fn domains_that_cannot_be_are_refused_and_kinds_of_later_versions_left_out() {
+    let with = |domains: &[(u8, &str)]| {
+        let bytes = NodeRecord { domains: vec![], demands: vec![], ..record() }.to_bytes();
+        let section = crate::codec::SectionWriter::default().with(DOMAINS, &domains).into_bytes();
+        NodeRecord::from_bytes(&[bytes, section].concat()).map(|record| record.domains)
+    };
+    assert_eq!(with(&[(1, "home"), (9, "moon")]), Ok(vec!["site:home".parse().unwrap()]));
+    assert!(with(&[(1, "../x")]).is_err() && with(&[(1, &"x".repeat(65))]).is_err());
+    assert!(with(&[(1, "x"); 17]).is_err());
 }
 
 #[test]

@@ -95,7 +95,8 @@ impl Mesh {
             emulated.network.set_power(label, true).map_err(system(label, "power"))?;
         }
         let place = self.place(&spec);
-        let starting = process::start(&self.stormo.binary, place, &spec, self.folder_of(&spec), &admission)?;
+        let (folder, domains) = (self.folder_of(&spec), self.topology.failure_domains_of(&spec));
+        let starting = process::start(&self.stormo.binary, place, &spec, folder, &admission, &domains)?;
         let node = starting.wait(START_MAX, &mut |_| {})?;
         // In its place, so that the order of nodes stays that of the topology.
         if let Some(place) = self.nodes.iter_mut().find(|other| other.label() == label) {

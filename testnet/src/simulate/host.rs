@@ -165,7 +165,15 @@ impl Host {
             leaving: false,
         };
         let (machine, hosted) = (self.machine.clone(), self.hosted.clone());
-        About { machine, load, offer: Offer::default(), hosted, goals: vec![] }
+        About {
+            machine,
+            load,
+            offer: Offer::default(),
+            hosted,
+            goals: vec![],
+            domains: vec![],
+            demands: vec![],
+        }
     }
 
     /// Its next record. The signature is as long as a real one, and none: nobody here forges, and signing and

@@ -86,7 +86,7 @@ impl Status<'_> {
     }
 
     fn nodes_table(&self, screen: &Screen) -> String {
-        const COLUMNS: [Column<'_>; 13] = [
+        const COLUMNS: [Column<'_>; 14] = [
             Column::always("NODE"),
             Column::with_room("PEER", 9),
             Column::with_room("CLASS", 8),
@@ -99,6 +99,7 @@ impl Status<'_> {
             Column::with_room("ROUND TRIP", 4),
             Column::with_room("RATE", 5),
             Column::with_room("SENT, RECEIVED", 6),
+            Column::with_room("DOMAINS", 11),
             Column::always("HOSTS"),
         ];
         let traffic: BTreeMap<NodeId, &TrafficView> =
@@ -127,6 +128,7 @@ impl Status<'_> {
                         .map(|moved| format!("{}, {}", bytes(moved.sent_bytes), bytes(moved.received_bytes)))
                         .unwrap_or_default(),
                 ),
+                plain(node.domains.join(" ")),
                 plain(hosts_in_short(&node.hosted)),
             ]
         };

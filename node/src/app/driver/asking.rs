@@ -293,7 +293,18 @@ mod tests {
         };
         let stamp = Stamp { generation, sequence };
         let (offer, hosted, links, goals) = (Offer::default(), vec![], vec![], vec![]);
-        let record = NodeRecord { node, stamp, machine, load, offer, hosted, links, goals };
+        let record = NodeRecord {
+            node,
+            stamp,
+            machine,
+            load,
+            offer,
+            hosted,
+            links,
+            goals,
+            domains: vec![],
+            demands: vec![],
+        };
         Signed { topic: Topic::Node, author: node, signature: vec![], body: record.to_bytes() }
     }
 

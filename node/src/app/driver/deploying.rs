@@ -193,7 +193,7 @@ impl Driver {
         let key =
             PartitionKey { variant: VariantId { deployment: deployment.id(), index: variant }, first, end };
         let known = self.member.view().get(node);
-        let usable = node == own.node || self.member.view().is_usable(self.now_ms(), node);
+        let usable = node == own.node || self.is_usable(node);
         let record = if node == own.node { Some(own) } else { known.map(|known| known.record.as_ref()) };
         let (state, time_us, message) = match record {
             Some(record) if usable => told_of(record, key),

@@ -91,6 +91,17 @@ impl Driver {
         self.on_member(MemberEvent::DialFailed { address, reason });
     }
 
+    /// Each dial finds it again, so it is not told each time.
+    pub(super) fn on_foreign(&mut self, node: NodeId, speaks: &str) {
+        if let Some(left_out) = self.log.foreign.next(self.now_ms()) {
+            tracing::warn!(
+                peer = %node.short(), speaks, left_out,
+                "a peer speaks another version of the protocol, so neither works with the other; run the same version of \
+                 stormo on all nodes"
+            );
+        }
+    }
+
     /// Takes in records and deployments that came by gossip, or with a question: checked where they came.
     pub(super) fn on_records(&mut self, records: Vec<Signed>) {
         let heard = records.into_iter().filter_map(Heard::read).collect();
@@ -121,6 +132,7 @@ impl Driver {
         if keeps_house {
             self.look_at_load();
             self.look_after_owner();
+            self.demand.look(self.started.elapsed().as_millis() as u64);
             self.on_changed();
         }
         self.on_member(MemberEvent::Tick);
@@ -228,7 +240,15 @@ impl Driver {
             leaving: self.leaving,
         };
         let (hosted, goals) = (self.hosting.hosted(), self.keeping.goals(&self.hosting.held()));
-        About { machine: self.parts.machine.clone(), load, offer: self.offer(), hosted, goals }
+        About {
+            machine: self.parts.machine.clone(),
+            load,
+            offer: self.offer(),
+            hosted,
+            goals,
+            domains: self.parts.domains.clone(),
+            demands: self.demand.told(),
+        }
     }
 }
 

@@ -124,9 +124,9 @@ impl Driver {
                     "{REQUESTS_MAX} requests are under way at this node; try again shortly, or another node"
                 )));
             }
-            Ok((deployment.version, variants, fixed))
+            Ok((deployment.id(), deployment.version, variants, fixed))
         });
-        let (version, variants, fixed) = match found {
+        let (deployment, version, variants, fixed) = match found {
             Ok(found) => found,
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -157,6 +157,7 @@ impl Driver {
         let named = &pending.model;
         self.watching.tell(|| What::RequestBegun { id: request.to_string(), model: named.clone() });
         self.origins.insert(request, pending);
+        self.demand.note(deployment);
         match fixed {
             Some(plan) => self.on_origin(request, OriginEvent::Planned(plan)),
             None => self.plan_without(request, Vec::new()),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::{BLOCKS_MAX, PLACES_MAX};
 use stormo_protocol::model::Manifest;
-use stormo_protocol::state::{Class, Division, Place, Wished};
+use stormo_protocol::state::{Class, Division, Domain, Place, Wished, shared};
 
 use super::Driver;
 use super::variants::Choice;
@@ -28,6 +28,11 @@ impl Placing {
         let bytes = self.promised_bytes.entry(place.node).or_default();
         *bytes = bytes.saturating_add(manifest.range_memory_bytes(place.first..place.end));
         self.places.push(place);
+    }
+
+    fn hosts_of(&self, variant: u8, first: u16, end: u16) -> impl Iterator<Item = NodeId> {
+        let of_it = move |place: &&Place| (place.variant, place.first, place.end) == (variant, first, end);
+        self.places.iter().filter(of_it).map(|place| place.node)
     }
 
     fn left_bytes(&self, node: NodeId, free_bytes: u64) -> u64 {
@@ -110,6 +115,12 @@ impl Driver {
                 )));
             }
             let node = self.node_named(&entry.node)?;
+            if !self.takes_work(node) {
+                return Err(CallError::Conflict(format!(
+                    "placement on `{}`: its owner lets it take no work of others now (--roles, --hours)",
+                    entry.node
+                )));
+            }
             Ok(Place { node, variant, first, end })
         };
         let told: Vec<Place> = entries.iter().filter(is_of_it).map(place).collect::<Result<_, _>>()?;
@@ -122,6 +133,13 @@ impl Driver {
             ))),
             None => Ok(told),
         }
+    }
+
+    fn takes_work(&self, node: NodeId) -> bool {
+        if node == self.own() {
+            return self.offer().takes_work();
+        }
+        self.member.view().get(node).is_none_or(|known| known.record.offer.takes_work())
     }
 
     fn refuse_what_does_not_fit(&self, placing: &Placing) -> Result<(), CallError> {
@@ -142,10 +160,9 @@ impl Driver {
     /// By its peer id or label. Those that plans leave out count only where no other has that name: a dead
     /// node's successor may have its label, and a node that has just joined may be asked before it is heard.
     fn node_named(&self, name: &str) -> Result<NodeId, CallError> {
-        let now_ms = self.now_ms();
         let all = std::iter::once(self.own()).chain(self.member.view().iter().map(|known| known.record.node));
         let named = all.filter(|node| node.to_string() == name || self.label_of(*node) == name);
-        let is_usable = |node: &NodeId| *node == self.own() || self.member.view().is_usable(now_ms, *node);
+        let is_usable = |node: &NodeId| *node == self.own() || self.is_usable(*node);
         let (usable, left_out): (Vec<NodeId>, Vec<NodeId>) = named.partition(is_usable);
         match if usable.is_empty() { left_out } else { usable }[..] {
             [node] => Ok(node),
@@ -167,11 +184,12 @@ impl Driver {
             })
             .collect();
         whole.sort_by(|one, other| one.0.total_cmp(&other.0));
-        whole.truncate(usize::from(replicas.max(1)));
-        for (_, node) in &whole {
+        let soonest: Vec<NodeId> = whole.into_iter().map(|(_, node)| node).collect();
+        let chosen = self.apart(&soonest, usize::from(replicas.max(1)));
+        for node in &chosen {
             placing.add(Place { node: *node, variant, first: start, end }, manifest);
         }
-        if !whole.is_empty() {
+        if !chosen.is_empty() {
             return Ok(());
         }
         let best = plan::best(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| {
@@ -189,9 +207,34 @@ impl Driver {
         Ok(())
     }
 
+    /// So many of these nodes, the earlier ones first, but for those that share failure domains with one that was chosen
+    /// while others do not.
+    fn apart(&self, nodes: &[NodeId], count: usize) -> Vec<NodeId> {
+        let (mut left, mut chosen) = (nodes.to_vec(), Vec::new());
+        while chosen.len() < count && !left.is_empty() {
+            let best = (0..left.len()).min_by_key(|index| (self.shared_with(left[*index], &chosen), *index));
+            chosen.push(left.remove(best.unwrap_or(0)));
+        }
+        chosen
+    }
+
+    /// Failure domains that a node has in common with others, all together.
+    fn shared_with(&self, node: NodeId, others: &[NodeId]) -> usize {
+        let own = self.domains_of(node);
+        others.iter().map(|other| shared(own, self.domains_of(*other))).sum()
+    }
+
+    fn domains_of(&self, node: NodeId) -> &[Domain] {
+        if node == self.own() {
+            return &self.parts.domains;
+        }
+        self.member.view().get(node).map_or(&[], |known| &known.record.domains)
+    }
+
     /// The planner's problem, when what is wished already is loaded.
     fn pose_beside(&self, choice: &Choice, placing: &Placing) -> Posed {
-        let mut posed = self.pose(choice, choice.manifest.graph_blocks(), &[], PlanLimits::default());
+        let mut posed =
+            self.pose(choice, choice.manifest.graph_blocks(), &self.suspects.out(), PlanLimits::default());
         for (node, id) in posed.problem.nodes.iter_mut().zip(&posed.nodes) {
             node.memory_free_bytes = placing.left_bytes(*id, node.memory_free_bytes);
         }
@@ -213,7 +256,10 @@ impl Driver {
         for _ in 0..replicas.max(1) {
             for &(first, end) in &ranges {
                 let need_bytes = manifest.range_memory_bytes(first..end);
-                let position = nodes.iter().position(|(_, free_bytes)| *free_bytes >= need_bytes);
+                let others: Vec<NodeId> = placing.hosts_of(variant, first, end).collect();
+                let fitting = (0..nodes.len()).filter(|index| nodes[*index].1 >= need_bytes);
+                let position =
+                    fitting.min_by_key(|index| (self.shared_with(nodes[*index].0, &others), *index));
                 let Some(position) = position else {
                     let copies = replicas.max(1);
                     return Err(CallError::Conflict(format!(
@@ -236,15 +282,13 @@ impl Driver {
 
     /// Usable nodes with the memory that wishes leave free: this one first, then devices, edges, clouds.
     fn nodes_by_class(&self, placing: &Placing) -> Vec<(NodeId, u64)> {
-        let now_ms = self.now_ms();
         let rank = |class: Class| match class {
             Class::Device => 1,
             Class::Edge => 2,
             Class::Cloud => 3,
         };
         let own = self.record();
-        let others =
-            self.member.view().iter().filter(|known| self.member.view().is_usable(now_ms, known.record.node));
+        let others = self.member.view().iter().filter(|known| self.is_usable(known.record.node));
         let others = others.filter(|known| known.record.offer.takes_work());
         let own = Some((0, &own)).filter(|_| self.offer().takes_work());
         let mut nodes: Vec<(i32, NodeId, u64)> = own

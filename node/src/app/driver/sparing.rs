@@ -1,25 +1,36 @@
 //! Lines of the log that a flood of requests could make a flood too: the first is written, then one a second that
 //! says how many were left out.
 
-/// Between two lines of one kind, milliseconds.
-const PAUSE_MS: u64 = 1_000;
+/// Between two lines of one kind, milliseconds: of what each request may cause, and of what stays as it is.
+const PAUSE_MS: [u64; 2] = [1_000, 60_000];
 
 /// What is written of one kind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sparing {
+    pause_ms: u64,
     /// None before.
     next_ms: u64,
     left_out: u64,
 }
 
+impl Default for Sparing {
+    fn default() -> Self {
+        Self::each(PAUSE_MS[0])
+    }
+}
+
 impl Sparing {
+    fn each(pause_ms: u64) -> Self {
+        Self { pause_ms, next_ms: 0, left_out: 0 }
+    }
+
     /// Whether a line may be written now; if so, how many were left out before it.
     pub(super) fn next(&mut self, now_ms: u64) -> Option<u64> {
         if now_ms < self.next_ms {
             self.left_out += 1;
             return None;
         }
-        self.next_ms = now_ms + PAUSE_MS;
+        self.next_ms = now_ms + self.pause_ms;
         Some(std::mem::take(&mut self.left_out))
     }
 
@@ -30,7 +41,7 @@ impl Sparing {
 }
 
 /// The kinds of lines that requests make.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Log {
     /// Requests that entered here and got no answer.
     pub(super) requests: Sparing,
@@ -38,6 +49,15 @@ pub(super) struct Log {
     pub(super) runs: Sparing,
     /// Parts that have no room here.
     pub(super) hosting: Sparing,
+    /// Peers of other versions.
+    pub(super) foreign: Sparing,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let foreign = Sparing::each(PAUSE_MS[1]);
+        Self { requests: Sparing::default(), runs: Sparing::default(), hosting: Sparing::default(), foreign }
+    }
 }
 
 impl Log {

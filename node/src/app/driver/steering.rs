@@ -31,7 +31,9 @@ impl Driver {
     pub(super) fn settle_versions(&mut self) {
         let (now_ms, own) = (self.now_ms(), self.record());
         let (deployments, view) = self.member.settling();
-        let usable = view.iter().filter(|known| view.is_usable(now_ms, known.record.node));
+        let suspects = &self.suspects;
+        let is_usable = |node| view.is_usable(now_ms, node) && !suspects.is_out(node);
+        let usable = view.iter().filter(|known| is_usable(known.record.node));
         let records: Vec<&NodeRecord> =
             usable.map(|known| known.record.as_ref()).chain(std::iter::once(&own)).collect();
         let manifests = &self.manifests;
@@ -50,7 +52,10 @@ impl Driver {
         };
         let now_ms = self.started.elapsed().as_millis() as u64;
         let (deployments, view) = self.member.settling();
-        let situation = Situation { now_ms, own: &own, view, memory_bytes: &memory_bytes };
+        let suspects = &self.suspects;
+        let is_suspect = |node| suspects.is_out(node);
+        let situation =
+            Situation { now_ms, own: &own, view, memory_bytes: &memory_bytes, is_suspect: &is_suspect };
         let actions = self.stewardship.look(deployments, &situation);
         for action in actions {
             self.act_as_steward(action);
@@ -69,6 +74,7 @@ impl Driver {
             }
             StewardAction::Give(order) => self.try_to_give(order),
             StewardAction::Place(id) => self.place_again(id),
+            StewardAction::Compare(id) => self.compare(id),
         }
     }
 
@@ -81,7 +87,7 @@ impl Driver {
         self.say(Topic::Order, order.to_bytes()).map(drop)
     }
 
-    fn try_to_give(&mut self, order: Order) {
+    pub(super) fn try_to_give(&mut self, order: Order) {
         if let Err(error) = self.give(order) {
             tracing::warn!(%error, "an order was not given");
         }

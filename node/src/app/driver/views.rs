@@ -87,6 +87,8 @@ impl Driver {
             leaving: record.load.leaving,
             age_ms,
             offer: offer_view(record.offer),
+            domains: record.domains.iter().map(ToString::to_string).collect(),
+            asked_per_minute: self.demands_view(record),
             generation: record.stamp.generation,
             sequence: record.stamp.sequence,
             addresses: machine.addresses.iter().map(|address| with_peer(address, record.node)).collect(),
@@ -114,6 +116,14 @@ impl Driver {
             onnxruntime: None,
             mesh: None,
         }
+    }
+
+    fn demands_view(&self, record: &NodeRecord) -> BTreeMap<String, u32> {
+        let named = record.demands.iter().filter_map(|demand| {
+            let known = self.member.deployments().by_id(demand.deployment)?;
+            Some((known.name.clone(), demand.per_minute))
+        });
+        named.collect()
     }
 
     fn loading_views(&self) -> Vec<HostingView> {

@@ -2,7 +2,7 @@
 
 use stormo_protocol::exchange::{Exchange, Held, ShortId};
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::state::{Hosted, HostingGoal, Load, Machine, Offer};
+use stormo_protocol::state::{Demand, Domain, Hosted, HostingGoal, Load, Machine, Offer};
 
 use crate::mesh::Heard;
 
@@ -140,6 +140,10 @@ pub struct About {
     pub hosted: Vec<Hosted>,
     /// What it was ordered to host and does not yet.
     pub goals: Vec<HostingGoal>,
+    /// What may take it away together with others.
+    pub domains: Vec<Domain>,
+    /// What is asked at it.
+    pub demands: Vec<Demand>,
 }
 
 /// What one node tells another in an exchange.

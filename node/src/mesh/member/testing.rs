@@ -35,6 +35,8 @@ pub(in crate::mesh) fn about(node: u8) -> About {
         offer: Offer::default(),
         hosted: vec![],
         goals: vec![],
+        domains: vec![],
+        demands: vec![],
     }
 }
 
@@ -43,9 +45,10 @@ pub(in crate::mesh) fn signed(record: &NodeRecord) -> Signed {
 }
 
 pub(in crate::mesh) fn said_by(node: NodeId, generation: u64, sequence: u64) -> Heard {
-    let About { machine, load, offer, hosted, goals } = about(node.0[0]);
+    let About { machine, load, offer, hosted, goals, domains, demands } = about(node.0[0]);
     let stamp = Stamp { generation, sequence };
-    let record = NodeRecord { node, stamp, machine, load, offer, hosted, links: vec![], goals };
+    let record =
+        NodeRecord { node, stamp, machine, load, offer, hosted, links: vec![], goals, domains, demands };
     Heard::read(signed(&record)).expect("it speaks for itself")
 }
 

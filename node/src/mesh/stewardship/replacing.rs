@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
 use stormo_protocol::limits::PLACES_MAX;
 use stormo_protocol::profile::WorkClass;
-use stormo_protocol::state::{Class, Deployment, Division, GoalProgress, NodeRecord, Order, Place};
+use stormo_protocol::state::{Class, Deployment, Division, GoalProgress, NodeRecord, Order, Place, shared};
 
 use super::Situation;
 use super::seats::Seats;
@@ -22,9 +22,9 @@ const STALLED_LOADS: u64 = 4;
 /// A node that refused a range is not asked for it again for so long, at first and at the most: it doubles with each
 /// refusal, so that nodes without room for a part do not get it in turns for ever.
 const REFUSED_MS: (u64, u64) = (120_000, 3_600_000);
-/// Replicas beyond those that an order could place are added no sooner after it, and only on nodes in view
-/// for so long.
-const ADD_MS: u64 = 10_000;
+/// Replicas beyond those that an order could place are added no sooner after it: several nodes may join at once. A
+/// machine that joins is to be used, so it need not have been here for long.
+const ADD_MS: u64 = 2_000;
 /// Refusals that are remembered.
 const REFUSALS_MAX: usize = 1024;
 
@@ -82,6 +82,8 @@ pub(super) struct Looked {
     pub places: Option<Vec<Place>>,
     /// Whether some part is hosted nowhere, and fits nowhere.
     pub is_stranded: bool,
+    /// Whether every place is hosted.
+    pub is_whole: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +129,8 @@ impl Replacing {
         // A place in an order twice is one place.
         let mut seen = BTreeSet::new();
         places.retain(|place| seen.insert(*place));
-        let mut looked = Looked::default();
+        let is_whole = look.order.places.iter().all(|place| state(look, place) == State::Well);
+        let mut looked = Looked { is_whole, ..Looked::default() };
         let mut added = false;
         let parts: BTreeSet<Part> = look.order.places.iter().map(part).collect();
         for wanted_part in parts {
@@ -139,7 +142,7 @@ impl Replacing {
                 let found = if waits || places.len() >= PLACES_MAX {
                     None
                 } else {
-                    self.choose(look, promised, wanted_part, &places, is_addition)
+                    self.choose(look, promised, wanted_part, &places)
                 };
                 match (found, replaced) {
                     (Some(place), replaced) => {
@@ -230,16 +233,15 @@ impl Replacing {
         self.refused.insert(key, Refusal { until_ms: now_ms + pause_ms, pause_ms });
     }
 
-    /// The node that takes up a part: one that has it loaded already, otherwise one with memory for it, those
-    /// first that did not fail with it lately, have no other part of the deployment and are not on battery, then the
-    /// faster ones.
+    /// The node that takes up a part, which has it loaded already or memory for it: one that did not fail with it
+    /// lately and shares the fewest failure domains with its other hosts, then one that has it loaded, has no other
+    /// part of the deployment and is not on battery, then the faster.
     fn choose(
         &self,
         look: &Look<'_, '_>,
         promised: &BTreeMap<NodeId, u64>,
         wanted: Part,
         places: &[Place],
-        is_addition: bool,
     ) -> Option<Place> {
         let (variant, first, end) = wanted;
         let id = VariantId { deployment: look.deployment.id(), index: variant };
@@ -250,9 +252,8 @@ impl Replacing {
         let candidates = look.seats.nodes().filter_map(|node| {
             let record = look.seats.record(look.situation, node)?;
             let has_it = places.iter().any(|place| place.node == node && part(place) == wanted);
-            let since_ms = look.seats.since_ms(node)?;
-            let is_new = is_addition && now_ms.saturating_sub(since_ms) < ADD_MS;
-            if has_it || is_new || !record.offer.takes_work() || is_refusing(node) {
+            if has_it || (look.situation.is_suspect)(node) || !record.offer.takes_work() || is_refusing(node)
+            {
                 return None;
             }
             let is_loaded = hosts(record, id, wanted);
@@ -269,11 +270,19 @@ impl Replacing {
             let speed = (speed.max(1.0).log2() * 2.0) as u32;
             let is_device = record.machine.class == Class::Device;
             let has_failed = self.refused.contains_key(&(node, wanted));
-            Some(((is_loaded, !has_failed, !has_other, !is_device, speed, free_bytes, node), node))
+            let apart = std::cmp::Reverse(shared_with(look, record, wanted, places));
+            Some(((!has_failed, apart, is_loaded, !has_other, !is_device, speed, free_bytes, node), node))
         });
         let (_, node) = candidates.max_by_key(|(merit, _)| *merit)?;
         Some(Place { node, variant, first, end })
     }
+}
+
+/// Failure domains that a node has in common with the other hosts of a part, all together.
+fn shared_with(look: &Look<'_, '_>, record: &NodeRecord, wanted: Part, places: &[Place]) -> usize {
+    let others = places.iter().filter(|place| part(place) == wanted && place.node != record.node);
+    let others = others.filter_map(|place| look.seats.record(look.situation, place.node));
+    others.map(|other| shared(&record.domains, &other.domains)).sum()
 }
 
 /// Nodes that should host a part.

@@ -36,7 +36,13 @@ impl Desk {
 
     fn look(&mut self, now_ms: u64) -> Vec<StewardAction> {
         let memory_bytes = |_, blocks: Range<u16>| Some(PART_BYTES * blocks.len() as u64);
-        let situation = Situation { now_ms, own: &self.own, view: &self.view, memory_bytes: &memory_bytes };
+        let situation = Situation {
+            now_ms,
+            own: &self.own,
+            view: &self.view,
+            memory_bytes: &memory_bytes,
+            is_suspect: &|_| false,
+        };
         self.stewardship.look(&mut self.deployments, &situation)
     }
 
@@ -284,6 +290,40 @@ fn where_all_hosts_hang_each_is_tried_in_growing_pauses() {
 }
 
 #[test]
+fn a_replica_goes_where_its_domains_are_not_shared() {
+    let in_site = |node: u8, second: u64, site: &str| {
+        let domains = vec![format!("site:{site}").parse().unwrap(), "owner:ada".parse().unwrap()];
+        NodeRecord { domains, ..record(node, second + 1, Class::Edge) }
+    };
+    let mut desk = Desk::new();
+    desk.own = in_site(1, 0, "cellar");
+    let hear = |desk: &mut Desk, second: u64, nodes: &[(u8, &str)]| {
+        nodes.iter().for_each(|(node, site)| desk.hears(second * 1000, &in_site(*node, second, site)));
+    };
+    let all = [(2, "attic"), (3, "attic"), (4, "garden"), (5, "cellar")];
+    for second in 0..40 {
+        hear(&mut desk, second, &all);
+        desk.look(second * 1000);
+    }
+    let name = names_of(&desk, id(1)).swap_remove(0);
+    desk.deployments.apply(&wish(&name, 2, 1, 3, Division::Whole, false));
+    let deployment = desk.deployments.by_name(&name).unwrap().id();
+    // On 2 and 5 by its first order; one more is wished, and those at both their sites are nearer to none.
+    desk.deployments.apply(&order_of(deployment, 1, id(2), &[2, 5]));
+    let mut given = Vec::new();
+    for second in 40..70 {
+        hear(&mut desk, second, &all);
+        let orders = desk.look(second * 1000).into_iter();
+        given.extend(orders.filter_map(|action| match action {
+            StewardAction::Give(order) => Some(order),
+            _ => None,
+        }));
+    }
+    let hosts: Vec<NodeId> = given[0].places.iter().map(|place| place.node).collect();
+    assert_eq!(hosts, [2, 4, 5].map(id));
+}
+
+#[test]
 fn what_fits_nowhere_is_left_as_it_is() {
     let mut desk = Desk::new();
     desk.own.machine.memory_budget_bytes = 10;
@@ -356,6 +396,17 @@ fn loads_that_hang_are_done_by_others() {
     all_seeds(SEEDS[0], hanging);
 }
 
+/// With foretold times that are right, and some per cent off.
+fn demands(seed: u64) -> Options {
+    let noise = if seed.is_multiple_of(2) { 0.0 } else { 0.08 };
+    Options { asks: true, faults_ms: 1_000_000, noise, ..Options::default() }
+}
+
+#[test]
+fn parts_follow_those_who_ask_and_rest_while_those_do() {
+    all_seeds(SEEDS[0], demands);
+}
+
 fn restarts(seed: u64) -> Options {
     Options {
         restart_all: true,
@@ -382,7 +433,7 @@ fn versions_roll_without_a_gap() {
 #[test]
 #[ignore = "minutes: a hundred seeds of each kind"]
 fn many_seeds() {
-    let kinds: [fn(u64) -> Options; 7] =
-        [crashes, early_loss_of_the_steward, partitions, refusals, hanging, restarts, versions];
+    let kinds: [fn(u64) -> Options; 8] =
+        [crashes, early_loss_of_the_steward, partitions, refusals, hanging, demands, restarts, versions];
     kinds.into_iter().for_each(|kind| all_seeds(SEEDS[1], kind));
 }

@@ -81,7 +81,18 @@ fn who_leaves_is_used_no_more_and_not_looked_for() {
     let load = stormo_protocol::state::Load { leaving: true, ..about.load };
     let stamp = Stamp { generation: 1, sequence: 2 };
     let (machine, offer, hosted, links) = (about.machine, about.offer, vec![], vec![]);
-    let record = NodeRecord { node: id(1), stamp, machine, load, offer, hosted, links, goals: vec![] };
+    let record = NodeRecord {
+        node: id(1),
+        stamp,
+        machine,
+        load,
+        offer,
+        hosted,
+        links,
+        goals: vec![],
+        domains: vec![],
+        demands: vec![],
+    };
     view.apply(1, &Heard::read(signed(&record)).unwrap(), None);
     assert!(!view.is_usable(1, id(1)));
     view.lost(2, id(1));

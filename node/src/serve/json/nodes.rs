@@ -114,6 +114,12 @@ pub struct NodeView {
     /// What others may have of it.
     #[serde(default)]
     pub offer: OfferView,
+    /// Failure domains that it is in, such as `site:home`.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Requests a minute that enter there, by model.
+    #[serde(default)]
+    pub asked_per_minute: BTreeMap<String, u32>,
     /// Where it listens.
     pub addresses: Vec<String>,
     /// Cores it may use.

@@ -12,6 +12,7 @@ use stormo_protocol::state::{
 };
 
 mod checks;
+mod demand;
 mod faults;
 mod node;
 
@@ -41,10 +42,10 @@ const BLIND_MS: u64 = 12_000;
 
 /// What an idle node says of itself.
 pub(super) fn record(node: u8, sequence: u64, class: Class) -> NodeRecord {
-    let About { mut machine, load, offer, hosted, goals } = testing::about(node);
+    let About { mut machine, load, offer, hosted, goals, domains, demands } = testing::about(node);
     (machine.class, machine.memory_budget_bytes) = (class, 1000);
     let stamp = Stamp { generation: 1, sequence };
-    NodeRecord { node: id(node), stamp, machine, load, offer, hosted, links: vec![], goals }
+    NodeRecord { node: id(node), stamp, machine, load, offer, hosted, links: vec![], goals, domains, demands }
 }
 
 /// A record comes in, and with it the sign of life that it is.
@@ -135,6 +136,9 @@ pub(super) struct World {
     under_way: Vec<(u64, usize, Heard)>,
     wished: Wished,
     version: u64,
+    /// The site whose nodes ask.
+    asks_at: Option<u8>,
+    moves: usize,
     removed: bool,
     orders_given: Vec<(u64, u64)>,
     served_ms: Option<u64>,
@@ -185,6 +189,8 @@ impl World {
             under_way: vec![],
             wished: Wished { replicas, division },
             version: 0,
+            asks_at: None,
+            moves: 0,
             removed: false,
             orders_given: vec![],
             served_ms: None,
@@ -195,7 +201,7 @@ impl World {
         let faults = self.schedule();
         let mut faults = faults.into_iter().peekable();
         let publisher = 0;
-        while self.now_ms < FAULTS_MS + CALM_MS {
+        while self.now_ms < self.options.faults_ms + CALM_MS {
             self.now_ms += STEP_MS;
             while faults.peek().is_some_and(|(at_ms, _)| *at_ms <= self.now_ms) {
                 let Some((_, fault)) = faults.next() else { break };
@@ -250,7 +256,7 @@ impl World {
 
     /// Links lose nothing any more once all is to be well.
     fn is_lost(&mut self) -> bool {
-        let share = if self.now_ms < FAULTS_MS + CALM_MS / 2 { self.options.loss } else { 0.0 };
+        let share = if self.now_ms < self.options.faults_ms + CALM_MS / 2 { self.options.loss } else { 0.0 };
         self.random.happens(share)
     }
 
@@ -318,7 +324,7 @@ impl World {
         node.stored = node.deployments.wishes().chain(node.stewardship.orders()).cloned().collect();
         if (now_ms / STEP_MS + index as u64).is_multiple_of(2) {
             node.stamp.sequence += 1;
-            let record = node.record(now_ms);
+            let record = self.asking(index);
             let (author, body) = (record.node, record.to_bytes());
             let heard = Heard::read(Signed { topic: Topic::Node, author, signature: vec![], body }).unwrap();
             self.spread(index, &heard);
@@ -327,17 +333,24 @@ impl World {
 
     fn steer(&mut self, index: usize) {
         let now_ms = self.now_ms;
+        let own = self.asking(index);
         let node = &mut self.nodes[index];
-        let own = node.record(now_ms);
         let usable = node.view.iter().filter(|known| node.view.is_usable(now_ms, known.record.node));
         let records: Vec<&NodeRecord> = usable.map(|known| known.record.as_ref()).chain([&own]).collect();
         node.deployments.settle(now_ms, |known| is_hosted(known, &records, |_| Some(0..BLOCKS)));
         let memory_bytes = |_, blocks: Range<u16>| Some(bytes(blocks));
-        let situation = Situation { now_ms, own: &own, view: &node.view, memory_bytes: &memory_bytes };
+        let situation = Situation {
+            now_ms,
+            own: &own,
+            view: &node.view,
+            memory_bytes: &memory_bytes,
+            is_suspect: &|_| false,
+        };
         let actions = node.stewardship.look(&mut node.deployments, &situation);
         for action in actions {
             match action {
                 StewardAction::Counts(_) => {}
+                StewardAction::Compare(id) => self.compare(index, id),
                 StewardAction::Give(order) => self.give(index, &order),
                 StewardAction::Place(id) => {
                     let places = self.find_places(index, id);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stormo_protocol::ids::VariantId;
 
 use super::node::Node;
-use super::{BLIND_MS, BLOCKS, CALM_MS, FAULTS_MS, World, id, ranges};
+use super::{BLIND_MS, BLOCKS, CALM_MS, World, id, ranges};
 use crate::mesh::PartitionKey;
 
 impl World {
@@ -119,8 +119,11 @@ impl World {
             "they do not follow one order",
         );
         let Some(order) = &orders[0] else { return };
-        let late =
-            self.orders_given.iter().filter(|(at_ms, _)| *at_ms > FAULTS_MS + CALM_MS - 50_000).count();
+        let late = self
+            .orders_given
+            .iter()
+            .filter(|(at_ms, _)| *at_ms > self.options.faults_ms + CALM_MS - 50_000)
+            .count();
         // Nodes that refused are asked again in growing pauses.
         let asked_again = self.options.refusers + self.options.hangers;
         self.check(late <= asked_again, &format!("{late} orders long after all faults"));
@@ -137,6 +140,7 @@ impl World {
             self.check(node.deployments.live().count() == 1, "an old version is still held");
         }
         self.check_replicas(&alive);
+        self.check_moved(&alive, &order.places);
     }
 
     pub(super) fn check_replicas(&self, alive: &[&Node]) {

@@ -21,6 +21,12 @@ pub(in crate::mesh::stewardship::tests) struct Options {
     pub(in crate::mesh::stewardship::tests) removes: bool,
     pub(in crate::mesh::stewardship::tests) rolls: bool,
     pub(in crate::mesh::stewardship::tests) load_ms_max: u64,
+    /// Faults happen until then.
+    pub(in crate::mesh::stewardship::tests) faults_ms: u64,
+    /// Nodes are at sites, and those of one site ask; it is another one halfway.
+    pub(in crate::mesh::stewardship::tests) asks: bool,
+    /// By how much foretold times are off, at the most.
+    pub(in crate::mesh::stewardship::tests) noise: f64,
     /// Share of messages that are lost.
     pub(in crate::mesh::stewardship::tests) loss: f64,
 }
@@ -38,6 +44,9 @@ impl Default for Options {
             rolls: false,
             load_ms_max: LOAD_MS_MAX,
             loss: 0.1,
+            faults_ms: FAULTS_MS,
+            asks: false,
+            noise: 0.0,
         }
     }
 }
@@ -52,6 +61,7 @@ pub(super) enum Fault {
     StartAll,
     Part(u64),
     Join,
+    AskAt(u8),
 }
 
 impl World {
@@ -85,6 +95,10 @@ impl World {
         }
         if self.options.rolls {
             all.push((30_000 + self.random.below(30_000), Fault::Deploy));
+        }
+        if self.options.asks {
+            all.push((40_000, Fault::AskAt(0)));
+            all.push((self.options.faults_ms / 2, Fault::AskAt(1)));
         }
         all.sort_by_key(|(at_ms, _)| *at_ms);
         all
@@ -122,6 +136,7 @@ impl World {
             Fault::Part(bits) => {
                 self.groups = (0..self.nodes.len()).map(|index| (bits >> index & 1) as u8).collect();
             }
+            Fault::AskAt(site) => self.asks_at = Some(site),
             Fault::Join => self.groups = vec![0; self.nodes.len()],
         }
     }
