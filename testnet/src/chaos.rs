@@ -6,7 +6,7 @@ mod draw;
 mod minimise;
 mod stretch;
 
-use crate::scenario::{Scenario, Scheduled};
+use crate::scenario::{Scenario, Scheduled, Unshown};
 
 pub use crate::chaos::draw::{Bounds, Drawing, NothingToDisturb, draw};
 pub use crate::chaos::minimise::{Minimised, minimise};
@@ -30,6 +30,18 @@ pub fn written(
     table.insert("fault".to_owned(), faults.into());
     table.insert("topology".to_owned(), base.topology_elsewhere().into());
     stretch.write(base, &mut table);
+    Ok(table.to_string())
+}
+
+/// A scenario's text without these demands.
+///
+/// # Errors
+/// When the text is no TOML.
+pub fn without(text: &str, unshown: &[Unshown]) -> Result<String, toml::de::Error> {
+    let mut table: toml::Table = toml::from_str(text)?;
+    if let Some(expect) = table.get_mut("expect").and_then(toml::Value::as_table_mut) {
+        unshown.iter().for_each(|demand| drop(expect.remove(demand.field)));
+    }
     Ok(table.to_string())
 }
 

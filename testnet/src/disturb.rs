@@ -136,6 +136,9 @@ impl Disturbed<'_> {
         let about = format!("{} Disturbed by {count} fault{s} from seed {seed}.", self.base.about);
         let text = chaos::written(self.base, &about, seed, &stretch, faults)?;
         let path = self.folder.join(format!("{name}.toml"));
+        // What these faults cannot show would fail by itself, and with all that are fewer.
+        let unshown = Scenario::parse(&path, text.clone())?.unshown();
+        let text = chaos::without(&text, &unshown)?;
         fs::create_dir_all(self.folder).with_context(|| self.folder.display().to_string())?;
         fs::write(&path, &text).with_context(|| path.display().to_string())?;
         Ok(Scenario::parse(&path, text)?)

@@ -11,7 +11,7 @@ use stormo_testnet::judge::{self, Check, Verdict};
 use stormo_testnet::play::{self, Played};
 use stormo_testnet::printable::printable;
 use stormo_testnet::report::{Document, page};
-use stormo_testnet::scenario::Scenario;
+use stormo_testnet::scenario::{Scenario, Unshown};
 use stormo_testnet::topology::Topology;
 use stormo_testnet::{binary, clock, interrupt};
 
@@ -58,6 +58,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
     narrator.say(&scenario.about);
     if let Some(fault) = scenario.fault_that_needs_emulation().filter(|_| args.loopback) {
         bail!("{}: {fault} needs emulated links and machines: leave out --loopback", scenario.path.display());
+    }
+    if let Some(Unshown { field, why }) = scenario.unshown().first() {
+        let (path, line) = (scenario.path.display(), scenario.line_of_demand(field));
+        bail!("{path}:{line}: `{field}` cannot hold: {why}");
     }
     if let Some(why) = cannot(&scenario, args.loopback) {
         eprintln!("SKIPPED: {}", printable(&why));

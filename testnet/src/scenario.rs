@@ -5,6 +5,7 @@ mod check;
 pub mod clash;
 mod entries;
 mod faults;
+mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use crate::binary::workspace_root;
 use crate::ground::GroundKind;
 use crate::rules;
 pub use crate::scenario::faults::{FaultKind, LinkChange, Scheduled, Target};
+pub use crate::scenario::shown::Unshown;
 use crate::topology::{Topology, TopologyError};
 
 /// Where the committed ones are.
@@ -124,6 +126,8 @@ pub enum Rate {
 /// What must hold; `None` where the scenario demands nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Expectations {
+    /// Where in the text they begin.
+    pub at: usize,
     /// Accepted requests without answer and without error, their entry alive.
     pub lost_max: u64,
     /// Answers that differ from the undivided model's.
@@ -144,9 +148,10 @@ pub struct Expectations {
     pub p99_ms_max: Option<f64>,
     /// 99th percentile of the latency of requests that a fault met, less the median before the first.
     pub added_p99_ms_max: Option<f64>,
-    /// Of how many requests that must be said, at least.
-    pub affected_min: u64,
-    /// After the last fault or healing and this time, every request is answered.
+    /// Requests that a fault met, at least.
+    pub affected_min: Option<u64>,
+    /// After the last fault or healing (or, without any, the load's beginning) and this time, every request is
+    /// answered.
     pub progress_within_ms: Option<f64>,
     /// And within this time each.
     pub progress_latency_ms_max: Option<f64>,
@@ -258,6 +263,16 @@ impl Scenario {
     /// Where in the list of nodes a label is.
     pub fn place(&self, label: &str) -> Option<usize> {
         self.topology.nodes.iter().position(|node| node.label == label)
+    }
+
+    /// The line of a field of `[expect]`; that of the table, or 1, where it is not given.
+    pub fn line_of_demand(&self, field: &str) -> usize {
+        let table = self.text.get(self.expect.at..).unwrap_or_default();
+        let is_field = |line: &&str| {
+            line.trim_start().strip_prefix(field).is_some_and(|rest| rest.trim_start().starts_with('='))
+        };
+        let lines = table.lines().position(|line| is_field(&line)).unwrap_or(0);
+        rules::line_of(&self.text, self.expect.at) + lines
     }
 
     /// Its mesh, each node with what the faults on it need.

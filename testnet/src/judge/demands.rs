@@ -97,24 +97,32 @@ fn latencies(expect: &Expectations, verdict: &Verdict) -> Vec<Check> {
             Some(added) => format!("{} ({} requests met a fault)", ms(added.p99_ms), verdict.affected),
             None => "no request that met a fault was answered".to_owned(),
         };
-        let is_enough = verdict.affected >= expect.affected_min;
+        let least = expect.affected_min.unwrap_or(1);
+        let is_enough = verdict.affected >= least;
         let holds = is_enough && verdict.added.is_some_and(|added| added.p99_ms <= most);
-        let wanted = format!("at most {}, of at least {} requests", ms(most), expect.affected_min);
+        let wanted = format!("at most {}, of at least {least} requests", ms(most));
         checks.push(Check::new("latency that a fault adds, 99th percentile", wanted, got, holds));
+    }
+    if let Some(least) = expect.affected_min {
+        let (wanted, got) = (format!("at least {least}"), verdict.affected.to_string());
+        checks.push(Check::new("requests that a fault met", wanted, got, verdict.affected >= least));
     }
     checks
 }
 
-/// Every request that is sent some time after the last change ends rightly and in time.
+/// Every request that is sent some time after the last change (or, where there was none, the beginning) ends rightly
+/// and in time.
 fn progress(expect: &Expectations, history: &History, classified: &[Classified]) -> Vec<Check> {
     let (Some(within_ms), Some(most_ms)) = (expect.progress_within_ms, expect.progress_latency_ms_max) else {
         return Vec::new();
     };
-    let what = "progress after the last fault or healing";
-    let wanted = format!("from {} on, every request within {}", ms(within_ms), ms(most_ms));
-    let Some(changed_us) = faults::last_change_us(history) else {
-        return vec![Check::new(what, wanted, "no fault was done", false)];
+    let change_us = faults::last_change_us(history);
+    let what = match change_us {
+        Some(_) => "progress after the last fault or healing",
+        None => "progress from the beginning, without a fault",
     };
+    let wanted = format!("from {} on, every request within {}", ms(within_ms), ms(most_ms));
+    let changed_us = change_us.unwrap_or(0);
     let is_well = |request: &crate::history::Request, class: Class| {
         let is_fine = class == Class::Right || (class == Class::Rejected && expect.rejected_share_max > 0.0);
         is_fine && request.latency_us() as f64 / 1000.0 <= most_ms

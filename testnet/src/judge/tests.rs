@@ -229,6 +229,11 @@ fn progress_is_demanded_after_the_last_change() {
     assert!(judge(&demands, &history, &truth).holds());
     history.requests[501].ended_us += 200_000;
     assert_eq!(failed(&judge(&demands, &history, &truth)), ["progress after the last fault or healing"]);
+    // Without a fault, from the beginning.
+    let (mut calm, truth) = healthy(1000);
+    assert!(judge(&demands, &calm, &truth).holds());
+    calm.requests[501].ended_us += 200_000;
+    assert_eq!(failed(&judge(&demands, &calm, &truth)), ["progress from the beginning, without a fault"]);
     // Nothing sent later shows nothing.
     let (mut short, truth) = healthy(400);
     short.faults.push(kill(1_000_000, Some(3_000_000)));
@@ -243,14 +248,17 @@ fn affected_requests_are_those_that_the_fault_met() {
     history.requests[50].ended_us += 98_000;
     answer(&mut history, 51).attempts = 2;
     history.requests[51].ended_us += 48_000;
-    let demands = Expectations { added_p99_ms_max: Some(97.0), affected_min: 2, ..demands() };
+    let demands = Expectations { added_p99_ms_max: Some(97.0), affected_min: Some(2), ..demands() };
     let verdict = judge(&demands, &history, &truth);
     assert_eq!((verdict.affected, verdict.added.map(|added| added.max_ms)), (2, Some(98.0)));
     assert_eq!(failed(&verdict), ["latency that a fault adds, 99th percentile"]);
     let enough = Expectations { added_p99_ms_max: Some(98.0), ..demands.clone() };
     assert!(judge(&enough, &history, &truth).holds());
-    let too_few = Expectations { affected_min: 3, ..enough };
+    let too_few = Expectations { affected_min: Some(3), ..enough };
     assert!(!judge(&too_few, &history, &truth).holds());
+    let alone = |least| Expectations { affected_min: Some(least), added_p99_ms_max: None, ..demands.clone() };
+    assert!(judge(&alone(2), &history, &truth).holds());
+    assert_eq!(failed(&judge(&alone(3), &history, &truth)), ["requests that a fault met"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 use toml::Spanned;
 
 use super::Scenario;
-use super::entries::File;
+use super::entries::{ExpectEntry, File};
 use crate::rules;
 use crate::topology::{Topology, TopologyError};
 
@@ -85,7 +85,8 @@ pub(super) fn read(
     let deploys = deploys::read(&around, file.deploy)?;
     let loads = loads::read(&around, &deploys, file.load)?;
     let faults = faults::read(&around, &loads, file.fault)?;
-    let expect = expect::read(&file.expect, &faults)?;
+    let nothing = || Spanned::new(0..0, ExpectEntry::default());
+    let expect = expect::read(&around, &file.expect.unwrap_or_else(nothing), &loads, &faults)?;
     let duration_us = around.duration_us;
     Ok(Scenario {
         path: path.to_owned(),

@@ -14,8 +14,7 @@ pub(super) struct File {
     pub(super) load: Vec<Spanned<LoadEntry>>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<FaultEntry>>,
-    #[serde(default)]
-    pub(super) expect: ExpectEntry,
+    pub(super) expect: Option<Spanned<ExpectEntry>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,7 +104,7 @@ pub(super) struct ExpectEntry {
     pub(super) failed_share_max: Option<Spanned<f64>>,
     pub(super) rejected_share_max: Option<Spanned<f64>>,
     pub(super) unknown_share_max: Option<Spanned<f64>>,
-    pub(super) answers_min: Option<u64>,
+    pub(super) answers_min: Option<Spanned<u64>>,
     pub(super) p50_ms_max: Option<Spanned<f64>>,
     pub(super) p99_ms_max: Option<Spanned<f64>>,
     pub(super) added_p99_ms_max: Option<Spanned<f64>>,

@@ -346,6 +346,145 @@ fn faults_that_contradict_each_other_are_told() {
     assert!(shaped(&both_chosen.replace("two", "@busiest")).is_ok(), "each chooses who is under no fault");
 }
 
+#[test]
+fn demands_that_never_hold_are_told() {
+    let expect = |fields: &str| with(&format!("[expect]\n{fields}\n"));
+    let even = |rate: &str, expect: &str| {
+        let load = LOAD.replace("clients = 2", &format!("rate_per_s = {rate}\narrivals = \"even\""));
+        parse(&format!("{HEAD}{DEPLOY}{load}[expect]\n{expect}\n"))
+    };
+    let cases = [
+        (expect("p99_ms_max = 0"), "a/b.toml:13: `p99_ms_max` is 0", "which nothing keeps"),
+        (expect("p50_ms_max = 0.0"), "a/b.toml:13: `p50_ms_max` is 0", ""),
+        (expect("formed_within_s = 0"), "a/b.toml:13: `formed_within_s` is 0", ""),
+        (expect("progress_latency_ms_max = 0"), "a/b.toml:13: `progress_latency_ms_max` is 0", ""),
+        (expect("own_memory_mib_max = 0"), "a/b.toml:13: `own_memory_mib_max` is 0", ""),
+        (expect("goodput_share_min = 1.5"), "a/b.toml:13: `goodput_share_min` is 1.5", "from 0 to 1"),
+        (expect("divided_share_min = nan"), "a/b.toml:13: `divided_share_min` is NaN", "from 0 to 1"),
+        (
+            expect("reject_within_ms_max = 50"),
+            "a/b.toml:13: `reject_within_ms_max`",
+            "`rejected_share_max` (0) none",
+        ),
+        (expect("warm_up_s = 5"), "a/b.toml:13: `warm_up_s` is for", "none is given"),
+        (
+            expect("threads_growth_max = 1\nwarm_up_s = 10"),
+            "a/b.toml:14: `warm_up_s` is 10",
+            "nothing is left of the scenario's 10 s",
+        ),
+        (even("20", "answers_min = 201"), "a/b.toml:14: `answers_min` is 201", "send 200 requests at most"),
+        (even("0.05", ""), "a/b.toml:11: `rate_per_s` is 0.05", "in 10 s that sends nothing"),
+        (expect("affected_min = -1"), "a/b.toml:13: `affected_min`", "a whole number, 0 or more"),
+    ];
+    assert_told(cases);
+    assert!(even("20", "answers_min = 200").is_ok());
+    assert!(expect("reject_within_ms_max = 50\nrejected_share_max = 0.1").is_ok());
+}
+
+#[test]
+fn progress_is_demanded_by_either_of_its_bounds() {
+    let progress = |fields: &str| {
+        let expect = with(&format!("[expect]\n{fields}\n")).unwrap().expect;
+        (expect.progress_within_ms, expect.progress_latency_ms_max)
+    };
+    assert_eq!(progress(""), (None, None));
+    assert_eq!(progress("progress_within_s = 2"), (Some(2000.0), Some(5000.0)));
+    assert_eq!(progress("progress_latency_ms_max = 70"), (Some(5000.0), Some(70.0)));
+}
+
+#[test]
+fn demands_that_the_faults_cannot_show_are_known() {
+    let kill = |more: &str| format!("[[fault]]\nkind = \"kill\"\nnode = \"two\"\nat_s = 1\n{more}");
+    let unshown = |text: &str| {
+        let scenario = with(text).unwrap();
+        let told = scenario.unshown().into_iter();
+        told.map(|demand| (scenario.line_of_demand(demand.field), demand.field)).collect::<Vec<_>>()
+    };
+    let all = "\n[expect]\nleft_out_within_s = 2\nback_within_s = 3\n avoided_within_s = 1\nrestored_within_s = 1\naffected_min = 2\nadded_p99_ms_max = 5\n";
+    let none = [
+        (18, "added_p99_ms_max"),
+        (17, "affected_min"),
+        (16, "restored_within_s"),
+        (13, "left_out_within_s"),
+        (14, "back_within_s"),
+        (15, "avoided_within_s"),
+    ];
+    assert_eq!(unshown(all.trim_start()), none);
+    let slow = "[[fault]]\nkind = \"link\"\nfrom = \"one\"\nto = \"two\"\nat_s = 3\nloss = 0.1\nfor_s = 1\n";
+    assert_eq!(unshown(&(kill("for_s = 2\n") + slow + all.trim_start())), []);
+    let short = unshown(&(kill("for_s = 1.5\n") + slow + all.trim_start()));
+    assert_eq!(short.iter().map(|(_, field)| *field).collect::<Vec<_>>(), ["left_out_within_s"]);
+    assert_eq!(unshown(&kill("for_s = 4\n[expect]\nprogress_within_s = 5\n")), [(18, "progress_within_s")]);
+    assert_eq!(
+        unshown(&kill("for_s = 4.5\n")),
+        [(1, "progress_within_s")],
+        "it is demanded without being asked for"
+    );
+    for file in fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|end| end == "toml") {
+            assert_eq!(Scenario::load(&file).unwrap().unshown(), [], "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn placements_and_replicas_that_cannot_be_are_told() {
+    let deploy = |fields: &str| parse(&format!("{HEAD}{DEPLOY}{fields}\n{LOAD}"));
+    let place = |places: &[(&str, u32, u32)]| {
+        let places = places
+            .iter()
+            .map(|(node, first, end)| format!("{{ node = \"{node}\", blocks = [{first}, {end}] }},\n"));
+        deploy(&format!("placement = [\n{}]", places.collect::<String>()))
+    };
+    let cases = [
+        (
+            place(&[("one", 0, 5), ("two", 6, 15)]),
+            "a/b.toml:10: `placement.blocks`: block 5 is nowhere",
+            "[5, ...]",
+        ),
+        (place(&[("one", 1, 5)]), "a/b.toml:9: `placement.blocks`: block 0 is nowhere", ""),
+        (
+            place(&[("one", 0, 5), ("one", 4, 15)]),
+            "a/b.toml:10: `placement.blocks`: [4, 15] and [0, 5] are both on `one`",
+            "",
+        ),
+        (place(&[("one", 0, 5), ("one", 0, 5)]), "a/b.toml:10: `placement.blocks`", "both on `one`"),
+        (place(&[("one", 0, 65)]), "a/b.toml:9: `placement.blocks`: [0, 65]", "64 blocks at most"),
+        (place(&[("one", 5, 5)]), "a/b.toml:9: `placement.blocks`: [5, 5] is empty", ""),
+        (place(&[("one", 0, 70_000)]), "a/b.toml:9: `blocks`", "from 0 to 65535"),
+        (place(&[("nine", 0, 5)]), "a/b.toml:9: `placement.node`", "no node `nine`"),
+        (
+            deploy("replicas = 2\nplacement = [{ node = \"one\", blocks = [0, 5] }]"),
+            "a/b.toml:8: `replicas` and `placement`",
+            "as many as places name it",
+        ),
+        (
+            deploy("parts = 2\nplacement = [{ node = \"one\", blocks = [0, 5] }]"),
+            "a/b.toml:8: `parts` and `placement`",
+            "",
+        ),
+        (
+            deploy("replicas = 4"),
+            "a/b.toml:8: `replicas`: 1 part on 4 nodes each take 4",
+            "the topology has 3 with memory",
+        ),
+        (deploy("parts = 2\nreplicas = 2"), "a/b.toml:9: `replicas`: 2 parts on 2 nodes each take 4", ""),
+        (deploy("parts = 4"), "a/b.toml:8: `parts`: 4 parts on 1 node each", ""),
+        (
+            parse(&format!(
+                "{}{}{}",
+                HEAD.replace("loopback", "replicas"),
+                DEPLOY.replace("one", "origin") + "placement = [{ node = \"origin\", blocks = [0, 15] }]\n",
+                LOAD.replace("one", "origin")
+            )),
+            "a/b.toml:8: `placement.node`",
+            "`origin` has a `memory_budget` of 1000 bytes",
+        ),
+    ];
+    assert_told(cases);
+    assert!(place(&[("one", 0, 5), ("two", 5, 15), ("three", 0, 15)]).is_ok());
+}
+
 type Parsed = Result<Box<Scenario>, Box<ScenarioError>>;
 
 fn assert_told<const N: usize>(cases: [(Parsed, &str, &str); N]) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use stormo_protocol::limits::BLOCKS_MAX;
 use toml::Spanned;
 
 use super::super::Deploy;
@@ -13,6 +14,8 @@ use crate::{rules, surroundings};
 
 /// As the command line bounds them.
 const PARTS_MAX: u16 = 64;
+/// A node with less hosts no block of any model.
+const HOSTING_BYTES_MIN: u64 = 4096;
 /// The command line's words.
 const LEVELS: [&str; 4] = ["off", "basic", "extended", "all"];
 /// The label of the first variant.
@@ -37,6 +40,12 @@ fn one(around: &Around, entry: &DeployEntry) -> Result<Deploy, Wrong> {
     if let (Some(parts), false) = (&entry.parts, entry.placement.is_empty()) {
         return Err(Wrong::at(&parts.span(), "`parts` and `placement` exclude each other"));
     }
+    let placement: Vec<_> =
+        entry.placement.iter().map(|place| placed(around, place)).collect::<Result<_, _>>()?;
+    placed_well(entry, &placement)?;
+    let (parts, replicas) =
+        (count("parts", entry.parts.as_ref())?, count("replicas", entry.replicas.as_ref())?);
+    hosted(around, entry, parts, replicas)?;
     let ort_level = entry.ort_level.as_ref().map_or("all", |level| level.get_ref().as_str());
     if let Some(level) = entry.ort_level.as_ref().filter(|level| !LEVELS.contains(&level.get_ref().as_str()))
     {
@@ -47,9 +56,9 @@ fn one(around: &Around, entry: &DeployEntry) -> Result<Deploy, Wrong> {
         name,
         model: model("model", &entry.model)?,
         at: around.node("at", &entry.at)?,
-        parts: count("parts", entry.parts.as_ref())?,
-        replicas: count("replicas", entry.replicas.as_ref())?,
-        placement: entry.placement.iter().map(|place| placed(around, place)).collect::<Result<_, _>>()?,
+        parts,
+        replicas,
+        placement,
         ort_level: ort_level.to_owned(),
         accuracy: within_if("accuracy", entry.accuracy.as_ref(), 0.0, 1.0)?,
         variants: variants(&entry.variant)?,
@@ -74,19 +83,87 @@ fn count(field: &str, value: Option<&Spanned<u16>>) -> Result<Option<u16>, Wrong
 }
 
 fn placed(around: &Around, entry: &PlaceEntry) -> Result<(String, [u16; 2]), Wrong> {
-    around.node("placement.node", &entry.node)?;
+    let node = &around.topology.nodes[around.node("placement.node", &entry.node)?];
+    if node.memory_budget_bytes < HOSTING_BYTES_MIN {
+        let message = format!(
+            "`placement.node`: `{}` has a `memory_budget` of {} bytes in the topology, too little for any block",
+            node.label, node.memory_budget_bytes
+        );
+        return Err(Wrong::at(&entry.node.span(), message));
+    }
     let blocks = entry.blocks.get_ref();
     let [first, end] = blocks[..] else {
         let message =
             format!("`placement.blocks`: {} numbers; a first block and one past the last", blocks.len());
         return Err(Wrong::at(&entry.blocks.span(), message));
     };
+    if usize::from(end) > BLOCKS_MAX {
+        let message =
+            format!("`placement.blocks`: [{first}, {end}]: a model has {BLOCKS_MAX} blocks at most");
+        return Err(Wrong::at(&entry.blocks.span(), message));
+    }
     if first >= end {
         let message =
             format!("`placement.blocks`: [{first}, {end}] is empty; the second is one past the last");
         return Err(Wrong::at(&entry.blocks.span(), message));
     }
     Ok((entry.node.get_ref().clone(), [first, end]))
+}
+
+/// That every block is somewhere, and on no node twice.
+fn placed_well(entry: &DeployEntry, placement: &[(String, [u16; 2])]) -> Result<(), Wrong> {
+    if let (Some(replicas), false) = (&entry.replicas, placement.is_empty()) {
+        let message = "`replicas` and `placement` exclude each other: a block has as many as places name it";
+        return Err(Wrong::at(&replicas.span(), message));
+    }
+    for (index, (node, [first, end])) in placement.iter().enumerate() {
+        let overlaps = |(other, [from, to]): &&(String, [u16; 2])| other == node && first < to && from < end;
+        if let Some((_, [from, to])) = placement[..index].iter().find(overlaps) {
+            let message = format!(
+                "`placement.blocks`: [{first}, {end}] and [{from}, {to}] are both on `{node}`; a block is on a node once"
+            );
+            return Err(Wrong::at(&entry.placement[index].blocks.span(), message));
+        }
+    }
+    let last = placement.iter().map(|(_, [_, end])| *end).max().unwrap_or(0);
+    let is_hosted = |block: &u16| placement.iter().any(|(_, [first, end])| (*first..*end).contains(block));
+    if let Some(gap) = (0..last).find(|block| !is_hosted(block)) {
+        let behind = placement.iter().position(|(_, [first, _])| *first > gap).unwrap_or(0);
+        let message = format!(
+            "`placement.blocks`: block {gap} is nowhere; a place of `blocks = [{gap}, ...]` is missing (the second is \
+             one past the last)"
+        );
+        return Err(Wrong::at(&entry.placement[behind].blocks.span(), message));
+    }
+    Ok(())
+}
+
+/// That the topology has the nodes that all parts and replicas take.
+fn hosted(
+    around: &Around,
+    entry: &DeployEntry,
+    parts: Option<u16>,
+    replicas: Option<u16>,
+) -> Result<(), Wrong> {
+    let hosts =
+        around.topology.nodes.iter().filter(|node| node.memory_budget_bytes >= HOSTING_BYTES_MIN).count();
+    let (of_parts, of_replicas) = (usize::from(parts.unwrap_or(1)), usize::from(replicas.unwrap_or(1)));
+    let (field, span) = match (&entry.replicas, &entry.parts) {
+        (Some(replicas), _) => ("replicas", replicas.span()),
+        (None, Some(parts)) => ("parts", parts.span()),
+        (None, None) => return Ok(()),
+    };
+    if of_parts * of_replicas <= hosts {
+        return Ok(());
+    }
+    let message = format!(
+        "`{field}`: {of_parts} part{} on {of_replicas} node{} each take {} different nodes; the topology has {hosts} with \
+         memory for anything",
+        if of_parts == 1 { "" } else { "s" },
+        if of_replicas == 1 { "" } else { "s" },
+        of_parts * of_replicas
+    );
+    Err(Wrong::at(&span, message))
 }
 
 fn variants(entries: &[VariantEntry]) -> Result<Vec<(String, PathBuf, Option<f64>)>, Wrong> {

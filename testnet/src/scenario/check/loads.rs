@@ -57,6 +57,14 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
         );
         return Err(Wrong::at(&for_s.span(), message));
     }
+    let pace = pace(entry, &span)?;
+    if let (Some(rate), Pace::Open { rate: Rate::PerSecond(per_s), .. }) = (&entry.rate_per_s, pace) {
+        let sending_s = until_us.saturating_sub(micros(from_s)) as f64 / 1e6;
+        if per_s * sending_s < 1.0 {
+            let message = format!("`rate_per_s` is {per_s}; in {sending_s} s that sends nothing");
+            return Err(Wrong::at(&rate.span(), message));
+        }
+    }
     let bounded = |field: &str, value: Option<&Spanned<u32>>, default: u32, max: u32| match value {
         Some(value) if !(1..=max).contains(value.get_ref()) => {
             let message = format!("`{field}` is {}; it must be from 1 to {max}", value.get_ref());
@@ -72,7 +80,7 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
     Ok(LoadSpec {
         deploy: deploy.clone(),
         at,
-        pace: pace(entry, &span)?,
+        pace,
         from_us: micros(from_s),
         until_us,
         inputs,
