@@ -4,7 +4,11 @@
 //! Times are microseconds since the load began; what came before (warming up) is negative nowhere, it
 //! is simply not in here.
 
+mod output;
+
 use std::collections::HashMap;
+
+pub use crate::history::output::{Output, Values};
 
 /// Place of a text in [`Names`].
 pub type Name = u32;
@@ -133,17 +137,6 @@ pub struct Answer {
     pub is_late: bool,
     /// Place among [`History::outputs`].
     pub outputs: u32,
-}
-
-/// Outputs of a model: names, shapes, 32-bit floats.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Output {
-    /// Name in the model.
-    pub name: String,
-    /// Dimensions.
-    pub shape: Vec<u64>,
-    /// Elements.
-    pub data: Vec<f32>,
 }
 
 /// A fault that was done to the mesh.

@@ -15,6 +15,7 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::history::Output;
 use crate::oip::FloatTensor;
 
 /// The loaded session.
@@ -84,6 +85,18 @@ impl Whole {
             })
         });
         floats.collect()
+    }
+
+    /// What it answers, of any type but texts.
+    ///
+    /// # Errors
+    /// When it fails, or answers texts.
+    pub fn outputs(&self, inputs: &[FloatTensor]) -> Result<Vec<Output>> {
+        let output = |tensor: &Tensor| {
+            let TensorSpec { name, dtype, shape } = tensor.spec();
+            Output::from_bytes(name, *dtype, shape, tensor.data().as_bytes()).map_err(anyhow::Error::msg)
+        };
+        self.ran(inputs)?.outputs.iter().map(output).collect()
     }
 
     fn ran(&self, inputs: &[FloatTensor]) -> Result<Ran> {

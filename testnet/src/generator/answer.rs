@@ -1,6 +1,7 @@
 //! An answer's body: what of it the history keeps.
 
 use serde::Deserialize;
+use stormo_protocol::tensor::DType;
 
 use crate::history::Output;
 
@@ -65,16 +66,14 @@ pub(super) fn outputs(head: &Head, mut tensors: &[u8]) -> Result<Vec<Output>, St
     let mut outputs = Vec::with_capacity(head.outputs.len());
     for output in &head.outputs {
         let name = &output.name;
-        if output.datatype != "FP32" {
-            return Err(format!("output `{name}` is {}; only FP32 is judged", output.datatype));
-        }
+        let dtype = DType::from_oip_name(&output.datatype)
+            .ok_or_else(|| format!("output `{name}` is {}, which is no type", output.datatype))?;
         let size =
             output.parameters.binary_data_size.ok_or_else(|| format!("output `{name}` is not binary"))?;
         let (own, rest) =
             tensors.split_at_checked(size).ok_or_else(|| format!("output `{name}` is cut short"))?;
         tensors = rest;
-        let data: Vec<f32> = own.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
-        outputs.push(Output { name: name.clone(), shape: output.shape.clone(), data });
+        outputs.push(Output::from_bytes(name, dtype, &output.shape, own)?);
     }
     if tensors.is_empty() { Ok(outputs) } else { Err("bytes follow the last output".to_owned()) }
 }
@@ -82,6 +81,7 @@ pub(super) fn outputs(head: &Head, mut tensors: &[u8]) -> Result<Vec<Output>, St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Values;
 
     const HEAD: &str = r#"{"model_name":"m","id":"7-1","parameters":{"plan_id":"p","request_id":"r","attempts":2,
         "variant":"base","nodes":"a,b","codecs":"raw,raw,raw","latency_ms":1.5,"late":false},
@@ -98,7 +98,8 @@ mod tests {
         let (head, tensors) = read(&body, Some(HEAD.len())).unwrap();
         assert_eq!((head.id.as_deref(), head.parameters.attempts), (Some("7-1"), 2));
         let outputs = outputs(&head, tensors).unwrap();
-        assert_eq!(outputs, [Output { name: "y".into(), shape: vec![1, 2], data: vec![0.5, -2.0] }]);
+        let values = Values::Floats(vec![0.5, -2.0]);
+        assert_eq!(outputs, [Output { name: "y".into(), dtype: DType::F32, shape: vec![1, 2], values }]);
     }
 
     #[test]

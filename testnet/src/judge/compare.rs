@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 
 use stormo_protocol::codec::payload::Codec;
+use stormo_protocol::tensor::DType;
 
 use super::Truth;
-use crate::history::{Answer, History, Output, Request};
+use crate::history::{Answer, History, Output, Request, Values};
 
 /// Between an answer that travelled without loss and the undivided model's, of its largest value: how far
 /// sessions that fuse across cuts may differ.
 pub const DIFFERENCE_MAX: f64 = 1e-4;
+/// The same of types with fewer digits, where the last of them may differ: two of the largest value's last digit.
+const HALF_DIFFERENCE_MAX: f64 = 1.0 / 512.0;
+const BRAIN_DIFFERENCE_MAX: f64 = 1.0 / 64.0;
 
 /// What a variant of a model should answer.
 #[derive(Debug, Clone, Default)]
@@ -38,12 +42,13 @@ pub(super) fn wrong(history: &History, truth: &Truth, request: &Request, answer:
         return Some(format!("it names a codec that is none: `{unknown}`"));
     }
     if is_lossless(history, answer) {
-        let apart = expected.iter().zip(outputs).map(|(expected, output)| relative(expected, output));
-        let apart = apart.fold(0.0, f64::max);
-        return (apart > DIFFERENCE_MAX).then(|| format!("it differs by {apart:.1e} of the largest value"));
+        return expected.iter().zip(outputs).find_map(|(expected, output)| differs(expected, output));
     }
-    let is_finite = outputs.iter().all(|output| output.data.iter().all(|value| value.is_finite()));
-    (!is_finite).then(|| "it holds what is no finite number".to_owned())
+    let is_finite = |output: &Output| match &output.values {
+        Values::Floats(values) => values.iter().all(|value| value.is_finite()),
+        Values::Exact(_) => true,
+    };
+    (!outputs.iter().all(is_finite)).then(|| "it holds what is no finite number".to_owned())
 }
 
 fn codecs<'a>(history: &'a History, answer: &Answer) -> impl Iterator<Item = &'a str> {
@@ -59,19 +64,44 @@ fn misshapen(expected: &[Output], outputs: &[Output]) -> Option<String> {
         return Some(format!("it has {} outputs instead of {}", outputs.len(), expected.len()));
     }
     let differs = |(one, other): &(&Output, &Output)| {
-        one.name != other.name || one.shape != other.shape || one.data.len() != other.data.len()
+        let is_alike = one.name == other.name && one.shape == other.shape && one.dtype == other.dtype;
+        let is_as_long = match (&one.values, &other.values) {
+            (Values::Floats(ones), Values::Floats(others)) => ones.len() == others.len(),
+            (Values::Exact(ones), Values::Exact(others)) => ones.len() == others.len(),
+            _ => false,
+        };
+        !is_alike || !is_as_long
     };
     let (one, other) = expected.iter().zip(outputs).find(differs)?;
-    Some(format!("output `{}` {:?} is `{}` {:?}", one.name, one.shape, other.name, other.shape))
+    let told = |output: &Output| format!("`{}` {} {:?}", output.name, output.dtype.oip_name(), output.shape);
+    Some(format!("output {} is {}", told(one), told(other)))
+}
+
+/// How an output that travelled without loss differs from the undivided model's, if by more than it may.
+fn differs(expected: &Output, output: &Output) -> Option<String> {
+    let name = &output.name;
+    match (&expected.values, &output.values) {
+        (Values::Floats(ones), Values::Floats(others)) => {
+            let apart = relative(ones, others);
+            let most = match expected.dtype {
+                DType::F16 => HALF_DIFFERENCE_MAX,
+                DType::BF16 => BRAIN_DIFFERENCE_MAX,
+                _ => DIFFERENCE_MAX,
+            };
+            (apart > most).then(|| format!("output `{name}` differs by {apart:.1e} of the largest value"))
+        }
+        (ones, others) => (ones != others)
+            .then(|| format!("output `{name}` holds other {} values", output.dtype.oip_name())),
+    }
 }
 
 /// Largest difference of two elements, of the largest element; what is no number is infinitely far.
-fn relative(expected: &Output, output: &Output) -> f64 {
-    let pairs = || expected.data.iter().zip(&output.data);
+fn relative(expected: &[f32], output: &[f32]) -> f64 {
+    let pairs = || expected.iter().zip(output);
     if pairs().all(|(one, other)| one.to_bits() == other.to_bits()) {
         return 0.0;
     }
-    let largest = expected.data.iter().map(|value| f64::from(value.abs())).fold(f64::MIN_POSITIVE, f64::max);
+    let largest = expected.iter().map(|value| f64::from(value.abs())).fold(f64::MIN_POSITIVE, f64::max);
     let apart = pairs().map(|(one, other)| (f64::from(*one) - f64::from(*other)).abs());
     let apart = apart.map(|apart| if apart.is_nan() { f64::INFINITY } else { apart });
     apart.fold(0.0, f64::max) / largest
@@ -97,7 +127,7 @@ pub(super) fn misread(history: &History, truth: &Truth) -> Misread {
         let outputs = history.outputs.get(answer.outputs as usize);
         let (Some(expected), Some(outputs)) = (expected, outputs) else { continue };
         let Some(own) = expected.outputs.get(usize::from(request.input)) else { continue };
-        let otherwise = own.iter().zip(outputs).any(|(one, other)| largest(one) != largest(other));
+        let otherwise = own.iter().zip(outputs).any(|(one, other)| !reads_alike(one, other));
         let loss: f64 = codecs(history, answer).filter_map(|name| expected.losses.get(name)).sum();
         let case = seen.entry((request.load, answer.plan, request.input)).or_insert((false, loss));
         case.0 |= otherwise;
@@ -109,7 +139,15 @@ pub(super) fn misread(history: &History, truth: &Truth) -> Misread {
     }
 }
 
-fn largest(output: &Output) -> Option<usize> {
-    let values = output.data.iter().enumerate();
+/// Of floats only which one is the largest is read; whole numbers and labels are what they say.
+fn reads_alike(one: &Output, other: &Output) -> bool {
+    match (&one.values, &other.values) {
+        (Values::Floats(ones), Values::Floats(others)) => largest(ones) == largest(others),
+        (ones, others) => ones == others,
+    }
+}
+
+fn largest(values: &[f32]) -> Option<usize> {
+    let values = values.iter().enumerate();
     values.max_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(index, _)| index)
 }

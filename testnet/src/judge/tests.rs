@@ -1,11 +1,23 @@
 //! The judge finds what was planted, and nothing where nothing was.
 
 use proptest::prelude::*;
+use stormo_protocol::tensor::DType;
 
 use super::*;
-use crate::history::{Answer, FaultEvent, HostingChange, Outcome, Request, StateChange, Usage};
+use crate::history::{Answer, FaultEvent, HostingChange, Outcome, Request, StateChange, Usage, Values};
 
 const INPUTS: u16 = 4;
+
+fn output(dtype: DType, values: Values) -> Output {
+    Output { name: "y".into(), dtype, shape: vec![2], values }
+}
+
+fn floats(output: &mut Output) -> &mut Vec<f32> {
+    match &mut output.values {
+        Values::Floats(values) => values,
+        Values::Exact(_) => panic!("these are floats"),
+    }
+}
 
 /// A healthy run of so many requests, one each 10 ms, entered at node 0 and run on nodes 1 and 2.
 fn healthy(count: u32) -> (History, Truth) {
@@ -17,7 +29,7 @@ fn healthy(count: u32) -> (History, Truth) {
         ..History::default()
     };
     let outputs: Vec<Vec<Output>> = (0..INPUTS)
-        .map(|input| vec![Output { name: "y".into(), shape: vec![2], data: vec![1.0, f32::from(input)] }])
+        .map(|input| vec![output(DType::F32, Values::Floats(vec![1.0, f32::from(input)]))])
         .collect();
     history.outputs = outputs.clone();
     let mut name = |text: &str| history.names.place(text);
@@ -118,7 +130,7 @@ proptest! {
             4 => {
                 // An element that is off by little more than may be.
                 let mut altered = history.outputs[0].clone();
-                altered[0].data[0] = 1.0 + 4e-3;
+                floats(&mut altered[0])[0] = 1.0 + 4e-3;
                 history.outputs.push(altered);
                 answer(&mut history, at).outputs = u32::from(INPUTS);
                 "wrong answers"
@@ -162,8 +174,8 @@ proptest! {
         let (mut history, truth) = healthy(4);
         // Input 3 has the largest value 3.
         let mut altered = history.outputs[3].clone();
-        altered[0].data[0] += off;
-        let apart = f64::from(altered[0].data[0] - 1.0) / 3.0;
+        floats(&mut altered[0])[0] += off;
+        let apart = f64::from(floats(&mut altered[0])[0] - 1.0) / 3.0;
         history.outputs[3] = altered;
         let verdict = judge(&demands(), &history, &truth);
         prop_assert_eq!(verdict.counts.wrong > 0, apart > DIFFERENCE_MAX);
@@ -180,7 +192,7 @@ fn not_a_number_is_wrong_however_it_travelled() {
     for codecs in ["raw,raw", "f16,raw"] {
         let (mut history, truth) = healthy(4);
         let codecs = history.names.place(codecs);
-        history.outputs[1][0].data[0] = f32::NAN;
+        floats(&mut history.outputs[1][0])[0] = f32::NAN;
         for at in 0..4 {
             answer(&mut history, at).codecs = codecs;
         }
@@ -194,7 +206,7 @@ fn rounded_answers_are_held_to_the_manifests_losses() {
     let codecs = history.names.place("int8,raw");
     (0..40).for_each(|at| answer(&mut history, at).codecs = codecs);
     // Input 0 reads otherwise: one of four inputs.
-    history.outputs[0][0].data = vec![0.5, 0.75];
+    history.outputs[0][0].values = Values::Floats(vec![0.5, 0.75]);
     let check = |truth: &Truth| {
         let verdict = judge(&demands(), &history, truth);
         (verdict.counts.wrong, failed(&verdict).iter().map(|what| (*what).to_owned()).collect::<Vec<_>>())
@@ -203,6 +215,38 @@ fn rounded_answers_are_held_to_the_manifests_losses() {
     let expected = truth.variants.get_mut(&(0, "base".to_owned())).unwrap();
     expected.losses.insert("int8".to_owned(), 0.25);
     assert_eq!(check(&truth), (0, Vec::new()));
+}
+
+#[test]
+fn labels_are_exact_and_halves_have_fewer_digits() {
+    let labels = |label: i64| output(DType::I64, Values::Exact(label.to_le_bytes().to_vec()));
+    let numbers = |dtype, value| output(dtype, Values::Floats(vec![4.0, value]));
+    // An expected output, one that is answered, and whether that is wrong.
+    let cases = [
+        (labels(7), labels(7), false),
+        (labels(7), labels(8), true),
+        (numbers(DType::F16, 1.0), numbers(DType::F16, 1.005), false),
+        (numbers(DType::F16, 1.0), numbers(DType::F16, 1.01), true),
+        (numbers(DType::BF16, 1.0), numbers(DType::BF16, 1.06), false),
+        (numbers(DType::BF16, 1.0), numbers(DType::BF16, 1.07), true),
+        (numbers(DType::F64, 1.0), numbers(DType::F64, 1.001), true),
+        // The same numbers of another type are another answer.
+        (numbers(DType::F32, 1.0), numbers(DType::F16, 1.0), true),
+        (labels(7), numbers(DType::F32, 7.0), true),
+    ];
+    for (expected, answered, is_wrong) in cases {
+        let (mut history, mut truth) = healthy(1);
+        truth.variants.get_mut(&(0, "base".to_owned())).unwrap().outputs[1] = vec![expected.clone()];
+        history.outputs[1] = vec![answered.clone()];
+        let verdict = judge(&Expectations { answers_min: 0, ..demands() }, &history, &truth);
+        assert_eq!(verdict.counts.wrong, u64::from(is_wrong), "{expected:?} {answered:?}");
+    }
+    // Rounded on the way, a label is read as what it says.
+    let (mut history, mut truth) = healthy(1);
+    truth.variants.get_mut(&(0, "base".to_owned())).unwrap().outputs[1] = vec![labels(7)];
+    history.outputs[1] = vec![labels(8)];
+    answer(&mut history, 0).codecs = history.names.place("int8,raw");
+    assert_eq!(failed(&judge(&demands(), &history, &truth)), ["rounded answers read otherwise"]);
 }
 
 fn kill(begun_us: u64, healed_us: Option<u64>) -> FaultEvent {

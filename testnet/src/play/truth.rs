@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use stormo::serve::json::{ModelView, TensorView};
 use stormo_protocol::model::OrtLevel;
+use stormo_protocol::tensor::DType;
 
 use crate::client::Client;
 use crate::generator::{Body, Course, CoursePace};
-use crate::history::Output;
 use crate::judge::Expected;
 use crate::mesh::Mesh;
 use crate::oip::FloatTensor;
@@ -75,14 +75,15 @@ fn known(client: &Client, name: &str, variant: Option<&str>) -> Result<ModelView
 
 /// The inputs of a load: images for the digits, the golden ones of a shared model, else numbers from 0 to 1.
 fn inputs(deploy: &Deploy, load: &LoadSpec, view: &ModelView, seed: u64) -> Result<Vec<Vec<FloatTensor>>> {
-    for tensor in view.inputs.iter().chain(&view.outputs) {
+    for tensor in &view.inputs {
         let is_plain = tensor.datatype == "FP32" && !tensor.is_variable;
-        ensure!(
-            is_plain,
-            "tensor `{}` of `{}`: loads know FP32 of fixed shape only",
-            tensor.name,
-            deploy.name
-        );
+        let (name, of) = (&tensor.name, &deploy.name);
+        ensure!(is_plain, "input `{name}` of `{of}`: loads make inputs of type FP32 and fixed shape only");
+    }
+    for tensor in &view.outputs {
+        let is_judged = tensor.datatype != DType::Text.oip_name() && !tensor.is_variable;
+        let (name, of) = (&tensor.name, &deploy.name);
+        ensure!(is_judged, "output `{name}` of `{of}`: texts, and outputs of no fixed shape, are not judged");
     }
     let mut found: Vec<Vec<FloatTensor>> = Vec::new();
     let stem = deploy.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -123,12 +124,6 @@ fn expected(file: &Path, view: &ModelView, inputs: &[Vec<FloatTensor>]) -> Resul
         _ => OrtLevel::All,
     };
     let whole = Whole::load_at(level, file, &view.inputs, &view.outputs)?;
-    let answer = |input: &Vec<FloatTensor>| {
-        let outputs = whole.answer(input)?.into_iter();
-        Ok(outputs
-            .map(|tensor| Output { name: tensor.name, shape: tensor.shape, data: tensor.data })
-            .collect())
-    };
     let mut losses: HashMap<String, f64> = HashMap::new();
     for codec in view.cuts.iter().flat_map(|cut| &cut.codecs) {
         if let Some(loss) = codec.loss {
@@ -136,7 +131,8 @@ fn expected(file: &Path, view: &ModelView, inputs: &[Vec<FloatTensor>]) -> Resul
             *known = known.max(loss);
         }
     }
-    Ok(Expected { outputs: inputs.iter().map(answer).collect::<Result<_>>()?, losses })
+    let outputs = inputs.iter().map(|input| whole.outputs(input)).collect::<Result<_>>()?;
+    Ok(Expected { outputs, losses })
 }
 
 /// The bytes of a request behind its id.
