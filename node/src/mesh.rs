@@ -13,6 +13,7 @@ mod neighbours;
 mod speaking;
 mod stewardship;
 mod view;
+mod vivaldi;
 
 pub use deployments::{Deployments, Given, Wish};
 pub use heard::{Heard, Said};

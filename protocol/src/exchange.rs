@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, SectionReader, SectionWriter};
+use crate::coordinate::Coordinate;
 use crate::ids::{DeploymentId, NodeId};
 use crate::limits::{CONTROL_BYTES_MAX, EXCHANGE_RECORDS_MAX, HELD_MAX};
 use crate::state::{Signed, Stamp};
@@ -40,6 +41,8 @@ pub struct Exchange {
     pub held: Vec<Held>,
     /// Deployments held, by version; a removed one counts as held only as removed.
     pub deployments: Vec<(DeploymentId, bool)>,
+    /// Where the asker is in the space of round trips, as of now.
+    pub coordinate: Option<Coordinate>,
 }
 
 /// The answer to an [`Exchange`].
@@ -53,16 +56,21 @@ pub struct News {
     pub wanted: Vec<ShortId>,
     /// Whether there is more than one answer holds: the asker asks again.
     pub more: bool,
+    /// Where the answerer is in the space of round trips, as of now.
+    pub coordinate: Option<Coordinate>,
 }
 
 const HELD: u16 = 1;
 const DEPLOYMENTS: u16 = 2;
+/// In both messages.
+const COORDINATE: u16 = 9;
 
 impl Exchange {
     /// As sent.
     pub fn to_bytes(&self) -> Vec<u8> {
         let deployments = &self.deployments;
-        SectionWriter::default().with(HELD, &pack(&self.held)).with(DEPLOYMENTS, deployments).into_bytes()
+        let all = SectionWriter::default().with(HELD, &pack(&self.held)).with(DEPLOYMENTS, deployments);
+        with_place(all, self.coordinate).into_bytes()
     }
 
     /// Reads what came.
@@ -74,6 +82,7 @@ impl Exchange {
         Ok(Self {
             held: unpack(&sections.required::<Vec<u8>, CONTROL_BYTES_MAX>(HELD)?)?,
             deployments: sections.required::<_, CONTROL_BYTES_MAX>(DEPLOYMENTS)?,
+            coordinate: place_in(&sections),
         })
     }
 }
@@ -86,12 +95,12 @@ const MORE: u16 = 4;
 impl News {
     /// As sent.
     pub fn to_bytes(&self) -> Vec<u8> {
-        SectionWriter::default()
+        let all = SectionWriter::default()
             .with(RECORDS, &self.records)
             .with(BEATS, &pack(&self.beats))
             .with(WANTED, &self.wanted)
-            .with(MORE, &self.more)
-            .into_bytes()
+            .with(MORE, &self.more);
+        with_place(all, self.coordinate).into_bytes()
     }
 
     /// Reads what came; signatures are not checked here.
@@ -105,10 +114,23 @@ impl News {
             beats: unpack(&sections.required::<Vec<u8>, CONTROL_BYTES_MAX>(BEATS)?)?,
             wanted: sections.required::<_, CONTROL_BYTES_MAX>(WANTED)?,
             more: sections.required::<_, CONTROL_BYTES_MAX>(MORE)?,
+            coordinate: place_in(&sections),
         };
         let bounded = news.wanted.len() <= EXCHANGE_RECORDS_MAX;
         if bounded { Ok(news) } else { Err(DecodeError::Malformed) }
     }
+}
+
+fn with_place(sections: SectionWriter, coordinate: Option<Coordinate>) -> SectionWriter {
+    match &coordinate {
+        Some(coordinate) => sections.with(COORDINATE, coordinate),
+        None => sections,
+    }
+}
+
+/// A place that is none is not there.
+fn place_in(sections: &SectionReader<'_>) -> Option<Coordinate> {
+    sections.optional::<Coordinate, CONTROL_BYTES_MAX>(COORDINATE).ok().flatten().and_then(Coordinate::sane)
 }
 
 /// Eight bytes of id, then generation, sequence and heartbeat as varints (LEB128): about 13 bytes a node.
@@ -181,6 +203,7 @@ mod tests {
         let exchange = Exchange {
             held: vec![held(1, 1, 2, 3), held(2, 7, 300, u64::MAX)],
             deployments: vec![(DeploymentId([5; 16]), true)],
+            coordinate: Coordinate::of([5e4, -7e3], 1e3, 0.25),
         };
         let later = SectionWriter::default().with(99, &"from a later version").into_bytes();
         assert_eq!(Exchange::from_bytes(&[exchange.to_bytes(), later.clone()].concat()), Ok(exchange));
@@ -190,13 +213,14 @@ mod tests {
             beats: vec![held(1, 1, 2, 4)],
             wanted: vec![ShortId([2; 8])],
             more: true,
+            coordinate: Coordinate::of([0.0, 0.0], 0.0, 0.0),
         };
         assert_eq!(News::from_bytes(&[later, news.to_bytes()].concat()), Ok(news));
     }
 
     #[test]
     fn bytes_are_these() {
-        let exchange = Exchange { held: vec![held(1, 1, 300, 5)], deployments: vec![] };
+        let exchange = Exchange { held: vec![held(1, 1, 300, 5)], ..Exchange::default() };
         let golden = [1, 0, 13, 0, 0, 0, 12, 1, 1, 1, 1, 1, 1, 1, 1, 1, 172, 2, 5, 2, 0, 1, 0, 0, 0, 0];
         assert_eq!(exchange.to_bytes(), golden);
         assert_eq!(Exchange::from_bytes(&golden), Ok(exchange));
@@ -204,7 +228,7 @@ mod tests {
 
     #[test]
     fn lists_that_are_too_long_or_out_of_order_are_refused() {
-        let exchange = |held| Exchange { held, deployments: vec![] }.to_bytes();
+        let exchange = |held| Exchange { held, ..Exchange::default() }.to_bytes();
         let refused = |bytes: &[u8]| assert_eq!(Exchange::from_bytes(bytes), Err(DecodeError::Malformed));
         refused(&exchange(vec![held(2, 1, 1, 1), held(1, 1, 1, 1)]));
         refused(&exchange(vec![held(1, 1, 1, 1); 2]));

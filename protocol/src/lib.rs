@@ -3,6 +3,7 @@
 
 pub mod codec;
 pub mod control;
+pub mod coordinate;
 pub mod exchange;
 pub mod frame;
 pub mod ids;

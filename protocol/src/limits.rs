@@ -28,6 +28,10 @@ pub const TOMBSTONES_MAX: usize = 256;
 pub const VARIANTS_MAX: usize = 8;
 /// Ranges that a record may list as loaded.
 pub const HOSTED_MAX: usize = 64;
+/// Nodes whose addresses a node keeps over a restart, and the longest file of them, bytes: an address is far below 1 KiB.
+pub const CONTACTS_MAX: usize = 32;
+/// See [`CONTACTS_MAX`].
+pub const CONTACTS_BYTES_MAX: usize = CONTACTS_MAX * ADDRESSES_MAX * 1024;
 /// Links that a record may report.
 pub const LINKS_MAX: usize = 32;
 /// Failure domains that a record may list.

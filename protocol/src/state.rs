@@ -11,6 +11,7 @@ pub use order::{Division, GoalProgress, HostingGoal, Order, Place, Wished};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, SectionReader, SectionWriter, decode, encode};
+use crate::coordinate::Coordinate;
 use crate::ids::{DeploymentId, MeshId, NodeId, VariantId};
 use crate::limits::{
     ADDRESSES_MAX, DEMANDS_MAX, DEPLOYMENT_BYTES_MAX, DOMAINS_MAX, GOALS_MAX, GOSSIP_BYTES_MAX, HOSTED_MAX,
@@ -152,6 +153,8 @@ pub struct NodeRecord {
     pub hosted: Vec<Hosted>,
     /// How far its neighbours are.
     pub links: Vec<LinkEstimate>,
+    /// Where it is in the space of round trips, once it knows.
+    pub coordinate: Option<Coordinate>,
     /// What it was ordered to host and does not yet.
     pub goals: Vec<HostingGoal>,
     /// What may take it away together with others.
@@ -169,6 +172,7 @@ const LINKS: u16 = 5;
 const GOALS: u16 = 9;
 const DOMAINS: u16 = 10;
 const DEMANDS: u16 = 11;
+const COORDINATE: u16 = 12;
 
 impl NodeRecord {
     /// The bytes that the node signs.
@@ -181,6 +185,10 @@ impl NodeRecord {
         let everything = self.offer == Offer::default();
         let offered = if everything { what_it_is } else { what_it_is.with(OFFER, &self.offer) };
         let hosts = offered.with(HOSTED, &self.hosted).with(LINKS, &self.links);
+        let hosts = match &self.coordinate {
+            Some(coordinate) => hosts.with(COORDINATE, coordinate),
+            None => hosts,
+        };
         let told = if self.goals.is_empty() { hosts } else { hosts.with(GOALS, &self.goals) };
         let domains: Vec<(u8, &str)> = self.domains.iter().map(Domain::to_wire).collect();
         let told = if domains.is_empty() { told } else { told.with(DOMAINS, &domains) };
@@ -211,6 +219,12 @@ impl NodeRecord {
             offer: sections.optional::<_, L>(OFFER)?.unwrap_or_default(),
             hosted: sections.required::<Vec<Hosted>, L>(HOSTED)?,
             links: sections.required::<Vec<LinkEstimate>, L>(LINKS)?,
+            // A place that is none costs who says so its place, and not its record.
+            coordinate: sections
+                .optional::<Coordinate, L>(COORDINATE)
+                .ok()
+                .flatten()
+                .and_then(Coordinate::sane),
             goals: sections.optional::<Vec<HostingGoal>, L>(GOALS)?.unwrap_or_default(),
             domains: domains.into_iter().filter_map(Domain::from_wire).collect(),
             demands: sections.optional::<Vec<Demand>, L>(DEMANDS)?.unwrap_or_default(),

@@ -55,6 +55,7 @@ fn record() -> NodeRecord {
             queue_wait_us: 70_000,
         }],
         links: vec![LinkEstimate { peer: OTHER, round_trip_us: 300, bytes_per_second: 1 << 27 }],
+        coordinate: None,
         goals: vec![HostingGoal {
             variant: variant(),
             first: 4,
@@ -94,11 +95,17 @@ fn held() -> Held {
 }
 
 fn exchange() -> Exchange {
-    Exchange { held: vec![held()], deployments: vec![(DEPLOYMENT, true)] }
+    Exchange { held: vec![held()], deployments: vec![(DEPLOYMENT, true)], coordinate: None }
 }
 
 fn news() -> News {
-    News { records: vec![signed()], beats: vec![held()], wanted: vec![ShortId::from(OTHER)], more: true }
+    News {
+        records: vec![signed()],
+        beats: vec![held()],
+        wanted: vec![ShortId::from(OTHER)],
+        more: true,
+        coordinate: None,
+    }
 }
 
 fn prepare() -> Prepare {

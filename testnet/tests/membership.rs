@@ -149,3 +149,18 @@ fn run(stormo: &Stormo, words: &[&str]) -> Result<String> {
 fn labels(client: &Client) -> Result<Vec<String>> {
     Ok(client.nodes()?.into_iter().map(|node| node.label).collect())
 }
+
+/// Its ports are others than before, so nobody finds it by where it was: it has to know where the others are.
+#[test]
+fn a_node_that_starts_again_finds_its_mesh_without_being_told_where() -> Result<()> {
+    trial::run(&[edge("one"), edge("two")], |mesh| {
+        let contacts = mesh.node("two").data().join("contacts");
+        wait::until("addresses of others to be kept", SOON, || {
+            if contacts.is_file() { Ok(()) } else { Err("there are none".to_owned()) }
+        })?;
+        mesh.kill("two")?;
+        let Admission::Key { file, .. } = mesh.admission() else { unreachable!("a mesh adds by key") };
+        mesh.add_by(&edge("two"), &Admission::Key { file, join: vec![] })?;
+        Ok(mesh.wait_for_nodes(2, SOON)?)
+    })
+}

@@ -145,6 +145,13 @@ pub enum Call {
         /// Where the answer goes.
         reply: Reply<NodeView>,
     },
+    /// The owner has this node take work of others, or none until it is told otherwise.
+    TakeWork {
+        /// Whether it takes some.
+        take: bool,
+        /// Where the answer goes.
+        reply: Reply<NodeView>,
+    },
     /// One node.
     NodeNamed {
         /// Its peer id, the end of it that tables show, or its label.

@@ -4,6 +4,7 @@
 mod asking;
 mod attempts;
 mod comparing;
+mod contacts;
 mod demand;
 mod deploying;
 mod gossip;
@@ -86,6 +87,8 @@ pub enum Event {
     States(asking::States),
     /// A suspect was asked whether it lives; whether it answered.
     Asked(NodeId, bool),
+    /// Contacts were written to disk, or not.
+    ContactsStored(Result<(), String>),
     /// Deployments were written to disk, or not.
     Stored(Result<(), String>),
     /// Hosts were compared with others.
@@ -112,6 +115,8 @@ pub struct Parts {
     pub net: Net,
     /// Objects on disk.
     pub pool: Arc<Pool>,
+    /// File of the addresses where others were last reached.
+    pub contacts: PathBuf,
     /// File of the deployments that are known.
     pub deployments: PathBuf,
     /// ONNX Runtime.
@@ -138,6 +143,8 @@ pub struct Driver {
     asking: asking::Asking,
     leaving: bool,
     offer: Offer,
+    /// The owner said that it takes no work of others for now.
+    is_paused: bool,
     member: Member,
     manifests: BTreeMap<VariantId, Arc<Described>>,
     manifests_wanted: BTreeSet<VariantId>,
@@ -153,6 +160,7 @@ pub struct Driver {
     stewardship: Stewardship,
     keeping: Keeping,
     stored: stored::Stored,
+    contacts: contacts::StoredContacts,
     ticks: u64,
     watching: watching::Watching,
     log: sparing::Log,
@@ -169,6 +177,7 @@ impl Driver {
             stewardship: Stewardship::new(parts.identity.node(), 0),
             keeping: Keeping::default(),
             stored: stored::Stored::default(),
+            contacts: contacts::StoredContacts::default(),
             parts,
             started: Instant::now(),
             events,
@@ -178,6 +187,7 @@ impl Driver {
             asking: asking::Asking::default(),
             leaving: false,
             offer,
+            is_paused: false,
             manifests: BTreeMap::new(),
             manifests_wanted: BTreeSet::new(),
             hosting: Hosting::default(),
@@ -201,6 +211,7 @@ impl Driver {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         self.restore();
+        self.restore_contacts();
         self.on_changed();
         self.on_member(MemberEvent::Started);
         loop {
@@ -236,6 +247,7 @@ impl Driver {
             }
             Event::Asked(node, has_answered) => self.on_suspect_asked(node, has_answered),
             Event::States(states) => self.on_states(states),
+            Event::ContactsStored(written) => self.on_contacts_stored(written),
             Event::Stored(written) => self.on_stored(written),
             Event::Compared(compared) => self.on_compared(compared),
             Event::Tick => self.on_tick(),
@@ -301,6 +313,10 @@ impl Driver {
             }
             Call::Node { fresh, reply } => {
                 let _ = reply.send(Ok(self.show_own(fresh)));
+            }
+            Call::TakeWork { take, reply } => {
+                self.take_work(take);
+                let _ = reply.send(Ok(self.show_own(false)));
             }
             Call::NodeNamed { name, fresh, reply } => self.show_node(&name, fresh, reply),
             Call::Nodes { fresh, reply } => self.show_nodes(fresh, reply),

@@ -128,6 +128,7 @@ pub async fn run(
         join: config.join.clone(),
         net,
         pool: pool.clone(),
+        contacts: config.data.join("contacts"),
         deployments: config.data.join("deployments"),
         engine,
         owner: config.owner.clone(),

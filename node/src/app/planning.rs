@@ -170,9 +170,7 @@ impl Question<'_> {
         let mut links = Links::new(self.candidates.len());
         for (from, one) in self.candidates.iter().enumerate() {
             for (to, other) in self.candidates.iter().enumerate().filter(|(to, _)| *to != from) {
-                let (one, other) = (one.record, other.record);
-                let LinkQuality { latency_ms, ms_per_byte } =
-                    LinkQuality::between(&one.links, one.node, &other.links, other.node);
+                let LinkQuality { latency_ms, ms_per_byte } = LinkQuality::between(one.record, other.record);
                 links.set(from, to, Link { latency_ms, ms_per_byte });
             }
         }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use stormo_protocol::coordinate::Coordinate;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::LINKS_MAX;
-use stormo_protocol::state::LinkEstimate;
+use stormo_protocol::state::{LinkEstimate, NodeRecord};
 
 use super::View;
+use super::chance::Chance;
+use super::vivaldi::{self, Vivaldi};
 
 /// Weight of a new round trip. Pings come every two seconds: a change is believed after a few.
 const ROUND_TRIP_WEIGHT: f64 = 0.3;
@@ -32,6 +35,8 @@ pub struct LinkQuality {
 struct Measured {
     round_trip_us: Option<f64>,
     bytes_per_second: Option<f64>,
+    /// Where it said last that it is.
+    place: Option<Coordinate>,
 }
 
 fn average(old: Option<f64>, new: f64, weight: f64) -> Option<f64> {
@@ -42,13 +47,35 @@ fn average(old: Option<f64>, new: f64, weight: f64) -> Option<f64> {
 #[derive(Debug, Default)]
 pub struct Links {
     peers: BTreeMap<NodeId, Measured>,
+    own: Vivaldi,
 }
 
 impl Links {
-    /// A round trip was seen.
-    pub fn round_trip(&mut self, peer: NodeId, micros: f64) {
+    /// A round trip was seen, to a node whose record says this place.
+    pub(super) fn round_trip(
+        &mut self,
+        peer: NodeId,
+        micros: f64,
+        recorded: Option<Coordinate>,
+        chance: &mut Chance,
+    ) {
         let measured = self.peers.entry(peer).or_default();
         measured.round_trip_us = average(measured.round_trip_us, micros, ROUND_TRIP_WEIGHT);
+        if let Some(round_trip_us) = measured.round_trip_us {
+            self.own.sample(peer, measured.place.or(recorded), round_trip_us, chance);
+        }
+    }
+
+    /// A neighbour says where it is.
+    pub(super) fn placed(&mut self, peer: NodeId, place: Option<Coordinate>) {
+        if let Some(measured) = self.peers.get_mut(&peer) {
+            measured.place = place;
+        }
+    }
+
+    /// Where this node is in the space of round trips, as far as its measurements tell.
+    pub fn coordinate(&self) -> Option<Coordinate> {
+        self.own.coordinate()
     }
 
     /// So many bytes took this long, the way there and back included.
@@ -65,6 +92,7 @@ impl Links {
     /// The peer is gone for good.
     pub fn forget(&mut self, peer: NodeId) {
         self.peers.remove(&peer);
+        self.own.forget(peer);
     }
 
     /// Whether the rate to a peer is known.
@@ -82,9 +110,13 @@ impl Links {
         self.peers.values().filter(|measured| measured.bytes_per_second.is_some()).count()
     }
 
-    /// How far a node is by what was measured of it before, microseconds; `None` if nothing was.
-    pub(super) fn foretold_us(&self, _view: &View, node: NodeId) -> Option<f64> {
-        self.round_trip_us(node)
+    /// How far a node is, measured or by both coordinates, microseconds; `None` if neither is known.
+    pub fn foretold_us(&self, view: &View, node: NodeId) -> Option<f64> {
+        let foretold_us = || {
+            let place = view.get(node).and_then(|known| known.record.coordinate);
+            vivaldi::foretold_us(self.coordinate(), place)
+        };
+        self.round_trip_us(node).or_else(foretold_us)
     }
 
     /// For this node's record: the nearest neighbours first.
@@ -107,14 +139,16 @@ impl Links {
 }
 
 impl LinkQuality {
-    /// What to count on between two nodes, from what either end says of it.
-    pub fn between(one: &[LinkEstimate], one_id: NodeId, other: &[LinkEstimate], other_id: NodeId) -> Self {
+    /// What to count on between two nodes, from what either end says of it; of a way that nobody measured, from where both
+    /// are, or else over a neighbour of both.
+    pub fn between(one: &NodeRecord, other: &NodeRecord) -> Self {
         let find = |links: &[LinkEstimate], peer| links.iter().find(|link| link.peer == peer).copied();
-        let (there, back) = (find(one, other_id), find(other, one_id));
-        let round_trip_us = there
-            .or(back)
-            .map(|link| f64::from(link.round_trip_us))
-            .unwrap_or_else(|| through_neighbours(one, other).unwrap_or(UNKNOWN_ROUND_TRIP_US));
+        let (there, back) = (find(&one.links, other.node), find(&other.links, one.node));
+        let measured_us = there.or(back).map(|link| f64::from(link.round_trip_us));
+        let round_trip_us = measured_us
+            .or_else(|| vivaldi::foretold_us(one.coordinate, other.coordinate))
+            .or_else(|| through_neighbours(&one.links, &other.links))
+            .unwrap_or(UNKNOWN_ROUND_TRIP_US);
         let rate = [there, back]
             .into_iter()
             .flatten()
@@ -138,6 +172,8 @@ fn through_neighbours(one: &[LinkEstimate], other: &[LinkEstimate]) -> Option<f6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::Said;
+    use crate::mesh::member::testing::said_by;
 
     const A: NodeId = NodeId([1; 32]);
     const B: NodeId = NodeId([2; 32]);
@@ -150,7 +186,7 @@ mod tests {
     #[test]
     fn transfers_give_the_rate_without_the_round_trip() {
         let mut links = Links::default();
-        links.round_trip(A, 10_000.0);
+        links.round_trip(A, 10_000.0, None, &mut Chance::new(1));
         links.transfer(A, 1_000, 5.0);
         assert!(!links.has_rate(A), "too small to tell");
         links.transfer(A, 1_000_000, 110_000.0);
@@ -159,19 +195,34 @@ mod tests {
 
     #[test]
     fn either_end_knows_the_link_and_a_common_neighbour_helps() {
-        let quality = LinkQuality::between(&[link(B, 2_000, 1_000_000)], A, &[], B);
+        let says = |node: NodeId, links: Vec<LinkEstimate>, coordinate| {
+            let Said::Node(said) = said_by(node, 1, 1).said().clone() else { panic!("a node's record") };
+            NodeRecord { links, coordinate, ..said.as_ref().clone() }
+        };
+        let plain = |node, links| says(node, links, None);
+        let (knowing, silent) = (plain(A, vec![link(B, 2_000, 1_000_000)]), plain(B, vec![]));
+        let quality = LinkQuality::between(&knowing, &silent);
         assert_eq!(quality, LinkQuality { latency_ms: 1.0, ms_per_byte: 0.001 });
-        assert_eq!(quality, LinkQuality::between(&[], B, &[link(B, 2_000, 1_000_000)], A));
-        let over = LinkQuality::between(&[link(C, 2_000, 0)], A, &[link(C, 6_000, 0)], B);
+        assert_eq!(quality, LinkQuality::between(&silent, &knowing));
+        let over =
+            LinkQuality::between(&plain(A, vec![link(C, 2_000, 0)]), &plain(B, vec![link(C, 6_000, 0)]));
         assert_eq!(over.latency_ms, 4.0);
-        assert_eq!(LinkQuality::between(&[], A, &[], B).latency_ms, 10.0);
+        assert_eq!(LinkQuality::between(&plain(A, vec![]), &silent).latency_ms, 10.0);
+        let placed = |node, us, error| says(node, vec![], Coordinate::of([us, 0.0], 500.0, error));
+        let foretold =
+            |error| LinkQuality::between(&placed(A, 0.0, 0.1), &placed(B, 5_000.0, error)).latency_ms;
+        assert_eq!(
+            (foretold(0.2), foretold(1.0)),
+            (3.0, 10.0),
+            "who is not sure of its place foretells nothing"
+        );
     }
 
     #[test]
     fn a_record_lists_the_nearest() {
         let mut links = Links::default();
         for index in 0..40u8 {
-            links.round_trip(NodeId([index; 32]), f64::from(100 - index));
+            links.round_trip(NodeId([index; 32]), f64::from(100 - index), None, &mut Chance::new(1));
         }
         let estimates = links.estimates();
         assert_eq!(estimates.len(), LINKS_MAX);

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stormo_protocol::exchange::{Exchange, Held, ShortId};
 use stormo_protocol::ids::NodeId;
+use stormo_protocol::limits::CONTACTS_MAX;
 use stormo_protocol::state::{NodeRecord, Stamp};
 
 use super::chance::Chance;
@@ -117,6 +118,21 @@ impl Member {
         (&mut self.deployments, &self.view)
     }
 
+    /// Addresses at which others were reached before this start: it joins there while it has no neighbours.
+    pub fn remember(&mut self, addresses: Vec<String>) {
+        self.neighbours.remember(addresses);
+    }
+
+    /// Addresses that are worth keeping over a restart: of some that live, in the order of their ids.
+    pub fn memorable(&self) -> Vec<String> {
+        let alive = self.view.iter().filter(|known| known.belief() == Belief::Alive);
+        let addresses = alive.take(CONTACTS_MAX).flat_map(|known| {
+            let record = &known.record;
+            record.machine.addresses.iter().map(|address| format!("{address}/p2p/{}", record.node))
+        });
+        addresses.collect()
+    }
+
     /// How far neighbours are.
     pub fn links(&self) -> &Links {
         &self.links
@@ -141,7 +157,7 @@ impl Member {
     pub fn handle(&mut self, now_ms: u64, event: MemberEvent) -> Vec<MemberAction> {
         self.runs(now_ms);
         match event {
-            MemberEvent::Started => self.dials(now_ms),
+            MemberEvent::Started => self.neighbours.joins(now_ms, &self.view, &mut self.chance),
             MemberEvent::Is(about) => {
                 self.speaking.is(about);
                 self.speak(now_ms)
@@ -162,7 +178,8 @@ impl Member {
             }
             MemberEvent::RoundTrip { peer, micros } => {
                 self.show(now_ms, peer);
-                self.links.round_trip(peer, micros);
+                let place = self.view.get(peer).and_then(|known| known.record.coordinate);
+                self.links.round_trip(peer, micros, place, &mut self.chance);
                 vec![]
             }
             MemberEvent::Transferred { peer, bytes, micros } => {
@@ -189,7 +206,8 @@ impl Member {
     pub fn record(&self, about: About) -> NodeRecord {
         let About { machine, load, offer, hosted, goals, domains, demands } = about;
         let (node, stamp, links) = (self.own, self.stamp, self.links.estimates());
-        NodeRecord { node, stamp, machine, load, offer, hosted, links, goals, domains, demands }
+        let coordinate = self.links.coordinate();
+        NodeRecord { node, stamp, machine, load, offer, hosted, links, coordinate, goals, domains, demands }
     }
 
     /// A record that is newer than all before, of this node as it said it is; `None` before it said so. What becomes
@@ -203,7 +221,7 @@ impl Member {
     /// The next record is signed: exchanges tell it from now on.
     pub fn signed(&mut self, now_ms: u64, heard: Heard) {
         if let Said::Node(record) = heard.said() {
-            self.speaking.said(now_ms, record.links.clone());
+            self.speaking.said(now_ms, record.links.clone(), record.coordinate);
         }
         self.signed = Some(heard);
     }
@@ -217,11 +235,18 @@ impl Member {
     pub fn answer(&mut self, now_ms: u64, from: NodeId, exchange: &Exchange) -> News {
         self.runs(now_ms);
         self.show(now_ms, from);
+        self.links.placed(from, exchange.coordinate);
         self.view.hear(now_ms, &exchange.held);
         let difference = self.view.compare(self.own_as_held(now_ms), &exchange.held);
         let mut heard = self.deployments.unknown_to(&exchange.deployments);
         heard.extend(difference.heard);
-        News { heard, beats: difference.beats, wanted: difference.wanted, more: difference.more }
+        News {
+            heard,
+            beats: difference.beats,
+            wanted: difference.wanted,
+            more: difference.more,
+            coordinate: self.links.coordinate(),
+        }
     }
 
     /// What a neighbour asked for.
@@ -254,7 +279,8 @@ impl Member {
     fn ask(&mut self, now_ms: u64, peer: NodeId) -> MemberAction {
         self.asked.insert(peer, now_ms);
         let held = self.view.digest(self.own_as_held(now_ms));
-        MemberAction::Exchange { peer, exchange: Exchange { held, deployments: self.deployments.digest() } }
+        let (deployments, coordinate) = (self.deployments.digest(), self.links.coordinate());
+        MemberAction::Exchange { peer, exchange: Exchange { held, deployments, coordinate } }
     }
 
     fn connect(&mut self, now_ms: u64, peer: NodeId) -> Vec<MemberAction> {
@@ -284,6 +310,7 @@ impl Member {
         self.asked.remove(&peer);
         let Some(mut news) = news else { return vec![] };
         self.show(now_ms, peer);
+        self.links.placed(peer, news.coordinate);
         let (wanted, more) = (std::mem::take(&mut news.wanted), news.more);
         let mut actions = self.hear(now_ms, news);
         if !wanted.is_empty() {
@@ -388,6 +415,7 @@ impl Member {
         }
         if is_due(&mut self.dial_due_ms, now_ms, DIAL_MS) {
             actions.extend(self.dials(now_ms));
+            actions.extend(self.neighbours.joins(now_ms, &self.view, &mut self.chance));
             actions.extend(self.neighbours.search(now_ms, &self.view, &mut self.chance));
         }
         if is_due(&mut self.probe_due_ms, now_ms, PROBE_MS) {
@@ -398,11 +426,12 @@ impl Member {
 
     fn speak(&mut self, now_ms: u64) -> Vec<MemberAction> {
         let nodes = self.view.len() as u64 + 1;
-        let mut actions = match self.speaking.next(now_ms, nodes, &self.links.estimates()) {
-            Speak::Nothing => vec![],
-            Speak::Note => vec![MemberAction::Sign],
-            Speak::Call => vec![MemberAction::Sign, MemberAction::Gossip],
-        };
+        let mut actions =
+            match self.speaking.next(now_ms, nodes, &self.links.estimates(), self.links.coordinate()) {
+                Speak::Nothing => vec![],
+                Speak::Note => vec![MemberAction::Sign],
+                Speak::Call => vec![MemberAction::Sign, MemberAction::Gossip],
+            };
         if self.call_ms.is_some_and(|call_ms| now_ms >= call_ms) {
             // Never again: further connections are those of a member.
             self.call_ms = Some(u64::MAX);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stormo_protocol::ids::NodeId;
+use stormo_protocol::limits::{ADDRESSES_MAX, CONTACTS_MAX};
 
 use super::chance::Chance;
 use super::contacts::Contacts;
@@ -40,6 +41,9 @@ const SEARCHES: usize = 32;
 const LONG_GONE_MS: u64 = 600_000;
 const LONG_GONE_FACTOR: usize = 10;
 
+/// Addresses from before a start that are tried each second, while there is nobody: together with those of `--join`.
+const REMEMBERED_AT_ONCE: usize = 4;
+
 #[derive(Debug, Clone, Copy)]
 struct Neighbour {
     /// Something came from it.
@@ -58,6 +62,8 @@ pub(super) struct Neighbours {
     /// Connections that are being closed on purpose, by the time until which that counts.
     parting: BTreeMap<NodeId, u64>,
     contacts: Contacts,
+    /// Addresses from before this start.
+    remembered: Vec<String>,
 }
 
 impl Neighbours {
@@ -68,7 +74,13 @@ impl Neighbours {
             dialling: BTreeMap::new(),
             parting: BTreeMap::new(),
             contacts,
+            remembered: Vec::new(),
         }
+    }
+
+    pub(super) fn remember(&mut self, mut addresses: Vec<String>) {
+        addresses.truncate(CONTACTS_MAX * ADDRESSES_MAX);
+        self.remembered = addresses;
     }
 
     pub(super) fn connected(&self) -> &BTreeSet<NodeId> {
@@ -179,7 +191,6 @@ impl Neighbours {
                 }
             }
         }
-        dials.extend(self.joins(now_ms, view, chance));
         dials
     }
 
@@ -211,7 +222,7 @@ impl Neighbours {
 
     /// The addresses to join at, unless who is there is known to live. Who has neighbours takes turns with them: others
     /// name the same addresses, and half a mesh that finds the other half again would ask one node for all of it.
-    fn joins(&mut self, now_ms: u64, view: &View, chance: &mut Chance) -> Vec<MemberAction> {
+    pub(super) fn joins(&mut self, now_ms: u64, view: &View, chance: &mut Chance) -> Vec<MemberAction> {
         if !self.connected.is_empty() && !chance.once_in((view.len() / SEARCHES).max(1)) {
             return vec![];
         }
@@ -230,7 +241,14 @@ impl Neighbours {
             None => !listens_there(&join.address),
         });
         let wanted: Vec<String> = wanted.map(|join| join.address.clone()).collect();
-        let due = wanted.into_iter().filter(|address| self.contacts.is_due(now_ms, None, address));
+        let remembered: Vec<String> = match self.connected.is_empty() {
+            true => (0..REMEMBERED_AT_ONCE)
+                .filter_map(|_| self.remembered.get(chance.below(self.remembered.len())).cloned())
+                .collect(),
+            false => Vec::new(),
+        };
+        let wanted = wanted.into_iter().chain(remembered);
+        let due = wanted.filter(|address| self.contacts.is_due(now_ms, None, address));
         due.map(MemberAction::Dial).collect()
     }
 

@@ -1,6 +1,7 @@
 //! What this node says of itself, and when: a record is made when there is something to say, and gossiped at once
 //! when others plan by it.
 
+use stormo_protocol::coordinate::Coordinate;
 use stormo_protocol::state::{Hosted, LinkEstimate, Load};
 
 use super::member::About;
@@ -20,6 +21,9 @@ const UTILISATION_PERMILLE: (u16, u16) = (300, 50);
 const WAIT_US: u64 = 20_000;
 /// Estimates below this differ by chance, microseconds.
 const NOISE_US: u64 = 300;
+
+/// A place that moved by more than this is worth telling, microseconds: measures that stray move it all the time.
+const MOVED_US: f64 = 2_000.0;
 
 /// How much others miss if they do not hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +50,7 @@ pub(super) enum Speak {
 #[derive(Debug, Default)]
 pub(super) struct Speaking {
     now: Option<About>,
-    said: Option<(About, Vec<LinkEstimate>)>,
+    said: Option<(About, Vec<LinkEstimate>, Option<Coordinate>)>,
     said_ms: u64,
     /// When the urgent records so far are paid for, milliseconds (GCRA, as ATM's traffic management has it).
     paid_ms: u64,
@@ -64,18 +68,25 @@ impl Speaking {
     }
 
     /// A record said so.
-    pub(super) fn said(&mut self, now_ms: u64, links: Vec<LinkEstimate>) {
-        self.said = self.now.clone().map(|about| (about, links));
+    pub(super) fn said(&mut self, now_ms: u64, links: Vec<LinkEstimate>, place: Option<Coordinate>) {
+        self.said = self.now.clone().map(|about| (about, links, place));
         self.said_ms = now_ms;
     }
 
     /// Whether there is something to say in a mesh of so many nodes.
-    pub(super) fn next(&mut self, now_ms: u64, nodes: u64, links: &[LinkEstimate]) -> Speak {
+    pub(super) fn next(
+        &mut self,
+        now_ms: u64,
+        nodes: u64,
+        links: &[LinkEstimate],
+        place: Option<Coordinate>,
+    ) -> Speak {
         let Some(now) = &self.now else { return Speak::Nothing };
-        let Some((said, said_links)) = &self.said else { return Speak::Note };
+        let Some((said, said_links, said_place)) = &self.said else { return Speak::Note };
         let weight = weight(said, now);
         let due_ms = self.said_ms + SLOW_EACH_MS.0.max(SLOW_EACH_MS.1 * nodes);
-        let is_due = now_ms >= due_ms && (weight > Weight::Nothing || links_differ(said_links, links));
+        let drifts = || links_differ(said_links, links) || has_moved(*said_place, place);
+        let is_due = now_ms >= due_ms && (weight > Weight::Nothing || drifts());
         let left = if weight == Weight::Urgent { 0 } else { RESERVED };
         if weight >= Weight::Jump && self.may_call(now_ms, nodes, left) {
             return Speak::Call;
@@ -138,6 +149,14 @@ fn differ(said_us: u64, now_us: u64) -> bool {
     apart > NOISE_US && apart > said_us.max(now_us) / 5
 }
 
+/// Alone it is never urgent: it waits until something else could be said.
+fn has_moved(said: Option<Coordinate>, now: Option<Coordinate>) -> bool {
+    match (said, now) {
+        (Some(said), Some(now)) => said.moved_us(now) > MOVED_US,
+        (said, now) => said.is_some() != now.is_some(),
+    }
+}
+
 fn links_differ(said: &[LinkEstimate], now: &[LinkEstimate]) -> bool {
     // The nearest of many neighbours come and go with each measurement: what counts is whether one is new.
     now.iter().any(|now| {
@@ -157,7 +176,7 @@ mod tests {
     fn speaking() -> Speaking {
         let mut speaking = Speaking::default();
         speaking.is(about(1));
-        speaking.said(0, vec![]);
+        speaking.said(0, vec![], None);
         speaking
     }
 
@@ -170,18 +189,18 @@ mod tests {
     #[test]
     fn who_has_nothing_to_say_says_nothing() {
         let mut speaking = speaking();
-        assert!((0..600).all(|second| speaking.next(second * 1_000, 3, &[]) == Speak::Nothing));
+        assert!((0..600).all(|second| speaking.next(second * 1_000, 3, &[], None) == Speak::Nothing));
     }
 
     #[test]
     fn a_first_record_is_made_and_what_plans_need_is_called_out() {
         let mut speaking = Speaking::default();
-        assert_eq!(speaking.next(0, 1, &[]), Speak::Nothing, "it does not know itself yet");
+        assert_eq!(speaking.next(0, 1, &[], None), Speak::Nothing, "it does not know itself yet");
         speaking.is(about(1));
-        assert_eq!(speaking.next(0, 1, &[]), Speak::Note);
-        speaking.said(0, vec![]);
+        assert_eq!(speaking.next(0, 1, &[], None), Speak::Note);
+        speaking.said(0, vec![], None);
         speaking.is(hosting(0, 0));
-        assert_eq!(speaking.next(1, 1_000, &[]), Speak::Call);
+        assert_eq!(speaking.next(1, 1_000, &[], None), Speak::Call);
     }
 
     #[test]
@@ -190,22 +209,22 @@ mod tests {
         let mut called = 0;
         for tick in 0..1_000 {
             speaking.is(hosting(0, if tick % 2 == 0 { 0 } else { 200_000 }));
-            if speaking.next(0, 10, &[]) == Speak::Call {
+            if speaking.next(0, 10, &[], None) == Speak::Call {
                 called += 1;
-                speaking.said(0, vec![]);
+                speaking.said(0, vec![], None);
             }
         }
         // The first of these is a new range.
         assert_eq!(called, BURST - RESERVED);
         for first in 0..20 {
             speaking.is(hosting(first, 0));
-            if speaking.next(0, 10, &[]) == Speak::Call {
+            if speaking.next(0, 10, &[], None) == Speak::Call {
                 called += 1;
-                speaking.said(0, vec![]);
+                speaking.said(0, vec![], None);
             }
         }
         assert_eq!(called, BURST);
-        assert_eq!(speaking.next(URGENT_EACH_MS.0, 10, &[]), Speak::Call, "later");
+        assert_eq!(speaking.next(URGENT_EACH_MS.0, 10, &[], None), Speak::Call, "later");
     }
 
     #[test]
@@ -213,11 +232,22 @@ mod tests {
         for (nodes, due_ms) in [(2, 2_000), (100, 8_000), (1_000, 80_000)] {
             let mut speaking = speaking();
             let link = LinkEstimate { peer: NodeId([2; 32]), round_trip_us: 900, bytes_per_second: 0 };
-            assert_eq!(speaking.next(due_ms - 1, nodes, &[link]), Speak::Nothing);
-            assert_eq!(speaking.next(due_ms, nodes, &[link]), Speak::Note);
-            speaking.said(due_ms, vec![link]);
+            assert_eq!(speaking.next(due_ms - 1, nodes, &[link], None), Speak::Nothing);
+            assert_eq!(speaking.next(due_ms, nodes, &[link], None), Speak::Note);
+            speaking.said(due_ms, vec![link], None);
             let near = LinkEstimate { round_trip_us: 1_000, ..link };
-            assert_eq!(speaking.next(3 * due_ms, nodes, &[near]), Speak::Nothing, "noise");
+            assert_eq!(speaking.next(3 * due_ms, nodes, &[near], None), Speak::Nothing, "noise");
         }
+    }
+
+    #[test]
+    fn a_place_alone_is_never_urgent_and_told_once_it_moved_far() {
+        let place = |us| Coordinate::of([us, 0.0], 100.0, 0.2);
+        let mut speaking = speaking();
+        assert_eq!(speaking.next(SLOW_EACH_MS.0 - 1, 3, &[], place(0.0)), Speak::Nothing);
+        assert_eq!(speaking.next(SLOW_EACH_MS.0, 3, &[], place(0.0)), Speak::Note, "the first");
+        speaking.said(0, vec![], place(0.0));
+        assert_eq!(speaking.next(60_000, 3, &[], place(MOVED_US)), Speak::Nothing);
+        assert_eq!(speaking.next(60_000, 3, &[], place(MOVED_US + 100.0)), Speak::Note);
     }
 }

@@ -5,7 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, put};
 use axum::{Json, Router};
 use futures::StreamExt;
 use serde::Deserialize;
@@ -25,6 +25,7 @@ use crate::pool::PoolError;
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/node", get(own_node))
+        .route("/v1/node/work", put(take_work))
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{name}", get(node))
         .route("/v1/models", get(|State(shared): State<Shared>| answer(shared, Call::Models)))
@@ -69,6 +70,24 @@ async fn own_node(State(shared): State<Shared>, query: NodesQueried) -> Response
     match is_fresh(query) {
         Ok(fresh) => answer(shared, |reply| Call::Node { fresh, reply }).await,
         Err(error) => error.into_response(),
+    }
+}
+
+/// Whether the node takes work of others from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorkBody {
+    take: bool,
+}
+
+async fn take_work(State(shared): State<Shared>, request: Request) -> Response {
+    let body = match shared.body(request).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    match serde_json::from_slice(&body) {
+        Ok(WorkBody { take }) => answer(shared, |reply| Call::TakeWork { take, reply }).await,
+        Err(error) => refusal(StatusCode::BAD_REQUEST, format!("{error}; an example: {{\"take\": false}}")),
     }
 }
 

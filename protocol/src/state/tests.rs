@@ -35,6 +35,7 @@ fn record() -> NodeRecord {
             queue_wait_us: 0,
         }],
         links: vec![LinkEstimate { peer: NodeId([2; 32]), round_trip_us: 300, bytes_per_second: 1 << 27 }],
+        coordinate: Coordinate::of([12_000.0, -3_000.0], 400.0, 0.1),
         goals: vec![HostingGoal {
             variant: VariantId { deployment: DeploymentId([3; 16]), index: 1 },
             first: 0,
@@ -55,6 +56,19 @@ fn a_record_that_says_nothing_of_it_offers_everything() {
     let older = [&bytes[..at], &bytes[at + 9..]].concat();
     let expected = NodeRecord { offer: Offer { computes: true, stores: true, open: true }, ..record() };
     assert_eq!(NodeRecord::from_bytes(&older), Ok(expected));
+}
+
+#[test]
+fn a_place_that_is_none_costs_only_the_place() {
+    let (mut record, sound) = (record(), record().to_bytes());
+    let place = crate::codec::encode(&record.coordinate.unwrap());
+    let at = sound.windows(place.len()).position(|part| part == place).unwrap();
+    record.coordinate = None;
+    for absurd in [vec![0xfd; place.len()], vec![0; place.len() - 1]] {
+        let length = (absurd.len() as u32).to_le_bytes();
+        let broken = [&sound[..at - 4], &length[..], &absurd, &sound[at + place.len()..]].concat();
+        assert_eq!(NodeRecord::from_bytes(&broken), Ok(record.clone()));
+    }
 }
 
 #[test]

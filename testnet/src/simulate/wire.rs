@@ -1,6 +1,8 @@
 //! How many bytes messages take on a connection: protobuf of gossipsub, frames of yamux and noise, packets.
 
 use stormo::mesh::News;
+use stormo_protocol::codec::encode;
+use stormo_protocol::coordinate::Coordinate;
 use stormo_protocol::exchange::{Exchange, Held};
 use stormo_protocol::ids::MeshId;
 use stormo_protocol::state::Signed;
@@ -83,10 +85,16 @@ fn message(sections_bytes: u64) -> u64 {
     1 + bincode_length(sections_bytes) + sections_bytes
 }
 
+/// A node's place in an exchange.
+fn place(coordinate: Option<Coordinate>) -> u64 {
+    coordinate.map_or(0, |place| SECTION_BYTES + encode(&place).len() as u64)
+}
+
 /// A question of an exchange, encoded.
 pub(super) fn exchange(exchange: &Exchange) -> u64 {
     let deployments = exchange.deployments.len() as u64;
-    message(held(&exchange.held) + SECTION_BYTES + bincode_length(deployments) + 17 * deployments)
+    let place = place(exchange.coordinate);
+    message(held(&exchange.held) + SECTION_BYTES + bincode_length(deployments) + 17 * deployments + place)
 }
 
 /// News of an exchange, encoded.
@@ -94,7 +102,8 @@ pub(super) fn news(news: &News) -> u64 {
     let records: u64 = news.heard.iter().map(|heard| signed_bytes(heard.signed())).sum();
     let wanted = news.wanted.len() as u64;
     let lists = [news.heard.len() as u64, wanted].map(bincode_length).iter().sum::<u64>();
-    message(held(&news.beats) + 3 * SECTION_BYTES + lists + records + SHORT_ID_BYTES * wanted + 1)
+    let place = place(news.coordinate);
+    message(held(&news.beats) + 3 * SECTION_BYTES + lists + records + SHORT_ID_BYTES * wanted + 1 + place)
 }
 
 /// Sizes of gossipsub's messages (rpc.proto) on one topic.
@@ -183,7 +192,8 @@ mod tests {
             };
             let held: Vec<Held> = (0..count).map(one).collect();
             let deployments = vec![(DeploymentId([250; 16]), true); count as usize];
-            let asks = Exchange { held: held.clone(), deployments };
+            let coordinate = Coordinate::of([1e3 * count as f64, -5e4], 300.0, 0.5).filter(|_| count > 0);
+            let asks = Exchange { held: held.clone(), deployments, coordinate };
             assert_eq!(super::exchange(&asks), Request::Exchange(asks.to_bytes()).to_bytes().len() as u64);
             let mut host = Host::new(1, 7, vec![]);
             host.start(0);
@@ -192,9 +202,10 @@ mod tests {
             let wanted: Vec<ShortId> = held.iter().map(|held| held.node).collect();
             let records = heard.iter().map(|heard| heard.signed().as_ref().clone()).collect();
             let more = false;
-            let sent = exchange::News { records, beats: held.clone(), wanted: wanted.clone(), more };
+            let sent =
+                exchange::News { records, beats: held.clone(), wanted: wanted.clone(), more, coordinate };
             let encoded = Response::News(sent.to_bytes()).to_bytes().len() as u64;
-            assert_eq!(super::news(&News { heard, beats: held, wanted, more }), encoded);
+            assert_eq!(super::news(&News { heard, beats: held, wanted, more, coordinate }), encoded);
         }
     }
 

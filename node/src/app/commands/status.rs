@@ -117,7 +117,12 @@ impl Status<'_> {
                 plain(bytes(node.memory_budget_bytes.saturating_sub(node.memory_used_bytes))),
                 plain(format!("{:.0}", node.mflops / 1000.0)),
                 plain(format!("{:.0} %", node.utilisation * 100.0)),
-                plain(link.map(|link| format!("{} ms", ms(link.round_trip_ms))).unwrap_or_default()),
+                plain(match (link, node.round_trip_ms) {
+                    (Some(link), _) => format!("{} ms", ms(link.round_trip_ms)),
+                    // By coordinates: nobody measured it.
+                    (None, Some(foretold_ms)) => format!("~{} ms", ms(foretold_ms)),
+                    (None, None) => String::new(),
+                }),
                 plain(
                     link.and_then(|link| link.bytes_per_second)
                         .map(|rate| format!("{}/s", bytes(rate)))

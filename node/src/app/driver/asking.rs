@@ -301,6 +301,7 @@ mod tests {
             offer,
             hosted,
             links,
+            coordinate: None,
             goals,
             domains: vec![],
             demands: vec![],

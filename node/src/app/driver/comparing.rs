@@ -120,9 +120,7 @@ impl Scene {
     fn pose(&self, origin: NodeId, variant: VariantId, described: &Described) -> Posed {
         let way_ms = |node: NodeId| {
             let records = self.nodes.get(&origin).zip(self.nodes.get(&node));
-            records.map_or(NEVER_MS, |((one, _), (other, _))| {
-                LinkQuality::between(&one.links, one.node, &other.links, other.node).latency_ms
-            })
+            records.map_or(NEVER_MS, |((one, _), (other, _))| LinkQuality::between(one, other).latency_ms)
         };
         let is_host = |node: &NodeId| self.places.iter().any(|place| place.node == *node);
         let (hosts, mut others): (Vec<NodeId>, Vec<NodeId>) =
@@ -247,7 +245,7 @@ impl Costs for Planner<'_> {
         let hosts = self.scene.places.iter().filter(|place| (place.first, place.end) == (to.first, to.end));
         let ways = hosts.filter_map(|place| {
             let (source, _) = self.scene.nodes.get(&place.node)?;
-            let way = LinkQuality::between(&source.links, source.node, &target.links, target.node);
+            let way = LinkQuality::between(source, target);
             Some(way.latency_ms + way.ms_per_byte * bytes)
         });
         let way_ms = ways.min_by(f64::total_cmp).unwrap_or(NEVER_MS);

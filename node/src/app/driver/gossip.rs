@@ -8,14 +8,18 @@ use stormo_protocol::exchange::{self, Exchange};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::ADDRESSES_MAX;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{Load, NodeRecord, Signed, Topic};
+use stormo_protocol::state::{Load, NodeRecord, Signed, Stamp, Topic};
 
 use super::{Driver, Event};
-use crate::mesh::{About, Heard, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS};
+use crate::mesh::{About, Heard, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS, Said};
 use crate::net::Net;
 
 /// Ticks between two looks at this node's own load, and at what its deployments lack or no longer need: 1 s.
 const HOUSEKEEPING_TICKS: u64 = 10;
+/// Ticks between two looks at whether contacts are to be written: 5 s.
+const CONTACTS_TICKS: u64 = 50;
+/// What the log calls the spreading of records, which `cargo mesh bench gossip` follows.
+const SPREAD: &str = "stormo::spread";
 /// What needs no answer is received within this.
 const TELL_MAX: Duration = Duration::from_secs(5);
 /// A node that ends waits so long for its neighbours to hear that it goes; who stands still does not keep it.
@@ -25,8 +29,28 @@ const STALLED_TELL_MAX: Duration = Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn on_member(&mut self, event: MemberEvent) {
+        if tracing::enabled!(target: SPREAD, tracing::Level::TRACE) {
+            self.trace_spread(&event);
+        }
         for action in self.member.handle(self.now_ms(), event) {
             self.act_as_member(action);
+        }
+    }
+
+    /// Which records this node hears for the first time.
+    fn trace_spread(&self, event: &MemberEvent) {
+        let (MemberEvent::Heard(heard)
+        | MemberEvent::Answered { news: Some(News { heard, .. }), .. }
+        | MemberEvent::Told { news: News { heard, .. }, .. }) = event
+        else {
+            return;
+        };
+        for heard in heard {
+            let Said::Node(record) = heard.said() else { continue };
+            let (node, Stamp { generation, sequence }) = (record.node, record.stamp);
+            if self.member.view().get(node).is_none_or(|known| known.record.stamp < record.stamp) {
+                tracing::trace!(target: SPREAD, %node, generation, sequence, "known");
+            }
         }
     }
 
@@ -136,6 +160,9 @@ impl Driver {
             self.on_changed();
         }
         self.on_member(MemberEvent::Tick);
+        if self.ticks.is_multiple_of(CONTACTS_TICKS) {
+            self.store_contacts();
+        }
         if keeps_house {
             self.look_after_deployments();
         }
@@ -220,6 +247,8 @@ impl Driver {
     /// Gossips the record that was signed last.
     fn gossip(&self) {
         if let Some(heard) = self.member.own_record() {
+            let Stamp { generation, sequence } = self.member.stamp();
+            tracing::trace!(target: SPREAD, node = %self.own(), generation, sequence, "said");
             let (net, signed) = (self.parts.net.clone(), heard.signed().clone());
             tokio::spawn(async move { net.publish(&signed).await });
         }
@@ -254,9 +283,9 @@ impl Driver {
 
 /// What was told, as far as its authors really signed it.
 fn checked(net: &Net, news: exchange::News) -> News {
-    let exchange::News { records, beats, wanted, more } = news;
+    let exchange::News { records, beats, wanted, more, coordinate } = news;
     let valid = records.into_iter().filter(|signed| net.is_valid(signed));
-    News { heard: valid.filter_map(Heard::read).collect(), beats, wanted, more }
+    News { heard: valid.filter_map(Heard::read).collect(), beats, wanted, more, coordinate }
 }
 
 fn to_wire(news: &News) -> exchange::News {
@@ -265,5 +294,6 @@ fn to_wire(news: &News) -> exchange::News {
         beats: news.beats.clone(),
         wanted: news.wanted.clone(),
         more: news.more,
+        coordinate: news.coordinate,
     }
 }

@@ -14,6 +14,7 @@ impl Driver {
     pub(super) fn look_after_owner(&mut self) {
         let before = self.offer;
         self.offer = self.parts.owner.offer(monitor::minute_of_day());
+        self.offer.open &= !self.is_paused;
         let used_bytes = self.hosting.memory_used_bytes();
         let free_for_all = self.parts.owner.keep_free_memory_bytes == 0;
         let available_bytes = if free_for_all { 0 } else { monitor::memory_available_bytes() };
@@ -31,13 +32,19 @@ impl Driver {
         if self.offer != before {
             let hours = self.parts.owner.hours.as_ref().map(ToString::to_string).unwrap_or_default();
             let open = self.offer.open;
-            tracing::info!(open, hours, "the hours change in which this node works for others");
+            tracing::info!(open, hours, "it changes whether this node works for others");
             self.on_changed();
         }
         // What runs ends; what is idle goes, and what is in use as soon as it is not.
         if !self.offer.takes_work() {
             self.drop_what_is_kept_for_others();
         }
+    }
+
+    /// The owner has the node take work of others, or none until it is told otherwise or started again.
+    pub(super) fn take_work(&mut self, take: bool) {
+        self.is_paused = !take;
+        self.look_after_owner();
     }
 
     /// What others may have of this node now.

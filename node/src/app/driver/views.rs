@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use stormo_protocol::coordinate::Coordinate;
 use stormo_protocol::ids::{NodeId, ObjectId, RequestId};
 use stormo_protocol::model::{Block, BlockKind, Branch, CodecFigures, Manifest, Region};
 use stormo_protocol::plan::Plan;
@@ -15,9 +16,10 @@ use crate::app::planning::accuracy;
 use crate::mesh::{Belief, Known};
 use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    BlockView, BranchView, CodecView, CutView, DeploymentView, DeploymentsView, EdgeView, HostedView,
-    HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, OfferView,
-    PlanView, RegionView, RequestView, StageInputView, StageView, TensorView, TrafficView, VariantView,
+    BlockView, BranchView, CodecView, CoordinateView, CutView, DeploymentView, DeploymentsView, EdgeView,
+    HostedView, HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView,
+    OfferView, PlanView, RegionView, RequestView, StageInputView, StageView, TensorView, TrafficView,
+    VariantView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -101,6 +103,8 @@ impl Driver {
             memory_used_bytes: record.load.memory_used_bytes,
             utilisation: f64::from(record.load.utilisation_permille) / 1000.0,
             hosted: record.hosted.iter().map(|hosted| self.hosted_view(hosted)).collect(),
+            coordinate: record.coordinate.map(coordinate_view),
+            round_trip_ms: self.round_trip_ms(record.node),
             links: record
                 .links
                 .iter()
@@ -124,6 +128,11 @@ impl Driver {
             Some((known.name.clone(), demand.per_minute))
         });
         named.collect()
+    }
+
+    fn round_trip_ms(&self, node: NodeId) -> Option<f64> {
+        let (links, view) = (self.member.links(), self.member.view());
+        links.foretold_us(view, node).filter(|_| node != self.own()).map(|us| us / 1_000.0)
     }
 
     fn loading_views(&self) -> Vec<HostingView> {
@@ -358,5 +367,13 @@ fn model_view(version: u64, choice: &Choice) -> ModelView {
         batch_items_max: manifest.batch.as_ref().map(|batch| batch.items_max),
         inputs: manifest.inputs.iter().map(|index| tensor_view(manifest, *index)).collect(),
         outputs: manifest.outputs.iter().map(|index| tensor_view(manifest, *index)).collect(),
+    }
+}
+
+fn coordinate_view(coordinate: Coordinate) -> CoordinateView {
+    CoordinateView {
+        plane_ms: coordinate.plane_us().map(|us| us / 1_000.0),
+        height_ms: coordinate.height_us() / 1_000.0,
+        error: coordinate.error(),
     }
 }

@@ -1,5 +1,6 @@
 //! What happens to a member, what it wants done, and what members tell each other.
 
+use stormo_protocol::coordinate::Coordinate;
 use stormo_protocol::exchange::{Exchange, Held, ShortId};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::{Demand, Domain, Hosted, HostingGoal, Load, Machine, Offer};
@@ -157,4 +158,6 @@ pub struct News {
     pub wanted: Vec<ShortId>,
     /// Whether there is more.
     pub more: bool,
+    /// Where the one that tells is in the space of round trips.
+    pub coordinate: Option<Coordinate>,
 }

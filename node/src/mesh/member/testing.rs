@@ -47,8 +47,19 @@ pub(in crate::mesh) fn signed(record: &NodeRecord) -> Signed {
 pub(in crate::mesh) fn said_by(node: NodeId, generation: u64, sequence: u64) -> Heard {
     let About { machine, load, offer, hosted, goals, domains, demands } = about(node.0[0]);
     let stamp = Stamp { generation, sequence };
-    let record =
-        NodeRecord { node, stamp, machine, load, offer, hosted, links: vec![], goals, domains, demands };
+    let record = NodeRecord {
+        node,
+        stamp,
+        machine,
+        load,
+        offer,
+        hosted,
+        links: vec![],
+        coordinate: None,
+        goals,
+        domains,
+        demands,
+    };
     Heard::read(signed(&record)).expect("it speaks for itself")
 }
 

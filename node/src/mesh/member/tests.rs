@@ -369,6 +369,47 @@ fn what_waited_while_a_member_stood_still_proves_only_what_was_before() {
     assert_eq!([1, 2].map(|peer| member.view().is_usable(4_900, id(peer))), [false, true]);
 }
 
+/// Virtual time: gossipsub itself remembers a message for a minute only.
+#[test]
+fn what_is_said_again_after_two_minutes_is_not_believed() {
+    let mut member = member(9);
+    let record = said_by(id(1), 1, 7);
+    let held = |beat| Held { node: id(1).into(), stamp: Stamp { generation: 1, sequence: 7 }, beat };
+    let told = |beat| News { heard: vec![record.clone()], beats: vec![held(beat)], ..News::default() };
+    for (now_ms, beat) in [(0, 100), (1_000, 101)] {
+        member.handle(now_ms, MemberEvent::Answered { peer: id(2), news: Some(told(beat)) });
+    }
+    assert!(member.view().is_usable(1_000, id(1)));
+    ticks(&mut member, 1_100, 121_000);
+    assert!(member.view().get(id(1)).is_none(), "it is gone");
+    for replayed in [
+        MemberEvent::Heard(vec![record.clone()]),
+        MemberEvent::Told { peer: id(2), news: told(101) },
+        MemberEvent::Answered { peer: id(2), news: Some(told(100)) },
+    ] {
+        member.handle(121_000, replayed);
+        assert!(member.view().get(id(1)).is_none());
+    }
+    let older = Exchange { held: vec![held(101)], ..Exchange::default() };
+    assert_eq!(member.answer(121_000, id(2), &older).wanted, [], "nor asked for");
+    hears(&mut member, 121_000, id(1));
+    assert!(member.view().get(id(1)).is_none(), "an older one neither");
+}
+
+#[test]
+fn who_starts_again_joins_where_others_were() {
+    let mut before = member(9);
+    hears(&mut before, 0, id(1));
+    before.handle(0, MemberEvent::Connected(id(1)));
+    let kept = before.memorable();
+    assert_eq!(kept, [format!("{}/p2p/{}", address(1), id(1))]);
+    let mut again = member(9);
+    again.remember(kept);
+    assert!(!again.handle(0, MemberEvent::Started).is_empty());
+    again.handle(10, MemberEvent::Connected(id(2)));
+    assert_eq!(dials(&ticks(&mut again, 100, 60_000), &address(1)), 0, "it has found the mesh");
+}
+
 #[test]
 fn the_owner_is_told_once_that_joining_fails() {
     let mut member = Member::new(id(9), 1, vec![address(7)], 1);

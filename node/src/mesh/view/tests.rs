@@ -89,6 +89,7 @@ fn who_leaves_is_used_no_more_and_not_looked_for() {
         offer,
         hosted,
         links,
+        coordinate: None,
         goals: vec![],
         domains: vec![],
         demands: vec![],

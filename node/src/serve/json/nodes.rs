@@ -41,6 +41,18 @@ pub struct LinkView {
     pub bytes_per_second: Option<u64>,
 }
 
+/// Where a node is in the space of round trips: two nodes are as far from each other as their points in the plane, and both
+/// heights beside that.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CoordinateView {
+    /// The point in the plane, ms.
+    pub plane_ms: [f64; 2],
+    /// The height above it, ms.
+    pub height_ms: f64,
+    /// How far off it foretold lately, as a share of what was measured.
+    pub error: f64,
+}
+
 /// Bytes of tensors exchanged with a peer since the node started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrafficView {
@@ -146,6 +158,12 @@ pub struct NodeView {
     /// What it is loading; only in `/v1/node`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loading: Vec<HostingView>,
+    /// Where it is in the space of round trips, once it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinate: Option<CoordinateView>,
+    /// Round trip from the answering node, measured or by both coordinates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<f64>,
     /// What it measured on the way to others.
     pub links: Vec<LinkView>,
     /// Bytes by peer; only in `/v1/node`.

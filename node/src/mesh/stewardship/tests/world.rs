@@ -45,7 +45,19 @@ pub(super) fn record(node: u8, sequence: u64, class: Class) -> NodeRecord {
     let About { mut machine, load, offer, hosted, goals, domains, demands } = testing::about(node);
     (machine.class, machine.memory_budget_bytes) = (class, 1000);
     let stamp = Stamp { generation: 1, sequence };
-    NodeRecord { node: id(node), stamp, machine, load, offer, hosted, links: vec![], goals, domains, demands }
+    NodeRecord {
+        node: id(node),
+        stamp,
+        machine,
+        load,
+        offer,
+        hosted,
+        links: vec![],
+        coordinate: None,
+        goals,
+        domains,
+        demands,
+    }
 }
 
 /// A record comes in, and with it the sign of life that it is.
