@@ -3,6 +3,7 @@
 pub(crate) mod bare;
 mod chain;
 mod codec;
+mod gossip;
 mod hop;
 mod kept;
 mod link;
@@ -37,6 +38,8 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "DIR")]
         models: Option<PathBuf>,
     },
+    /// The simulation's model of gossip beside real nodes: delays of changes, and bytes
+    Gossip(gossip::Options),
     /// What a stage on another node adds when it computes nothing, beside bare streams
     Hop {
         /// Print one JSON document
@@ -60,6 +63,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Chain { json, model } => chain::run(*json, model),
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
+        Bench::Gossip(options) => gossip::run(options),
         Bench::Hop { json } => hop::run(*json),
         Bench::Link { json } => link::run(*json),
         Bench::Peers(options) => peers::run(options),

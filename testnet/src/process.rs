@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use stormo::app::config::LOG_VARIABLE;
 use stormo::serve::json::as_text;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::{Class, Domain};
@@ -147,6 +148,9 @@ pub(crate) fn start_with(
     command.stdout(File::create(ready_file(&folder)).map_err(not_run)?);
     // A node started again in the same folder writes on, so that its first life can be read too.
     command.stderr(File::options().append(true).create(true).open(log_file(&folder)).map_err(not_run)?);
+    if let Some(filter) = &spec.log_filter {
+        command.env(LOG_VARIABLE, filter);
+    }
     if spec.has_own_clock {
         clock::give(&mut command, &folder).map_err(not_run)?;
     }

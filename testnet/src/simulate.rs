@@ -18,7 +18,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-pub use figures::{Busiest, Measured, Rate, Spread};
+pub use figures::{Busiest, Delays, Measured, Rate, Spread};
 use serde::Serialize;
 pub use work::Tally;
 
@@ -80,6 +80,10 @@ pub struct Spec {
     pub partition_s: u32,
     /// Requests in the whole mesh, a second.
     pub requests_per_s: f64,
+    /// Whether the load of each host is another one every second, which is worth a record.
+    pub loads_change: bool,
+    /// Cores of one machine that all hosts share, as processes of a test mesh do; absent if each has its own.
+    pub shared_cores: Option<u16>,
 }
 
 impl Default for Spec {
@@ -100,6 +104,8 @@ impl Default for Spec {
             one_way_s: 20,
             partition_s: 30,
             requests_per_s: 0.0,
+            loads_change: true,
+            shared_cores: None,
         }
     }
 }
@@ -293,6 +299,8 @@ fn set_up(spec: &Spec) -> World {
     hosts.iter_mut().for_each(|host| host.hosted = work.hosted(host.index));
     let first_us = work.first_us(spec.warm_up_us());
     let mut world = World::new(network, hosts, figures, work, random.bits());
+    world.loads_change = spec.loads_change;
+    world.cores_free_us = vec![0; usize::from(spec.shared_cores.unwrap_or(0))];
     for index in 0..spec.nodes {
         let at_us = match (index, u64::from(spec.apart_ms)) {
             (0, _) => 0,

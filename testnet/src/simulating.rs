@@ -107,6 +107,7 @@ impl SimulateArgs {
             one_way_s: self.one_way,
             partition_s: self.partition,
             requests_per_s: self.requests,
+            ..Spec::default()
         })
     }
 }

@@ -72,6 +72,8 @@ pub struct NodeSpec {
     pub behind: Option<String>,
     /// Whether its wall clock can be put wrong; no file says so, but a fault may need it.
     pub has_own_clock: bool,
+    /// What its log shows (`STORMO_LOG`), if not what it shows by itself; no file says so.
+    pub log_filter: Option<String>,
 }
 
 /// What fails together.
@@ -163,6 +165,7 @@ impl NodeSpec {
             domains: Vec::new(),
             behind: None,
             has_own_clock: false,
+            log_filter: None,
         }
     }
 
@@ -172,6 +175,7 @@ impl NodeSpec {
             != Self {
                 domains: self.domains.clone(),
                 has_own_clock: self.has_own_clock,
+                log_filter: self.log_filter.clone(),
                 ..Self::new(&self.label, self.class, self.memory_budget_bytes)
             }
     }

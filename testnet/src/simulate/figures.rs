@@ -41,6 +41,27 @@ impl Spread {
     }
 }
 
+/// Times of all changes until each other node knew them, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Delays {
+    /// Half of them were sooner.
+    pub p50_ms: f64,
+    /// 99 in 100 were sooner.
+    pub p99_ms: f64,
+}
+
+impl Delays {
+    /// Of times in microseconds; zeros of none.
+    pub fn of(mut times_us: Vec<u64>) -> Self {
+        times_us.sort_unstable();
+        let at = |share: f64| {
+            let place = (times_us.len() as f64 * share).ceil() as usize;
+            times_us.get(place.saturating_sub(1)).map_or(0.0, |us| *us as f64 / 1_000.0)
+        };
+        Self { p50_ms: at(0.5), p99_ms: at(0.99) }
+    }
+}
+
 /// Something that a host said, on its way into all views.
 #[derive(Debug)]
 struct Change {
@@ -289,6 +310,9 @@ impl Figures {
             known_to_half_ms: known(0.5),
             known_to_99_percent_ms: known(0.99),
             known_to_all_ms: known(1.0),
+            delays: Delays::of(
+                self.changes.iter().flat_map(|change| change.times_us.iter().copied()).collect(),
+            ),
             deaths: self.deaths.len(),
             dead_suspected_by_all_ms: Spread::of(&suspected),
             false_deaths: self.false_deaths,
@@ -377,6 +401,8 @@ pub struct Measured {
     pub known_to_99_percent_ms: Spread,
     /// Until all of them knew.
     pub known_to_all_ms: Spread,
+    /// Of all changes, until each of the others knew.
+    pub delays: Delays,
     /// Nodes that died.
     pub deaths: usize,
     /// Until no live node would have used them.

@@ -79,6 +79,10 @@ pub(super) struct World {
     pub(super) figures: Figures,
     pub(super) random: Random,
     pub(super) work: Work,
+    /// Whether the load of each host is another one every second.
+    pub(super) loads_change: bool,
+    /// When each core that all hosts share is free; none if each has its own.
+    pub(super) cores_free_us: Vec<u64>,
     /// Times that a stream of gossip was refused, by connection.
     refused: Vec<u32>,
     /// What waits for a connection, until when.
@@ -103,7 +107,22 @@ impl World {
         let mut queue = super::queue::Queue::new();
         queue.push(OBSERVE_US, What::Observe);
         let (refused, waiting, events, trace) = (Vec::new(), BTreeMap::new(), 0, seed);
-        Self { queue, pipes, hosts, messages, figures, random, work, refused, waiting, sizes, events, trace }
+        Self {
+            queue,
+            pipes,
+            hosts,
+            messages,
+            figures,
+            random,
+            work,
+            loads_change: true,
+            cores_free_us: Vec::new(),
+            refused,
+            waiting,
+            sizes,
+            events,
+            trace,
+        }
     }
 
     /// Events so far, and a hash of them all: equal for equal seeds.
@@ -182,8 +201,13 @@ impl World {
     fn waits_until(&mut self, now_us: u64, pipe: PipeIndex, payload: &Payload) -> Option<u64> {
         let Payload::Rpc(rpc) = payload else { return None };
         let host = &mut self.hosts[usize::from(self.pipes.pipe(pipe).to)];
-        let begins_us = host.busy_until_us.max(now_us);
-        host.busy_until_us = begins_us + if matches!(rpc, Rpc::Publish(_)) { MESSAGE_US } else { CONTROL_US };
+        let takes_us = if matches!(rpc, Rpc::Publish(_)) { MESSAGE_US } else { CONTROL_US };
+        let mut begins_us = host.busy_until_us.max(now_us);
+        if let Some(free_us) = self.cores_free_us.iter_mut().min() {
+            begins_us = begins_us.max(*free_us);
+            *free_us = begins_us + takes_us;
+        }
+        host.busy_until_us = begins_us + takes_us;
         (begins_us > now_us).then_some(begins_us)
     }
 
@@ -208,7 +232,7 @@ impl World {
     fn tick(&mut self, now_us: u64, index: HostIndex, life: u32) {
         let host = &self.hosts[usize::from(index)];
         if host.alive && host.life == life {
-            if now_us >= host.looked_us + LOAD_US {
+            if self.loads_change && now_us >= host.looked_us + LOAD_US {
                 let (utilisation_permille, looked_us) = ((self.random.bits() % 300) as u16, now_us);
                 let host = &mut self.hosts[usize::from(index)];
                 (host.utilisation_permille, host.looked_us) = (utilisation_permille, looked_us);

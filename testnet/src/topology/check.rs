@@ -106,6 +106,7 @@ fn node(entry: NodeEntry, names: &Names) -> Result<NodeSpec, Wrong> {
         domains: domains.collect::<Result<_, _>>()?,
         behind: entry.behind.map(|name| known(names, "behind", "nat", &name)).transpose()?,
         has_own_clock: false,
+        log_filter: None,
         class: entry.class,
         label: entry.label.into_inner(),
     })
