@@ -8,6 +8,7 @@ mod hop;
 mod kept;
 mod link;
 mod peers;
+mod plan;
 mod predict;
 mod ring;
 
@@ -54,6 +55,8 @@ pub(crate) enum Bench {
     },
     /// The mesh beside servers and pipelines that a user would run instead, if their scripts are at hand
     Peers(peers::Options),
+    /// The default planner on generated meshes, beside proven optima: how far off, how quick
+    Plan(plan::Options),
     /// How well times of ranges that nobody measured are told, and how long dividing and profiling takes
     Predict(predict::Options),
 }
@@ -67,6 +70,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Hop { json } => hop::run(*json),
         Bench::Link { json } => link::run(*json),
         Bench::Peers(options) => peers::run(options),
+        Bench::Plan(options) => plan::run(options),
         Bench::Predict(options) => predict::run(options),
     }
 }

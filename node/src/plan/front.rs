@@ -54,9 +54,9 @@ pub(super) struct Sweep<'a> {
     pub(super) ground: &'a Ground<'a>,
     /// What is to be least, and labels are ordered by.
     pub(super) key: Criterion,
-    /// What else counts; the others are not looked at.
+    /// What else counts when partial plans are compared.
     pub(super) counts: [bool; 4],
-    /// No plan may have more of anything.
+    /// No plan may have more of anything; infinite: as much as it likes.
     pub(super) limits: Amounts,
     /// Only plans with less of the key matter.
     pub(super) below: f64,
@@ -196,50 +196,47 @@ impl Sweep<'_> {
         };
         let key = self.key as usize;
         // Sums that were made in another order differ by rounding.
-        let is_beyond =
-            |index: usize| self.counts[index] && least(index) > self.limits[index] * (1.0 + 1e-12);
-        least(key) >= self.below || least(key).is_infinite() || (0..4).any(is_beyond)
+        let is_beyond = |index: usize| least(index) > self.limits[index] * (1.0 + 1e-12);
+        least(key) >= self.below
+            || amounts[0].is_infinite()
+            || least(key).is_infinite()
+            || (0..4).any(is_beyond)
     }
 
-    /// A plan's figures after a hop; none if no link leads there.
-    fn after_hop(
-        &self,
-        spent: &Spent,
-        (from, to): (usize, usize),
-        cut: usize,
-        coding: usize,
-    ) -> Option<Spent> {
+    /// What a partial plan has used up after a hop.
+    fn after_hop(&self, spent: &Spent, (from, to): (usize, usize), cut: usize, coding: usize) -> Amounts {
         let ground = self.ground;
-        let hop_ms = ground.time.costs.hop_by_ms(from, to, cut, coding);
-        if hop_ms.is_infinite() {
-            return None;
-        }
-        let mut spent = spent.clone();
-        let [latency, energy, loss, period] = &mut spent.amounts;
-        *latency += hop_ms;
+        let mut amounts = spent.amounts;
+        let [latency, energy, loss, period] = &mut amounts;
+        *latency += ground.time.costs.hop_by_ms(from, to, cut, coding);
         *energy += ground.energy.as_ref().map_or(0.0, |side| side.costs.hop_by_ms(from, to, cut, coding));
         *loss += ground.problem.codings(cut as u16).nth(coding).map_or(0.0, |coding| coding.loss);
         if let Some(periods) = &ground.periods {
-            for (resource, busy_ms) in periods.hop(from, to, cut, coding) {
-                *period = period.max(spent.busy.add(resource, busy_ms));
-            }
+            let work = periods.hop(from, to, cut, coding);
+            *period = work.into_iter().fold(*period, |period, work| period.max(spent.busy.with(work)));
         }
-        Some(spent)
+        amounts
     }
 
-    /// A plan's figures after a run; none if it does not fit.
-    fn after_run(&self, spent: &Spent, member: usize, first: usize, end: usize) -> Option<Spent> {
+    /// What a partial plan has used up after a run.
+    fn after_run(&self, spent: &Spent, member: usize, first: usize, end: usize) -> Amounts {
         let ground = self.ground;
-        let claims = spent.claims.after_run(&ground.time.costs, member, first, end)?;
-        let mut spent = Spent { claims, busy: spent.busy.clone(), amounts: spent.amounts };
-        let [latency, energy, _, period] = &mut spent.amounts;
+        let mut amounts = spent.amounts;
+        let [latency, energy, _, period] = &mut amounts;
         *latency += ground.time.costs.run_ms(member, first, end);
         *energy += ground.energy.as_ref().map_or(0.0, |side| side.costs.run_ms(member, first, end));
         if let Some(periods) = &ground.periods {
-            let busy_ms = periods.run_ms(member, first, end);
-            *period = period.max(spent.busy.add(Resource::Node(member), busy_ms));
+            let work = (Resource::Node(member), periods.run_ms(member, first, end));
+            *period = period.max(spent.busy.with(work));
         }
-        Some(spent)
+        amounts
+    }
+
+    /// Whether a list has no room for what comes with this key. Known before all that is used up is put
+    /// together, which costs more.
+    fn is_full(&self, list: &[Entry], amounts: &Amounts) -> bool {
+        let last = self.labels_per_state.checked_sub(1).and_then(|index| list.get(index));
+        last.is_some_and(|last| self.key(&last.spent) <= amounts[self.key as usize])
     }
 }
 
@@ -287,13 +284,21 @@ impl State<'_> {
             if sweep.is_hopeless(&before.amounts, rest) {
                 return;
             }
-            let spent = match member == holder {
-                true => Some(before.clone()),
+            let amounts = match member == holder {
+                true => before.amounts,
                 false => sweep.after_hop(before, (holder, member), cut, coding),
             };
-            let Some(spent) = spent.filter(|spent| !sweep.is_hopeless(&spent.amounts, rest)) else {
+            if sweep.is_hopeless(&amounts, rest) {
                 continue;
-            };
+            }
+            if sweep.is_full(starts, &amounts) {
+                self.tally.is_exact = false;
+                continue;
+            }
+            let mut spent = Spent { amounts, ..before.clone() };
+            if let Some(periods) = ground.periods.as_ref().filter(|_| member != holder) {
+                periods.hop(holder, member, cut, coding).into_iter().for_each(|work| spent.busy.add(work));
+            }
             keep(sweep, &mut self.tally, starts, spent, || (label, coding));
         }
     }
@@ -322,9 +327,18 @@ impl State<'_> {
                 if may_be_one && last == Last::Cold {
                     continue;
                 }
-                let Some(spent) = sweep.after_run(&start.spent, member, cut, end) else { continue };
-                if sweep.is_hopeless(&spent.amounts, &rest) {
+                let amounts = sweep.after_run(&start.spent, member, cut, end);
+                if sweep.is_hopeless(&amounts, &rest) {
                     continue;
+                }
+                if sweep.is_full(&self.at[index], &amounts) {
+                    self.tally.is_exact = false;
+                    continue;
+                }
+                let Some(claims) = start.spent.claims.after_run(costs, member, cut, end) else { continue };
+                let mut spent = Spent { amounts, claims, busy: start.spent.busy.clone() };
+                if let Some(periods) = &sweep.ground.periods {
+                    spent.busy.add((Resource::Node(member), periods.run_ms(member, cut, end)));
                 }
                 let labels = &mut self.labels;
                 keep(sweep, &mut self.tally, &mut self.at[index], spent, || {
@@ -346,14 +360,14 @@ impl State<'_> {
             for Entry { spent: before, label, .. } in &self.at[self.index(blocks, member)] {
                 let codings = if member == 0 { 1 } else { 1 + sweep.ground.problem.codings[blocks].len() };
                 for coding in 0..codings {
-                    let spent = match member {
-                        0 => Some(before.clone()),
+                    let amounts = match member {
+                        0 => before.amounts,
                         _ => sweep.after_hop(before, (member, 0), blocks, coding),
                     };
-                    let Some(spent) = spent.filter(|spent| !sweep.is_hopeless(&spent.amounts, &[0.0; 4]))
-                    else {
+                    if sweep.is_hopeless(&amounts, &[0.0; 4]) {
                         continue;
-                    };
+                    }
+                    let spent = Spent { amounts, claims: Claims::default(), busy: Busy::default() };
                     keep(sweep, &mut self.tally, &mut ends, spent, || (*label, coding));
                 }
             }

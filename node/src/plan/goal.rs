@@ -8,7 +8,7 @@ use super::effort::Weights;
 use super::front::{Amounts, Criterion, Ground, Sweep};
 use super::losses::solve_within;
 use super::price::{PlanShape, Priced};
-use super::problem::Problem;
+use super::problem::{Link, Problem};
 use super::ranges::Ranges;
 use super::solve::Unsolved;
 use super::{CANDIDATES_MAX, CANDIDATES_RETRY_MAX};
@@ -18,6 +18,9 @@ const LABELS_FEW: usize = 4;
 const LABELS_SOME: usize = 32;
 /// Passes of the search for the price of what is limited.
 const PASSES_MAX: usize = 4;
+/// Passes of the search for a period, and how near it has to come.
+const NARROWING_PASSES: usize = 10;
+const NARROW_ENOUGH: f64 = 1.005;
 /// What sums in another order may differ by.
 const ROUNDING: f64 = 1e-9;
 
@@ -147,7 +150,8 @@ impl Goal {
         of(priced.latency_ms, self.latency_ms_max).max(of(priced.energy_mj, self.energy_mj_max))
     }
 
-    pub(super) fn is_met(&self, priced: &Priced) -> bool {
+    /// Whether a plan keeps the limits.
+    pub fn is_met(&self, priced: &Priced) -> bool {
         self.excess(priced) <= 1.0 + ROUNDING
     }
 
@@ -166,7 +170,10 @@ fn best_for(problem: &Problem, goal: &Goal, method: Method, expansions_max: usiz
     };
     let mut reason = Unsolved::NoWay;
     for count_max in counts {
-        let members = choose(problem, &ranges, *count_max);
+        let members = match goal.objective {
+            Objective::Throughput => choose(&without_delays(problem), &ranges, *count_max),
+            _ => choose(problem, &ranges, *count_max),
+        };
         let considered = members.iter().filter(|member| member.computes).count();
         let mut hunt =
             Hunt { problem, goal, ranges: &ranges, members, best: None, closest: None, bound: 0.0 };
@@ -179,6 +186,16 @@ fn best_for(problem: &Problem, goal: &Goal, method: Method, expansions_max: usiz
         }
     }
     Err(Missed::NoPlan(why_none(problem, &ranges, reason)))
+}
+
+/// What neither keeps a node busy nor a link is free: for a stream, only that counts.
+fn without_delays(problem: &Problem) -> Problem {
+    let mut problem = problem.clone();
+    for node in &mut problem.nodes {
+        (node.queue_wait_ms, node.cold_fixed_ms, node.cold_ms_per_byte) = (0.0, 0.0, 0.0);
+    }
+    problem.links.change(|_, _, link| Link { latency_ms: 0.0, ..link });
+    problem
 }
 
 /// A search under way.
@@ -331,6 +348,12 @@ impl Hunt<'_> {
         }
         let here = Ground::new(self.problem, energy.as_ref(), self.ranges, &self.members[..1], with_period);
         let tail_mj = if self.goal.needs_energy() { self.problem.nodes[0].tail_mj } else { 0.0 };
+        if with_period {
+            self.narrow(&ground, expansions_max);
+            if method == Method::Greedy {
+                return;
+            }
+        }
         let labels: &[usize] = match method {
             Method::Greedy => &[LABELS_FEW],
             Method::Exact => &[LABELS_FEW, LABELS_SOME, usize::MAX],
@@ -352,6 +375,48 @@ impl Hunt<'_> {
         }
     }
 
+    /// Searches for the shortest period at which plans are found, among those the quickest first: these leave
+    /// most to the others.
+    fn narrow(&mut self, ground: &Ground, expansions_max: usize) {
+        let mut low = self.bound;
+        for _ in 0..NARROWING_PASSES {
+            let high = self.best.as_ref().map_or(f64::INFINITY, |best| self.goal.value(best));
+            if high <= low * NARROW_ENOUGH {
+                return;
+            }
+            let middle = if high.is_finite() { (low * high).sqrt() } else { low * 2.0 };
+            let mut limits = self.limits(self.problem.nodes[0].tail_mj);
+            limits[Criterion::Period as usize] = middle.max(low * NARROW_ENOUGH);
+            let sweep = Sweep {
+                ground,
+                key: Criterion::Latency,
+                counts: [true, false, false, false],
+                limits,
+                below: f64::INFINITY,
+                labels_per_state: LABELS_FEW,
+                work_max: expansions_max,
+            };
+            let found = sweep.run().plans;
+            if found.is_empty() {
+                low = middle;
+            }
+            for shape in found {
+                self.consider(shape);
+            }
+        }
+    }
+
+    /// Most of everything that a plan may have which has this tail.
+    fn limits(&self, tail_mj: f64) -> Amounts {
+        let mut limits: Amounts = [f64::INFINITY; 4];
+        limits[Criterion::Loss as usize] = self.problem.loss_max + ROUNDING;
+        limits[Criterion::Latency as usize] = self.goal.latency_ms_max.unwrap_or(f64::INFINITY);
+        if let Some(most_mj) = self.goal.energy_mj_max {
+            limits[Criterion::Energy as usize] = most_mj - tail_mj;
+        }
+        limits
+    }
+
     fn sweep_over(
         &mut self,
         ground: &Ground,
@@ -361,10 +426,7 @@ impl Hunt<'_> {
     ) -> (bool, usize) {
         let goal = self.goal;
         let key = goal.criterion();
-        let mut limits: Amounts = [f64::INFINITY; 4];
-        limits[Criterion::Loss as usize] = self.problem.loss_max + ROUNDING;
-        limits[Criterion::Latency as usize] = goal.latency_ms_max.unwrap_or(f64::INFINITY);
-        limits[Criterion::Energy as usize] = goal.energy_mj_max.map_or(f64::INFINITY, |most| most - tail_mj);
+        let limits = self.limits(tail_mj);
         let mut counts = limits.map(f64::is_finite);
         counts[key as usize] = true;
         let below = self.best.as_ref().map_or(f64::INFINITY, |best| {

@@ -46,7 +46,7 @@ pub struct Instance {
 pub enum BadInstance {
     /// No JSON, or not of this schema.
     #[error("this is no planning instance: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// A name is used that is not listed.
     #[error("{place}: `{name}` is not listed among the {list}")]
     Unknown { place: String, name: String, list: &'static str },
@@ -84,7 +84,7 @@ impl Instance {
     /// # Errors
     /// What is wrong with the text, with the field's place.
     pub fn parse(json: &str) -> Result<Self, BadInstance> {
-        let mut file: File = serde_json::from_str(json)?;
+        let mut file: File = serde_json::from_str(json).map_err(BadInstance::Json)?;
         check_sizes(&file)?;
         let names = file.nodes.iter().map(|node| node.name.as_str());
         let listed = index("nodes", names)?;

@@ -17,20 +17,18 @@ impl Busy {
         self.0.iter().all(covers)
     }
 
-    /// Adds work of a resource; how long it is busy now.
-    pub(super) fn add(&mut self, resource: Resource, busy_ms: f64) -> f64 {
-        if busy_ms == 0.0 {
-            return 0.0;
-        }
+    /// How long a resource would be busy with some work more.
+    pub(super) fn with(&self, (resource, busy_ms): (Resource, f64)) -> f64 {
+        let known = self.0.iter().find(|(known, _)| *known == resource);
+        busy_ms + known.map_or(0.0, |(_, known_ms)| *known_ms)
+    }
+
+    /// Adds work of a resource.
+    pub(super) fn add(&mut self, (resource, busy_ms): (Resource, f64)) {
         match self.0.iter_mut().find(|(known, _)| *known == resource) {
-            Some((_, all_ms)) => {
-                *all_ms += busy_ms;
-                *all_ms
-            }
-            None => {
-                self.0.push((resource, busy_ms));
-                busy_ms
-            }
+            Some((_, all_ms)) => *all_ms += busy_ms,
+            None if busy_ms > 0.0 => self.0.push((resource, busy_ms)),
+            None => {}
         }
     }
 }
@@ -141,13 +139,26 @@ impl Periods {
 /// Busy times of all ranges on a member: `[first][end]`.
 fn runs(problem: &Problem, costs: &Costs, member: usize) -> Vec<f64> {
     let blocks = costs.block_count();
-    let node = costs.node(member);
-    let run_ms = |first: usize, end: usize| {
-        if end <= first || costs.run_ms(member, first, end).is_infinite() {
-            return f64::INFINITY;
+    let node = &problem.nodes[costs.node(member)];
+    let mut before_ms = vec![0.0];
+    for block_ms in &node.block_ms {
+        before_ms.push(before_ms[before_ms.len() - 1] + block_ms);
+    }
+    let mut runs = vec![f64::INFINITY; blocks * (blocks + 1)];
+    for first in 0..blocks {
+        for end in first + 1..=blocks {
+            if costs.run_ms(member, first, end).is_finite() {
+                let extra_ms = node.extra_factor * problem.extra.ms(first, end);
+                runs[first * (blocks + 1) + end] =
+                    node.overhead_ms + before_ms[end] - before_ms[first] + extra_ms;
+            }
         }
-        problem.range_ms(super::StageShape { node, first: first as u16, end: end as u16 })
-    };
-    let ranges = (0..blocks).flat_map(|first| (0..=blocks).map(move |end| (first, end)));
-    ranges.map(|(first, end)| run_ms(first, end)).collect()
+    }
+    for range in &node.known {
+        let known_ms = &mut runs[usize::from(range.first) * (blocks + 1) + usize::from(range.end)];
+        if let Some(time_ms) = range.time_ms.filter(|_| known_ms.is_finite()) {
+            *known_ms = time_ms;
+        }
+    }
+    runs
 }
