@@ -30,6 +30,7 @@ mod ranges;
 mod solve;
 #[cfg(test)]
 mod tests;
+mod through;
 
 pub use alternatives::{Alternative, Kind, alternatives};
 pub use best::{Best, NoPlan, best};

@@ -5,7 +5,7 @@ use stormo_protocol::codec::payload::Codec;
 
 use super::bounds::Last;
 use super::coding::Coding;
-use super::problem::{Factors, KnownRange, Node, Problem};
+use super::problem::{Extra, Factors, KnownRange, Node, Problem};
 use super::ranges::Ranges;
 
 /// A node that takes part in a search.
@@ -27,7 +27,7 @@ struct KnownRun {
 }
 
 /// One member's costs of running ranges.
-struct Runs {
+pub(super) struct Runs {
     /// Known ranges by (first, end).
     known: Vec<KnownRun>,
     /// What any range costs that must be loaded, beyond its blocks: wait, overhead, loading.
@@ -206,14 +206,7 @@ impl<'a> Costs<'a> {
 
     /// Wait, loading and run of a range; infinite if it does not fit.
     pub(super) fn run_ms(&self, member: usize, first: usize, end: usize) -> f64 {
-        let runs = &self.runs[member];
-        match runs.known_from(first).iter().find(|run| run.end == end) {
-            Some(run) => run.run_ms,
-            None if end <= runs.cold_end_max[first] => {
-                runs.cold_ms(first, end) + runs.extra_factor * self.ranges.extra.ms(first, end)
-            }
-            None => f64::INFINITY,
-        }
+        self.runs[member].run_ms(&self.ranges.extra, first, end)
     }
 
     /// What a member has done once it has run a range.
@@ -363,7 +356,7 @@ impl Runs {
         }
     }
 
-    fn new(problem: &Problem, ranges: &Ranges, node: &Node) -> Self {
+    pub(super) fn new(problem: &Problem, ranges: &Ranges, node: &Node) -> Self {
         let mut before_ms = 0.0;
         let mut cold_before_ms = vec![0.0];
         for (block_ms, weights_bytes) in node.block_ms.iter().zip(&problem.block_weights_bytes) {
@@ -380,6 +373,17 @@ impl Runs {
             cold_before_ms,
             cold_end_max: cold_end_max(ranges, node.memory_free_bytes),
             memory_free_bytes: node.memory_free_bytes,
+        }
+    }
+
+    /// Wait, loading and run of a range; infinite if it does not fit.
+    pub(super) fn run_ms(&self, extra: &Extra, first: usize, end: usize) -> f64 {
+        match self.known_from(first).iter().find(|run| run.end == end) {
+            Some(run) => run.run_ms,
+            None if end <= self.cold_end_max[first] => {
+                self.cold_ms(first, end) + self.extra_factor * extra.ms(first, end)
+            }
+            None => f64::INFINITY,
         }
     }
 

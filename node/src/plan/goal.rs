@@ -2,7 +2,7 @@
 //! which are quick and bound the answer; then the search over several criteria, as far as it may go.
 
 use super::best::{NoPlan, why_none};
-use super::candidates::choose;
+use super::candidates::{choose, choose_for_streams};
 use super::costs::Member;
 use super::effort::Weights;
 use super::front::{Amounts, Criterion, Ground, Sweep};
@@ -21,6 +21,8 @@ const PASSES_MAX: usize = 4;
 /// Passes of the search for a period, and how near it has to come.
 const NARROWING_PASSES: usize = 10;
 const NARROW_ENOUGH: f64 = 1.005;
+/// With no more states than this (cuts times nodes), a greedy search for a period sweeps after it was narrowed down.
+const SMALL_STATES: usize = 256;
 /// What sums in another order may differ by.
 const ROUNDING: f64 = 1e-9;
 
@@ -171,7 +173,7 @@ fn best_for(problem: &Problem, goal: &Goal, method: Method, expansions_max: usiz
     let mut reason = Unsolved::NoWay;
     for count_max in counts {
         let members = match goal.objective {
-            Objective::Throughput => choose(&without_delays(problem), &ranges, *count_max),
+            Objective::Throughput => choose_for_streams(&without_delays(problem), &ranges, *count_max),
             _ => choose(problem, &ranges, *count_max),
         };
         let considered = members.iter().filter(|member| member.computes).count();
@@ -350,7 +352,8 @@ impl Hunt<'_> {
         let tail_mj = if self.goal.needs_energy() { self.problem.nodes[0].tail_mj } else { 0.0 };
         if with_period {
             self.narrow(&ground, expansions_max);
-            if method == Method::Greedy {
+            let states = self.problem.cut_bytes.len() * self.members.len();
+            if method == Method::Greedy && states > SMALL_STATES {
                 return;
             }
         }
@@ -379,14 +382,20 @@ impl Hunt<'_> {
     /// most to the others.
     fn narrow(&mut self, ground: &Ground, expansions_max: usize) {
         let mut low = self.bound;
-        for _ in 0..NARROWING_PASSES {
+        for pass in 0..NARROWING_PASSES {
             let high = self.best.as_ref().map_or(f64::INFINITY, |best| self.goal.value(best));
             if high <= low * NARROW_ENOUGH {
                 return;
             }
-            let middle = if high.is_finite() { (low * high).sqrt() } else { low * 2.0 };
+            // The bound is often met.
+            let middle = match pass {
+                0 => low,
+                _ if high.is_finite() => (low * high).sqrt(),
+                _ => low * 2.0,
+            };
             let mut limits = self.limits(self.problem.nodes[0].tail_mj);
-            limits[Criterion::Period as usize] = middle.max(low * NARROW_ENOUGH);
+            let middle = middle.max(low * NARROW_ENOUGH);
+            limits[Criterion::Period as usize] = middle;
             let sweep = Sweep {
                 ground,
                 key: Criterion::Latency,
@@ -396,11 +405,12 @@ impl Hunt<'_> {
                 labels_per_state: LABELS_FEW,
                 work_max: expansions_max,
             };
-            let found = sweep.run().plans;
-            if found.is_empty() {
+            let outcome = sweep.run();
+            if outcome.plans.is_empty() {
                 low = middle;
+                self.bound = if outcome.is_exact { self.bound.max(middle) } else { self.bound };
             }
-            for shape in found {
+            for shape in outcome.plans {
                 self.consider(shape);
             }
         }
