@@ -310,7 +310,10 @@ impl State<'_> {
             return;
         }
         for end in cut + 1..=costs.block_count() {
-            if costs.run_ms(member, cut, end).is_infinite() {
+            let busy_ms =
+                sweep.ground.periods.as_ref().map_or(0.0, |periods| periods.run_ms(member, cut, end));
+            let is_too_long = busy_ms > sweep.limits[Criterion::Period as usize];
+            if is_too_long || costs.run_ms(member, cut, end).is_infinite() {
                 continue;
             }
             let last = costs.last_after(member, cut, end);

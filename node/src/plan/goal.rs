@@ -382,10 +382,15 @@ impl Hunt<'_> {
     /// most to the others.
     fn narrow(&mut self, ground: &Ground, expansions_max: usize) {
         let mut low = self.bound;
-        for pass in 0..NARROWING_PASSES {
+        let mut pass = 0;
+        while pass < NARROWING_PASSES {
             let high = self.best.as_ref().map_or(f64::INFINITY, |best| self.goal.value(best));
-            if high <= low * NARROW_ENOUGH {
+            if high <= self.bound * NARROW_ENOUGH {
                 return;
+            }
+            if high <= low * NARROW_ENOUGH {
+                // What one label for each state missed, several may find.
+                (low, pass) = (self.bound, pass.max(NARROWING_PASSES - 2));
             }
             // The bound is often met.
             let middle = match pass {
@@ -402,7 +407,7 @@ impl Hunt<'_> {
                 counts: [true, false, false, false],
                 limits,
                 below: f64::INFINITY,
-                labels_per_state: LABELS_FEW,
+                labels_per_state: if pass < NARROWING_PASSES - 2 { 1 } else { LABELS_FEW },
                 work_max: expansions_max,
             };
             let outcome = sweep.run();
@@ -413,6 +418,7 @@ impl Hunt<'_> {
             for shape in outcome.plans {
                 self.consider(shape);
             }
+            pass += 1;
         }
     }
 
