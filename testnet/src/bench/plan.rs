@@ -151,7 +151,9 @@ impl Tally {
 
     fn cell(self, asked: Asked, nodes: usize) -> Cell {
         let Self { gaps, unproven, times_ms, .. } = self;
-        let mean = |figures: &[f64]| figures.iter().sum::<f64>() / figures.len().max(1) as f64;
+        let mean = |figures: &[f64]| {
+            figures.iter().fold(0.0, |sum, figure| sum + figure) / figures.len().max(1) as f64
+        };
         Cell {
             name: format!("{asked:?} {nodes}"),
             asked,
@@ -188,7 +190,7 @@ fn print(report: &Report) {
         ("proven", Align::Right),
         ("gap, mean", Align::Right),
         ("99 %", Align::Right),
-        ("unproven: at most", Align::Right),
+        ("unproven, at most", Align::Right),
         ("missed", Align::Right),
         ("worse than one node", Align::Right),
         ("time, median", Align::Right),
@@ -208,7 +210,10 @@ fn print(report: &Report) {
             cell.proven.to_string(),
             format!("{:.3} %", cell.gap_mean_percent),
             format!("{:.2} %", cell.gap_99_percent),
-            format!("{:.2} %", cell.unproven_gap_mean_percent),
+            match cell.cases - cell.missed - cell.proven {
+                0 => "none".to_owned(),
+                unproven => format!("{unproven}: {:.2} %", cell.unproven_gap_mean_percent),
+            },
             cell.missed.to_string(),
             cell.worse_than_single.to_string(),
             format!("{:.2} ms", cell.time_ms_median),
