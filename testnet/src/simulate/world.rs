@@ -1,5 +1,7 @@
 //! All hosts and what lies between them, moved from event to event.
 
+mod sending;
+
 use std::collections::BTreeMap;
 
 use stormo::mesh::{Heard, MemberAction, MemberEvent, News, Said};
@@ -7,11 +9,11 @@ use stormo_protocol::ids::MeshId;
 
 use super::faults::Fault;
 use super::figures::Figures;
-use super::gossip::{self, Rpc, Sends};
+use super::gossip::{self, Rpc};
 use super::host::{self, Host, Kind};
 use super::joining::Shake;
 use super::messages::Messages;
-use super::pipes::{GivenUp, HostIndex, NetworkSpec, Parcel, PipeIndex, Pipes, Sent};
+use super::pipes::{HostIndex, NetworkSpec, PipeIndex, Pipes};
 use super::talk::{Payload, Talk};
 use super::wire::{self, GossipSizes};
 use super::work::{Work, WorkEvent};
@@ -22,8 +24,6 @@ const PING_US: u64 = 1_000_000;
 const PING_BYTES: u64 = 32;
 /// gossipsub drops what waits for longer in its own queues: what is passed on, and what is published.
 const FORWARD_US: u64 = 1_000_000;
-/// Everything else waits as long as its connection stands.
-const PATIENT: u64 = u64::MAX;
 /// What a node takes for a message that it is sent, seen before or not, microseconds of a core: gossipsub checks a
 /// signature, the node another one. Measured on meshes of 10 and 20 nodes, all their work over all their messages.
 const MESSAGE_US: u64 = 150;
@@ -32,8 +32,6 @@ const CONTROL_US: u64 = 5;
 /// The load of a host is another one after this, microseconds, by up to 29 % of its cores: always worth a record that
 /// can wait, never an urgent one.
 const LOAD_US: u64 = 1_000_000;
-/// `OPEN_TIMEOUT` of `net.rs`: a stream waits so long for a connection, microseconds.
-const OPEN_US: u64 = 3_000_000;
 /// How often figures are taken, microseconds.
 const OBSERVE_US: u64 = 100_000;
 
@@ -324,131 +322,6 @@ impl World {
         let sends = host.gossip.publish(id);
         // What is published waits five times as long as what is passed on.
         self.gossip(now_us, sends, 5 * FORWARD_US);
-    }
-
-    pub(super) fn gossip(&mut self, now_us: u64, sends: Sends, waits_us: u64) {
-        for (pipe, rpc) in sends {
-            if self.is_silenced(pipe) || !self.pipes.pipe(pipe).open {
-                continue;
-            }
-            let bytes = rpc.bytes(self.sizes, &self.messages);
-            let kind = if matches!(rpc, Rpc::Publish(_)) { Kind::Gossip } else { Kind::Control };
-            let until_us =
-                if matches!(rpc, Rpc::Publish(_) | Rpc::Have(_)) { now_us + waits_us } else { PATIENT };
-            self.send_until(now_us, pipe, Payload::Rpc(rpc), bytes, kind, until_us);
-        }
-    }
-
-    fn is_silenced(&self, pipe: PipeIndex) -> bool {
-        self.refused.get(pipe as usize / 2).is_some_and(|refused| *refused + 1 >= gossip::STREAMS_MAX)
-    }
-
-    /// Says something to a peer, if there is a connection.
-    pub(super) fn talk(
-        &mut self,
-        now_us: u64,
-        from: HostIndex,
-        to: HostIndex,
-        talk: Talk,
-        bytes: u64,
-    ) -> bool {
-        let Some(pipe) = self.hosts[usize::from(from)].peers.get(&to).copied() else { return false };
-        let kind = talk.kind();
-        self.send(now_us, pipe, Payload::Talk(Box::new(talk)), bytes, kind);
-        true
-    }
-
-    /// The same; to a peer without a connection one is made, as a stream to it would.
-    pub(super) fn talk_or_dial(
-        &mut self,
-        now_us: u64,
-        from: HostIndex,
-        to: HostIndex,
-        talk: Talk,
-        bytes: u64,
-    ) -> bool {
-        let host = &self.hosts[usize::from(from)];
-        if host.peers.contains_key(&to) {
-            return self.talk(now_us, from, to, talk, bytes);
-        }
-        let is_known = host.member.view().get(self.hosts[usize::from(to)].id).is_some();
-        if is_known {
-            let waiting = self.waiting.entry((from, to)).or_default();
-            waiting.retain(|(until_us, ..)| *until_us > now_us);
-            waiting.push((now_us + OPEN_US, talk, bytes));
-            self.dial(now_us, from, host::address(to));
-        }
-        is_known
-    }
-
-    /// Closes a connection on purpose, at both ends.
-    pub(super) fn close(&mut self, now_us: u64, from: HostIndex, to: HostIndex) {
-        if let Some(pipe) = self.hosts[usize::from(from)].peers.get(&to).copied() {
-            self.reset(now_us, Pipes::<Payload>::back(pipe));
-            self.disconnect(now_us, pipe);
-        }
-    }
-
-    fn send(&mut self, now_us: u64, pipe: PipeIndex, payload: Payload, bytes: u64, kind: Kind) {
-        self.send_until(now_us, pipe, payload, bytes, kind, PATIENT);
-    }
-
-    fn send_until(
-        &mut self,
-        now_us: u64,
-        pipe: PipeIndex,
-        payload: Payload,
-        bytes: u64,
-        kind: Kind,
-        until_us: u64,
-    ) {
-        let (from, to) = (self.pipes.pipe(pipe).from, self.pipes.pipe(pipe).to);
-        self.hosts[usize::from(from)].sent_bytes[kind as usize] += bytes;
-        self.hosts[usize::from(to)].received_bytes += bytes;
-        match self.pipes.send(now_us, pipe, Parcel { bytes, payload, until_us }) {
-            Sent::Arrives(at_us, payload) => self.queue.push(at_us, What::Arrive(pipe, payload)),
-            Sent::Repeat(at_us) => self.queue.push(at_us, What::Repeat(pipe)),
-            Sent::Waits => {}
-        }
-    }
-
-    fn repeat(&mut self, now_us: u64, pipe: PipeIndex) {
-        let queue = &mut self.queue;
-        match self.pipes.repeat(now_us, pipe, |at_us, payload| queue.push(at_us, What::Arrive(pipe, payload)))
-        {
-            Ok(None) => {}
-            Ok(Some(at_us)) => self.queue.push(at_us, What::Repeat(pipe)),
-            Err(GivenUp) => {
-                self.reset(now_us, Pipes::<Payload>::back(pipe));
-                self.disconnect(now_us, pipe);
-            }
-        }
-    }
-
-    /// Tells the end that holds `pipe` that the other one is gone, if that gets through.
-    pub(super) fn reset(&mut self, now_us: u64, pipe: PipeIndex) {
-        let (holder, gone) = (self.pipes.pipe(pipe).from, self.pipes.pipe(pipe).to);
-        if let Some(at_us) = self.pipes.datagram(now_us, gone, holder, 1) {
-            self.queue.push(at_us, What::Reset(pipe));
-        }
-    }
-
-    /// The end that holds `pipe` lets go of the connection.
-    fn disconnect(&mut self, now_us: u64, pipe: PipeIndex) {
-        let (from, to, open) = {
-            let pipe = self.pipes.pipe(pipe);
-            (pipe.from, pipe.to, pipe.open)
-        };
-        if !open {
-            return;
-        }
-        self.pipes.close(pipe);
-        let host = &mut self.hosts[usize::from(from)];
-        host.peers.remove(&to);
-        host.gossip.disconnected(pipe);
-        self.work_disconnected(now_us, from, to);
-        let peer = self.hosts[usize::from(to)].id;
-        self.member_event(now_us, from, MemberEvent::Disconnected(peer));
     }
 
     fn arrive(&mut self, now_us: u64, pipe: PipeIndex, payload: Payload) {
