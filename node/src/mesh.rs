@@ -12,6 +12,7 @@ mod member;
 mod neighbours;
 mod speaking;
 mod stewardship;
+mod telling;
 mod view;
 mod vivaldi;
 

@@ -17,6 +17,7 @@ use super::contacts::Contacts;
 use super::life::BEAT_MS;
 use super::neighbours::{FULL_MESH_NODES_MAX, Neighbours};
 use super::speaking::{Speak, Speaking};
+use super::telling::Telling;
 use super::view::Own;
 use super::{Applied, Belief, Deployments, Heard, Links, Said, View};
 
@@ -59,6 +60,7 @@ pub struct Member {
     /// The last record, as it was signed.
     signed: Option<Heard>,
     speaking: Speaking,
+    telling: Telling,
     view: View,
     deployments: Deployments,
     links: Links,
@@ -87,6 +89,7 @@ impl Member {
             stamp: Stamp { generation, sequence: 0 },
             signed: None,
             speaking: Speaking::default(),
+            telling: Telling::default(),
             view: View::new(own),
             deployments: Deployments::default(),
             links: Links::default(),
@@ -237,7 +240,15 @@ impl Member {
         self.show(now_ms, from);
         self.links.placed(from, exchange.coordinate);
         self.view.hear(now_ms, &exchange.held);
-        let difference = self.view.compare(self.own_as_held(now_ms), &exchange.held);
+        let mut difference = self.view.compare(self.own_as_held(now_ms), &exchange.held);
+        let told = self.telling.allows(now_ms, difference.heard.len());
+        if told < difference.heard.len() {
+            // Each asker hears of others.
+            let first = self.chance.below(difference.heard.len());
+            difference.heard.rotate_left(first);
+            difference.heard.truncate(told);
+            difference.more = false;
+        }
         let mut heard = self.deployments.unknown_to(&exchange.deployments);
         heard.extend(difference.heard);
         News {
@@ -250,7 +261,8 @@ impl Member {
     }
 
     /// What a neighbour asked for.
-    pub fn told(&self, now_ms: u64, wanted: &[ShortId]) -> News {
+    pub fn told(&mut self, now_ms: u64, wanted: &[ShortId]) -> News {
+        let wanted = &wanted[..self.telling.allows(now_ms, wanted.len())];
         let (heard, beats) = self.view.wanted(self.own_as_held(now_ms), wanted).into_iter().unzip();
         News { heard, beats, ..News::default() }
     }

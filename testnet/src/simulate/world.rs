@@ -287,7 +287,7 @@ impl World {
                 self.talk(now_us, index, host::index_of(peer), Talk::Exchange(now_us, exchange), bytes);
             }
             MemberAction::Tell { peer, wanted } => {
-                let host = &self.hosts[usize::from(index)];
+                let host = &mut self.hosts[usize::from(index)];
                 let news = host.member.told(host.clock_ms(now_us), &wanted);
                 let bytes = wire::asked(wire::news(&news));
                 self.talk(now_us, index, host::index_of(peer), Talk::Tell(news), bytes);
