@@ -17,6 +17,7 @@ mod costs;
 mod effort;
 mod front;
 mod goal;
+mod hunt;
 mod ilp;
 pub mod instance;
 mod labels;

@@ -1,0 +1,328 @@
+//! The best plan for a goal. Relaxations first, which are quick and bound the answer; then the search over several
+//! criteria, as far as it may go.
+
+use super::best::{NoPlan, why_none};
+use super::candidates::{choose, choose_for_streams};
+use super::costs::Member;
+use super::effort::Weights;
+use super::front::{Amounts, Criterion, Ground, Sweep};
+use super::goal::{Found, Goal, Method, Missed, Objective, ROUNDING};
+use super::losses::solve_within;
+use super::price::{PlanShape, Priced};
+use super::problem::{Link, Problem};
+use super::ranges::Ranges;
+use super::solve::Unsolved;
+use super::{CANDIDATES_MAX, CANDIDATES_RETRY_MAX};
+
+/// Labels per state of a greedy sweep, and of those before the one without limit.
+const LABELS_FEW: usize = 4;
+const LABELS_SOME: usize = 32;
+/// Passes of the search for the price of what is limited.
+const PASSES_MAX: usize = 4;
+/// Passes of the search for a period, and how near it has to come.
+const NARROWING_PASSES: usize = 10;
+const NARROW_ENOUGH: f64 = 1.005;
+/// With no more states than this (cuts times nodes), a greedy search for a period sweeps after it was narrowed down.
+const SMALL_STATES: usize = 256;
+
+/// The best plan for a goal, by one method.
+pub(super) fn best_for(
+    problem: &Problem,
+    goal: &Goal,
+    method: Method,
+    expansions_max: usize,
+) -> Result<Found, Missed> {
+    problem.check().map_err(|error| Missed::NoPlan(error.into()))?;
+    let ranges = Ranges::new(problem);
+    let computing = problem.nodes.iter().filter(|node| node.can_compute).count();
+    let counts: &[usize] = match method {
+        Method::Greedy => &[CANDIDATES_MAX, CANDIDATES_RETRY_MAX],
+        Method::Exact => &[usize::MAX],
+    };
+    let mut reason = Unsolved::NoWay;
+    for count_max in counts {
+        let members = match goal.objective {
+            Objective::Throughput => choose_for_streams(&without_delays(problem), &ranges, *count_max),
+            _ => choose(problem, &ranges, *count_max),
+        };
+        let considered = members.iter().filter(|member| member.computes).count();
+        let mut hunt =
+            Hunt { problem, goal, ranges: &ranges, members, best: None, closest: None, bound: 0.0 };
+        match hunt.run(method, expansions_max) {
+            Ok(()) => return hunt.found(computing - considered, method, expansions_max),
+            Err(none) => reason = none,
+        }
+        if considered == computing {
+            break;
+        }
+    }
+    Err(Missed::NoPlan(why_none(problem, &ranges, reason)))
+}
+
+/// What neither keeps a node busy nor a link is free: for a stream, only that counts.
+fn without_delays(problem: &Problem) -> Problem {
+    let mut problem = problem.clone();
+    for node in &mut problem.nodes {
+        (node.queue_wait_ms, node.cold_fixed_ms, node.cold_ms_per_byte) = (0.0, 0.0, 0.0);
+    }
+    problem.links.change(|_, _, link| Link { latency_ms: 0.0, ..link });
+    problem
+}
+
+/// A search under way.
+struct Hunt<'a> {
+    problem: &'a Problem,
+    goal: &'a Goal,
+    ranges: &'a Ranges,
+    members: Vec<Member>,
+    best: Option<Priced>,
+    /// The plan that exceeds the limits least.
+    closest: Option<Priced>,
+    bound: f64,
+}
+
+impl Hunt<'_> {
+    fn run(&mut self, method: Method, expansions_max: usize) -> Result<(), Unsolved> {
+        let quickest = self.relaxed(self.problem, expansions_max)?;
+        self.bound = if self.goal.objective == Objective::Latency { quickest.1 } else { 0.0 };
+        let (quickest, local) = (quickest.0, self.local(self.problem, expansions_max));
+        for shape in std::iter::once(quickest.clone()).chain(local.map(|local| local.0)) {
+            self.consider(shape);
+        }
+        if self.goal.needs_energy() {
+            self.weigh(&quickest, expansions_max);
+        }
+        if !self.is_proven() {
+            self.sweep(method, expansions_max);
+        }
+        Ok(())
+    }
+
+    fn found(self, nodes_left_out: usize, method: Method, expansions_max: usize) -> Result<Found, Missed> {
+        match (self.best, self.closest) {
+            (Some(priced), _) => {
+                let bound = self.bound.min(self.goal.value(&priced));
+                Ok(Found { priced, bound, nodes_left_out })
+            }
+            (None, Some(closest)) => {
+                let least = |objective: Objective| {
+                    let goal = Goal { objective, latency_ms_max: None, energy_mj_max: None };
+                    best_for(self.problem, &goal, method, expansions_max).map_or(0.0, |found| found.bound)
+                };
+                let binding = self.goal.binding((least(Objective::Latency), least(Objective::Energy)));
+                Err(Missed::Limits { binding, closest: Box::new(closest) })
+            }
+            (None, None) => Err(Missed::NoPlan(NoPlan::GaveUp)),
+        }
+    }
+
+    fn is_proven(&self) -> bool {
+        self.best.as_ref().is_some_and(|best| self.goal.value(best) <= self.bound * (1.0 + ROUNDING))
+    }
+
+    /// Takes a plan over if it is the best yet, or the closest.
+    fn consider(&mut self, shape: PlanShape) -> Option<Priced> {
+        let priced = self.problem.price(&shape).ok()?;
+        if priced.loss > self.problem.loss_max + ROUNDING {
+            return None;
+        }
+        let goal = self.goal;
+        let is_less = |known: &Option<Priced>, by: &dyn Fn(&Priced) -> f64| {
+            known.as_ref().is_none_or(|known| by(&priced) < by(known))
+        };
+        if goal.is_met(&priced) && is_less(&self.best, &|plan| goal.value(plan)) {
+            self.best = Some(priced.clone());
+        }
+        if is_less(&self.closest, &|plan| goal.excess(plan)) {
+            self.closest = Some(priced.clone());
+        }
+        Some(priced)
+    }
+
+    /// The plan of least cost of a problem that only differs in its times, and a bound of that cost.
+    fn relaxed(&self, problem: &Problem, expansions_max: usize) -> Result<(PlanShape, f64), Unsolved> {
+        let within = solve_within(problem, self.ranges, &self.members, expansions_max)?;
+        Ok((within.priced.shape, within.bound_ms))
+    }
+
+    /// Likewise at the origin alone.
+    fn local(&self, problem: &Problem, expansions_max: usize) -> Option<(PlanShape, f64)> {
+        let here = self.members[..1].to_vec();
+        let solve = || solve_within(problem, self.ranges, &here, expansions_max).ok();
+        let within = here[0].computes.then(solve).flatten()?;
+        Some((within.priced.shape, within.bound_ms))
+    }
+
+    /// Searches for the price of energy (or of time, where energy is to be least) at which its limit is met.
+    fn weigh(&mut self, quickest: &PlanShape, expansions_max: usize) {
+        let in_energy = Ground::of_energy(self.problem);
+        let tail_mj = self.problem.nodes[0].tail_mj;
+        let Ok((thriftiest, moving_mj)) = self.relaxed(&in_energy, expansions_max) else { return };
+        // What stays at the origin has no tail.
+        let local = self.local(&in_energy, expansions_max);
+        let staying_mj = local.as_ref().map_or(f64::INFINITY, |local| local.1);
+        if let Some((shape, _)) = local {
+            self.consider(shape);
+        }
+        let (Some(quickest), Some(thriftiest)) =
+            (self.problem.price(quickest).ok(), self.consider(thriftiest))
+        else {
+            return;
+        };
+        let by_energy = self.goal.objective == Objective::Energy;
+        if by_energy {
+            self.bound = staying_mj.min(moving_mj + tail_mj);
+        }
+        if self.is_proven() || matches!(self.goal.objective, Objective::Throughput | Objective::Loss) {
+            return;
+        }
+        // Two corners of the hull over (latency, energy), between which the limit lies.
+        let (mut left, mut right) = (quickest, thriftiest);
+        for _ in 0..PASSES_MAX {
+            let price = (right.latency_ms - left.latency_ms) / (left.energy_mj - right.energy_mj);
+            if !price.is_finite() || price <= 0.0 {
+                return;
+            }
+            let weighed = self.problem.weighed(Weights { per_ms: 1.0, per_mj: price });
+            let Ok((shape, cost)) = self.relaxed(&weighed, expansions_max) else { return };
+            self.tighten(cost, price);
+            let Some(found) = self.consider(shape) else { return };
+            let value = |plan: &Priced| plan.latency_ms + price * plan.energy_mj;
+            if value(&found) >= value(&left) * (1.0 - ROUNDING) {
+                return;
+            }
+            let fits = match by_energy {
+                true => self.goal.latency_ms_max.is_some_and(|most| found.latency_ms > most),
+                false => self.goal.energy_mj_max.is_some_and(|most| found.energy_mj <= most),
+            };
+            if fits { right = found } else { left = found }
+        }
+    }
+
+    /// No plan within the limit has less than the relaxation says, since what it may use up is paid for.
+    fn tighten(&mut self, cost: f64, price: f64) {
+        let bound = match (self.goal.objective, self.goal.latency_ms_max, self.goal.energy_mj_max) {
+            (Objective::Latency, _, Some(most_mj)) => cost - price * most_mj,
+            (Objective::Energy, Some(most_ms), _) => (cost - most_ms) / price,
+            _ => return,
+        };
+        self.bound = self.bound.max(bound);
+    }
+
+    /// Sweeps over all that counts, with ever more labels.
+    fn sweep(&mut self, method: Method, expansions_max: usize) {
+        let energy = self.goal.needs_energy().then(|| Ground::of_energy(self.problem));
+        let with_period = self.goal.objective == Objective::Throughput;
+        let ground = Ground::new(self.problem, energy.as_ref(), self.ranges, &self.members, with_period);
+        if with_period {
+            self.bound = self.bound.max(ground.least(Criterion::Period));
+        }
+        let here = Ground::new(self.problem, energy.as_ref(), self.ranges, &self.members[..1], with_period);
+        let tail_mj = if self.goal.needs_energy() { self.problem.nodes[0].tail_mj } else { 0.0 };
+        if with_period {
+            self.narrow(&ground, expansions_max);
+            let states = self.problem.cut_bytes.len() * self.members.len();
+            if method == Method::Greedy && states > SMALL_STATES {
+                return;
+            }
+        }
+        let labels: &[usize] = match method {
+            Method::Greedy => &[LABELS_FEW],
+            Method::Exact => &[LABELS_FEW, LABELS_SOME, usize::MAX],
+        };
+        let mut work_left = expansions_max;
+        for labels_per_state in labels {
+            if tail_mj > 0.0 {
+                let (_, work) = self.sweep_over(&here, 0.0, *labels_per_state, work_left);
+                work_left = work_left.saturating_sub(work);
+            }
+            let (is_exact, work) = self.sweep_over(&ground, tail_mj, *labels_per_state, work_left);
+            work_left = work_left.saturating_sub(work);
+            if is_exact && let Some(best) = &self.best {
+                self.bound = self.goal.value(best);
+            }
+            if is_exact || self.is_proven() || work_left == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Searches for the shortest period at which plans are found, among those the quickest first: these leave
+    /// most to the others.
+    fn narrow(&mut self, ground: &Ground, expansions_max: usize) {
+        let mut low = self.bound;
+        let mut pass = 0;
+        while pass < NARROWING_PASSES {
+            let high = self.best.as_ref().map_or(f64::INFINITY, |best| self.goal.value(best));
+            if high <= self.bound * NARROW_ENOUGH {
+                return;
+            }
+            if high <= low * NARROW_ENOUGH {
+                // What one label for each state missed, several may find.
+                (low, pass) = (self.bound, pass.max(NARROWING_PASSES - 2));
+            }
+            // The bound is often met.
+            let middle = match pass {
+                0 => low,
+                _ if high.is_finite() => (low * high).sqrt(),
+                _ => low * 2.0,
+            };
+            let mut limits = self.limits(self.problem.nodes[0].tail_mj);
+            let middle = middle.max(low * NARROW_ENOUGH);
+            limits[Criterion::Period as usize] = middle;
+            let sweep = Sweep {
+                ground,
+                key: Criterion::Latency,
+                counts: [true, false, false, false],
+                limits,
+                below: f64::INFINITY,
+                labels_per_state: if pass < NARROWING_PASSES - 2 { 1 } else { LABELS_FEW },
+                work_max: expansions_max,
+            };
+            let outcome = sweep.run();
+            if outcome.plans.is_empty() {
+                low = middle;
+                self.bound = if outcome.is_exact { self.bound.max(middle) } else { self.bound };
+            }
+            for shape in outcome.plans {
+                self.consider(shape);
+            }
+            pass += 1;
+        }
+    }
+
+    /// Most of everything that a plan may have which has this tail.
+    fn limits(&self, tail_mj: f64) -> Amounts {
+        let mut limits: Amounts = [f64::INFINITY; 4];
+        limits[Criterion::Loss as usize] = self.problem.loss_max + ROUNDING;
+        limits[Criterion::Latency as usize] = self.goal.latency_ms_max.unwrap_or(f64::INFINITY);
+        if let Some(most_mj) = self.goal.energy_mj_max {
+            limits[Criterion::Energy as usize] = most_mj - tail_mj;
+        }
+        limits
+    }
+
+    fn sweep_over(
+        &mut self,
+        ground: &Ground,
+        tail_mj: f64,
+        labels_per_state: usize,
+        work_max: usize,
+    ) -> (bool, usize) {
+        let goal = self.goal;
+        let key = goal.criterion();
+        let limits = self.limits(tail_mj);
+        let mut counts = limits.map(f64::is_finite);
+        counts[key as usize] = true;
+        let below = self.best.as_ref().map_or(f64::INFINITY, |best| {
+            let value = goal.value(best);
+            if key == Criterion::Energy { value - tail_mj } else { value }
+        });
+        let sweep = Sweep { ground, key, counts, limits, below, labels_per_state, work_max };
+        let outcome = sweep.run();
+        for shape in outcome.plans {
+            self.consider(shape);
+        }
+        (outcome.is_exact, outcome.work)
+    }
+}
