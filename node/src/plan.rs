@@ -2,6 +2,8 @@
 //! of other plans to choose from. Works on indices (node 0 is the origin) and on times and sizes
 //! that were estimated elsewhere; it knows no node ids, measures nothing and sends nothing.
 //!
+//! Other goals (energy, the period of a stream, limits of these) are planned for by [`Planner`]s.
+//!
 //! How: a backward dynamic programme over (cut, node), exact as long as each run's memory may be
 //! looked at alone; where one node's runs compete for its memory, a label search takes over. Between two
 //! nodes, each cut goes by the coding that takes least, or as it is.

@@ -267,13 +267,17 @@ impl Hunt<'_> {
                 _ if high.is_finite() => (low * high).sqrt(),
                 _ => low * 2.0,
             };
-            let mut limits = self.limits(self.problem.nodes[0].tail_mj);
+            let tail_mj = self.problem.nodes[0].tail_mj;
+            let mut limits = self.limits(tail_mj);
+            // Whatever is limited counts: a quicker partial plan that used up more may lead nowhere.
+            let mut counts = limits.map(f64::is_finite);
+            counts[Criterion::Latency as usize] = true;
             let middle = middle.max(low * NARROW_ENOUGH);
             limits[Criterion::Period as usize] = middle;
             let sweep = Sweep {
                 ground,
                 key: Criterion::Latency,
-                counts: [true, false, false, false],
+                counts,
                 limits,
                 below: f64::INFINITY,
                 labels_per_state: if pass < NARROWING_PASSES - 2 { 1 } else { LABELS_FEW },
@@ -282,7 +286,9 @@ impl Hunt<'_> {
             let outcome = sweep.run();
             if outcome.plans.is_empty() {
                 low = middle;
-                self.bound = if outcome.is_exact { self.bound.max(middle) } else { self.bound };
+                // A plan that moves nothing has no tail, and was held to the limit as if it had.
+                let is_proof = outcome.is_exact && (tail_mj == 0.0 || self.goal.energy_mj_max.is_none());
+                self.bound = if is_proof { self.bound.max(middle) } else { self.bound };
             }
             for shape in outcome.plans {
                 self.consider(shape);
