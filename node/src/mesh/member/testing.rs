@@ -44,10 +44,11 @@ pub(in crate::mesh) fn signed(record: &NodeRecord) -> Signed {
     Signed { topic: Topic::Node, author: record.node, signature: vec![], body: record.to_bytes() }
 }
 
-pub(in crate::mesh) fn said_by(node: NodeId, generation: u64, sequence: u64) -> Heard {
+/// What a node like [`about`] says of itself.
+pub(in crate::mesh) fn record_of(node: NodeId, generation: u64, sequence: u64) -> NodeRecord {
     let About { machine, load, offer, hosted, goals, domains, demands } = about(node.0[0]);
     let stamp = Stamp { generation, sequence };
-    let record = NodeRecord {
+    NodeRecord {
         node,
         stamp,
         machine,
@@ -59,8 +60,11 @@ pub(in crate::mesh) fn said_by(node: NodeId, generation: u64, sequence: u64) -> 
         goals,
         domains,
         demands,
-    };
-    Heard::read(signed(&record)).expect("it speaks for itself")
+    }
+}
+
+pub(in crate::mesh) fn said_by(node: NodeId, generation: u64, sequence: u64) -> Heard {
+    Heard::read(signed(&record_of(node, generation, sequence))).expect("it speaks for itself")
 }
 
 /// A member that knows itself and has signed a first record.

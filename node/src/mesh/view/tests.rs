@@ -1,7 +1,7 @@
 //! Views by themselves: which record counts, who is told of, what is remembered.
 
 use super::*;
-use crate::mesh::member::testing::{about, id, said_by, signed};
+use crate::mesh::member::testing::{id, record_of, said_by, signed};
 
 const OWN: NodeId = NodeId([200; 32]);
 
@@ -77,23 +77,8 @@ fn a_heartbeat_counts_in_its_generation() {
 fn who_leaves_is_used_no_more_and_not_looked_for() {
     let mut view = knowing(1);
     assert!(view.is_usable(0, id(1)));
-    let about = about(1);
-    let load = stormo_protocol::state::Load { leaving: true, ..about.load };
-    let stamp = Stamp { generation: 1, sequence: 2 };
-    let (machine, offer, hosted, links) = (about.machine, about.offer, vec![], vec![]);
-    let record = NodeRecord {
-        node: id(1),
-        stamp,
-        machine,
-        load,
-        offer,
-        hosted,
-        links,
-        coordinate: None,
-        goals: vec![],
-        domains: vec![],
-        demands: vec![],
-    };
+    let mut record = record_of(id(1), 1, 2);
+    record.load.leaving = true;
     view.apply(1, &Heard::read(signed(&record)).unwrap(), None);
     assert!(!view.is_usable(1, id(1)));
     view.lost(2, id(1));

@@ -21,7 +21,7 @@ pub(super) use testing::id;
 
 use crate::mesh::member::testing;
 use crate::mesh::{
-    About, Around, Deployments, Heard, KeepAction, Keeping, PartitionKey, Said, Situation, StewardAction,
+    Around, Deployments, Heard, KeepAction, Keeping, PartitionKey, Said, Situation, StewardAction,
     Stewardship, View, is_hosted,
 };
 
@@ -42,22 +42,9 @@ const BLIND_MS: u64 = 12_000;
 
 /// What an idle node says of itself.
 pub(super) fn record(node: u8, sequence: u64, class: Class) -> NodeRecord {
-    let About { mut machine, load, offer, hosted, goals, domains, demands } = testing::about(node);
-    (machine.class, machine.memory_budget_bytes) = (class, 1000);
-    let stamp = Stamp { generation: 1, sequence };
-    NodeRecord {
-        node: id(node),
-        stamp,
-        machine,
-        load,
-        offer,
-        hosted,
-        links: vec![],
-        coordinate: None,
-        goals,
-        domains,
-        demands,
-    }
+    let mut record = testing::record_of(id(node), 1, sequence);
+    (record.machine.class, record.machine.memory_budget_bytes) = (class, 1000);
+    record
 }
 
 /// A record comes in, and with it the sign of life that it is.
