@@ -17,8 +17,9 @@ pub(super) const FULL_MESH_NODES_MAX: usize = 32;
 const WANTED: usize = 8;
 /// So many of them are drawn; of each further one this many are drawn, and the nearest of them is taken.
 const DRAWN: usize = 3;
-/// Above this a node of a large mesh lets neighbours go: each costs pings, and a copy of all that is gossiped.
-const KEPT: usize = 40;
+/// Above this a node of a large mesh lets neighbours go: each costs pings, exchanges and a copy of all that is gossiped,
+/// so this is what bounds the busiest node. Few have so many that they dialled or were dialled by (16 in the mean).
+const KEPT: usize = 24;
 /// Let go of in one look, at most: who is joined at by a thousand is free of them within seconds.
 const PARTED_AT_ONCE: usize = 16;
 /// A neighbour that came so lately is kept, since it may have no other yet, and so is one that was used lately,
