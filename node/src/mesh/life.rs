@@ -8,6 +8,8 @@ pub const FORGET_MS: u64 = 60_000;
 const SILENT_MS: u64 = 3_500;
 /// So much longer for each doubling of the mesh beyond that: heartbeats spread over more neighbours, milliseconds.
 const SILENT_EACH_DOUBLING_MS: u64 = 650;
+/// So long before it is left out for its silence, a node is asked for, milliseconds.
+const DOUBT_MS: u64 = 1_500;
 /// A heartbeat counts so much time of its node, milliseconds.
 pub(super) const BEAT_MS: u64 = 1_000;
 /// For each heartbeat, a node's clock may be so much slower than this one's, milliseconds.
@@ -166,6 +168,11 @@ impl Life {
             self.go(now_ms, Belief::Silent);
         }
         goes
+    }
+
+    /// Whether it will soon be left out if it goes on being silent.
+    pub(super) fn is_doubtful(&self, now_ms: u64, silent_ms: u64) -> bool {
+        self.belief == Belief::Alive && now_ms + DOUBT_MS >= self.shown_ms + silent_ms
     }
 
     /// This node itself stood still for so long: what it did not hear is nobody's fault.

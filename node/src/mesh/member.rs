@@ -70,6 +70,8 @@ pub struct Member {
     asked: BTreeMap<NodeId, u64>,
     /// When the record is to be called out to a mesh that this node has just joined.
     call_ms: Option<u64>,
+    /// Of the newest record that was called out.
+    called: Stamp,
     /// When this node last did anything.
     ran_ms: u64,
     /// It stood still: since when, and until when what it hears may have come in that time.
@@ -97,6 +99,7 @@ impl Member {
             chance: Chance::new(seed),
             asked: BTreeMap::new(),
             call_ms: None,
+            called: Stamp { generation, sequence: 0 },
             ran_ms: 0,
             stood: None,
             look_due_ms: LOOK_MS,
@@ -391,7 +394,9 @@ impl Member {
             return vec![];
         }
         self.stamp.generation = stamp.generation + 1;
-        vec![MemberAction::Outdone, MemberAction::Sign, MemberAction::Gossip]
+        let mut actions = vec![MemberAction::Outdone];
+        actions.extend(self.call_out());
+        actions
     }
 
     fn probed(&mut self, peer: NodeId, bytes_per_second: Option<u64>) {
@@ -412,6 +417,7 @@ impl Member {
         if lateness_ms > LATE_MS {
             self.look_due_ms = now_ms + LATE_MS;
         }
+        let is_large = self.view.len() >= FULL_MESH_NODES_MAX;
         if is_due(&mut self.look_due_ms, now_ms, LOOK_MS) {
             for gone in self.view.look(now_ms) {
                 self.links.forget(gone);
@@ -419,8 +425,10 @@ impl Member {
             }
             actions.extend(self.neighbours.tidy(now_ms, self.view.len() + 1, &mut self.chance));
             actions.extend(self.speak(now_ms));
+            if !is_large {
+                actions.extend(self.ask_for_doubtful(now_ms));
+            }
         }
-        let is_large = self.view.len() >= FULL_MESH_NODES_MAX;
         if is_due(&mut self.exchange_due_ms, now_ms, EXCHANGE_MS[usize::from(is_large)]) {
             self.exchange_due_ms += self.chance.below(EXCHANGE_STRAY_MS) as u64;
             actions.extend(self.exchange_with_any(now_ms));
@@ -438,18 +446,41 @@ impl Member {
 
     fn speak(&mut self, now_ms: u64) -> Vec<MemberAction> {
         let nodes = self.view.len() as u64 + 1;
-        let mut actions =
-            match self.speaking.next(now_ms, nodes, &self.links.estimates(), self.links.coordinate()) {
-                Speak::Nothing => vec![],
-                Speak::Note => vec![MemberAction::Sign],
-                Speak::Call => vec![MemberAction::Sign, MemberAction::Gossip],
-            };
-        if self.call_ms.is_some_and(|call_ms| now_ms >= call_ms) {
+        let speak = self.speaking.next(now_ms, nodes, &self.links.estimates(), self.links.coordinate());
+        let joins = self.call_ms.is_some_and(|call_ms| now_ms >= call_ms);
+        if joins {
             // Never again: further connections are those of a member.
             self.call_ms = Some(u64::MAX);
-            actions.push(MemberAction::Gossip);
         }
-        actions
+        match speak {
+            Speak::Nothing if !joins => vec![],
+            Speak::Note if !joins => vec![MemberAction::Sign],
+            // What was called out already has perhaps reached nobody, and gossip takes nothing twice.
+            Speak::Nothing if self.called != self.stamp => {
+                self.called = self.stamp;
+                vec![MemberAction::Gossip]
+            }
+            Speak::Nothing | Speak::Note | Speak::Call => self.call_out(),
+        }
+    }
+
+    /// A new record, for all to hear.
+    fn call_out(&mut self) -> Vec<MemberAction> {
+        self.called = Stamp { sequence: self.stamp.sequence + 1, ..self.stamp };
+        vec![MemberAction::Sign, MemberAction::Gossip]
+    }
+
+    /// Before a node is left out for its silence it is asked itself, and then others are asked for it, one at each look
+    /// (as SWIM does): its connection may only be slow, since packets were lost. In a large mesh an exchange is
+    /// long, and so many are under way that these would add little.
+    fn ask_for_doubtful(&mut self, now_ms: u64) -> Option<MemberAction> {
+        let doubtful: Vec<NodeId> = self.view.doubtful(now_ms).collect();
+        let unasked = |node: &&NodeId| self.connected().contains(node) && !self.asked.contains_key(node);
+        match doubtful.iter().find(unasked) {
+            Some(node) => Some(self.ask(now_ms, *node)),
+            None if doubtful.is_empty() => None,
+            None => self.exchange_with_any(now_ms),
+        }
     }
 
     fn exchange_with_any(&mut self, now_ms: u64) -> Option<MemberAction> {

@@ -193,6 +193,13 @@ impl View {
         gone
     }
 
+    /// Who has been silent for so long that it is about to be left out.
+    pub(super) fn doubtful(&self, now_ms: u64) -> impl Iterator<Item = NodeId> {
+        let silent_ms = silent_ms(self.nodes.len() + 1);
+        let doubtful = move |known: &&Known| known.life.is_doubtful(now_ms, silent_ms);
+        self.nodes.values().filter(doubtful).map(|known| known.record.node)
+    }
+
     fn forget(&mut self, node: NodeId) {
         let Some(known) = self.nodes.remove(&node) else { return };
         if self.gone.len() >= VIEW_RECORDS_MAX

@@ -19,6 +19,9 @@ pub(super) const OBSERVERS_MAX: usize = 100;
 const LOOK_US: u64 = 500_000;
 /// A host counts for false deaths once it runs for so long, microseconds: it has to be heard first.
 const SETTLED_US: u64 = 15_000_000;
+/// And for what it says and hears once it runs for so long, microseconds: in this time a machine that joins is to be
+/// seen by all, which its first connection and lost packets of it take.
+const JOINS_US: u64 = 3_000_000;
 /// What a partition or a cut leaves behind is over after this, microseconds: TCP repeats late.
 const AFTERMATH_US: u64 = 60_000_000;
 
@@ -142,10 +145,12 @@ impl Figures {
 
     pub(super) fn changed(&mut self, now_us: u64, author: HostIndex, stamp: Stamp, hosts: &[Host]) {
         let parted = self.parted.is_some_and(|(since_us, cut)| cut || now_us < since_us + AFTERMATH_US);
-        if parted || self.awaits(author) || now_us < self.from_us {
+        let joined = |host: &Host| host.alive && now_us >= host.started_us + JOINS_US;
+        let is_followed = !parted && !self.awaits(author) && now_us >= self.from_us;
+        if !is_followed || !joined(&hosts[usize::from(author)]) {
             return;
         }
-        let lacking: Vec<bool> = hosts.iter().map(|host| host.alive && host.index != author).collect();
+        let lacking: Vec<bool> = hosts.iter().map(|host| joined(host) && host.index != author).collect();
         let others = lacking.iter().filter(|lacks| **lacks).count();
         self.current[usize::from(author)] = Some(self.changes.len());
         self.changes.push(Change { stamp, at_us: now_us, lacking, others, times_us: Vec::new() });

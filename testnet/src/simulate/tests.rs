@@ -171,6 +171,24 @@ fn nobody_is_taken_for_dead_though_packets_are_lost_and_nodes_starved() {
     }
 }
 
+/// Its connections stand, and for some seconds nothing comes over them but what was sent again: whoever is about to be
+/// left out is asked for.
+#[test]
+fn nobody_is_taken_for_dead_because_its_packets_were_lost_for_a_while() {
+    for seed in [3, 26] {
+        let measured = run(&Spec { nodes: 10, seed, loss: 0.1, ..Spec::default() }).unwrap().measured;
+        assert_eq!(measured.false_deaths, 0, "seed {seed}: {measured:?}");
+    }
+}
+
+/// What a node says while it still joins takes as long as joining does.
+#[test]
+fn changes_are_followed_once_their_node_had_time_to_join() {
+    let measured = run(&Spec { nodes: 10, seed: 37, loss: 0.1, ..Spec::default() }).unwrap().measured;
+    let known_ms = measured.known_to_99_percent_ms.worst;
+    assert!(known_ms.is_some_and(|ms| ms <= 1_000.0), "{measured:?}");
+}
+
 /// After a partition that is longer than a view remembers, both halves have connections, and each only knows of the
 /// other that it was there.
 #[test]
