@@ -23,6 +23,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, StageTrace};
 use stormo_protocol::ids::{MeshId, MeshKey, NodeId};
+use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::Signed;
 use stormo_protocol::tensor::Tensor;
@@ -89,9 +90,9 @@ pub enum NetEvent {
         /// Where the answer goes.
         answer: oneshot::Sender<Response>,
     },
-    /// A peer offers tensors; nothing of the payload was read yet.
-    Offered(Offer),
-    /// The tensors of an accepted offer are here, `Taken` was said.
+    /// A peer offers tensors.
+    Offered(Box<Offer>),
+    /// The tensors of an accepted offer are here.
     Received(Received),
     /// The tensors of an accepted offer will not come.
     Broken(DeliveryKey),
@@ -106,15 +107,19 @@ pub enum NetEvent {
     },
 }
 
-/// A frame of which only the descriptions have come.
+/// A frame of which the descriptions have come, or, if it is small, all.
 #[derive(Debug)]
 pub struct Offer {
     /// Who offers.
     pub from: NodeId,
     /// The fixed part.
     pub header: Header,
+    /// Who does what; in what goes to a stage.
+    pub plan: Option<Plan>,
     /// What the tensors are, and how they are coded.
     pub described: Vec<Descriptor>,
+    /// The tensors, if it is smaller than it would be to ask first whether they are wanted.
+    pub whole: Option<Received>,
     /// Where the verdict goes; dropped, it refuses.
     pub verdict: oneshot::Sender<Verdict>,
 }
@@ -122,7 +127,7 @@ pub struct Offer {
 /// What becomes of an offer.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Read the payload; then say what this reader tells until its last sign.
+    /// Read the payload, if it was not; then say what this reader tells until its last sign.
     Take(SignReader),
     /// Say why not, and read nothing.
     Refuse(Refusal),
@@ -148,10 +153,10 @@ pub struct Received {
 /// How a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The receiver has the tensors.
-    Taken(Sent),
+    /// The receiver has the tensors. Not told of its own when they are passed soon.
+    Taken,
     /// The receiver's output is safe.
-    Passed,
+    Passed(Sent),
     /// The receiver, or a stage after it, refused.
     Refused(u16, Refusal),
     /// Unreachable, reset, or silent for too long.
@@ -163,15 +168,13 @@ pub enum Progress {
 pub struct Sent {
     /// Bytes of payload, as coded.
     pub bytes: u64,
-    /// Encoding them.
-    pub encode_time: Duration,
-    /// From the first byte sent to the word that the last one is there.
+    /// From its first byte to its last, as the receiver saw it.
     pub transfer_time: Duration,
 }
 
 /// The version of all that nodes say to each other. Nodes of other versions refuse each other; what is added in sections
 /// that others skip, or as reasons that others read as "some other one", is no new version.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The names of our protocols in one mesh: its id is part of each.
 #[derive(Debug, Clone)]

@@ -36,6 +36,7 @@ mod tests;
 mod through;
 
 pub use alternatives::{Alternative, Kind, alternatives};
+pub use backups::backups;
 pub use best::{Best, NoPlan, best};
 pub use coding::Coding;
 pub use goal::{Binding, Found, Goal, Method, Missed, Objective, Planner, Search};

@@ -4,14 +4,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, decode, encode};
-use crate::ids::RequestId;
+use crate::ids::{NodeId, RequestId};
 use crate::limits::CONTROL_BYTES_MAX;
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::state::Signed;
 
-/// Announces a plan to the host of one of its stages, so that it can get ready and knows what to
-/// expect. The origin does not wait for the answer; a host answers only to refuse.
+/// Announces a plan to a host that has something to load for one of its stages, so that it gets ready while the
+/// stages before run; frames carry the plan in any case. The origin does not wait for the answer; a host
+/// answers only to refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepare {
     /// The request.
@@ -54,6 +55,15 @@ pub enum Request {
         request: RequestId,
         /// The try.
         attempt: u16,
+    },
+    /// "A host of your request fell silent; another one does its stage." From the node that saw it to the origin.
+    Lost {
+        /// The request.
+        request: RequestId,
+        /// The try.
+        attempt: u16,
+        /// Who fell silent.
+        node: NodeId,
     },
 }
 

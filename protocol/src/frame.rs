@@ -1,12 +1,13 @@
 //! Tensors on their way from one stage to the next, and the receiver's signs of life.
 //!
-//! A frame is a header of 64 bytes, then `traces` of 24 bytes each, then descriptors, then the coded
-//! payloads in the order of the descriptors. All numbers are little-endian; nothing is padded.
+//! A frame is a header of 68 bytes, then the plan, then `traces` of 24 bytes each, then descriptors, then the
+//! coded payloads in the order of the descriptors. The plan is there so that whoever receives a frame for a
+//! stage needs nothing else to know what to do; the origin knows its own plan, and gets none. All numbers are little-endian; nothing is padded.
 //!
 //! | bytes | header field |
 //! |---|---|
 //! | 0..4 | magic `STRM` |
-//! | 4 | version, 1 |
+//! | 4 | version, 2 |
 //! | 5 | zero |
 //! | 6..8 | attempt |
 //! | 8..24 | request id |
@@ -17,30 +18,36 @@
 //! | 50..52 | traces |
 //! | 52..56 | bytes of descriptors |
 //! | 56..64 | bytes of payload, as coded |
+//! | 64..68 | bytes of the plan |
 //!
 //! A descriptor: name length (u16), element type (u8), rank (u8), codec (u8), bytes of its payload as coded
-//! (u64), dimensions (u64 each), name.
+//! (u64), dimensions (u64 each), name. The plan is encoded like a control message.
+
+mod sign;
 
 use crate::codec::payload::{Codec, CodedTensor, check_length};
+use crate::codec::{decode, encode};
 use crate::ids::{PlanId, RequestId};
 use crate::limits::{
-    DEADLINE_MS_MAX, FRAME_DESCRIPTORS_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_TENSORS_MAX, RANK_MAX,
-    STAGES_MAX, TENSOR_NAME_BYTES_MAX,
+    BACKUPS_MAX, DEADLINE_MS_MAX, FRAME_DESCRIPTORS_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_TENSORS_MAX,
+    PLAN_BYTES_MAX, RANK_MAX, STAGES_MAX, TENSOR_NAME_BYTES_MAX,
 };
-use crate::refusal::Refusal;
+use crate::plan::Plan;
 use crate::tensor::{DType, Tensor, TensorSpec};
 
 /// Bytes of the fixed header.
-pub const HEADER_BYTES: usize = 64;
+pub const HEADER_BYTES: usize = 68;
 /// Bytes of one stage's trace.
 pub const TRACE_BYTES: usize = 24;
-/// Bytes of one sign of life.
-pub const SIGN_BYTES: usize = 12;
 
+/// Traces of a frame: of each stage, and of the origin.
+const TRACES_MAX: usize = STAGES_MAX + 1;
 /// Bytes of a descriptor without dimensions and name.
 const DESCRIPTOR_BYTES: usize = 13;
 const MAGIC: [u8; 4] = *b"STRM";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+pub use sign::{SIGN_BYTES, Sign};
 
 /// The end of an edge that is no stage: the node where the request entered.
 pub const ORIGIN: u16 = u16::MAX;
@@ -68,8 +75,10 @@ pub struct DeliveryKey {
 /// How long one stage took, measured by its host; the origin collects them with the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageTrace {
-    /// The stage.
+    /// The stage; [`ORIGIN`] for what encoding the input took.
     pub stage: u16,
+    /// Which of its hosts ran it: 0 the primary, from 1 on its backups.
+    pub host: u16,
     /// From the first byte of the frame to its last, microseconds.
     pub receive_us: u32,
     /// Decoding the payload, microseconds.
@@ -99,6 +108,8 @@ pub struct Header {
     pub descriptors_bytes: u32,
     /// Bytes of payload, as coded.
     pub payload_bytes: u64,
+    /// Bytes of the encoded plan; none in what goes to the origin.
+    pub plan_bytes: u32,
 }
 
 /// What a frame says of one of its tensors before the payload comes.
@@ -132,6 +143,9 @@ pub enum BadFrame {
     /// The descriptors do not follow the format or disagree with the header.
     #[error("the frame's descriptors are malformed")]
     Descriptors,
+    /// The plan is malformed, or not the one that the header names.
+    #[error("the frame's plan is malformed, or another one than its header names")]
+    Plan,
     /// A sign of life of an unknown kind.
     #[error("a sign of life of an unknown kind")]
     Sign,
@@ -183,6 +197,7 @@ impl Header {
             traces: traces.len() as u16,
             descriptors_bytes: tensors.iter().map(|tensor| descriptor_bytes(tensor.spec()) as u32).sum(),
             payload_bytes: crate::tensor::total_bytes(tensors),
+            plan_bytes: 0,
         }
     }
 
@@ -190,6 +205,12 @@ impl Header {
     #[must_use]
     pub fn coded(self, tensors: &[CodedTensor]) -> Self {
         Self { payload_bytes: tensors.iter().map(|tensor| tensor.bytes().len() as u64).sum(), ..self }
+    }
+
+    /// The same header of a frame with an encoded plan of so many bytes.
+    #[must_use]
+    pub fn with_plan(self, bytes: usize) -> Self {
+        Self { plan_bytes: bytes as u32, ..self }
     }
 
     /// As sent.
@@ -207,6 +228,7 @@ impl Header {
         bytes[50..52].copy_from_slice(&self.traces.to_le_bytes());
         bytes[52..56].copy_from_slice(&self.descriptors_bytes.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[64..68].copy_from_slice(&self.plan_bytes.to_le_bytes());
         bytes
     }
 
@@ -221,7 +243,8 @@ impl Header {
         }
         let header = Self::fields(&mut cursor).ok_or(BadFrame::NotAFrame)?;
         let within = (1..=FRAME_TENSORS_MAX).contains(&usize::from(header.tensors))
-            && usize::from(header.traces) <= STAGES_MAX
+            && usize::from(header.traces) <= TRACES_MAX
+            && header.plan_bytes as usize <= PLAN_BYTES_MAX
             && header.descriptors_bytes as usize <= FRAME_DESCRIPTORS_BYTES_MAX
             && header.payload_bytes <= FRAME_PAYLOAD_BYTES_MAX
             && header.remaining_ms <= DEADLINE_MS_MAX;
@@ -241,6 +264,7 @@ impl Header {
             traces: cursor.u16()?,
             descriptors_bytes: cursor.u32()?,
             payload_bytes: cursor.u64()?,
+            plan_bytes: cursor.u32()?,
         })
     }
 }
@@ -249,12 +273,19 @@ fn descriptor_bytes(spec: &TensorSpec) -> usize {
     DESCRIPTOR_BYTES + 8 * spec.shape.len() + spec.name.len()
 }
 
-/// Writes traces and descriptors: all between header and payload.
-pub fn preamble(traces: &[StageTrace], tensors: &[CodedTensor]) -> Vec<u8> {
+/// A plan as frames carry it.
+pub fn plan_to_bytes(plan: &Plan) -> Vec<u8> {
+    encode(plan)
+}
+
+/// Writes plan, traces and descriptors: all between header and payload.
+pub fn preamble(plan: &[u8], traces: &[StageTrace], tensors: &[CodedTensor]) -> Vec<u8> {
     let descriptors: usize = tensors.iter().map(|tensor| descriptor_bytes(tensor.spec())).sum();
-    let mut bytes = Vec::with_capacity(traces.len() * TRACE_BYTES + descriptors);
+    let mut bytes = Vec::with_capacity(plan.len() + traces.len() * TRACE_BYTES + descriptors);
+    bytes.extend_from_slice(plan);
     for trace in traces {
-        bytes.extend_from_slice(&u32::from(trace.stage).to_le_bytes());
+        bytes.extend_from_slice(&trace.stage.to_le_bytes());
+        bytes.extend_from_slice(&trace.host.to_le_bytes());
         for time_us in [trace.receive_us, trace.decode_us, trace.wait_us, trace.run_us, trace.encode_us] {
             bytes.extend_from_slice(&time_us.to_le_bytes());
         }
@@ -276,16 +307,29 @@ pub fn preamble(traces: &[StageTrace], tensors: &[CodedTensor]) -> Vec<u8> {
 
 /// Bytes that [`preamble`] wrote for this header.
 pub fn preamble_bytes(header: &Header) -> usize {
-    usize::from(header.traces) * TRACE_BYTES + header.descriptors_bytes as usize
+    header.plan_bytes as usize + usize::from(header.traces) * TRACE_BYTES + header.descriptors_bytes as usize
+}
+
+/// What stands between the header of a frame and its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preamble {
+    /// Who does what; none in what goes to the origin.
+    pub plan: Option<Plan>,
+    /// What the stages before took.
+    pub traces: Vec<StageTrace>,
+    /// The tensors.
+    pub described: Vec<Descriptor>,
 }
 
 /// Reads what [`preamble`] wrote.
 ///
 /// # Errors
-/// When malformed, when a payload's length is impossible for its tensor and codec, when the payloads do not
+/// When malformed, when the plan is not the one that the header names, when a payload's length is impossible for its tensor and codec, when the payloads do not
 /// add up to the header's, or when the tensors, decoded, are more than a frame may carry.
-pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<(Vec<StageTrace>, Vec<Descriptor>), BadFrame> {
+pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<Preamble, BadFrame> {
     let mut cursor = Cursor(bytes);
+    let plan = cursor.bytes(header.plan_bytes as usize).ok_or(BadFrame::Plan)?;
+    let plan = read_plan(header, plan)?;
     let traces = (0..header.traces).map(|_| read_trace(&mut cursor)).collect::<Option<Vec<_>>>();
     let described = (0..header.tensors).map(|_| read_descriptor(&mut cursor)).collect::<Option<Vec<_>>>();
     let (Some(traces), Some(described), true) = (traces, described, cursor.0.is_empty()) else {
@@ -300,12 +344,25 @@ pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<(Vec<StageTrace>, 
     if raw > FRAME_PAYLOAD_BYTES_MAX {
         return Err(BadFrame::AboveLimit);
     }
-    if coded == header.payload_bytes { Ok((traces, described)) } else { Err(BadFrame::Descriptors) }
+    if coded == header.payload_bytes {
+        Ok(Preamble { plan, traces, described })
+    } else {
+        Err(BadFrame::Descriptors)
+    }
+}
+
+fn read_plan(header: &Header, bytes: &[u8]) -> Result<Option<Plan>, BadFrame> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let plan = decode::<Plan, PLAN_BYTES_MAX>(bytes).map_err(|_| BadFrame::Plan)?;
+    if plan.id() == header.plan { Ok(Some(plan)) } else { Err(BadFrame::Plan) }
 }
 
 fn read_trace(cursor: &mut Cursor<'_>) -> Option<StageTrace> {
     Some(StageTrace {
-        stage: u16::try_from(cursor.u32()?).ok()?,
+        stage: cursor.u16()?,
+        host: cursor.u16().filter(|host| usize::from(*host) <= BACKUPS_MAX)?,
         receive_us: cursor.u32()?,
         decode_us: cursor.u32()?,
         wait_us: cursor.u32()?,
@@ -325,80 +382,6 @@ fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Descriptor> {
     let name = std::str::from_utf8(cursor.bytes(name_bytes)?).ok()?.to_owned();
     let spec = TensorSpec { name, dtype: DType::from_number(dtype)?, shape };
     Some(Descriptor { spec, codec: Codec::from_number(codec)?, coded_bytes })
-}
-
-/// What the receiver of a frame says while it has the work: at each change, and every 100 ms.
-///
-/// As sent: kind (u8), zero (u8), stage (u16), value (u64).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
-    /// Payload bytes that came so far.
-    Receiving(u64),
-    /// The tensors are all there; the sender still keeps them.
-    Taken,
-    /// Waiting for the partition; the expected wait in milliseconds.
-    Queued(u32),
-    /// The partition runs.
-    Working,
-    /// Its output is on its way to the next stage.
-    Sending,
-    /// The next stage has the output: the sender may let go of its tensors. The last sign.
-    Passed,
-    /// The stage (this one or a later one) will not do it, and why. The last sign.
-    Refused {
-        /// The stage that failed.
-        stage: u16,
-        /// Why.
-        reason: Refusal,
-    },
-}
-
-impl Sign {
-    /// Whether no sign follows this one.
-    pub fn is_last(self) -> bool {
-        matches!(self, Self::Passed | Self::Refused { .. })
-    }
-
-    /// As sent.
-    pub fn to_bytes(self) -> [u8; SIGN_BYTES] {
-        let (kind, stage, value) = match self {
-            Self::Receiving(bytes) => (1, 0, bytes),
-            Self::Taken => (2, 0, 0),
-            Self::Queued(wait_ms) => (3, 0, u64::from(wait_ms)),
-            Self::Working => (4, 0, 0),
-            Self::Sending => (5, 0, 0),
-            Self::Passed => (6, 0, 0),
-            Self::Refused { stage, reason } => (7, stage, reason as u64),
-        };
-        let mut bytes = [0; SIGN_BYTES];
-        bytes[0] = kind;
-        bytes[2..4].copy_from_slice(&u16::to_le_bytes(stage));
-        bytes[4..12].copy_from_slice(&value.to_le_bytes());
-        bytes
-    }
-
-    /// Reads a sign.
-    ///
-    /// # Errors
-    /// When the kind is unknown.
-    pub fn from_bytes(bytes: &[u8; SIGN_BYTES]) -> Result<Self, BadFrame> {
-        let stage = u16::from_le_bytes([bytes[2], bytes[3]]);
-        let mut cursor = Cursor(&bytes[4..]);
-        let value = cursor.u64().ok_or(BadFrame::Sign)?;
-        Ok(match bytes[0] {
-            1 => Self::Receiving(value),
-            2 => Self::Taken,
-            3 => Self::Queued(u32::try_from(value).unwrap_or(u32::MAX)),
-            4 => Self::Working,
-            5 => Self::Sending,
-            6 => Self::Passed,
-            7 => {
-                let number = u16::try_from(value).map_err(|_| BadFrame::Sign)?;
-                Self::Refused { stage, reason: Refusal::from_number_of_any_version(number) }
-            }
-            _ => return Err(BadFrame::Sign),
-        })
-    }
 }
 
 #[cfg(test)]

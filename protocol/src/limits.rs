@@ -84,5 +84,7 @@ pub const BLOCKS_MAX: usize = 64;
 pub const STAGES_MAX: usize = 64;
 /// Successors that a stage may name besides its primary host.
 pub const BACKUPS_MAX: usize = 4;
+/// Longest encoded plan, bytes: all stages with all backups are some 11 KiB.
+pub const PLAN_BYTES_MAX: usize = 16 << 10;
 /// Longest time that a request may ask for, milliseconds.
 pub const DEADLINE_MS_MAX: u32 = 600_000;

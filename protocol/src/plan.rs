@@ -29,6 +29,16 @@ impl Stage {
     pub fn blocks(&self) -> Range<u16> {
         self.first..self.end
     }
+
+    /// Who may run it: the primary, then the backups in their order.
+    pub fn hosts(&self) -> impl Iterator<Item = NodeId> {
+        [self.node].into_iter().chain(self.backups.iter().copied())
+    }
+
+    /// A node's place among the hosts, if it is one.
+    pub fn host_index(&self, node: NodeId) -> Option<usize> {
+        self.hosts().position(|host| host == node)
+    }
 }
 
 /// A chain of stages: each passes all tensors of its last cut to the next, the last to the origin.
@@ -78,6 +88,13 @@ impl Plan {
             next = stage.end;
         }
         Ok(first.first..next)
+    }
+
+    /// The same plan, with nobody to take a stage over.
+    #[must_use]
+    pub fn without_backups(&self) -> Self {
+        let stages = self.stages.iter().map(|stage| Stage { backups: Vec::new(), ..stage.clone() });
+        Self { stages: stages.collect(), ..self.clone() }
     }
 
     /// How tensors are coded on all edges: before each stage, and behind the last.

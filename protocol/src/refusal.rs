@@ -143,6 +143,11 @@ impl Refusal {
         Self::from_number(number).unwrap_or(Self::Later)
     }
 
+    /// Whether what was sent is needed no longer, by nobody: it is there already, or the request is over.
+    pub fn is_of_the_unneeded(self) -> bool {
+        matches!(self, Self::Duplicate | Self::NotWaiting | Self::Cancelled)
+    }
+
     /// Whether the same request may succeed elsewhere or later; otherwise every host says the same.
     pub fn may_succeed_elsewhere(self) -> bool {
         !matches!(

@@ -1,6 +1,7 @@
 //! The one loop of a node: every change comes as an event, each event is one call. The pure rooms
 //! decide, this loop owns what they speak of (buffers, streams, clocks, partitions) and acts.
 
+mod arriving;
 mod asking;
 mod attempts;
 mod comparing;
@@ -21,6 +22,7 @@ mod sparing;
 mod stages;
 mod steering;
 mod stored;
+mod trying;
 mod variants;
 mod views;
 mod watching;
@@ -51,7 +53,7 @@ use crate::serve::json::{EventView, RequestView};
 use hosting::{Hosting, Loaded, PartitionKey};
 use origins::Pending;
 use plans::{KnownPlans, Listed, Planned};
-use stages::{EarlyOffer, HostedStage, StageKey};
+use stages::{HostedStage, StageKey};
 
 /// Deadlines are looked at this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -151,7 +153,7 @@ pub struct Driver {
     hosting: Hosting,
     kept: loading::Kept,
     stages: BTreeMap<StageKey, HostedStage>,
-    early_offers: Vec<EarlyOffer>,
+    ended: arriving::Ended,
     origins: BTreeMap<RequestId, Pending>,
     suspects: Suspects,
     parked: Vec<origins::Parked>,
@@ -193,7 +195,7 @@ impl Driver {
             hosting: Hosting::default(),
             kept: loading::Kept::default(),
             stages: BTreeMap::new(),
-            early_offers: Vec::new(),
+            ended: arriving::Ended::default(),
             origins: BTreeMap::new(),
             suspects: Suspects::default(),
             parked: Vec::new(),
@@ -268,7 +270,7 @@ impl Driver {
             NetEvent::Gossip(signed) => self.on_records(vec![signed]),
             NetEvent::Found(node, address) => self.on_found(node, address),
             NetEvent::Asked { from, request, answer } => self.on_asked(from, request, answer),
-            NetEvent::Offered(offer) => self.on_offered(offer),
+            NetEvent::Offered(offer) => self.on_offered(*offer),
             NetEvent::Received(received) => self.on_received(received),
             NetEvent::Broken(key) => self.on_broken(key),
             NetEvent::Delivery { key, to, progress } => self.on_delivery(key, to, progress),
@@ -285,6 +287,7 @@ impl Driver {
             Request::Failed { request, attempt, stage, reason } => {
                 self.on_reported(from, request, attempt, stage, reason)
             }
+            Request::Lost { request, attempt, node } => self.on_told_lost(from, request, attempt, node),
             Request::Cancel { request, attempt } => self.on_cancel(from, request, attempt),
         };
         // An asker that went away needs no answer.
@@ -335,7 +338,6 @@ impl Driver {
     fn on_tick(&mut self) {
         self.ticks += 1;
         self.expire_stages();
-        self.expire_offers();
         self.expire_origins();
         self.try_parked();
         self.ask_suspects();

@@ -8,10 +8,12 @@ use stormo_protocol::ids::{NodeId, VariantId};
 use stormo_protocol::model::{Block, CodecFigures, Manifest};
 use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::profile::{Speeds, WorkClass};
-use stormo_protocol::state::{Hosted, NodeRecord};
+use stormo_protocol::state::{Domain, Hosted, NodeRecord};
 
 use crate::mesh::LinkQuality;
-use crate::plan::{Coding, Extra, Factors, KnownRange, Link, Links, Node, PlanShape, Problem, Watts};
+use crate::plan::{
+    Coding, Extra, Factors, KnownRange, Link, Links, Node, PlanShape, Problem, Watts, backups,
+};
 use crate::profile::{Measured, Predictor};
 
 /// What a run costs beyond its blocks: hand-over to the session's thread, signs, bookkeeping.
@@ -36,6 +38,8 @@ pub(super) struct Candidate<'a> {
 pub(super) struct Posed {
     pub problem: Problem,
     pub nodes: Vec<NodeId>,
+    /// What may take each of them away together with others.
+    pub domains: Vec<Vec<Domain>>,
     pub variant: VariantId,
     /// The manifest's block that is the problem's first.
     pub first: u16,
@@ -80,6 +84,7 @@ impl Question<'_> {
                 force_last: self.force_last,
             },
             nodes: self.candidates.iter().map(|candidate| candidate.record.node).collect(),
+            domains: self.candidates.iter().map(|candidate| candidate.record.domains.clone()).collect(),
             variant: self.variant,
             first: start,
         }
@@ -234,18 +239,23 @@ impl Posed {
         }
     }
 
-    /// A shape in terms of nodes.
+    /// A shape in terms of nodes, with those named who can take a stage over at once.
     pub(super) fn plan(&self, shape: &PlanShape) -> Plan {
+        let shares_domain = |one: usize, other: usize| {
+            self.domains[one].iter().any(|domain| self.domains[other].contains(domain))
+        };
+        let backups = backups(&self.problem, shape, true, shares_domain);
         let stages = shape
             .stages
             .iter()
             .zip(&shape.codecs)
-            .map(|(stage, codec)| Stage {
+            .zip(backups)
+            .map(|((stage, codec), backups)| Stage {
                 node: self.nodes[stage.node],
                 first: stage.first + self.first,
                 end: stage.end + self.first,
                 codec: *codec,
-                backups: Vec::new(),
+                backups: backups.into_iter().map(|node| self.nodes[node]).collect(),
             })
             .collect();
         let result_codec = shape.codecs.last().copied().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! A request at the node where it entered: which plan is tried, when another one is, how it ends.
-//! The origin keeps the input until then, so that a broken chain costs a new try, not the request.
+//! The origin keeps the input until then, so that a broken chain costs a new try, not the request. Before that, the
+//! hosts of a plan help themselves: whoever holds a tensor sends it to the next host of the stage that needs it, the
+//! origin its input likewise.
 
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::Plan;
@@ -50,7 +52,19 @@ pub enum OriginEvent {
     NoPlan(String),
     /// The first stage's output is safe.
     FirstPassed(u16),
-    /// A stage of a try failed.
+    /// The host that was sent the input refuses it, or is lost.
+    InputFailed {
+        /// The try.
+        attempt: u16,
+        /// Why.
+        reason: Refusal,
+    },
+    /// A host of a try fell silent; another one does its stage.
+    HostLost {
+        /// The try.
+        attempt: u16,
+    },
+    /// No host of a stage of a try does it.
     Failed {
         /// The try.
         attempt: u16,
@@ -76,6 +90,13 @@ pub enum OriginAction {
         attempt: u16,
         /// Its plan.
         plan: Plan,
+    },
+    /// Send the input to this host, instead of the one before.
+    Send {
+        /// The try.
+        attempt: u16,
+        /// To whom.
+        to: NodeId,
     },
     /// Plan anew, without these nodes.
     Plan {
@@ -108,6 +129,12 @@ pub struct Origin {
     attempt: u16,
     current: Option<Plan>,
     first_passed: bool,
+    /// Which host of the first stage has the input.
+    first_host: usize,
+    /// Who was lost during the current try.
+    lost: Vec<NodeId>,
+    /// Whether a host was lost in any try: then the hosts that are left have the work of others on top for a moment.
+    has_met_loss: bool,
     suspects: Vec<NodeId>,
     last_failure: Option<Failure>,
     ended: bool,
@@ -121,6 +148,9 @@ impl Origin {
             attempt: 0,
             current: None,
             first_passed: false,
+            first_host: 0,
+            lost: Vec::new(),
+            has_met_loss: false,
             suspects: Vec::new(),
             last_failure: None,
             ended: false,
@@ -152,10 +182,14 @@ impl Origin {
             OriginEvent::Failed { attempt, stage, reason } if attempt == self.attempt => {
                 self.failed(stage, reason)
             }
-            OriginEvent::PeerLost(node) => match self.stage_in_danger(node) {
-                Some(stage) => self.failed(stage, Refusal::SuccessorLost),
-                None => vec![],
-            },
+            OriginEvent::InputFailed { attempt, reason } if attempt == self.attempt => {
+                self.input_failed(reason)
+            }
+            OriginEvent::PeerLost(node) => self.peer_lost(node),
+            OriginEvent::HostLost { attempt } => {
+                self.has_met_loss |= attempt == self.attempt;
+                vec![]
+            }
             // Whole answers come from one attempt; that of an earlier one is as right.
             OriginEvent::Result(attempt) if attempt >= 1 && attempt <= self.attempt => {
                 let mut actions = self.cancel(attempt != self.attempt);
@@ -169,7 +203,7 @@ impl Origin {
                 actions.extend(self.end(OriginAction::Fail(failure)));
                 actions
             }
-            OriginEvent::Failed { .. } | OriginEvent::Result(_) => vec![],
+            OriginEvent::InputFailed { .. } | OriginEvent::Failed { .. } | OriginEvent::Result(_) => vec![],
         }
     }
 
@@ -178,7 +212,8 @@ impl Origin {
             return vec![];
         }
         self.attempt += 1;
-        self.first_passed = false;
+        (self.first_passed, self.first_host) = (false, 0);
+        self.lost.clear();
         self.current = Some(plan.clone());
         vec![OriginAction::Begin { attempt: self.attempt, plan }]
     }
@@ -198,17 +233,50 @@ impl Origin {
     }
 
     fn plan_again(&self) -> OriginAction {
-        let paused = self.attempt.checked_sub(ATTEMPTS_AT_ONCE);
-        let after_ms = paused.map_or(0, |times| PAUSE_MS << times);
-        OriginAction::Plan { without: self.suspects.clone(), after_ms }
+        self.plan_after(0)
     }
 
-    /// The first stage on that node whose output is not known to be safe.
-    fn stage_in_danger(&self, node: NodeId) -> Option<u16> {
-        let stages = &self.current.as_ref()?.stages;
+    /// After so long at least.
+    fn plan_after(&self, least_ms: u64) -> OriginAction {
+        let paused = self.attempt.checked_sub(ATTEMPTS_AT_ONCE);
+        let after_ms = paused.map_or(0, |times| PAUSE_MS << times);
+        OriginAction::Plan { without: self.suspects.clone(), after_ms: after_ms.max(least_ms) }
+    }
+
+    /// The input goes to the next host of the first stage; with none left, the stage failed.
+    fn input_failed(&mut self, reason: Refusal) -> Vec<OriginAction> {
+        let Some(first) = self.current.as_ref().and_then(|plan| plan.stages.first()) else { return vec![] };
+        if reason.is_of_the_unneeded() {
+            return vec![];
+        }
+        self.has_met_loss |= reason == Refusal::SuccessorLost;
+        let next = first.hosts().nth(self.first_host + 1).filter(|_| reason.may_succeed_elsewhere());
+        match next {
+            Some(to) => {
+                self.suspects.extend(first.hosts().nth(self.first_host));
+                self.first_host += 1;
+                vec![OriginAction::Send { attempt: self.attempt, to }]
+            }
+            None => self.failed(0, reason),
+        }
+    }
+
+    /// The connection to a host is gone. Who sent it its input sees the same and turns to a backup, unless there is none
+    /// or the sender was lost before.
+    fn peer_lost(&mut self, node: NodeId) -> Vec<OriginAction> {
+        let Some(plan) = &self.current else { return vec![] };
+        self.lost.push(node);
+        let is_lost = |host| self.lost.contains(&host);
         let safe = usize::from(self.first_passed);
-        let index = stages.iter().skip(safe).position(|stage| stage.node == node)? + safe;
-        u16::try_from(index).ok()
+        // The first stage on that node whose output is not known to be safe.
+        let place = plan.stages.iter().skip(safe).position(|stage| stage.node == node);
+        let Some(index) = place.map(|place| place + safe) else { return vec![] };
+        let sender_is_there = index.checked_sub(1).is_none_or(|before| !is_lost(plan.stages[before].node));
+        let is_helped = sender_is_there && plan.stages[index].hosts().any(|host| !is_lost(host));
+        match u16::try_from(index) {
+            Ok(stage) if !is_helped => self.failed(stage, Refusal::SuccessorLost),
+            _ => vec![],
+        }
     }
 
     fn failed(&mut self, stage: u16, reason: Refusal) -> Vec<OriginAction> {
@@ -221,25 +289,28 @@ impl Origin {
             reason,
             attempts: self.attempt,
         };
-        // A late announcement is not the host's fault.
-        if reason != Refusal::UnknownPlan {
-            self.suspects.push(failing.node);
+        self.has_met_loss |= reason == Refusal::SuccessorLost;
+        let is_momentary = is_momentary(reason) || (reason == Refusal::Overloaded && self.has_met_loss);
+        // A late announcement is not the host's fault, nor that it has to do what others were to.
+        if !is_momentary || reason == Refusal::SuccessorLost {
+            self.suspects.extend(failing.hosts());
         }
         let plan = plan.clone();
         let mut actions = self.cancel(true);
         self.current = None;
-        let attempts_max = match (self.fixed, is_momentary(reason)) {
+        let attempts_max = match (self.fixed, is_momentary) {
             (true, _) => ATTEMPTS_FIXED_MAX,
             (false, true) => ATTEMPTS_LOST_MAX,
             (false, false) => ATTEMPTS_MAX,
         };
-        let may_help = if self.fixed { is_momentary(reason) } else { reason.may_succeed_elsewhere() };
+        let may_help = if self.fixed { is_momentary } else { reason.may_succeed_elsewhere() };
         if self.attempt >= attempts_max || !may_help {
             actions.extend(self.end(OriginAction::Fail(failure)));
         } else {
             self.last_failure = Some(failure);
             actions.extend(match self.fixed {
                 true => self.begin(plan),
+                false if reason == Refusal::Overloaded && is_momentary => vec![self.plan_after(PAUSE_MS)],
                 false => vec![self.plan_again()],
             });
         }
@@ -390,6 +461,58 @@ mod tests {
         assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2);
     }
 
+    fn plan_with_backups() -> Plan {
+        let mut plan = plan(&NODES[..2]);
+        plan.stages.iter_mut().for_each(|stage| stage.backups = vec![NODES[2]]);
+        plan
+    }
+
+    #[test]
+    fn the_input_goes_to_a_backup_before_another_plan_is_made() {
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan_with_backups()));
+        let failed = OriginEvent::InputFailed { attempt: 1, reason: Refusal::SuccessorLost };
+        let expected = vec![OriginAction::Send { attempt: 1, to: NODES[2] }];
+        assert_eq!(origin.handle(failed.clone()), expected);
+        let Some(OriginAction::Plan { without, .. }) = origin.handle(failed).pop() else { panic!() };
+        assert!(without.contains(&NODES[0]) && without.contains(&NODES[2]));
+    }
+
+    #[test]
+    fn a_lost_host_is_left_to_its_sender_if_that_lives_and_there_are_backups() {
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan_with_backups()));
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])), vec![]);
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[2])), vec![], "no primary here");
+
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan_with_backups()));
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[0])), vec![]);
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2, "its sender is lost, too");
+
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan_with_backups()));
+        origin.handle(OriginEvent::PeerLost(NODES[2]));
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2, "the backup is lost, too");
+    }
+
+    #[test]
+    fn hosts_that_are_full_for_the_loss_of_others_are_asked_again_after_a_pause() {
+        let full = OriginEvent::Failed { attempt: 1, stage: 1, reason: Refusal::Overloaded };
+        let after = |loss: &[OriginEvent]| {
+            let mut origin = Origin::new(false);
+            origin.handle(OriginEvent::Planned(plan_with_backups()));
+            loss.iter().for_each(|event| drop(origin.handle(event.clone())));
+            match origin.handle(full.clone()).pop() {
+                Some(OriginAction::Plan { without, after_ms }) => (without.contains(&NODES[1]), after_ms),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(after(&[]), (true, 0), "nobody was lost: others may have room");
+        assert_eq!(after(&[OriginEvent::HostLost { attempt: 1 }]), (false, PAUSE_MS));
+        assert_eq!(after(&[OriginEvent::HostLost { attempt: 7 }]), (true, 0));
+    }
+
     fn event() -> impl Strategy<Value = OriginEvent> {
         prop_oneof![
             Just(OriginEvent::Planned(plan(&NODES))),
@@ -397,6 +520,9 @@ mod tests {
             (0..5u16).prop_map(OriginEvent::FirstPassed),
             (0..5u16, 0..4u16).prop_map(|(attempt, stage)| failed(attempt, stage)),
             (0..3usize).prop_map(|node| OriginEvent::PeerLost(NODES[node])),
+            (0..5u16).prop_map(|attempt| OriginEvent::HostLost { attempt }),
+            (0..5u16)
+                .prop_map(|attempt| OriginEvent::InputFailed { attempt, reason: Refusal::SuccessorLost }),
             (0..5u16).prop_map(OriginEvent::Result),
             Just(OriginEvent::Deadline),
         ]

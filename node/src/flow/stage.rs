@@ -3,16 +3,23 @@
 //! ```text
 //! Announced -> Arriving -> Waiting -> Running -> Sending -> Kept -> (forgotten)
 //! ```
-//! The host keeps its output until the next stage's own output is safe (`Passed`). What the model gives
-//! before its last stage goes straight to the origin, beside what goes to the next stage; the stage has
-//! passed when both are there.
+//! The host keeps its output until the next stage's own output is safe (`Passed`), and sends it to the next of that
+//! stage's hosts when the one before is lost or refuses: the origin hears of it, and acts only when none is left.
+//! What the model gives before its last stage goes straight to the origin, beside what goes to the next stage;
+//! the stage has passed when both are there.
+//!
+//! A stage may be sent its input more than once, by several hosts of the stage before of which each took the other
+//! for lost: the first copy that is whole is used.
 
 use std::sync::Arc;
 
 use stormo_protocol::frame::{Edge, ORIGIN, Sign};
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::plan::Plan;
+use stormo_protocol::plan::{self, Plan};
 use stormo_protocol::refusal::Refusal;
+
+/// Copies of one input on their way at once: of a primary that may be lost, and of two backups.
+const ARRIVING_MAX: u8 = 3;
 
 /// How far a stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +92,13 @@ pub enum StageAction {
     },
     /// Say this upstream.
     Say(Sign),
-    /// Tell the origin that a stage failed.
+    /// Tell the origin that no host of a stage does it.
     Report(u16, Refusal),
-    /// Nothing of it is needed any more.
+    /// This node fell silent; the origin is told, and another one has the output now.
+    Suspect(NodeId),
+    /// Nothing of it is needed any more: all that was sent is safe. No copy of its input is wanted again.
+    Done,
+    /// It ends here, undone; its input may come again.
     Forget,
 }
 
@@ -97,9 +108,13 @@ pub struct Stage {
     plan: Arc<Plan>,
     index: u16,
     phase: Phase,
+    /// Copies of the input on their way here.
+    arriving: u8,
     ready: bool,
     failed: Option<Refusal>,
     next: Delivery,
+    /// Which host of the next stage has the output, or is sent it.
+    next_host: usize,
     /// Of the model's outputs that leave here although later stages follow, if there are some.
     early: Option<Delivery>,
 }
@@ -114,9 +129,11 @@ impl Stage {
             plan,
             index,
             phase: Phase::Announced,
+            arriving: 0,
             ready: false,
             failed: None,
             next: Delivery::Sent,
+            next_host: 0,
             early: (has_early && !is_last).then_some(Delivery::Sent),
         };
         Some((stage, vec![StageAction::Load]))
@@ -135,17 +152,31 @@ impl Stage {
         match (self.failed, self.phase) {
             (Some(reason), _) => Err(reason),
             (None, Phase::Announced) => Ok(()),
-            // A second copy of an input that is here, or coming: one is enough.
+            // Who sends the copy that is coming may be lost before it is whole.
+            (None, Phase::Arriving) if self.arriving < ARRIVING_MAX => Ok(()),
             (None, _) => Err(Refusal::Duplicate),
         }
     }
 
-    fn next(&self) -> (NodeId, Edge) {
-        let next = self.index + 1;
-        match self.plan.stages.get(usize::from(next)) {
-            Some(stage) => (stage.node, Edge { from: self.index, to: next }),
-            None => (self.plan.origin, Edge { from: self.index, to: ORIGIN }),
-        }
+    /// Whether no input is whole yet.
+    pub fn is_waiting_for_input(&self) -> bool {
+        self.phase == Phase::Arriving
+    }
+
+    /// The stage behind this one, if it is not the last.
+    fn stage_behind(&self) -> Option<&plan::Stage> {
+        self.plan.stages.get(usize::from(self.index) + 1)
+    }
+
+    /// Who is sent the output.
+    fn receiver(&self) -> NodeId {
+        self.stage_behind().and_then(|stage| stage.hosts().nth(self.next_host)).unwrap_or(self.plan.origin)
+    }
+
+    /// The edge that the output takes.
+    fn next_edge(&self) -> Edge {
+        let to = if self.stage_behind().is_some() { self.index + 1 } else { ORIGIN };
+        Edge { from: self.index, to }
     }
 
     /// The edge that early outputs take.
@@ -163,16 +194,26 @@ impl Stage {
             }
             (StageEvent::NotReady(reason), Phase::Announced) => {
                 self.failed = Some(reason);
-                vec![Report(self.index, reason)]
+                // Who sends the input will hear it, and has others to turn to.
+                if self.has_backups() { vec![] } else { vec![Report(self.index, reason)] }
             }
             (StageEvent::NotReady(reason), Phase::Arriving | Phase::Waiting) => self.refuse(reason),
-            (StageEvent::Offered, Phase::Announced) => self.enter(Phase::Arriving, vec![]),
-            (StageEvent::Broken, Phase::Arriving) => self.enter(Phase::Announced, vec![]),
+            (StageEvent::Offered, Phase::Announced | Phase::Arriving) => {
+                self.arriving += 1;
+                self.enter(Phase::Arriving, vec![])
+            }
+            (StageEvent::Broken, Phase::Arriving) => {
+                self.arriving = self.arriving.saturating_sub(1);
+                if self.arriving == 0 {
+                    self.phase = Phase::Announced;
+                }
+                vec![]
+            }
             (StageEvent::Received, Phase::Arriving) if self.ready => self.run(),
             (StageEvent::Received, Phase::Arriving) => self.enter(Phase::Waiting, vec![Say(Sign::Queued(0))]),
             (StageEvent::Ran, Phase::Running) => self.send(),
             (StageEvent::RunFailed(reason), Phase::Running) => self.refuse(reason),
-            (StageEvent::Taken(edge), Phase::Sending) => self.delivered(edge, Delivery::Taken),
+            (StageEvent::Taken(edge), Phase::Sending | Phase::Kept) => self.delivered(edge, Delivery::Taken),
             (StageEvent::Passed(edge), Phase::Sending | Phase::Kept) => {
                 self.delivered(edge, Delivery::Passed)
             }
@@ -184,6 +225,10 @@ impl Stage {
             }
             _ => vec![],
         }
+    }
+
+    fn has_backups(&self) -> bool {
+        self.plan.stages.get(usize::from(self.index)).is_some_and(|stage| !stage.backups.is_empty())
     }
 
     fn enter(&mut self, phase: Phase, actions: Vec<StageAction>) -> Vec<StageAction> {
@@ -202,7 +247,7 @@ impl Stage {
     }
 
     fn send(&mut self) -> Vec<StageAction> {
-        let (to, edge) = self.next();
+        let (to, edge) = (self.receiver(), self.next_edge());
         let mut actions = vec![StageAction::Say(Sign::Sending), StageAction::Send { to, edge }];
         if self.early.is_some() {
             actions.push(StageAction::Send { to: self.plan.origin, edge: self.early_edge() });
@@ -212,7 +257,7 @@ impl Stage {
 
     /// Some of the output got further. Once all is taken, the sender of the input may let go of it.
     fn delivered(&mut self, edge: Edge, progress: Delivery) -> Vec<StageAction> {
-        if edge == self.next().1 {
+        if edge == self.next_edge() {
             self.next = progress;
         } else if let Some(early) = self.early.as_mut().filter(|_| edge.to == ORIGIN) {
             *early = progress;
@@ -225,15 +270,29 @@ impl Stage {
             actions.push(StageAction::Say(Sign::Passed));
         }
         if deliveries.all(|delivery| *delivery == Delivery::Passed) {
-            actions.push(StageAction::Forget);
+            actions.push(StageAction::Done);
         }
         actions
     }
 
-    /// A receiver, or a stage behind it, will not. Its sender tells the origin, once.
+    /// A receiver, or a stage behind it, will not. The next host of its stage is sent the output; when there is none,
+    /// its sender tells the origin, once.
     fn receiver_failed(&mut self, edge: Edge, stage: u16, reason: Refusal) -> Vec<StageAction> {
+        let is_own = stage == edge.to;
+        if is_own && reason.is_of_the_unneeded() {
+            return self.delivered(edge, Delivery::Passed);
+        }
+        if is_own && edge == self.next_edge() && reason.may_succeed_elsewhere() {
+            let before = self.receiver();
+            let count = self.stage_behind().map_or(0, |stage| stage.hosts().count());
+            if self.next_host + 1 < count {
+                (self.next_host, self.next) = (self.next_host + 1, Delivery::Sent);
+                let lost = (reason == Refusal::SuccessorLost).then_some(StageAction::Suspect(before));
+                return lost.into_iter().chain([StageAction::Send { to: self.receiver(), edge }]).collect();
+            }
+        }
         let mut actions = Vec::new();
-        if stage == edge.to {
+        if is_own {
             actions.push(StageAction::Report(stage, reason));
         }
         if self.phase == Phase::Sending {
@@ -247,7 +306,7 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use StageAction::{Forget, Load, Report, Run, Say, Send};
+    use StageAction::{Done, Forget, Load, Report, Run, Say, Send};
     use stormo_protocol::codec::payload::Codec;
     use stormo_protocol::ids::{DeploymentId, VariantId};
 
@@ -279,13 +338,12 @@ mod tests {
         assert_eq!(stage.handle(StageEvent::Ready), vec![]);
         assert_eq!(stage.may_arrive(), Ok(()));
         assert_eq!(stage.handle(StageEvent::Offered), vec![]);
-        assert_eq!(stage.may_arrive(), Err(Refusal::Duplicate));
         assert_eq!(stage.handle(StageEvent::Received), vec![Say(Sign::Working), Run]);
-        let edge = Edge { from: 0, to: 1 };
+        let edge = NEXT;
         let send = Send { to: NodeId([2; 32]), edge };
         assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), send]);
         assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
-        assert_eq!(stage.handle(StageEvent::Passed(edge)), vec![Forget]);
+        assert_eq!(stage.handle(StageEvent::Passed(edge)), vec![Done]);
     }
 
     /// A stage that has run and has an early output.
@@ -309,7 +367,7 @@ mod tests {
             assert_eq!(stage.handle(StageEvent::Taken(first)), vec![]);
             assert_eq!(stage.handle(StageEvent::Passed(first)), vec![]);
             assert_eq!(stage.handle(StageEvent::Taken(second)), vec![Say(Sign::Passed)]);
-            assert_eq!(stage.handle(StageEvent::Passed(second)), vec![Forget]);
+            assert_eq!(stage.handle(StageEvent::Passed(second)), vec![Done]);
         }
     }
 
@@ -334,6 +392,73 @@ mod tests {
             vec![Say(Sign::Sending), Send { to: NodeId([9; 32]), edge }]
         );
         assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
+    }
+
+    /// A plan whose second stage has two backups.
+    fn plan_with_backups() -> Arc<Plan> {
+        let mut plan = Plan::clone(&plan());
+        plan.stages[1].backups = vec![NodeId([3; 32]), NodeId([4; 32])];
+        Arc::new(plan)
+    }
+
+    fn sending(plan: Arc<Plan>) -> Stage {
+        let (mut stage, _) = Stage::announced(plan, 0, false).unwrap();
+        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received, StageEvent::Ran] {
+            stage.handle(event);
+        }
+        stage
+    }
+
+    #[test]
+    fn a_lost_or_refusing_receiver_is_followed_by_its_backups() {
+        let mut stage = sending(plan_with_backups());
+        let to = |node| Send { to: NodeId([node; 32]), edge: NEXT };
+        let lost = StageEvent::Lost(NEXT);
+        assert_eq!(stage.handle(lost), vec![StageAction::Suspect(NodeId([2; 32])), to(3)]);
+        // Even when it has the tensors: its own output may not be safe.
+        assert_eq!(stage.handle(StageEvent::Taken(NEXT)), vec![Say(Sign::Passed)]);
+        assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, Refusal::Overloaded)), vec![to(4)]);
+        assert_eq!(stage.handle(StageEvent::Taken(NEXT)), vec![]);
+        assert_eq!(stage.handle(lost), vec![Report(1, Refusal::SuccessorLost), Forget]);
+    }
+
+    #[test]
+    fn what_every_host_would_refuse_goes_to_no_backup() {
+        let mut stage = sending(plan_with_backups());
+        let refused = Sign::Refused { stage: 1, reason: Refusal::BadValue };
+        let expected = vec![Report(1, Refusal::BadValue), Say(refused), Forget];
+        assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, Refusal::BadValue)), expected);
+    }
+
+    #[test]
+    fn who_has_it_already_or_needs_it_no_longer_has_passed() {
+        for reason in [Refusal::Duplicate, Refusal::NotWaiting, Refusal::Cancelled] {
+            let mut stage = sending(plan_with_backups());
+            let done = vec![Say(Sign::Passed), Done];
+            assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, reason)), done);
+        }
+    }
+
+    #[test]
+    fn a_second_copy_may_come_while_the_first_is_not_whole() {
+        let mut stage = stage(1);
+        stage.handle(StageEvent::Ready);
+        for _ in 0..ARRIVING_MAX {
+            assert_eq!(stage.may_arrive(), Ok(()));
+            stage.handle(StageEvent::Offered);
+        }
+        assert_eq!(stage.may_arrive(), Err(Refusal::Duplicate));
+        assert_eq!(stage.handle(StageEvent::Broken), vec![]);
+        assert_eq!(stage.handle(StageEvent::Received), vec![Say(Sign::Working), Run]);
+        assert_eq!(stage.handle(StageEvent::Received), vec![], "the other copy");
+        assert_eq!(stage.may_arrive(), Err(Refusal::Duplicate));
+    }
+
+    #[test]
+    fn a_host_with_backups_that_cannot_load_waits_to_be_asked() {
+        let (mut stage, _) = Stage::announced(plan_with_backups(), 1, false).unwrap();
+        assert_eq!(stage.handle(StageEvent::NotReady(Refusal::NoMemory)), vec![]);
+        assert_eq!(stage.may_arrive(), Err(Refusal::NoMemory));
     }
 
     #[test]

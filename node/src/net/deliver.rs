@@ -107,6 +107,8 @@ pub struct Patience {
 pub struct OutgoingFrame {
     /// The fixed part.
     pub header: Header,
+    /// The encoded plan; none in what goes to the origin.
+    pub plan: Arc<[u8]>,
     /// What the stages before took.
     pub traces: Vec<StageTrace>,
     /// The tensors.
@@ -118,9 +120,9 @@ pub struct OutgoingFrame {
 /// A frame as it goes over the wire.
 struct CodedFrame {
     header: Header,
+    plan: Arc<[u8]>,
     traces: Vec<StageTrace>,
     tensors: Vec<CodedTensor>,
-    encode_time: Duration,
 }
 
 /// How an exchange ended before its last sign.
@@ -161,12 +163,13 @@ impl Net {
 
     /// The frame with its payload coded, and what that took in the trace of the stage that sends it.
     async fn coded(&self, frame: OutgoingFrame) -> io::Result<CodedFrame> {
-        let OutgoingFrame { header, mut traces, tensors, codec } = frame;
+        let OutgoingFrame { header, plan, mut traces, tensors, codec } = frame;
         let (tensors, encode_time) = self.coders.encode(codec, tensors).await?;
         if let Some(trace) = traces.last_mut().filter(|trace| trace.stage == header.key.edge.from) {
             trace.encode_us = u32::try_from(encode_time.as_micros()).unwrap_or(u32::MAX);
         }
-        Ok(CodedFrame { header: header.coded(&tensors), traces, tensors, encode_time })
+        let header = header.coded(&tensors).with_plan(plan.len());
+        Ok(CodedFrame { header, plan, traces, tensors })
     }
 
     async fn deliver_until_last_sign(&self, to: NodeId, frame: &CodedFrame, patience: Patience) -> Progress {
@@ -199,10 +202,10 @@ impl Net {
         frame: &CodedFrame,
         patience: Duration,
     ) -> Result<Progress, Broken> {
-        let started = Instant::now();
         let (mut reader, mut writer) = stream.split();
-        let write = frames::write_frame(&mut writer, &frame.header, &frame.traces, &frame.tensors);
-        let listen = self.listen(to, frame, &mut reader, patience, started);
+        let write =
+            frames::write_frame(&mut writer, &frame.header, &frame.plan, &frame.traces, &frame.tensors);
+        let listen = self.listen(to, frame, &mut reader, patience);
         // A receiver that refuses on the header reads no further: listening decides, not writing.
         let (written, last) = {
             let mut write = std::pin::pin!(write);
@@ -227,10 +230,9 @@ impl Net {
         frame: &CodedFrame,
         reader: &mut (impl futures::AsyncRead + Unpin),
         patience: Duration,
-        started: Instant,
     ) -> Result<Progress, Broken> {
         let mut heard = false;
-        let mut arrived_after = None;
+        let (mut sent, mut has_told) = (Sent::default(), false);
         loop {
             let sign = match timeout(patience, frames::read_sign(reader)).await {
                 Ok(Ok(sign)) => sign,
@@ -239,19 +241,18 @@ impl Net {
             };
             heard = true;
             match sign {
-                Sign::Taken => {
+                Sign::Taken(receive_us) => {
                     let bytes = frame.header.payload_bytes;
                     self.traffic.sent(to, bytes);
-                    let transfer_time = arrived_after.unwrap_or_else(|| started.elapsed());
-                    let sent = Sent { bytes, encode_time: frame.encode_time, transfer_time };
-                    let progress = Progress::Taken(sent);
-                    let event = NetEvent::Delivery { key: frame.header.key, to, progress };
-                    let _ = self.events.send(event).await;
+                    sent = Sent { bytes, transfer_time: Duration::from_micros(receive_us.into()) };
                 }
-                Sign::Passed => return Ok(Progress::Passed),
+                Sign::Passed => return Ok(Progress::Passed(sent)),
                 Sign::Refused { stage, reason } => return Ok(Progress::Refused(stage, reason)),
-                Sign::Receiving(bytes) if bytes == frame.header.payload_bytes => {
-                    arrived_after = arrived_after.or_else(|| Some(started.elapsed()));
+                // Said after `Taken` only: it is there, and what becomes of it takes its time.
+                Sign::Queued(_) | Sign::Working | Sign::Sending if !has_told => {
+                    has_told = true;
+                    let event = NetEvent::Delivery { key: frame.header.key, to, progress: Progress::Taken };
+                    let _ = self.events.send(event).await;
                 }
                 Sign::Receiving(_) | Sign::Queued(_) | Sign::Working | Sign::Sending => {}
             }

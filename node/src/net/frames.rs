@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use stormo_protocol::codec::payload::CodedTensor;
 use stormo_protocol::frame::{
-    Descriptor, HEADER_BYTES, Header, SIGN_BYTES, Sign, StageTrace, preamble, preamble_bytes, read_preamble,
+    Descriptor, HEADER_BYTES, Header, Preamble, SIGN_BYTES, Sign, StageTrace, preamble, preamble_bytes,
+    read_preamble,
 };
 use stormo_protocol::tensor::TensorBuffer;
 
@@ -23,11 +24,11 @@ pub(super) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Re
     Header::from_bytes(&bytes).map_err(malformed)
 }
 
-/// Reads traces and descriptors. The header bounds their length to some 70 KiB.
-pub(super) async fn read_descriptions(
+/// Reads plan, traces and descriptors. The header bounds their length to some 90 KiB.
+pub(super) async fn read_described(
     stream: &mut (impl AsyncRead + Unpin),
     header: &Header,
-) -> io::Result<(Vec<StageTrace>, Vec<Descriptor>)> {
+) -> io::Result<Preamble> {
     let mut bytes = vec![0; preamble_bytes(header)];
     stream.read_exact(&mut bytes).await?;
     read_preamble(header, &bytes).map_err(malformed)
@@ -54,11 +55,12 @@ pub(super) async fn read_payload(
 pub(super) async fn write_frame(
     stream: &mut (impl AsyncWrite + Unpin),
     header: &Header,
+    plan: &[u8],
     traces: &[StageTrace],
     tensors: &[CodedTensor],
 ) -> io::Result<()> {
     let mut head = header.to_bytes().to_vec();
-    head.extend_from_slice(&preamble(traces, tensors));
+    head.extend_from_slice(&preamble(plan, traces, tensors));
     stream.write_all(&head).await?;
     for tensor in tensors {
         for chunk in tensor.bytes().chunks(CHUNK_BYTES) {
@@ -74,8 +76,10 @@ pub(super) async fn read_sign(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
     Sign::from_bytes(&bytes).map_err(malformed)
 }
 
-pub(super) async fn write_sign(stream: &mut (impl AsyncWrite + Unpin), sign: Sign) -> io::Result<()> {
-    stream.write_all(&sign.to_bytes()).await?;
+/// Writes signs that are told together.
+pub(super) async fn write_signs(stream: &mut (impl AsyncWrite + Unpin), signs: &[Sign]) -> io::Result<()> {
+    let bytes: Vec<u8> = signs.iter().flat_map(|sign| sign.to_bytes()).collect();
+    stream.write_all(&bytes).await?;
     stream.flush().await
 }
 
@@ -102,10 +106,10 @@ mod tests {
             assert_eq!(coded[0].codec(), codec);
             let header = header.coded(&coded);
             let mut stream = Cursor::new(Vec::new());
-            write_frame(&mut stream, &header, &[], &coded).await.unwrap();
+            write_frame(&mut stream, &header, &[], &[], &coded).await.unwrap();
             stream.set_position(0);
             assert_eq!(read_header(&mut stream).await.unwrap(), header);
-            let (_, described) = read_descriptions(&mut stream, &header).await.unwrap();
+            let described = read_described(&mut stream, &header).await.unwrap().described;
             let received = AtomicU64::new(0);
             let tensors = read_payload(&mut stream, described, &received).await.unwrap();
             let decoded: Vec<Tensor> =

@@ -1,5 +1,6 @@
 //! The receiver's side of a delivery: reads a frame, asks whether it is wanted before reading its
-//! payload, and shows signs of life until the work is passed on or refused.
+//! payload (of small ones after it: that costs less than asking first), and shows signs of life until the work is
+//! passed on or refused.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,8 +11,7 @@ use std::time::{Duration, Instant};
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncReadExt, StreamExt};
 use libp2p::Stream;
-use stormo_protocol::codec::payload::Codec;
-use stormo_protocol::frame::Sign;
+use stormo_protocol::frame::{Descriptor, Header, Preamble, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::refusal::Refusal;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -24,6 +24,8 @@ use super::{Net, NetEvent, Offer, Received, Verdict, frames, identity, swarm::Ne
 const STREAMS_MAX: usize = 1024;
 /// Of these, from one peer.
 const STREAMS_PER_PEER_MAX: usize = 64;
+/// Payloads up to this long are read before it is asked whether they are wanted: 64 streams of one peer hold 4 MiB.
+const AT_ONCE_BYTES_MAX: u64 = 64 << 10;
 /// Between two signs of life.
 const SIGN_INTERVAL: Duration = Duration::from_millis(100);
 /// An idle stream is closed after this; senders stop using it earlier.
@@ -92,51 +94,84 @@ async fn exchange(
 ) -> io::Result<bool> {
     let header = timeout(IDLE_TIMEOUT, frames::read_header(reader)).await??;
     let started = Instant::now();
-    let described = timeout(SMALL_TIMEOUT, frames::read_descriptions(reader, &header)).await;
-    let (traces, described) = described??;
+    let read = timeout(SMALL_TIMEOUT, frames::read_described(reader, &header)).await;
+    let Preamble { plan, traces, described } = read??;
+    let mut arriving = Arriving { net, from, header, traces: Some(traces), started };
+    let whole = match header.payload_bytes <= AT_ONCE_BYTES_MAX {
+        true => Some(arriving.read(reader, writer, described.clone()).await??),
+        false => None,
+    };
+    let receive_time = whole.as_ref().map(|whole| whole.receive_time);
     let (verdict, decided) = oneshot::channel();
-    let offer = Offer { from, header, described: described.clone(), verdict };
-    if net.events.send(NetEvent::Offered(offer)).await.is_err() {
+    let offer = Offer { from, header, plan, described: described.clone(), whole, verdict };
+    if net.events.send(NetEvent::Offered(Box::new(offer))).await.is_err() {
         return Ok(false);
     }
-    let mut signs = match while_showing_life(decided, writer, || Sign::Queued(0)).await? {
+    let mut signs = match while_showing_life(decided, writer, || Sign::Receiving(0)).await? {
         Ok(Verdict::Take(signs)) => signs,
         Ok(Verdict::Refuse(reason)) => {
-            return refuse(writer, header.key.edge.to, reason).await.map(|()| false);
+            let read_all = receive_time.is_some();
+            return refuse(writer, header.key.edge.to, reason).await.map(|()| read_all);
         }
         Err(_) => return refuse(writer, header.key.edge.to, Refusal::Leaving).await.map(|()| false),
     };
-    let count = AtomicU64::new(0);
-    let life = || Sign::Receiving(count.load(Ordering::Relaxed));
-    let deadline = Duration::from_millis(u64::from(header.remaining_ms));
-    let read = timeout(deadline, frames::read_payload(reader, described, &count));
-    let coded = match while_showing_life(read, writer, life).await {
-        Ok(Ok(Ok(coded))) => coded,
-        Ok(Err(_)) => return broken(net, header, io::ErrorKind::TimedOut.into()).await,
-        Ok(Ok(Err(error))) | Err(error) => return broken(net, header, error).await,
+    let receive_time = match receive_time {
+        Some(time) => time,
+        None => {
+            let received = match arriving.read(reader, writer, described).await {
+                Ok(Ok(received)) => received,
+                Ok(Err(error)) | Err(error) => {
+                    let _ = net.events.send(NetEvent::Broken(header.key)).await;
+                    return Err(error);
+                }
+            };
+            let time = received.receive_time;
+            if net.events.send(NetEvent::Received(received)).await.is_err() {
+                return Ok(false);
+            }
+            time
+        }
     };
-    let receive_time = started.elapsed();
-    if coded.iter().any(|tensor| tensor.codec() != Codec::Raw) {
-        // The sender takes the link's rate from this word: decoding is no part of it.
-        send_sign(writer, life()).await?;
-    }
-    let (tensors, decode_time) = match while_showing_life(net.coders.decode(coded), writer, life).await {
-        Ok(Ok(decoded)) => decoded,
-        Ok(Err(error)) | Err(error) => return broken(net, header, error).await,
-    };
-    net.traffic.received(from, header.payload_bytes);
-    send_sign(writer, Sign::Taken).await?;
-    let received = Received { from, header, traces, tensors, receive_time, decode_time };
-    if net.events.send(NetEvent::Received(received)).await.is_err() {
-        return Ok(false);
-    }
-    repeat_until_last(&mut signs, writer).await?;
+    repeat_until_last(&mut signs, writer, receive_time).await?;
     Ok(true)
 }
 
-async fn broken(net: &Net, header: stormo_protocol::frame::Header, error: io::Error) -> io::Result<bool> {
-    let _ = net.events.send(NetEvent::Broken(header.key)).await;
-    Err(error)
+/// A frame whose payload is to be read.
+struct Arriving<'a> {
+    net: &'a Net,
+    from: NodeId,
+    header: Header,
+    traces: Option<Vec<StageTrace>>,
+    started: Instant,
+}
+
+impl Arriving<'_> {
+    /// Reads and decodes the payload, showing life; the outer error is the sender's stream, the inner one what came.
+    async fn read(
+        &mut self,
+        reader: &mut ReadHalf<Stream>,
+        writer: &mut WriteHalf<Stream>,
+        described: Vec<Descriptor>,
+    ) -> io::Result<io::Result<Received>> {
+        let count = AtomicU64::new(0);
+        let life = || Sign::Receiving(count.load(Ordering::Relaxed));
+        let deadline = Duration::from_millis(u64::from(self.header.remaining_ms));
+        let read = timeout(deadline, frames::read_payload(reader, described, &count));
+        let coded = match while_showing_life(read, writer, life).await? {
+            Ok(Ok(coded)) => coded,
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(_) => return Ok(Err(io::ErrorKind::TimedOut.into())),
+        };
+        let receive_time = self.started.elapsed();
+        let decode = self.net.coders.decode(coded);
+        let (tensors, decode_time) = match while_showing_life(decode, writer, life).await? {
+            Ok(decoded) => decoded,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.net.traffic.received(self.from, self.header.payload_bytes);
+        let (from, header, traces) = (self.from, self.header, self.traces.take().unwrap_or_default());
+        Ok(Ok(Received { from, header, traces, tensors, receive_time, decode_time }))
+    }
 }
 
 async fn refuse(writer: &mut WriteHalf<Stream>, stage: u16, reason: Refusal) -> io::Result<()> {
@@ -144,7 +179,7 @@ async fn refuse(writer: &mut WriteHalf<Stream>, stage: u16, reason: Refusal) -> 
 }
 
 async fn send_sign(writer: &mut WriteHalf<Stream>, sign: Sign) -> io::Result<()> {
-    timeout(SMALL_TIMEOUT, frames::write_sign(writer, sign)).await?
+    timeout(SMALL_TIMEOUT, frames::write_signs(writer, &[sign])).await?
 }
 
 /// The first tick is one interval away: even an immediate one costs a millisecond of timer.
@@ -169,9 +204,16 @@ async fn while_showing_life<T>(
 }
 
 /// Tells the stage's newest sign at each tick, and the last one at once: what lies between is life, and no
-/// news that the sender waits for. A stage that vanishes without a last one failed.
-async fn repeat_until_last(signs: &mut SignReader, writer: &mut WriteHalf<Stream>) -> io::Result<()> {
+/// news that the sender waits for. What the transfer took goes along with the first. A stage that vanishes
+/// without a last one failed.
+async fn repeat_until_last(
+    signs: &mut SignReader,
+    writer: &mut WriteHalf<Stream>,
+    receive_time: Duration,
+) -> io::Result<()> {
     let mut ticks = sign_ticks();
+    let receive_us = u32::try_from(receive_time.as_micros()).unwrap_or(u32::MAX);
+    let mut taken = Some(Sign::Taken(receive_us));
     loop {
         tokio::select! {
             changed = signs.changed() => if changed.is_err() && !signs.borrow().is_last() {
@@ -180,7 +222,8 @@ async fn repeat_until_last(signs: &mut SignReader, writer: &mut WriteHalf<Stream
             _ = ticks.tick() => {}
         }
         let sign = *signs.borrow_and_update();
-        send_sign(writer, sign).await?;
+        let told: Vec<Sign> = taken.take().into_iter().chain([sign]).collect();
+        timeout(SMALL_TIMEOUT, frames::write_signs(writer, &told)).await??;
         if sign.is_last() {
             return Ok(());
         }

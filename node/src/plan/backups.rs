@@ -2,20 +2,21 @@
 //! that would not go for the same reason before the rest.
 
 use super::coding::Hop;
-use super::price::{Priced, StageShape};
+use super::price::{PlanShape, StageShape};
 use super::problem::Problem;
 
 /// Successors named for each stage.
 const BACKUPS_MAX: usize = 2;
 
-/// For each stage, nodes in the order in which they should be tried. `shares_domain` says whether two nodes would
-/// fail together.
-pub(super) fn backups(
+/// For each stage of a plan, nodes in the order in which they should be tried. Only those are named that have the
+/// stage loaded, if `only_loaded`. `shares_domain` says whether two nodes would fail together.
+pub fn backups(
     problem: &Problem,
-    priced: &Priced,
+    shape: &PlanShape,
+    only_loaded: bool,
     shares_domain: impl Fn(usize, usize) -> bool,
 ) -> Vec<Vec<usize>> {
-    let stages = &priced.shape.stages;
+    let stages = &shape.stages;
     let of_stage = |index: usize| {
         let stage = stages[index];
         let before = index.checked_sub(1).map_or(0, |index| stages[index].node);
@@ -23,7 +24,9 @@ pub(super) fn backups(
         let delay = |node: usize| {
             let is_needed = (stages.iter()).any(|other| other.node == node);
             let is_free = problem.nodes[node].can_compute && node != stage.node && !is_needed;
-            let way_ms = is_free.then(|| way_ms(problem, StageShape { node, ..stage }, before, after))??;
+            let stage_there = StageShape { node, ..stage };
+            let is_ready = !only_loaded || problem.is_loaded(stage_there);
+            let way_ms = (is_free && is_ready).then(|| way_ms(problem, stage_there, before, after))??;
             Some((shares_domain(node, stage.node), way_ms, node))
         };
         let mut others: Vec<(bool, f64, usize)> = (0..problem.nodes.len()).filter_map(delay).collect();

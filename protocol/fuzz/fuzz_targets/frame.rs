@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stormo_protocol::frame::{Descriptor, HEADER_BYTES, Header, SIGN_BYTES, Sign, read_preamble};
+use stormo_protocol::frame::{Descriptor, HEADER_BYTES, Header, Preamble, SIGN_BYTES, Sign, read_preamble};
 use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
 use stormo_protocol::tensor::DType;
 
@@ -14,10 +14,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return };
     let mut head = *head;
-    head[..6].copy_from_slice(b"STRM\x01\x00");
+    head[..6].copy_from_slice(b"STRM\x02\x00");
     let Ok(header) = Header::from_bytes(&head) else { return };
     assert_eq!(header.to_bytes(), head);
-    if let Ok((traces, described)) = read_preamble(&header, rest) {
+    if let Ok(Preamble { plan, traces, described }) = read_preamble(&header, rest) {
+        assert_eq!(plan.map(|plan| plan.id()).unwrap_or(header.plan), header.plan);
         assert_eq!(traces.len(), usize::from(header.traces));
         assert_eq!(described.iter().map(|each| each.coded_bytes).sum::<u64>(), header.payload_bytes);
         // Of texts, what is announced is what they take.

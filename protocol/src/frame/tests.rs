@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::codec::payload::Scratch;
+use crate::ids::{DeploymentId, NodeId, VariantId};
+use crate::plan::Stage;
+use crate::refusal::Refusal;
 use crate::tensor::TensorData;
 use proptest::prelude::*;
 
@@ -27,14 +30,40 @@ fn header(traces: &[StageTrace]) -> Header {
 
 #[test]
 fn frames_round_trip() {
-    let traces = [StageTrace { stage: 3, receive_us: 1, decode_us: 2, wait_us: 3, run_us: 4, encode_us: 5 }];
-    let header = header(&traces);
-    assert_eq!(Header::from_bytes(&header.to_bytes()), Ok(header));
-    let bytes = preamble(&traces, &raw());
-    assert_eq!(bytes.len(), preamble_bytes(&header));
-    let (read, described) = read_preamble(&header, &bytes).unwrap();
-    assert_eq!(read, traces);
-    assert_eq!(described, raw().iter().map(described_as).collect::<Vec<_>>());
+    let traces =
+        [StageTrace { stage: 3, host: 1, receive_us: 1, decode_us: 2, wait_us: 3, run_us: 4, encode_us: 5 }];
+    for plan in [None, Some(plan())] {
+        let encoded = plan.as_ref().map(plan_to_bytes).unwrap_or_default();
+        let id = plan.as_ref().map_or(PlanId([2; 16]), Plan::id);
+        let header = Header { plan: id, ..header(&traces) }.with_plan(encoded.len());
+        assert_eq!(Header::from_bytes(&header.to_bytes()), Ok(header));
+        let bytes = preamble(&encoded, &traces, &raw());
+        assert_eq!(bytes.len(), preamble_bytes(&header));
+        let read = read_preamble(&header, &bytes).unwrap();
+        let described = raw().iter().map(described_as).collect();
+        assert_eq!(read, Preamble { plan, traces: traces.to_vec(), described });
+    }
+}
+
+fn plan() -> Plan {
+    let node = NodeId([3; 32]);
+    let backups = vec![NodeId([4; 32])];
+    let stages = vec![Stage { node, first: 0, end: 2, codec: Codec::Raw, backups }];
+    let variant = VariantId { deployment: DeploymentId([5; 16]), index: 0 };
+    Plan { variant, origin: NodeId([6; 32]), stages, result_codec: Codec::Raw }
+}
+
+#[test]
+fn a_plan_that_is_not_the_named_one_is_refused() {
+    let encoded = plan_to_bytes(&plan());
+    let named = Header { plan: plan().id(), ..header(&[]) }.with_plan(encoded.len());
+    assert!(read_preamble(&named, &preamble(&encoded, &[], &raw())).is_ok());
+    let other = Header { plan: PlanId([9; 16]), ..named };
+    assert_eq!(read_preamble(&other, &preamble(&encoded, &[], &raw())), Err(BadFrame::Plan));
+    let damaged = vec![0xff; encoded.len()];
+    assert_eq!(read_preamble(&named, &preamble(&damaged, &[], &raw())), Err(BadFrame::Plan));
+    let long = header(&[]).with_plan(PLAN_BYTES_MAX + 1);
+    assert_eq!(Header::from_bytes(&long.to_bytes()), Err(BadFrame::AboveLimit));
 }
 
 fn described_as(tensor: &CodedTensor) -> Descriptor {
@@ -57,7 +86,7 @@ fn a_header_counts_coded_bytes() {
         assert_eq!(tensors[0].codec(), codec);
         let header = Header::of(header(&[]).key, PlanId([2; 16]), 1, &[], &raw).coded(&tensors);
         assert_eq!(header.payload_bytes, tensors[0].bytes().len() as u64);
-        let (_, described) = read_preamble(&header, &preamble(&[], &tensors)).unwrap();
+        let described = read_preamble(&header, &preamble(&[], &[], &tensors)).unwrap().described;
         assert_eq!(described, [described_as(&tensors[0])]);
     }
 }
@@ -70,22 +99,23 @@ fn tensors_that_decode_to_more_than_a_frame_may_carry_are_refused() {
     let tensors = vec![CodedTensor::encode(Codec::ShuffleLz4, &raw[0], &mut scratch); 64];
     let header = Header::of(header(&[]).key, PlanId([2; 16]), 1, &[], &raw).coded(&tensors);
     assert!(header.payload_bytes < FRAME_PAYLOAD_BYTES_MAX);
-    assert_eq!(read_preamble(&header, &preamble(&[], &tensors)), Err(BadFrame::AboveLimit));
+    assert_eq!(read_preamble(&header, &preamble(&[], &[], &tensors)), Err(BadFrame::AboveLimit));
 }
 
-/// The bytes as version 1 defines them: a change here is a change of the protocol.
+/// The bytes as version 2 defines them: a change here is a change of the protocol.
 #[test]
-fn golden_bytes_of_version_1() {
-    let mut expected = b"STRM\x01\x00\x01\x00".to_vec();
+fn golden_bytes_of_version_2() {
+    let mut expected = b"STRM\x02\x00\x01\x00".to_vec();
     expected.extend([1; 16]);
     expected.extend([2; 16]);
     expected.extend([0xff, 0xff, 0, 0, 0x30, 0x75, 0, 0, 2, 0, 0, 0, 63, 0, 0, 0, 52, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend([0; 4]);
     assert_eq!(header(&[]).to_bytes().to_vec(), expected);
     let mut expected = vec![5, 0, 1, 4, 0, 48, 0, 0, 0, 0, 0, 0, 0];
     expected.extend([1u64, 3, 2, 2].map(u64::to_le_bytes).concat());
     expected.extend(b"image");
     expected.extend([0, 0, 1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(preamble(&[], &raw()), expected);
+    assert_eq!(preamble(&[], &[], &raw()), expected);
     let refused = Sign::Refused { stage: 2, reason: Refusal::NoMemory };
     assert_eq!(refused.to_bytes(), [7, 0, 2, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
 }
@@ -94,7 +124,7 @@ fn golden_bytes_of_version_1() {
 fn a_payload_that_does_not_match_the_shapes_is_refused() {
     let mut wrong = header(&[]);
     wrong.payload_bytes += 4;
-    assert_eq!(read_preamble(&wrong, &preamble(&[], &raw())), Err(BadFrame::Descriptors));
+    assert_eq!(read_preamble(&wrong, &preamble(&[], &[], &raw())), Err(BadFrame::Descriptors));
 }
 
 #[test]
@@ -108,7 +138,7 @@ fn what_is_announced_too_large_is_refused_on_the_header() {
 fn signs_round_trip() {
     let signs = [
         Sign::Receiving(1 << 33),
-        Sign::Taken,
+        Sign::Taken(345),
         Sign::Queued(12),
         Sign::Working,
         Sign::Sending,
@@ -128,11 +158,12 @@ proptest! {
         rest in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[..6].copy_from_slice(b"STRM\x01\x00");
+        bytes[..6].copy_from_slice(b"STRM\x02\x00");
         bytes[6..38].copy_from_slice(&header_bytes);
         bytes[48] = header_bytes[0] % 4;
         bytes[50] = header_bytes[1] % 4;
         bytes[52..56].copy_from_slice(&(rest.len() as u32).to_le_bytes());
+        bytes[64] = header_bytes[2] % 3;
         if let Ok(header) = Header::from_bytes(&bytes) {
             let _ = read_preamble(&header, &rest);
         }

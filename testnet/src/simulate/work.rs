@@ -13,7 +13,7 @@ use std::sync::Arc;
 use stormo::flow::OriginEvent;
 use stormo_protocol::control::Prepare;
 use stormo_protocol::frame::{DeliveryKey, Sign};
-use stormo_protocol::ids::{DeploymentId, PlanId, RequestId, VariantId};
+use stormo_protocol::ids::{DeploymentId, RequestId, VariantId};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::Hosted;
@@ -23,7 +23,7 @@ use super::host::Host;
 use super::pipes::HostIndex;
 use super::world::{What, World};
 use crate::random::Random;
-use delivery::{Delivery, Early, Incoming};
+use delivery::{Delivery, Incoming};
 use origin::Pending;
 use stage::{HostedStage, StageKey};
 use tally::Ends;
@@ -51,8 +51,8 @@ pub(super) enum WorkMessage {
     Prepared(RequestId, u16, Result<(), Refusal>),
     Failed(RequestId, u16, u16, Refusal),
     Cancel(RequestId, u16),
-    /// The head of a frame: which, of which plan.
-    Offer(DeliveryKey, PlanId),
+    /// The head of a frame: which, of which plan, and how long the request may take still, milliseconds.
+    Offer(DeliveryKey, Arc<Plan>, u32),
     /// Its payload.
     Body(DeliveryKey),
     Sign(DeliveryKey, Sign),
@@ -78,7 +78,7 @@ pub(super) enum Local {
     Loaded(StageKey),
     Ran(StageKey),
     /// It is time for a sign of life.
-    SignDue(DeliveryKey),
+    SignDue(DeliveryKey, HostIndex),
     /// It is time to ask whether the receiver still lives.
     Watch(DeliveryKey),
     /// A delivery to a stage on the same host goes on; or one that could not even begin ends.
@@ -109,9 +109,11 @@ impl WorkEvent {
 pub(super) struct HostWork {
     origins: BTreeMap<RequestId, Pending>,
     stages: BTreeMap<StageKey, HostedStage>,
-    early: Vec<Early>,
+    /// Stages that ended: late copies of their inputs do not begin them anew.
+    ended: BTreeSet<StageKey>,
     deliveries: BTreeMap<DeliveryKey, Delivery>,
-    incoming: BTreeMap<DeliveryKey, Incoming>,
+    /// By frame and sender: copies of one input may come from several.
+    incoming: BTreeMap<(DeliveryKey, HostIndex), Incoming>,
     /// Hosts that have answered a `Prepare`.
     prepared: BTreeSet<(RequestId, u16, HostIndex)>,
     /// Ranges that it has loaded.
@@ -124,7 +126,6 @@ impl HostWork {
     fn is_empty(&self) -> bool {
         self.origins.is_empty()
             && self.stages.is_empty()
-            && self.early.is_empty()
             && self.deliveries.is_empty()
             && self.incoming.is_empty()
     }
@@ -219,12 +220,12 @@ impl World {
             Local::Origin(request, event) => self.on_origin(now_us, host, request, event),
             Local::PrepareLate(request, attempt, stage, to) => {
                 if !self.work_of(host).prepared.contains(&(request, attempt, to)) {
-                    self.origin_failed(now_us, host, request, attempt, stage, Refusal::SuccessorLost);
+                    self.not_prepared(now_us, host, (request, attempt, stage), Refusal::SuccessorLost);
                 }
             }
             Local::Loaded(key) => self.on_stage(now_us, host, key, stormo::flow::StageEvent::Ready),
             Local::Ran(key) => self.on_stage(now_us, host, key, stormo::flow::StageEvent::Ran),
-            Local::SignDue(key) => self.sign_due(now_us, host, key),
+            Local::SignDue(key, from) => self.sign_due(now_us, host, from, key),
             Local::Watch(key) => self.watch(now_us, host, key),
             Local::Sign(key, sign) => self.signed(now_us, host, host, key, sign),
             Local::Lost(key) => self.delivery_lost(now_us, host, key),
@@ -233,7 +234,6 @@ impl World {
 
     fn work_tick(&mut self, now_us: u64, host: HostIndex) {
         self.expire_stages(now_us, host);
-        self.expire_early(now_us, host);
         self.expire_origins(now_us, host);
     }
 
@@ -250,7 +250,9 @@ impl World {
                 self.reported(now_us, to, from, request, attempt, stage, reason);
             }
             WorkMessage::Cancel(request, attempt) => self.cancelled(now_us, to, from, request, attempt),
-            WorkMessage::Offer(key, plan) => self.offered(now_us, to, from, key, plan),
+            WorkMessage::Offer(key, plan, remaining_ms) => {
+                self.offered(now_us, to, from, key, &plan, remaining_ms);
+            }
             WorkMessage::Body(key) => self.body(now_us, to, from, key),
             WorkMessage::Sign(key, sign) => self.signed(now_us, to, from, key, sign),
             WorkMessage::Broken(key) => {
@@ -301,10 +303,9 @@ impl World {
             let work = &self.work.hosts[index];
             if self.hosts[index].alive && !work.is_empty() {
                 let held = format!(
-                    "node {index} still holds {} requests, {} stages, {} early offers, {} deliveries, {} inputs",
+                    "node {index} still holds {} requests, {} stages, {} deliveries, {} inputs",
                     work.origins.len(),
                     work.stages.len(),
-                    work.early.len(),
                     work.deliveries.len(),
                     work.incoming.len()
                 );

@@ -120,6 +120,11 @@ impl Hosting {
         })
     }
 
+    /// Whether a partition is loaded.
+    pub(super) fn is_ready(&self, key: PartitionKey) -> bool {
+        matches!(self.slots.get(&key), Some(Slot::Ready { .. }))
+    }
+
     pub(super) fn ready(&mut self, key: PartitionKey, now_ms: u64) -> Option<Arc<Partition>> {
         match self.slots.get_mut(&key)? {
             Slot::Ready { partition, used_ms, .. } => {

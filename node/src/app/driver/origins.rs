@@ -1,9 +1,10 @@
 //! Requests that entered at this node: planned, sent out, tried again, answered once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stormo_protocol::control::{Prepare, Request, Response};
-use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN, StageTrace};
+use stormo_protocol::control::Response;
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, ORIGIN, StageTrace};
 use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
 use stormo_protocol::plan::Plan;
@@ -11,24 +12,21 @@ use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::Tensor;
 use tokio::task::AbortHandle;
 
+use super::arriving::check_tensors;
 use super::result::Collection;
 use super::signature::outputs_of;
-use super::stages::check_tensors;
 use super::variants::{Bound, Choice, accurate_enough, bound};
 use super::{Driver, Event};
 use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, Reply};
 use crate::app::planning::{accuracy, loss_of};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
-use crate::net::{OutgoingFrame, Progress, Received, SignReader};
+use crate::net::{Received, SignReader};
 use crate::serve::json::{RequestView, StageTraceView, What};
 
 /// Requests under way that entered here; more are refused at once.
 const REQUESTS_MAX: usize = 256;
 /// Time until a request ends in any case, unless its caller says otherwise.
 const TIMEOUT_MS_DEFAULT: u32 = 30_000;
-/// Announcing a plan takes one round trip.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Requests that wait for a model's description.
 const PARKED_MAX: usize = 64;
 /// They wait so long; fetching a description takes a round trip or two.
@@ -58,13 +56,11 @@ pub(super) struct Pending {
     pub(super) variants: Vec<Bound>,
     pub(super) options: InferOptions,
     started: Instant,
-    deadline_ms: u64,
+    pub(super) deadline_ms: u64,
     /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
-    tried: Vec<Plan>,
-    /// Of the last attempt whose input was taken.
-    input_encode_time: Duration,
+    pub(super) tried: Vec<Arc<Plan>>,
     result: Collection,
-    delivering: Option<AbortHandle>,
+    pub(super) delivering: Option<AbortHandle>,
     reply: Reply<Answer>,
 }
 
@@ -73,12 +69,12 @@ impl Pending {
         let _ = self.reply.send(Err(error));
     }
 
-    fn plan_of(&self, attempt: u16) -> Option<&Plan> {
+    pub(super) fn plan_of(&self, attempt: u16) -> Option<&Arc<Plan>> {
         self.tried.get(usize::from(attempt.checked_sub(1)?))
     }
 
     /// What a plan is of.
-    fn bound_of(&self, plan: &Plan) -> Option<&Bound> {
+    pub(super) fn bound_of(&self, plan: &Plan) -> Option<&Bound> {
         self.variants.iter().find(|bound| bound.choice.id == plan.variant)
     }
 
@@ -149,7 +145,6 @@ impl Driver {
             started: Instant::now(),
             deadline_ms: self.now_ms() + u64::from(timeout_ms),
             tried: Vec::new(),
-            input_encode_time: Duration::ZERO,
             result: Collection::default(),
             delivering: None,
             reply,
@@ -187,7 +182,8 @@ impl Driver {
                 stage.node != self.own() && !self.member.view().is_usable(now_ms, stage.node)
             });
         match dead {
-            None => Ok(plan.clone()),
+            // Exactly this plan: nobody else takes a stage over.
+            None => Ok(plan.without_backups()),
             Some((index, stage)) => Err(CallError::Conflict(format!(
                 "stage {index} of plan {id} is on `{}` ({}), which is not there now; list the plans again",
                 self.label_of(stage.node),
@@ -208,6 +204,7 @@ impl Driver {
     fn act_on_origin(&mut self, request: RequestId, action: OriginAction) {
         match action {
             OriginAction::Begin { attempt, plan } => self.begin_attempt(request, attempt, plan),
+            OriginAction::Send { attempt, to } => self.send_input(request, attempt, to),
             OriginAction::Plan { without, after_ms: 0 } => self.plan_without(request, without),
             OriginAction::Plan { without, after_ms } => {
                 self.beside(async move {
@@ -229,86 +226,14 @@ impl Driver {
         }
     }
 
-    fn begin_attempt(&mut self, request: RequestId, attempt: u16, plan: Plan) {
-        let now_ms = self.now_ms();
+    /// Whether an attempt at a request that entered here is under way, and all of these have a part in it.
+    pub(super) fn take_part(&self, request: RequestId, attempt: u16, nodes: &[NodeId]) -> bool {
+        let plan = self.origins.get(&request).and_then(|pending| pending.plan_of(attempt));
         let own = self.own();
-        let Some(pending) = self.origins.get_mut(&request) else { return };
-        pending.tried.push(plan.clone());
-        // A plan is always of a variant that it was asked for; an attempt without inputs is refused.
-        let inputs = pending.bound_of(&plan).map(|bound| bound.inputs.clone()).unwrap_or_default();
-        let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
-        let prepare = Prepare { request, attempt, plan: plan.clone(), remaining_ms };
-        let edge = Edge { from: ORIGIN, to: 0 };
-        let key = DeliveryKey { request, attempt, edge };
-        let header = Header::of(key, plan.id(), remaining_ms, &[], &inputs);
-        let codec = plan.codec_of(edge);
-        let frame = OutgoingFrame { header, traces: Vec::new(), tensors: inputs, codec };
-        let mut hosts: Vec<NodeId> = plan.stages.iter().map(|stage| stage.node).collect();
-        hosts.sort_unstable();
-        hosts.dedup();
-        for host in hosts {
-            if host == own {
-                if let Err(reason) = self.announce_stages(&prepare) {
-                    let stage = stage_on(&plan, own);
-                    return self.origin_failed(request, attempt, stage, reason);
-                }
-            } else {
-                self.prepare_elsewhere(host, &prepare);
-            }
-        }
-        let delivering = self.deliver(plan.stages[0].node, frame);
-        if let Some(pending) = self.origins.get_mut(&request) {
-            pending.delivering = delivering;
-        }
-    }
-
-    /// Announces a plan to another host, without waiting; only a refusal comes back.
-    fn prepare_elsewhere(&self, host: NodeId, prepare: &Prepare) {
-        let (net, events) = (self.parts.net.clone(), self.events.clone());
-        let question = Request::Prepare(prepare.clone());
-        let (request, attempt, stage) = (prepare.request, prepare.attempt, stage_on(&prepare.plan, host));
-        let own = self.own();
-        tokio::spawn(async move {
-            let reason = match net.ask(host, &question, PREPARE_TIMEOUT).await {
-                Ok(_) => return,
-                Err(crate::net::AskError::Refused(reason)) => reason,
-                Err(_) => Refusal::SuccessorLost,
-            };
-            // As if the host had reported it itself.
-            let (answer, _) = tokio::sync::oneshot::channel();
-            let failed = Request::Failed { request, attempt, stage, reason };
-            let event = crate::net::NetEvent::Asked { from: own, request: failed, answer };
-            let _ = events.send(Event::Net(event)).await;
-        });
-    }
-
-    fn cancel_attempt(&mut self, request: RequestId, attempt: u16, plan: &Plan) {
-        if let Some(delivering) = self.origins.get_mut(&request).and_then(|pending| pending.delivering.take())
-        {
-            delivering.abort();
-        }
-        let own = self.own();
-        self.on_cancel(own, request, attempt);
-        for host in plan.stages.iter().map(|stage| stage.node).filter(|node| *node != own) {
-            let net = self.parts.net.clone();
-            tokio::spawn(async move {
-                // A host that does not hear it drops the stage at its deadline.
-                let _ = net.ask(host, &Request::Cancel { request, attempt }, PREPARE_TIMEOUT).await;
-            });
-        }
-    }
-
-    pub(super) fn on_input_delivery(&mut self, key: DeliveryKey, progress: Progress) {
-        match progress {
-            Progress::Taken(sent) => {
-                if let Some(pending) = self.origins.get_mut(&key.request) {
-                    pending.input_encode_time = sent.encode_time;
-                }
-            }
-            Progress::Passed => self.on_origin(key.request, OriginEvent::FirstPassed(key.attempt)),
-            Progress::Refused(stage, reason) => self.origin_failed(key.request, key.attempt, stage, reason),
-            Progress::Lost => self.origin_failed(key.request, key.attempt, 0, Refusal::SuccessorLost),
-        }
+        let has_part = |plan: &Plan, node: &NodeId| {
+            *node == own || plan.stages.iter().any(|stage| stage.host_index(*node).is_some())
+        };
+        plan.is_some_and(|plan| nodes.iter().all(|node| has_part(plan, node)))
     }
 
     pub(super) fn on_reported(
@@ -319,13 +244,7 @@ impl Driver {
         stage: u16,
         reason: Refusal,
     ) -> Response {
-        let own = self.own();
-        let takes_part = self
-            .origins
-            .get(&request)
-            .and_then(|pending| pending.plan_of(attempt))
-            .is_some_and(|plan| from == own || plan.stages.iter().any(|stage| stage.node == from));
-        if takes_part {
+        if self.take_part(request, attempt, &[from]) {
             self.origin_failed(request, attempt, stage, reason);
             Response::Done
         } else {
@@ -334,10 +253,10 @@ impl Driver {
     }
 
     pub(super) fn origin_failed(&mut self, request: RequestId, attempt: u16, stage: u16, reason: Refusal) {
+        tracing::debug!(%request, attempt, stage, %reason, "an attempt failed");
         let plan = self.origins.get(&request).and_then(|pending| pending.plan_of(attempt));
         let failing = plan.and_then(|plan| Some(plan.stages.get(usize::from(stage))?.node));
         if let Some(node) = failing.filter(|node| reason == Refusal::SuccessorLost && *node != self.own()) {
-            tracing::debug!(peer = %node.short(), "fell silent in a request; plans leave it out for now");
             self.suspects.accuse(self.now_ms(), node);
         }
         self.on_origin(request, OriginEvent::Failed { attempt, stage, reason });
@@ -345,6 +264,7 @@ impl Driver {
 
     pub(super) fn peer_lost(&mut self, node: NodeId) {
         let requests: Vec<RequestId> = self.origins.keys().copied().collect();
+        tracing::debug!(peer = %node.short(), requests = requests.len(), "a peer is lost");
         for request in requests {
             self.on_origin(request, OriginEvent::PeerLost(node));
         }
@@ -376,7 +296,7 @@ impl Driver {
         let plan = pending.plan_of(header.key.attempt).ok_or(Refusal::NotWaiting)?;
         let from_stage = header.key.edge.from;
         let stage = plan.stages.get(usize::from(from_stage)).ok_or(Refusal::NotMyStage)?;
-        if stage.node != from || header.plan != plan.id() {
+        if stage.host_index(from).is_none() || header.plan != plan.id() {
             return Err(Refusal::NotMyStage);
         }
         let bound = pending.bound_of(plan).ok_or(Refusal::NotWaiting)?;
@@ -422,7 +342,7 @@ impl Driver {
             plan_id: plan.id(),
             attempts: pending.machine.attempts(),
             latency_ms,
-            input_encode_ms: pending.input_encode_time.as_secs_f64() * 1000.0,
+            input_encode_ms: input_encode_ms(&result.traces),
             result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
             result_decode_ms: result.decode_time.as_secs_f64() * 1000.0,
             stages: stage_traces(&plan, &result.traces),
@@ -439,7 +359,7 @@ impl Driver {
             version: pending.version,
             variant,
             plan: plan.id(),
-            nodes: plan.stages.iter().map(|stage| stage.node.to_string()).collect(),
+            nodes: hosts_of(&plan, &result.traces).map(|host| host.to_string()).collect(),
             codecs: plan.codecs().collect(),
             outputs,
             latency_ms,
@@ -513,9 +433,17 @@ fn check_accuracy(plan: &Plan, choice: &Choice, limits: PlanLimits) -> Result<()
     }
 }
 
-/// The first stage of a plan on a node.
-fn stage_on(plan: &Plan, node: NodeId) -> u16 {
-    plan.stages.iter().position(|stage| stage.node == node).unwrap_or(0) as u16
+/// Who ran the stages of a plan: of each the primary, unless a trace says which backup.
+fn hosts_of<'a>(plan: &'a Plan, traces: &'a [StageTrace]) -> impl Iterator<Item = NodeId> + 'a {
+    (0u16..).zip(&plan.stages).map(|(index, stage)| {
+        let trace = traces.iter().find(|trace| trace.stage == index);
+        trace.and_then(|trace| stage.hosts().nth(usize::from(trace.host))).unwrap_or(stage.node)
+    })
+}
+
+fn input_encode_ms(traces: &[StageTrace]) -> f64 {
+    let trace = traces.iter().find(|trace| trace.stage == ORIGIN);
+    trace.map_or(0.0, |trace| f64::from(trace.encode_us) / 1000.0)
 }
 
 fn stage_traces(plan: &Plan, traces: &[StageTrace]) -> Vec<StageTraceView> {
@@ -526,7 +454,7 @@ fn stage_traces(plan: &Plan, traces: &[StageTrace]) -> Vec<StageTraceView> {
             let stage = plan.stages.get(usize::from(trace.stage))?;
             Some(StageTraceView {
                 id: trace.stage,
-                node: stage.node,
+                node: stage.hosts().nth(usize::from(trace.host)).unwrap_or(stage.node),
                 blocks: [stage.first, stage.end],
                 receive_ms: ms(trace.receive_us),
                 decode_ms: ms(trace.decode_us),

@@ -166,7 +166,7 @@ impl Instance {
         let shares_domain = |one: usize, other: usize| {
             self.domains[one].iter().any(|domain| self.domains[other].contains(domain))
         };
-        let backups = backups(&of.problem, priced, shares_domain);
+        let backups = backups(&of.problem, &priced.shape, false, shares_domain);
         let stages = priced.shape.stages.iter().zip(&priced.shape.codecs).zip(backups);
         let stage = |((stage, codec), backups): ((&crate::plan::StageShape, &_), Vec<usize>)| StageOf {
             node: self.node_names[stage.node].clone(),

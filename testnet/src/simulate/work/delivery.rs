@@ -1,12 +1,14 @@
 //! Frames on their way: the sender's watch over the receiver's signs of life, and the receiver's verdicts.
 
+use std::sync::Arc;
+
 use stormo::flow::{OriginEvent, StageEvent, patience_ms};
 use stormo_protocol::control::{Request, Response};
-use stormo_protocol::frame::{DeliveryKey, HEADER_BYTES, ORIGIN, SIGN_BYTES, Sign};
-use stormo_protocol::ids::{PlanId, RequestId};
+use stormo_protocol::frame::{DeliveryKey, HEADER_BYTES, ORIGIN, SIGN_BYTES, Sign, plan_to_bytes};
+use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
-use super::stage::{StageKey, sender_of};
+use super::stage::{StageKey, is_sent_by};
 use super::{CUT_BYTES, Local, WorkMessage};
 use crate::simulate::pipes::HostIndex;
 use crate::simulate::wire;
@@ -14,8 +16,6 @@ use crate::simulate::world::World;
 
 /// Signs of life come this often, microseconds.
 const SIGN_US: u64 = 100_000;
-/// A frame waits so long for its plan, microseconds.
-const EARLY_US_MAX: u64 = 1_000_000;
 /// One descriptor of a tensor with four dimensions and a name.
 const DESCRIPTOR_BYTES: u64 = 60;
 /// Between two rooms of one host, microseconds.
@@ -32,19 +32,8 @@ pub(super) struct Delivery {
 /// A frame that this host receives, from its acceptance to its last sign.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    from: HostIndex,
     sign: Sign,
     here: bool,
-}
-
-/// A frame whose plan is not known yet.
-#[derive(Debug)]
-pub(super) struct Early {
-    from: HostIndex,
-    key: DeliveryKey,
-    plan: PlanId,
-    here: bool,
-    until_us: u64,
 }
 
 /// Bytes of the tensors on an edge.
@@ -68,7 +57,10 @@ pub(super) fn bytes_of(message: &WorkMessage) -> u64 {
         WorkMessage::Cancel(request, attempt) => {
             asked(Request::Cancel { request: *request, attempt: *attempt })
         }
-        WorkMessage::Offer(..) => wire::framed(HEADER_BYTES as u64 + DESCRIPTOR_BYTES),
+        WorkMessage::Offer(key, plan, _) => {
+            let plan_bytes = if key.edge.to == ORIGIN { 0 } else { plan_to_bytes(plan).len() as u64 };
+            wire::framed(HEADER_BYTES as u64 + plan_bytes + DESCRIPTOR_BYTES)
+        }
         WorkMessage::Body(key) => wire::framed(payload_bytes(*key)),
         WorkMessage::Sign(..) => wire::framed(SIGN_BYTES as u64),
         WorkMessage::Broken(_) => wire::framed(0),
@@ -91,16 +83,17 @@ impl World {
         own: HostIndex,
         to: HostIndex,
         key: DeliveryKey,
-        plan: PlanId,
+        plan: &Arc<Plan>,
+        remaining_ms: u32,
     ) {
         let peer = self.host_of(to).id;
         let round_trip_ms = self.host_of(own).member.links().round_trip_us(peer).unwrap_or(0.0) / 1_000.0;
         let patience_us = patience_ms(round_trip_ms) * 1_000;
         self.work_of(own).deliveries.insert(key, Delivery { to, heard_us: now_us, patience_us });
         if to == own {
-            return self.deliver_here(now_us, own, key, plan);
+            return self.deliver_here(now_us, own, key, plan, remaining_ms);
         }
-        if self.say(now_us, own, to, WorkMessage::Offer(key, plan)) {
+        if self.say(now_us, own, to, WorkMessage::Offer(key, plan.clone(), remaining_ms)) {
             self.say(now_us, own, to, WorkMessage::Body(key));
             self.later(now_us + patience_us, own, Local::Watch(key));
         } else {
@@ -108,8 +101,15 @@ impl World {
         }
     }
 
-    fn deliver_here(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey, plan: PlanId) {
-        match self.accept(now_us, own, own, key, plan) {
+    fn deliver_here(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        key: DeliveryKey,
+        plan: &Arc<Plan>,
+        remaining_ms: u32,
+    ) {
+        match self.accept(now_us, own, own, key, plan, remaining_ms) {
             Ok(()) => self.body(now_us, own, own, key),
             Err(reason) => {
                 let refused = Sign::Refused { stage: key.edge.to, reason };
@@ -150,6 +150,10 @@ impl World {
                 Sign::Passed => {
                     self.on_origin(now_us, own, key.request, OriginEvent::FirstPassed(key.attempt));
                 }
+                Sign::Refused { stage: 0, reason } => {
+                    let failed = OriginEvent::InputFailed { attempt: key.attempt, reason };
+                    self.on_origin(now_us, own, key.request, failed);
+                }
                 Sign::Refused { stage, reason } => {
                     self.origin_failed(now_us, own, key.request, key.attempt, stage, reason);
                 }
@@ -158,10 +162,11 @@ impl World {
             return;
         }
         let event = match sign {
-            Sign::Taken => StageEvent::Taken(key.edge),
+            // Said once the tensors are there.
+            Sign::Queued(_) | Sign::Working | Sign::Sending => StageEvent::Taken(key.edge),
             Sign::Passed => StageEvent::Passed(key.edge),
             Sign::Refused { stage, reason } => StageEvent::Refused(key.edge, stage, reason),
-            _ => return,
+            Sign::Receiving(_) | Sign::Taken(_) => return,
         };
         self.on_stage(now_us, own, sending_stage(key), event);
     }
@@ -171,7 +176,8 @@ impl World {
             return;
         }
         if key.edge.from == ORIGIN {
-            self.origin_failed(now_us, own, key.request, key.attempt, 0, Refusal::SuccessorLost);
+            let failed = OriginEvent::InputFailed { attempt: key.attempt, reason: Refusal::SuccessorLost };
+            self.on_origin(now_us, own, key.request, failed);
         } else {
             self.on_stage(now_us, own, sending_stage(key), StageEvent::Lost(key.edge));
         }
@@ -184,22 +190,14 @@ impl World {
         own: HostIndex,
         from: HostIndex,
         key: DeliveryKey,
-        plan: PlanId,
+        plan: &Arc<Plan>,
+        remaining_ms: u32,
     ) {
-        if key.edge.to != ORIGIN && !self.work_of(own).stages.contains_key(&stage_key(key)) {
-            let until_us = now_us + EARLY_US_MAX;
-            self.work_of(own).early.push(Early { from, key, plan, here: false, until_us });
-            return self.later(now_us + SIGN_US, own, Local::SignDue(key));
-        }
-        match self.accept(now_us, own, from, key, plan) {
-            Ok(()) => self.later(now_us + SIGN_US, own, Local::SignDue(key)),
+        match self.accept(now_us, own, from, key, plan, remaining_ms) {
+            Ok(()) => self.later(now_us + SIGN_US, own, Local::SignDue(key, from)),
             Err(reason) => {
-                self.say(
-                    now_us,
-                    own,
-                    from,
-                    WorkMessage::Sign(key, Sign::Refused { stage: key.edge.to, reason }),
-                );
+                let refused = Sign::Refused { stage: key.edge.to, reason };
+                self.say(now_us, own, from, WorkMessage::Sign(key, refused));
             }
         }
     }
@@ -211,48 +209,45 @@ impl World {
         own: HostIndex,
         from: HostIndex,
         key: DeliveryKey,
-        plan: PlanId,
+        plan: &Arc<Plan>,
+        remaining_ms: u32,
     ) -> Result<(), Refusal> {
         let sender = self.host_of(from).id;
+        let incoming = Incoming { sign: Sign::Receiving(0), here: false };
         let work = self.work_of(own);
-        let incoming = Incoming { from, sign: Sign::Receiving(0), here: false };
         if key.edge.to == ORIGIN {
             let pending = work.origins.get_mut(&key.request).ok_or(Refusal::NotWaiting)?;
             let known = pending.plan_of(key.attempt).ok_or(Refusal::NotWaiting)?;
             let stage = known.stages.get(usize::from(key.edge.from)).ok_or(Refusal::NotMyStage)?;
-            if stage.node != sender || known.id() != plan {
+            if stage.host_index(sender).is_none() || known.id() != plan.id() {
                 return Err(Refusal::NotMyStage);
             }
             if pending.arrived.contains(&(key.attempt, key.edge.from)) {
                 return Err(Refusal::Duplicate);
             }
             pending.begun.insert((key.attempt, key.edge.from));
-            work.incoming.insert(key, incoming);
+            work.incoming.insert((key, from), incoming);
             return Ok(());
         }
+        if !is_sent_by(plan, key.edge, sender) {
+            return Err(Refusal::NotMyStage);
+        }
+        self.host_stage(now_us, own, stage_key(key), plan, remaining_ms)?;
+        let work = self.work_of(own);
         let hosted = work.stages.get(&stage_key(key)).ok_or(Refusal::UnknownPlan)?;
-        let known = hosted.machine.plan();
-        if known.id() != plan || sender_of(known, key.edge.to) != (from, key.edge) {
+        if hosted.machine.plan().id() != plan.id() {
             return Err(Refusal::NotMyStage);
         }
         hosted.machine.may_arrive()?;
-        work.incoming.insert(key, incoming);
+        work.incoming.insert((key, from), incoming);
         self.on_stage(now_us, own, stage_key(key), StageEvent::Offered);
         Ok(())
     }
 
     /// The payload of a frame is here.
     pub(super) fn body(&mut self, now_us: u64, own: HostIndex, from: HostIndex, key: DeliveryKey) {
-        let work = self.work_of(own);
-        if let Some(early) = work.early.iter_mut().find(|early| early.key == key && early.from == from) {
-            early.here = true;
-            return;
-        }
-        let Some(incoming) = work.incoming.get_mut(&key).filter(|incoming| incoming.from == from) else {
-            return;
-        };
+        let Some(incoming) = self.work_of(own).incoming.get_mut(&(key, from)) else { return };
         incoming.here = true;
-        self.tell(now_us, own, from, key, Sign::Taken);
         if key.edge.to != ORIGIN {
             return self.on_stage(now_us, own, stage_key(key), StageEvent::Received);
         }
@@ -276,87 +271,58 @@ impl World {
         }
     }
 
+    /// Who sends a frame, or copies of it.
+    fn senders_of(&self, own: HostIndex, key: DeliveryKey) -> Vec<HostIndex> {
+        let incoming = &self.work.hosts[usize::from(own)].incoming;
+        incoming.range((key, 0)..=(key, HostIndex::MAX)).map(|((_, from), _)| *from).collect()
+    }
+
     /// The newest sign of a stage; the last one is told at once, others when it is time to show life.
     pub(super) fn say_of_input(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey, sign: Sign) {
-        let Some(incoming) = self.work_of(own).incoming.get_mut(&key) else { return };
-        let from = incoming.from;
-        incoming.sign = sign;
-        if sign.is_last() {
-            self.work_of(own).incoming.remove(&key);
-            self.tell(now_us, own, from, key, sign);
+        for from in self.senders_of(own, key) {
+            let incoming = &mut self.work_of(own).incoming;
+            if sign.is_last() {
+                incoming.remove(&(key, from));
+                self.tell(now_us, own, from, key, sign);
+            } else if let Some(incoming) = incoming.get_mut(&(key, from)) {
+                incoming.sign = sign;
+            }
         }
     }
 
     /// A stage vanished without a last sign.
     pub(super) fn break_incoming(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
-        let Some(Incoming { from, .. }) = self.work_of(own).incoming.remove(&key) else { return };
-        if from == own {
-            self.later(now_us + HERE_US, own, Local::Lost(key));
-        } else {
-            self.say(now_us, own, from, WorkMessage::Broken(key));
-        }
-    }
-
-    pub(super) fn sign_due(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
-        let work = self.work_of(own);
-        let waiting =
-            work.early.iter().find(|early| early.key == key).map(|early| (early.from, Sign::Queued(0)));
-        let Some((from, sign)) =
-            waiting.or_else(|| work.incoming.get(&key).map(|incoming| (incoming.from, incoming.sign)))
-        else {
-            return;
-        };
-        self.say(now_us, own, from, WorkMessage::Sign(key, sign));
-        self.later(now_us + SIGN_US, own, Local::SignDue(key));
-    }
-
-    /// A plan is here: frames that waited for it are decided on.
-    pub(super) fn admit_early(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16) {
-        let waiting = std::mem::take(&mut self.work_of(own).early);
-        let is_of = |early: &Early| (early.key.request, early.key.attempt) == (request, attempt);
-        let (ready, later): (Vec<Early>, Vec<Early>) = waiting.into_iter().partition(is_of);
-        self.work_of(own).early = later;
-        for Early { from, key, plan, here, .. } in ready {
-            match self.accept(now_us, own, from, key, plan) {
-                Ok(()) if here => self.body(now_us, own, from, key),
-                Ok(()) => {}
-                Err(reason) => {
-                    self.say(
-                        now_us,
-                        own,
-                        from,
-                        WorkMessage::Sign(key, Sign::Refused { stage: key.edge.to, reason }),
-                    );
-                }
+        for from in self.senders_of(own, key) {
+            self.work_of(own).incoming.remove(&(key, from));
+            if from == own {
+                self.later(now_us + HERE_US, own, Local::Lost(key));
+            } else {
+                self.say(now_us, own, from, WorkMessage::Broken(key));
             }
         }
     }
 
-    pub(super) fn expire_early(&mut self, now_us: u64, own: HostIndex) {
-        let waiting = std::mem::take(&mut self.work_of(own).early);
-        let (late, waiting): (Vec<Early>, Vec<Early>) =
-            waiting.into_iter().partition(|early| early.until_us <= now_us);
-        self.work_of(own).early = waiting;
-        for Early { from, key, .. } in late {
-            let refused = Sign::Refused { stage: key.edge.to, reason: Refusal::UnknownPlan };
-            self.say(now_us, own, from, WorkMessage::Sign(key, refused));
-        }
+    pub(super) fn sign_due(&mut self, now_us: u64, own: HostIndex, from: HostIndex, key: DeliveryKey) {
+        let Some(incoming) = self.work_of(own).incoming.get(&(key, from)) else { return };
+        // A copy that is not whole yet is no news of the work.
+        let sign = if incoming.here { incoming.sign } else { Sign::Receiving(0) };
+        self.say(now_us, own, from, WorkMessage::Sign(key, sign));
+        self.later(now_us + SIGN_US, own, Local::SignDue(key, from));
     }
 
     /// A connection broke: what was sent over it is lost, what was coming breaks off.
     pub(in crate::simulate) fn work_disconnected(&mut self, now_us: u64, own: HostIndex, peer: HostIndex) {
         let work = self.work_of(own);
-        work.early.retain(|early| early.from != peer);
         let lost: Vec<DeliveryKey> =
             work.deliveries.iter().filter(|(_, delivery)| delivery.to == peer).map(|(key, _)| *key).collect();
         let broken: Vec<(DeliveryKey, bool)> = work
             .incoming
             .iter()
-            .filter(|(_, incoming)| incoming.from == peer)
-            .map(|(key, incoming)| (*key, incoming.here))
+            .filter(|((_, from), _)| *from == peer)
+            .map(|((key, _), incoming)| (*key, incoming.here))
             .collect();
         for (key, here) in broken {
-            self.work_of(own).incoming.remove(&key);
+            self.work_of(own).incoming.remove(&(key, peer));
             if !here && key.edge.to != ORIGIN {
                 self.on_stage(now_us, own, stage_key(key), StageEvent::Broken);
             }

@@ -18,6 +18,10 @@ use crate::simulate::world::{What, World};
 
 /// Planning takes this long, microseconds.
 const PLANNING_US: u64 = 1_000;
+/// Backups of each stage, as far as there are others.
+const BACKUPS: usize = 2;
+/// One of so many requests announces its plan, as if its hosts had something to load.
+const ANNOUNCED_EVERY: u8 = 8;
 /// Announcing a plan is given up after this, microseconds.
 const PREPARE_US_MAX: u64 = 5_000_000;
 /// A request may end so much after its deadline, microseconds: one look at the deadlines, and a pause of its host.
@@ -30,7 +34,7 @@ pub(super) struct Pending {
     pub(super) number: usize,
     asked_us: u64,
     deadline_us: u64,
-    tried: Vec<Plan>,
+    tried: Vec<Arc<Plan>>,
     /// Parts of the result on their way, and those that are here: by attempt and stage.
     pub(super) begun: BTreeSet<(u16, u16)>,
     pub(super) arrived: BTreeSet<(u16, u16)>,
@@ -39,7 +43,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn plan_of(&self, attempt: u16) -> Option<&Plan> {
+    pub(super) fn plan_of(&self, attempt: u16) -> Option<&Arc<Plan>> {
         self.tried.get(usize::from(attempt.checked_sub(1)?))
     }
 
@@ -112,8 +116,11 @@ impl World {
                     Local::Origin(request, OriginEvent::NoPlan(why)),
                 );
             }
-            let node = able[(self.work.random.bits() % able.len() as u64) as usize];
-            stages.push(Stage { node, first, end: first + 1, codec: Codec::Raw, backups: vec![] });
+            let chosen = (self.work.random.bits() % able.len() as u64) as usize;
+            able.rotate_left(chosen);
+            let node = able[0];
+            let backups = able.into_iter().skip(1).take(BACKUPS).collect();
+            stages.push(Stage { node, first, end: first + 1, codec: Codec::Raw, backups });
         }
         let plan = Plan { variant: variant(), origin: host.id, stages, result_codec: Codec::Raw };
         self.later(now_us + PLANNING_US, own, Local::Origin(request, OriginEvent::Planned(plan)));
@@ -124,6 +131,7 @@ impl World {
         for action in pending.machine.handle(event) {
             match action {
                 OriginAction::Begin { attempt, plan } => self.begin(now_us, own, request, attempt, plan),
+                OriginAction::Send { attempt, to } => self.send_input(now_us, own, request, attempt, to),
                 OriginAction::Plan { without, after_ms } => {
                     self.plan(now_us + after_ms * 1_000, own, request, &without);
                 }
@@ -136,25 +144,61 @@ impl World {
 
     fn begin(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16, plan: Plan) {
         let Some(pending) = self.work_of(own).origins.get_mut(&request) else { return };
+        let plan = Arc::new(plan);
         pending.tried.push(plan.clone());
         let remaining_ms = (pending.deadline_us.saturating_sub(now_us) / 1_000) as u32;
-        let first = host::index_of(plan.stages[0].node);
-        let prepare = Arc::new(Prepare { request, attempt, plan, remaining_ms });
-        let hosts: BTreeSet<NodeId> = prepare.plan.stages.iter().map(|stage| stage.node).collect();
+        if request.0[0].is_multiple_of(ANNOUNCED_EVERY) {
+            let prepare = Arc::new(Prepare { request, attempt, plan: Plan::clone(&plan), remaining_ms });
+            if let Err((stage, reason)) = self.announce(now_us, own, &prepare) {
+                return self.origin_failed(now_us, own, request, attempt, stage, reason);
+            }
+        }
+        self.send_input(now_us, own, request, attempt, plan.stages[0].node);
+    }
+
+    fn announce(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        prepare: &Arc<Prepare>,
+    ) -> Result<(), (u16, Refusal)> {
+        let Prepare { request, attempt, plan, .. } = prepare.as_ref();
+        let hosts: BTreeSet<NodeId> = plan.stages.iter().map(|stage| stage.node).collect();
         for node in hosts {
-            let (to, stage) = (host::index_of(node), stage_on(&prepare.plan, node));
+            let (to, stage) = (host::index_of(node), stage_on(plan, node));
             if to == own {
-                if let Err(reason) = self.announce_stages(now_us, own, &prepare) {
-                    return self.origin_failed(now_us, own, request, attempt, stage, reason);
-                }
+                self.announce_stages(now_us, own, prepare).map_err(|reason| (stage, reason))?;
             } else {
                 let said = self.say(now_us, own, to, WorkMessage::Prepare(prepare.clone()));
                 let late_us = now_us + if said { PREPARE_US_MAX } else { PLANNING_US };
-                self.later(late_us, own, Local::PrepareLate(request, attempt, stage, to));
+                self.later(late_us, own, Local::PrepareLate(*request, *attempt, stage, to));
             }
         }
+        Ok(())
+    }
+
+    fn send_input(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16, to: NodeId) {
+        let Some(pending) = self.work_of(own).origins.get(&request) else { return };
+        let Some(plan) = pending.plan_of(attempt).cloned() else { return };
+        let remaining_ms = (pending.deadline_us.saturating_sub(now_us) / 1_000) as u32;
         let key = DeliveryKey { request, attempt, edge: Edge { from: ORIGIN, to: 0 } };
-        self.deliver(now_us, own, first, key, prepare.plan.id());
+        self.deliver(now_us, own, host::index_of(to), key, &plan, remaining_ms);
+    }
+
+    /// A host could not be told of a plan, or refused: whoever sends it its input hears the same, and turns to a
+    /// backup.
+    pub(super) fn not_prepared(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        (request, attempt, stage): (RequestId, u16, u16),
+        reason: Refusal,
+    ) {
+        let plan = self.work_of(own).origins.get(&request).and_then(|pending| pending.plan_of(attempt));
+        let stage_of = plan.and_then(|plan| plan.stages.get(usize::from(stage)));
+        if stage_of.is_some_and(|stage| stage.backups.is_empty()) {
+            self.origin_failed(now_us, own, request, attempt, stage, reason);
+        }
     }
 
     pub(super) fn prepared(
@@ -174,7 +218,7 @@ impl World {
         work.prepared.insert((request, attempt, from));
         if let Err(reason) = told {
             let stage = stage_on(&plan, self.host_of(from).id);
-            self.origin_failed(now_us, own, request, attempt, stage, reason);
+            self.not_prepared(now_us, own, (request, attempt, stage), reason);
         }
     }
 
@@ -183,7 +227,7 @@ impl World {
         self.work_of(own).deliveries.remove(&key);
         self.cancelled(now_us, own, own, request, attempt);
         let others: BTreeSet<HostIndex> =
-            plan.stages.iter().map(|stage| host::index_of(stage.node)).collect();
+            plan.stages.iter().flat_map(Stage::hosts).map(host::index_of).collect();
         for to in others.into_iter().filter(|to| *to != own) {
             self.say(now_us, own, to, WorkMessage::Cancel(request, attempt));
         }
@@ -202,7 +246,7 @@ impl World {
     ) {
         let node = self.host_of(from).id;
         let plan = self.work_of(own).origins.get(&request).and_then(|pending| pending.plan_of(attempt));
-        if plan.is_some_and(|plan| plan.stages.iter().any(|stage| stage.node == node)) {
+        if plan.is_some_and(|plan| plan.stages.iter().any(|stage| stage.host_index(node).is_some())) {
             self.origin_failed(now_us, own, request, attempt, stage, reason);
         }
     }

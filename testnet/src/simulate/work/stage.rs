@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stormo::flow::{Stage, StageAction, StageEvent};
 use stormo_protocol::control::Prepare;
 use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN, Sign};
-use stormo_protocol::ids::RequestId;
+use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
@@ -35,11 +35,14 @@ pub(super) struct HostedStage {
     deadline_us: u64,
 }
 
-/// Who sends a stage its input, and over which edge.
-pub(super) fn sender_of(plan: &Plan, stage: u16) -> (HostIndex, Edge) {
-    match stage.checked_sub(1).and_then(|before| plan.stages.get(usize::from(before))) {
-        Some(before) => (host::index_of(before.node), Edge { from: stage - 1, to: stage }),
-        None => (host::index_of(plan.origin), Edge { from: ORIGIN, to: stage }),
+/// Whether a plan lets a node send a stage its input over this edge.
+pub(super) fn is_sent_by(plan: &Plan, edge: Edge, from: NodeId) -> bool {
+    match edge.to.checked_sub(1) {
+        Some(before) => {
+            let stage = plan.stages.get(usize::from(before));
+            edge.from == before && stage.is_some_and(|stage| stage.host_index(from).is_some())
+        }
+        None => edge.from == ORIGIN && plan.origin == from,
     }
 }
 
@@ -65,18 +68,37 @@ impl World {
             return Err(Refusal::NotMyStage);
         }
         let plan = Arc::new(plan.clone());
-        let deadline_us = now_us + u64::from(*remaining_ms) * 1_000;
-        for stage in mine {
+        mine.into_iter().try_for_each(|stage| {
             let key = StageKey { request: *request, attempt: *attempt, stage };
-            if self.work_of(own).stages.contains_key(&key) {
-                continue;
-            }
-            let early = stage == 0 && has_early(*request);
-            let Some((machine, actions)) = Stage::announced(plan.clone(), stage, early) else { continue };
-            self.work_of(own).stages.insert(key, HostedStage { machine, deadline_us });
-            self.act_on_stage(now_us, own, key, actions);
+            self.host_stage(now_us, own, key, &plan, *remaining_ms)
+        })
+    }
+
+    /// Makes a stage of a plan that names this host, unless it is there.
+    pub(super) fn host_stage(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        key: StageKey,
+        plan: &Arc<Plan>,
+        remaining_ms: u32,
+    ) -> Result<(), Refusal> {
+        let id = self.host_of(own).id;
+        let work = self.work_of(own);
+        if work.stages.contains_key(&key) {
+            return Ok(());
         }
-        self.admit_early(now_us, own, *request, *attempt);
+        if work.ended.contains(&key) || work.ended.contains(&StageKey { stage: ORIGIN, ..key }) {
+            return Err(Refusal::Duplicate);
+        }
+        let stage = plan.stages.get(usize::from(key.stage)).ok_or(Refusal::NotMyStage)?;
+        stage.host_index(id).ok_or(Refusal::NotMyStage)?;
+        let early = key.stage == 0 && has_early(key.request);
+        let announced = Stage::announced(plan.clone(), key.stage, early);
+        let (machine, actions) = announced.ok_or(Refusal::NotMyStage)?;
+        let deadline_us = now_us + u64::from(remaining_ms) * 1_000;
+        work.stages.insert(key, HostedStage { machine, deadline_us });
+        self.act_on_stage(now_us, own, key, actions);
         Ok(())
     }
 
@@ -94,12 +116,19 @@ impl World {
                 StageAction::Run => self.run_stage(now_us, own, key),
                 StageAction::Send { to, edge } => {
                     let Some(hosted) = self.work_of(own).stages.get(&key) else { continue };
-                    let plan = hosted.machine.plan().id();
+                    let plan = hosted.machine.plan().clone();
+                    let remaining_ms = (hosted.deadline_us.saturating_sub(now_us) / 1_000) as u32;
                     let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
-                    self.deliver(now_us, own, host::index_of(to), delivery, plan);
+                    self.deliver(now_us, own, host::index_of(to), delivery, &plan, remaining_ms);
                 }
                 StageAction::Say(sign) => self.say_of_input(now_us, own, input_of(key), sign),
                 StageAction::Report(stage, reason) => self.report(now_us, own, key, stage, reason),
+                // The simulated origin plans by its view alone.
+                StageAction::Suspect(_) => {}
+                StageAction::Done => {
+                    self.work_of(own).ended.insert(key);
+                    self.forget_stage(now_us, own, key);
+                }
                 StageAction::Forget => self.forget_stage(now_us, own, key),
             }
         }
@@ -164,6 +193,7 @@ impl World {
             (key.request, key.attempt) == (request, attempt) && hosted.machine.plan().origin == origin
         });
         let of_it: Vec<StageKey> = of_it.map(|(key, _)| *key).collect();
+        self.work_of(own).ended.insert(StageKey { request, attempt, stage: ORIGIN });
         self.drop_stages(now_us, own, of_it, Refusal::Cancelled);
     }
 

@@ -1,0 +1,247 @@
+//! Frames that come in: the stage that each is for, and whether its tensors are wanted now.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use stormo_protocol::codec::payload::Codec;
+use stormo_protocol::control::{Prepare, Response};
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN};
+use stormo_protocol::ids::{NodeId, RequestId};
+use stormo_protocol::limits::DEADLINE_MS_MAX;
+use stormo_protocol::model::Manifest;
+use stormo_protocol::plan::Plan;
+use stormo_protocol::refusal::Refusal;
+
+use super::Driver;
+use super::hosting::PartitionKey;
+use super::stages::{HostedStage, StageKey};
+use crate::flow::{OriginEvent, Stage, StageEvent};
+use crate::net::{Offer, Received, SignReader, Verdict, signs};
+
+/// Stages under way at once, announced ones included.
+const STAGES_MAX: usize = 2048;
+/// Ended stages that are remembered: those of some seconds at a thousand requests a second.
+const ENDED_MAX: usize = 4096;
+
+impl Driver {
+    /// A plan with a part for this node, which has something to load for it. The answer says no only.
+    pub(super) fn on_prepare(&mut self, from: NodeId, prepare: Prepare) -> Response {
+        if prepare.plan.origin != from {
+            return Response::Refused(Refusal::BadFrame);
+        }
+        match self.announce(prepare) {
+            Ok(()) => Response::Done,
+            Err(reason) => Response::Refused(reason),
+        }
+    }
+
+    /// Makes the stages of a plan that are this node's before anyone else's.
+    ///
+    /// # Errors
+    /// The reason to refuse with.
+    pub(super) fn announce(&mut self, prepare: Prepare) -> Result<(), Refusal> {
+        let Prepare { request, attempt, plan, remaining_ms } = prepare;
+        let own = self.own();
+        let mine = (0u16..).zip(&plan.stages).filter(|(_, stage)| stage.node == own);
+        let mine: Vec<u16> = mine.map(|(stage, _)| stage).collect();
+        if mine.is_empty() {
+            return Err(Refusal::NotMyStage);
+        }
+        let plan = Arc::new(plan);
+        mine.into_iter()
+            .try_for_each(|stage| self.host(StageKey { request, attempt, stage }, &plan, remaining_ms))
+    }
+
+    /// Makes a stage of a plan that names this node among its hosts, unless it is there.
+    fn host(&mut self, key: StageKey, plan: &Arc<Plan>, remaining_ms: u32) -> Result<(), Refusal> {
+        if self.stages.contains_key(&key) {
+            return Ok(());
+        }
+        if self.ended.has(key) {
+            return Err(Refusal::Duplicate);
+        }
+        let own = self.own();
+        if let Some(reason) = self.refuses_work().filter(|_| plan.origin != own) {
+            return Err(reason);
+        }
+        if self.stages.len() >= STAGES_MAX {
+            return Err(Refusal::Overloaded);
+        }
+        let manifest = self.manifests.get(&plan.variant).cloned().ok_or(Refusal::UnknownDeployment)?;
+        let covered = plan.check().map_err(|_| Refusal::BadFrame)?;
+        if !manifest.is_whole(&covered) {
+            return Err(Refusal::BadFrame);
+        }
+        let stage = plan.stages.get(usize::from(key.stage)).ok_or(Refusal::NotMyStage)?;
+        let host = stage.host_index(own).ok_or(Refusal::NotMyStage)?;
+        let results = manifest.results_of(&stage.blocks(), &covered);
+        let announced = Stage::announced(plan.clone(), key.stage, !results.is_empty());
+        let (machine, actions) = announced.ok_or(Refusal::NotMyStage)?;
+        let graph = manifest.graph_part(stage.blocks());
+        let partition = PartitionKey { variant: plan.variant, first: graph.start, end: graph.end };
+        let deadline_ms = self.now_ms() + u64::from(remaining_ms.min(DEADLINE_MS_MAX));
+        let place = (key.stage, host as u16);
+        let hosted = HostedStage::of(machine, place, partition, manifest, results, deadline_ms);
+        self.stages.insert(key, hosted);
+        self.act_on_stage(key, actions);
+        Ok(())
+    }
+
+    /// Somebody offers tensors: a frame for a stage here, or the result of a request that entered here.
+    pub(super) fn on_offered(&mut self, offer: Offer) {
+        let Offer { from, header, plan, described, whole, verdict } = offer;
+        let plan = plan.map(Arc::new);
+        match self.accept(from, &header, plan.as_ref(), &described) {
+            Ok(signs) => {
+                // The sender may have gone; the stage then waits for another one or its deadline.
+                let _ = verdict.send(Verdict::Take(signs));
+                if let Some(received) = whole {
+                    self.on_received(received);
+                }
+            }
+            Err(reason) => {
+                let _ = verdict.send(Verdict::Refuse(reason));
+            }
+        }
+    }
+
+    /// Whether these tensors, from there, are wanted now.
+    ///
+    /// # Errors
+    /// The reason to refuse with.
+    pub(super) fn accept(
+        &mut self,
+        from: NodeId,
+        header: &Header,
+        plan: Option<&Arc<Plan>>,
+        described: &[Descriptor],
+    ) -> Result<SignReader, Refusal> {
+        if header.key.edge.to == ORIGIN {
+            return self.accept_result(from, header, described);
+        }
+        let key = stage_key(header.key);
+        if let Some(plan) = plan {
+            if !is_sent_by(plan, header.key.edge, from) {
+                return Err(Refusal::NotMyStage);
+            }
+            self.host(key, plan, header.remaining_ms)?;
+        }
+        let hosted = self.stages.get_mut(&key).ok_or(Refusal::UnknownPlan)?;
+        let plan = hosted.machine.plan();
+        if header.plan != plan.id() || !is_sent_by(plan, header.key.edge, from) {
+            return Err(Refusal::NotMyStage);
+        }
+        let codec = plan.codec_of(header.key.edge);
+        hosted.machine.may_arrive()?;
+        let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().start)];
+        check_tensors(&hosted.manifest, &cut.tensors, codec, described)?;
+        let (writer, reader) = signs();
+        hosted.heard_by(writer);
+        self.on_stage(key, StageEvent::Offered);
+        Ok(reader)
+    }
+
+    /// Tensors that were accepted are here.
+    pub(super) fn on_received(&mut self, received: Received) {
+        if received.header.key.edge.to == ORIGIN {
+            return self.on_result(received);
+        }
+        let Received { header, mut traces, tensors, receive_time, decode_time, .. } = received;
+        let key = stage_key(header.key);
+        let received_ms = self.started.elapsed().as_secs_f64() * 1000.0;
+        if let Some(hosted) = self.stages.get_mut(&key).filter(|hosted| hosted.machine.is_waiting_for_input())
+        {
+            traces.push(hosted.trace(receive_time, decode_time));
+            hosted.traces = traces;
+            hosted.input = tensors;
+            hosted.received_ms = received_ms;
+            self.on_stage(key, StageEvent::Received);
+        }
+    }
+
+    pub(super) fn on_broken(&mut self, key: DeliveryKey) {
+        if key.edge.to != ORIGIN {
+            self.on_stage(stage_key(key), StageEvent::Broken);
+        }
+    }
+
+    /// A host of a request that entered here fell silent; plans leave it out for now.
+    pub(super) fn on_told_lost(
+        &mut self,
+        from: NodeId,
+        request: RequestId,
+        attempt: u16,
+        node: NodeId,
+    ) -> Response {
+        if !self.take_part(request, attempt, &[from, node]) {
+            return Response::Refused(Refusal::NotWaiting);
+        }
+        if node != self.own() {
+            self.suspects.accuse(self.now_ms(), node);
+        }
+        self.on_origin(request, OriginEvent::HostLost { attempt });
+        Response::Done
+    }
+}
+
+fn stage_key(key: DeliveryKey) -> StageKey {
+    StageKey { request: key.request, attempt: key.attempt, stage: key.edge.to }
+}
+
+/// Whether a plan lets a node send a stage its input over this edge.
+fn is_sent_by(plan: &Plan, edge: Edge, from: NodeId) -> bool {
+    match edge.to.checked_sub(1) {
+        Some(before) => {
+            let stage = plan.stages.get(usize::from(before));
+            edge.from == before && stage.is_some_and(|stage| stage.host_index(from).is_some())
+        }
+        None => edge.from == ORIGIN && plan.origin == from,
+    }
+}
+
+/// Whether tensors are these of the manifest, coded as a plan says or more simply.
+///
+/// # Errors
+/// The reason to refuse with.
+pub(super) fn check_tensors(
+    manifest: &Manifest,
+    tensors: &[u32],
+    codec: Codec,
+    described: &[Descriptor],
+) -> Result<(), Refusal> {
+    if !manifest.are(tensors, described.iter().map(|descriptor| &descriptor.spec)) {
+        return Err(Refusal::WrongTensors);
+    }
+    let is_named = |descriptor: &Descriptor| codec.may_become(descriptor.codec);
+    if described.iter().all(is_named) { Ok(()) } else { Err(Refusal::WrongCodec) }
+}
+
+/// Stages that ended here a short while ago, so that a late copy of their input does not begin them anew.
+#[derive(Default)]
+pub(super) struct Ended {
+    keys: BTreeSet<StageKey>,
+    order: VecDeque<StageKey>,
+}
+
+impl Ended {
+    /// A stage ended.
+    pub(super) fn add(&mut self, key: StageKey) {
+        if self.keys.insert(key) {
+            self.order.push_back(key);
+        }
+        while self.order.len() > ENDED_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.keys.remove(&oldest);
+            }
+        }
+    }
+
+    /// An attempt was cancelled: none of its stages is wanted.
+    pub(super) fn add_all_of(&mut self, request: RequestId, attempt: u16) {
+        self.add(StageKey { request, attempt, stage: ORIGIN });
+    }
+
+    fn has(&self, key: StageKey) -> bool {
+        self.keys.contains(&key) || self.keys.contains(&StageKey { stage: ORIGIN, ..key })
+    }
+}

@@ -1,0 +1,155 @@
+//! One attempt at a request that entered here: its plan announced where something is to be loaded, its input sent,
+//! its stages freed when it is over.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stormo_protocol::control::{Prepare, Request};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace, plan_to_bytes};
+use stormo_protocol::ids::{NodeId, RequestId};
+use stormo_protocol::plan::{Plan, Stage};
+use stormo_protocol::refusal::Refusal;
+use stormo_protocol::state::Hosted;
+
+use super::hosting::PartitionKey;
+use super::{Driver, Event};
+use crate::flow::OriginEvent;
+use crate::net::{OutgoingFrame, Progress};
+
+/// Announcing a plan, or its end, takes one round trip.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Driver {
+    pub(super) fn begin_attempt(&mut self, request: RequestId, attempt: u16, plan: Plan) {
+        let now_ms = self.now_ms();
+        let Some(pending) = self.origins.get_mut(&request) else { return };
+        let plan = Arc::new(plan);
+        pending.tried.push(plan.clone());
+        let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
+        let own = self.own();
+        // Frames bring the plan to whoever is ready; who has to load something begins with it now.
+        let mut unready: Vec<NodeId> = (plan.stages.iter().filter(|stage| !self.is_loaded(&plan, stage)))
+            .map(|stage| stage.node)
+            .collect();
+        unready.sort_unstable();
+        unready.dedup();
+        for host in unready {
+            let prepare = Prepare { request, attempt, plan: Plan::clone(&plan), remaining_ms };
+            if host != own {
+                self.prepare_elsewhere(host, prepare);
+            } else if let Err(reason) = self.announce(prepare) {
+                return self.origin_failed(request, attempt, stage_on(&plan, own), reason);
+            }
+        }
+        self.send_input(request, attempt, plan.stages[0].node);
+    }
+
+    /// Whether the primary host of a stage has its partition loaded, as far as is known here.
+    fn is_loaded(&self, plan: &Plan, stage: &Stage) -> bool {
+        let Some(manifest) = self.manifests.get(&plan.variant) else { return false };
+        let graph = manifest.graph_part(stage.blocks());
+        let key = PartitionKey { variant: plan.variant, first: graph.start, end: graph.end };
+        let is_it =
+            |hosted: &Hosted| (hosted.variant, hosted.first, hosted.end) == (key.variant, key.first, key.end);
+        let says_so = || {
+            let known = self.member.view().get(stage.node);
+            known.is_some_and(|known| known.record.hosted.iter().any(is_it))
+        };
+        let is_own = stage.node == self.own();
+        graph.is_empty() || if is_own { self.hosting.is_ready(key) } else { says_so() }
+    }
+
+    /// Sends the input of a request to a host of its first stage.
+    pub(super) fn send_input(&mut self, request: RequestId, attempt: u16, to: NodeId) {
+        let now_ms = self.now_ms();
+        let Some(pending) = self.origins.get(&request) else { return };
+        let Some(plan) = pending.plan_of(attempt).cloned() else { return };
+        // A plan is always of a variant that it was asked for; an attempt without inputs is refused.
+        let tensors = pending.bound_of(&plan).map(|bound| bound.inputs.clone()).unwrap_or_default();
+        let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
+        let edge = Edge { from: ORIGIN, to: 0 };
+        let key = DeliveryKey { request, attempt, edge };
+        // It comes back with the result, and says what encoding the input took.
+        let traces = vec![StageTrace { stage: ORIGIN, ..StageTrace::default() }];
+        let frame = OutgoingFrame {
+            header: Header::of(key, plan.id(), remaining_ms, &traces, &tensors),
+            plan: plan_to_bytes(&plan).into(),
+            traces,
+            tensors,
+            codec: plan.codec_of(edge),
+        };
+        let delivering = self.deliver(to, &plan, frame);
+        if let Some(pending) = self.origins.get_mut(&request) {
+            pending.delivering = delivering;
+        }
+    }
+
+    /// Announces a plan to another host, without waiting; only a refusal comes back.
+    fn prepare_elsewhere(&self, host: NodeId, prepare: Prepare) {
+        let (net, events) = (self.parts.net.clone(), self.events.clone());
+        let (request, attempt, stage) = (prepare.request, prepare.attempt, stage_on(&prepare.plan, host));
+        let has_backups =
+            prepare.plan.stages.get(usize::from(stage)).is_some_and(|stage| !stage.backups.is_empty());
+        let question = Request::Prepare(prepare);
+        let own = self.own();
+        tokio::spawn(async move {
+            let reason = match net.ask(host, &question, PREPARE_TIMEOUT).await {
+                Ok(_) => return,
+                // Whoever sends it the stage's input will hear the same, and turn to another one.
+                Err(_) if has_backups => return,
+                Err(crate::net::AskError::Refused(reason)) => reason,
+                Err(_) => Refusal::SuccessorLost,
+            };
+            // As if the host had reported it itself.
+            let (answer, _) = tokio::sync::oneshot::channel();
+            let failed = Request::Failed { request, attempt, stage, reason };
+            let event = crate::net::NetEvent::Asked { from: own, request: failed, answer };
+            let _ = events.send(Event::Net(event)).await;
+        });
+    }
+
+    pub(super) fn cancel_attempt(&mut self, request: RequestId, attempt: u16, plan: &Plan) {
+        if let Some(delivering) = self.origins.get_mut(&request).and_then(|pending| pending.delivering.take())
+        {
+            delivering.abort();
+        }
+        let own = self.own();
+        self.on_cancel(own, request, attempt);
+        let hosts: BTreeSet<NodeId> = plan.stages.iter().flat_map(Stage::hosts).collect();
+        for host in hosts.into_iter().filter(|node| *node != own) {
+            let net = self.parts.net.clone();
+            tokio::spawn(async move {
+                // A host that does not hear it drops the stage at its deadline.
+                let _ = net.ask(host, &Request::Cancel { request, attempt }, PREPARE_TIMEOUT).await;
+            });
+        }
+    }
+
+    pub(super) fn on_input_delivery(&mut self, key: DeliveryKey, to: NodeId, progress: Progress) {
+        let DeliveryKey { request, attempt, .. } = key;
+        if let Progress::Refused(..) | Progress::Lost = progress {
+            tracing::debug!(%request, attempt, peer = %to.short(), ?progress, "an input was not taken");
+        }
+        match progress {
+            Progress::Taken => {}
+            Progress::Passed(_) => self.on_origin(request, OriginEvent::FirstPassed(attempt)),
+            Progress::Refused(0, reason) => {
+                self.on_origin(request, OriginEvent::InputFailed { attempt, reason });
+            }
+            Progress::Refused(stage, reason) => self.origin_failed(request, attempt, stage, reason),
+            Progress::Lost => {
+                if to != self.own() {
+                    self.suspects.accuse(self.now_ms(), to);
+                }
+                let reason = Refusal::SuccessorLost;
+                self.on_origin(request, OriginEvent::InputFailed { attempt, reason });
+            }
+        }
+    }
+}
+
+/// The first stage of a plan on a node.
+fn stage_on(plan: &Plan, node: NodeId) -> u16 {
+    plan.stages.iter().position(|stage| stage.node == node).unwrap_or(0) as u16
+}
