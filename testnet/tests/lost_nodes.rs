@@ -65,6 +65,16 @@ fn requests_by_a_plan_name_the_stage_whose_host_freezes() -> Result<()> {
 }
 
 #[test]
+fn a_frozen_hosts_stage_is_taken_over_within_the_attempt() -> Result<()> {
+    trial::run(&nodes(), |mesh| taken_over(mesh, Loss::Frozen))
+}
+
+#[test]
+fn a_killed_hosts_stage_is_taken_over_within_the_attempt() -> Result<()> {
+    trial::run(&nodes(), |mesh| taken_over(mesh, Loss::Killed))
+}
+
+#[test]
 fn callers_of_a_killed_origin_hear_of_it() -> Result<()> {
     trial::run(&nodes(), |mesh| {
         let divided = divided(mesh)?;
@@ -186,6 +196,33 @@ fn free_requests(mesh: &mut Mesh, loss: Loss) -> Result<()> {
     }
     ensure!(ran_divided > 0, "no request ran on more than one node");
     trial::check_reads(&divided.client)
+}
+
+/// A request whose plan names a host that is gone, where nobody has noticed yet: the host of the stage before sends
+/// its output to another one that has the part loaded.
+fn taken_over(mesh: &mut Mesh, loss: Loss) -> Result<()> {
+    let divided = divided(mesh)?;
+    let request = &divided.requests(None)[0];
+    let ask = || -> Result<_> {
+        let answer = divided.client.infer("digits", request)?;
+        divided.check(0, &answer)?;
+        Ok(divided.client.request(&answer.parameters.request_id)?)
+    };
+    let before = ask()?;
+    let stage = before.stages.last().context("it ran")?;
+    let host = mesh.nodes().iter().find(|node| node.id() == stage.node).context("it is of this mesh")?;
+    let host = host.label().to_owned();
+    lose(mesh, &host, loss)?;
+    let after = ask()?;
+    if after.plan_id != before.plan_id {
+        // The planner left the host for another one on its own, or heard of the loss sooner than we could ask.
+        trial::told(&format!("{loss:?} {host}: the next request had another plan; nothing to take over"));
+        return Ok(());
+    }
+    ensure!(after.attempts == 1, "{} attempts", after.attempts);
+    let taken = after.stages.iter().find(|taken| taken.id == stage.id).context("the stage ran")?;
+    ensure!(taken.node != stage.node, "{loss:?} {host} ran the stage");
+    Ok(())
 }
 
 fn requests_by_plan(mesh: &mut Mesh, loss: Loss) -> Result<()> {
