@@ -93,11 +93,12 @@ impl Driver {
         let plan = plan.map(Arc::new);
         match self.accept(from, &header, plan.as_ref(), &described) {
             Ok(signs) => {
-                // The sender may have gone; the stage then waits for another one or its deadline.
-                let _ = verdict.send(Verdict::Take(signs));
+                // The run first: whoever shows life has time.
                 if let Some(received) = whole {
                     self.on_received(received);
                 }
+                // The sender may have gone; the stage then waits for another one or its deadline.
+                let _ = verdict.send(Verdict::Take(signs));
             }
             Err(reason) => {
                 let _ = verdict.send(Verdict::Refuse(reason));
