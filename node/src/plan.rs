@@ -30,7 +30,9 @@ mod price;
 mod problem;
 mod question;
 mod ranges;
+mod runs;
 mod solve;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod through;

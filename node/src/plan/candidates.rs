@@ -6,7 +6,7 @@ use super::bounds::Bounds;
 use super::costs::{Costs, Member};
 use super::problem::Problem;
 use super::ranges::Ranges;
-use super::through::{Join, promises};
+use super::through::promises;
 
 /// Hosts of each loaded range that are taken before nodes that would have to load. A guess: a
 /// second host lets the planner avoid the first where its links are bad.
@@ -22,7 +22,7 @@ const PAIRS_TRIED: usize = 2;
 pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Vec<Member> {
     let mut others = computing(problem);
     if others.len() >= count_max {
-        let promises = promises(problem, ranges, Join::Sum);
+        let promises = promises(problem, ranges);
         sort_by(&mut others, |node| promises[node].pair_ms);
         let mut by_promise = others.split_off(others.len().min(PAIRS_TRIED * count_max));
         let pair_ms: HashMap<usize, f64> =
@@ -42,19 +42,6 @@ pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Ve
             is_needed
         });
         others.extend(of_ranges.into_iter().chain(rest));
-    }
-    members(problem, others, count_max)
-}
-
-/// Likewise for a stream of requests: those through which the shortest period might lead, the nearest of them first.
-/// The problem must have no delays.
-pub(super) fn choose_for_streams(problem: &Problem, ranges: &Ranges, count_max: usize) -> Vec<Member> {
-    let mut others = computing(problem);
-    if others.len() >= count_max {
-        let latencies = promises(problem, ranges, Join::Sum);
-        let periods = promises(problem, ranges, Join::Most);
-        sort_by(&mut others, |node| latencies[node].any_ms);
-        sort_by(&mut others, |node| periods[node].any_ms);
     }
     members(problem, others, count_max)
 }

@@ -387,6 +387,11 @@ impl Runs {
         }
     }
 
+    /// For each first block the furthest end that fits the free memory; the block itself if none does.
+    pub(super) fn cold_end_max(&self) -> &[usize] {
+        &self.cold_end_max
+    }
+
     fn known_from(&self, first: usize) -> &[KnownRun] {
         let start = self.known.partition_point(|run| run.first < first);
         let count = self.known[start..].partition_point(|run| run.first == first);

@@ -2,16 +2,17 @@
 //! criteria, as far as it may go.
 
 use super::best::{NoPlan, why_none};
-use super::candidates::{choose, choose_for_streams};
+use super::candidates::choose;
 use super::costs::Member;
 use super::effort::Weights;
 use super::front::{Amounts, Criterion, Ground, Sweep};
 use super::goal::{Found, Goal, Method, Missed, Objective, ROUNDING};
 use super::losses::solve_within;
 use super::price::{PlanShape, Priced};
-use super::problem::{Link, Problem};
+use super::problem::Problem;
 use super::ranges::Ranges;
 use super::solve::Unsolved;
+use super::streams::{self, Seats};
 use super::{CANDIDATES_MAX, CANDIDATES_RETRY_MAX};
 
 /// Labels per state of a greedy sweep, and of those before the one without limit.
@@ -41,13 +42,13 @@ pub(super) fn best_for(
     };
     let mut reason = Unsolved::NoWay;
     for count_max in counts {
-        let members = match goal.objective {
-            Objective::Throughput => choose_for_streams(&without_delays(problem), &ranges, *count_max),
-            _ => choose(problem, &ranges, *count_max),
+        let Seats { members, bound_ms } = match goal.objective {
+            Objective::Throughput => streams::choose(problem, &ranges, *count_max),
+            _ => Seats { members: choose(problem, &ranges, *count_max), bound_ms: 0.0 },
         };
         let considered = members.iter().filter(|member| member.computes).count();
         let mut hunt =
-            Hunt { problem, goal, ranges: &ranges, members, best: None, closest: None, bound: 0.0 };
+            Hunt { problem, goal, ranges: &ranges, members, best: None, closest: None, bound: bound_ms };
         match hunt.run(method, expansions_max) {
             Ok(()) => return hunt.found(computing - considered, method, expansions_max),
             Err(none) => reason = none,
@@ -57,16 +58,6 @@ pub(super) fn best_for(
         }
     }
     Err(Missed::NoPlan(why_none(problem, &ranges, reason)))
-}
-
-/// What neither keeps a node busy nor a link is free: for a stream, only that counts.
-fn without_delays(problem: &Problem) -> Problem {
-    let mut problem = problem.clone();
-    for node in &mut problem.nodes {
-        (node.queue_wait_ms, node.cold_fixed_ms, node.cold_ms_per_byte) = (0.0, 0.0, 0.0);
-    }
-    problem.links.change(|_, _, link| Link { latency_ms: 0.0, ..link });
-    problem
 }
 
 /// A search under way.
@@ -84,7 +75,9 @@ struct Hunt<'a> {
 impl Hunt<'_> {
     fn run(&mut self, method: Method, expansions_max: usize) -> Result<(), Unsolved> {
         let quickest = self.relaxed(self.problem, expansions_max)?;
-        self.bound = if self.goal.objective == Objective::Latency { quickest.1 } else { 0.0 };
+        if self.goal.objective == Objective::Latency {
+            self.bound = quickest.1;
+        }
         let (quickest, local) = (quickest.0, self.local(self.problem, expansions_max));
         for shape in std::iter::once(quickest.clone()).chain(local.map(|local| local.0)) {
             self.consider(shape);
@@ -92,7 +85,10 @@ impl Hunt<'_> {
         if self.goal.needs_energy() {
             self.weigh(&quickest, expansions_max);
         }
-        if !self.is_proven() {
+        if self.goal.objective == Objective::Throughput {
+            self.pack();
+        }
+        if !self.is_proven() && !self.is_good_enough(method) {
             self.sweep(method, expansions_max);
         }
         Ok(())
@@ -221,10 +217,6 @@ impl Hunt<'_> {
         let tail_mj = if self.goal.needs_energy() { self.problem.nodes[0].tail_mj } else { 0.0 };
         if with_period {
             self.narrow(&ground, expansions_max);
-            let states = self.problem.cut_bytes.len() * self.members.len();
-            if method == Method::Greedy && states > SMALL_STATES {
-                return;
-            }
         }
         let labels: &[usize] = match method {
             Method::Greedy => &[LABELS_FEW],
@@ -245,6 +237,26 @@ impl Hunt<'_> {
                 break;
             }
         }
+    }
+
+    /// Looks for short periods whatever else is limited.
+    fn pack(&mut self) {
+        let (problem, ranges, bound_ms) = (self.problem, self.ranges, self.bound);
+        let members = std::mem::take(&mut self.members);
+        let price = |shape| self.consider(shape).map(|priced| priced.period_ms);
+        let bound_ms = streams::search(problem, ranges, &members, bound_ms, price);
+        (self.members, self.bound) = (members, bound_ms);
+    }
+
+    /// Whether a greedy search may end with what was packed: where nothing else is limited, and the problem is not so
+    /// small that a sweep takes no time.
+    fn is_good_enough(&self, method: Method) -> bool {
+        let is_limited = self.goal.latency_ms_max.is_some()
+            || self.goal.energy_mj_max.is_some()
+            || self.problem.loss_price_min_ms() == 0.0;
+        let states = self.problem.cut_bytes.len() * self.members.len();
+        let is_stream = self.goal.objective == Objective::Throughput;
+        is_stream && method == Method::Greedy && !is_limited && states > SMALL_STATES && self.best.is_some()
     }
 
     /// Searches for the shortest period at which plans are found, among those the quickest first: these leave

@@ -30,24 +30,6 @@ impl Way {
     }
 }
 
-/// How the times of a plan's steps make the plan's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Join {
-    /// One after the other: a latency.
-    Sum,
-    /// Beside each other: a period. No step is a whole period unless the problem has no delays.
-    Most,
-}
-
-impl Join {
-    fn of(self, one_ms: f64, other_ms: f64) -> f64 {
-        match self {
-            Self::Sum => one_ms + other_ms,
-            Self::Most => one_ms.max(other_ms),
-        }
-    }
-}
-
 /// What a plan could take that runs something on a node; infinite if there is none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Promise {
@@ -57,8 +39,8 @@ pub(super) struct Promise {
     pub(super) any_ms: f64,
 }
 
-/// For each node about the least latency, or period, of plans that run something on it.
-pub(super) fn promises(problem: &Problem, ranges: &Ranges, join: Join) -> Vec<Promise> {
+/// For each node about the least latency of plans that run something on it.
+pub(super) fn promises(problem: &Problem, ranges: &Ranges) -> Vec<Promise> {
     let cuts = cuts(problem);
     let last = cuts.len() - 1;
     let of = |from: usize, to: usize| match problem.links.get(from, to) {
@@ -79,7 +61,7 @@ pub(super) fn promises(problem: &Problem, ranges: &Ranges, join: Join) -> Vec<Pr
         })
         .collect();
     let bytes: Vec<f64> = cuts.iter().map(|cut| fewest_bytes(problem, *cut)).collect();
-    let costs = Coarse { nodes, bytes, join };
+    let costs = Coarse { nodes, bytes };
     let (before_ms, after_ms) = (costs.before_ms(), costs.after_ms());
     let none_ms = vec![f64::INFINITY; last + 1];
     let promise = |node: &NodeCosts| Promise {
@@ -100,7 +82,6 @@ struct NodeCosts {
 struct Coarse {
     nodes: Vec<NodeCosts>,
     bytes: Vec<f64>,
-    join: Join,
 }
 
 impl Coarse {
@@ -111,16 +92,16 @@ impl Coarse {
     /// From the input to a cut's tensors at a node: from the origin, which ran what is before, or from others.
     fn start_ms(&self, node: &NodeCosts, cut: usize, before_ms: &[f64]) -> f64 {
         let at_origin_ms = self.run_ms(&self.nodes[0], 0, cut);
-        let from_origin_ms = self.join.of(at_origin_ms, node.input.ms(self.bytes[cut]));
-        from_origin_ms.min(self.join.of(before_ms[cut], node.between.ms(self.bytes[cut])))
+        let from_origin_ms = at_origin_ms + node.input.ms(self.bytes[cut]);
+        from_origin_ms.min(before_ms[cut] + node.between.ms(self.bytes[cut]))
     }
 
     /// A run and what comes after it: at the origin, or at others.
     fn go_on_ms(&self, node: &NodeCosts, first: usize, end: usize, after_ms: &[f64]) -> f64 {
         let last = self.bytes.len() - 1;
         let at_origin_ms = self.run_ms(&self.nodes[0], end, last);
-        let at_home_ms = self.join.of(node.home.ms(self.bytes[end]), at_origin_ms);
-        self.join.of(self.run_ms(node, first, end), at_home_ms.min(after_ms[end]))
+        let at_home_ms = node.home.ms(self.bytes[end]) + at_origin_ms;
+        self.run_ms(node, first, end) + at_home_ms.min(after_ms[end])
     }
 
     /// The least of a run on a node with what is before and after it.
@@ -128,7 +109,7 @@ impl Coarse {
         let last = self.bytes.len() - 1;
         let starts = (0..last).map(|first| {
             let ends = (first + 1..=last).map(|end| self.go_on_ms(node, first, end, after_ms));
-            self.join.of(self.start_ms(node, first, before_ms), ends.fold(f64::INFINITY, f64::min))
+            self.start_ms(node, first, before_ms) + ends.fold(f64::INFINITY, f64::min)
         });
         starts.fold(f64::INFINITY, f64::min)
     }
@@ -142,7 +123,7 @@ impl Coarse {
                 let start_ms = self.start_ms(node, first, &before_ms);
                 let row = &node.run_ms[first * self.bytes.len()..][..self.bytes.len()];
                 for (least_ms, run_ms) in before_ms[first + 1..].iter_mut().zip(&row[first + 1..]) {
-                    *least_ms = least_ms.min(self.join.of(start_ms, *run_ms));
+                    *least_ms = least_ms.min(start_ms + *run_ms);
                 }
             }
         }
@@ -157,7 +138,7 @@ impl Coarse {
             let of_node = |node: &NodeCosts| {
                 let ends = (first + 1..=last).map(|end| self.go_on_ms(node, first, end, &after_ms));
                 let rest_ms = ends.fold(f64::INFINITY, f64::min);
-                self.join.of(node.between.ms(self.bytes[first]), rest_ms)
+                node.between.ms(self.bytes[first]) + rest_ms
             };
             after_ms[first] = self.nodes[1..].iter().map(of_node).fold(f64::INFINITY, f64::min);
         }

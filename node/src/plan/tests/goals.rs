@@ -109,6 +109,46 @@ fn greedy_plans_keep_the_limits_and_are_mostly_the_best() {
     assert!(f64::from(best) >= 0.97 * f64::from(cases), "{best} of {cases}");
 }
 
+/// A limit between the least that any plan has and what the best plan without a limit has, so that it forbids that one.
+fn binding_limit(problem: &Problem, goal: &mut Goal, every: &[Priced], share: f64) -> Option<()> {
+    let allowed = || every.iter().filter(|plan| plan.loss <= problem.loss_max + 1e-9);
+    let by_energy = goal.objective != Objective::Energy;
+    let limited = |plan: &Priced| if by_energy { plan.energy_mj } else { plan.latency_ms };
+    let best = allowed().min_by(|one, other| goal.value(one).total_cmp(&goal.value(other)))?;
+    let least = allowed().map(limited).min_by(f64::total_cmp)?;
+    let limit = least + (limited(best) - least) * share;
+    if limit < limited(best) * 0.999 {
+        let place = if by_energy { &mut goal.energy_mj_max } else { &mut goal.latency_ms_max };
+        *place = Some(limit);
+        return Some(());
+    }
+    None
+}
+
+#[test]
+fn bounds_hold_where_limits_bind() {
+    let (mut cases, mut best) = (0, 0);
+    for seed in 200_000..200_000 + CASES / 2 {
+        let (problem, goal) = random_case(seed);
+        let mut goal = Goal { latency_ms_max: None, energy_mj_max: None, ..goal };
+        let every = every_plan(&problem);
+        let share = (seed % 10) as f64 / 10.0;
+        if binding_limit(&problem, &mut goal, &every, share).is_none() {
+            continue;
+        }
+        cases += 1;
+        let least = least(&goal, &problem, &every).unwrap();
+        let exact = search(Method::Exact, usize::MAX).best_for(&problem, &goal).unwrap();
+        assert!(is_close(goal.value(&exact.priced), least), "seed {seed}: {exact:?}, not {least}");
+        if let Ok(found) = search(Method::Greedy, EXPANSIONS_DEFAULT).best_for(&problem, &goal) {
+            assert!(meets(&goal, &problem, &found.priced), "seed {seed}");
+            assert!(found.bound <= least * (1.0 + 1e-9), "seed {seed}: bound {} of {least}", found.bound);
+            best += u64::from(is_close(goal.value(&found.priced), least));
+        }
+    }
+    assert!(cases > CASES / 20 && best * 10 > cases * 9, "{best} of {cases}");
+}
+
 #[test]
 fn an_integer_programme_finds_the_same() {
     let (mut met, mut missed) = (0, 0);
