@@ -39,7 +39,10 @@ pub fn build() -> Result<PathBuf, BuildError> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let no_cargo = |cause| BuildError::NoCargo { cargo: cargo.clone(), cause };
     let mut command = Command::new(&cargo);
-    command.args(["build", "--release", "--locked", "--package", "stormo"]);
+    // Together with this package, whose features of shared crates `cargo mesh` has built already: alone, the node
+    // would be compiled a second time.
+    command.args(["build", "--release", "--locked", "--package", "stormo", "--package", "stormo-testnet"]);
+    command.args(["--bin", "stormo"]);
     command.arg("--message-format=json-render-diagnostics");
     // What `cargo run` told this process about its own package: left in place, build scripts that
     // watch these variables would run again, and their crates be compiled again, on each change
