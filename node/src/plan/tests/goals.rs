@@ -17,7 +17,7 @@ fn search(method: Method, expansions_max: usize) -> Search {
 }
 
 /// A small problem in which some codings lose accuracy, and a goal with limits that bind now and then.
-fn random_case(seed: u64) -> (Problem, Goal) {
+pub(super) fn random_case(seed: u64) -> (Problem, Goal) {
     let mut problem = random_problem(seed);
     let mut numbers = Numbers(seed ^ 0x5eed);
     if problem.nodes.len() < 4 && problem.block_count() < 5 && numbers.one_in(3) {
