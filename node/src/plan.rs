@@ -32,6 +32,7 @@ mod question;
 mod ranges;
 mod runs;
 mod solve;
+mod split;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use parts::parts;
 pub use price::{Infeasible, PlanShape, Priced, PricedEdge, PricedStage, StageShape};
 pub use problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 pub use question::{Answer, NoAnswer, Question, Variant};
+pub use split::{Branch, PricedSplit, Region, SPLIT_GAIN_MIN, Split, SplitShape, best_split};
 
 /// Labels that a planning call may look at to improve and prove its answer where memory or
 /// distinctness couples the stages: about 10 ms on one core. Measured on random meshes so tight

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use stormo::files;
-use stormo::plan::instance::{Instance, PlanOf, Reply};
+use stormo::plan::instance::{Instance, PlacedOf, PlanOf, Reply, SplitOf};
 use stormo::plan::{EXPANSIONS_DEFAULT, Ilp, Method, Search};
 
 use crate::table::{Align, Table};
@@ -99,6 +99,9 @@ fn show(reply: &Reply) {
             reply.nodes_left_out
         );
     }
+    if let Some(split) = &reply.split {
+        show_split(split);
+    }
     for field in &reply.not_considered {
         println!("  `{field}` are not planned with yet: this is the best plan without them");
     }
@@ -112,6 +115,25 @@ fn show(reply: &Reply) {
             .map(|stage| format!("{} {}-{}", stage.node, stage.blocks[0], stage.blocks[1]))
             .collect();
         println!("  {:>10.3} ms  {:>8.4} J  {}", plan.latency_ms, plan.energy_j, stages.join(" → "));
+    }
+}
+
+fn show_split(split: &SplitOf) {
+    let places = |places: &[PlacedOf]| {
+        let place = |place: &PlacedOf| format!("{} {}-{}", place.node, place.blocks[0], place.blocks[1]);
+        places.iter().map(place).collect::<Vec<_>>()
+    };
+    let branches = format!("({})", places(&split.branches).join(" | "));
+    let way = [places(&split.before), vec![branches], places(&split.after)].concat();
+    println!(
+        "  with branches beside each other: {:.4} ms (at least {:.4}), {} bytes moved: {}",
+        split.latency_ms,
+        split.lower_bound_ms,
+        split.bytes,
+        way.join(" → ")
+    );
+    if !split.runnable {
+        println!("  no mesh can run that yet: it is what joins would bring");
     }
 }
 

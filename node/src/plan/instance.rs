@@ -11,11 +11,12 @@ use stormo_protocol::codec::payload::Codec;
 
 use self::file::{ByVariant, File, Loaded};
 use super::coding::Coding;
-use super::goal::Goal;
+use super::goal::{Goal, Objective};
 use super::problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 use super::question::{Question, Variant};
+use super::split::{BRANCHES_MAX, Branch, Region};
 
-pub use answer::{PlanOf, Reply, StageOf};
+pub use answer::{PlacedOf, PlanOf, Reply, SplitOf, StageOf};
 
 const BYTES_PER_MB: f64 = 1e6;
 const MJ_PER_J: f64 = 1000.0;
@@ -37,6 +38,8 @@ pub struct Instance {
     pub codec_names: Vec<String>,
     /// What is asked, over all variants. All problems are checked.
     pub question: Question,
+    /// The parallel regions of each variant.
+    pub regions: Vec<Vec<Region>>,
     /// What the instance speaks of and no plan uses yet, by the names of its fields.
     pub not_considered: Vec<&'static str>,
 }
@@ -68,6 +71,11 @@ pub enum BadInstance {
     /// A range of blocks that there is not.
     #[error("{place}: [{first}, {end}] is no range of the model's {blocks} blocks: first included, end not")]
     Range { place: String, first: u16, end: u16, blocks: usize },
+    /// A region's branches are no stretches beside each other.
+    #[error(
+        "{place}: its branches must be 2 to {BRANCHES_MAX} ranges of the model's {blocks} blocks, each beginning where the one before ends"
+    )]
+    Region { place: String, blocks: usize },
     /// An accuracy is asked for and a variant has none.
     #[error(
         "limits.min_accuracy is set, but variants[{index}] `{name}` has no accuracy: write it, or leave the limit out"
@@ -112,8 +120,12 @@ impl Instance {
             latency_ms_max: file.limits.max_latency_ms,
             energy_mj_max: file.limits.max_energy_j.map(|most| most * MJ_PER_J),
         };
+        let regions = file.variants.iter().enumerate().map(|(index, variant)| regions(index, variant));
+        let regions = regions.collect::<Result<Vec<_>, BadInstance>>()?;
+        // Of a fork only the latency is priced.
+        let regions_count = goal.objective == Objective::Latency && goal.energy_mj_max.is_none();
         let unused = [
-            ("regions", file.variants.iter().any(|variant| !variant.regions.is_empty())),
+            ("regions", !regions_count && file.variants.iter().any(|variant| !variant.regions.is_empty())),
             ("strips", file.variants.iter().any(|variant| !variant.strips.is_empty())),
         ];
         Ok(Self {
@@ -121,6 +133,7 @@ impl Instance {
             domains: file.nodes.into_iter().map(|node| node.domains).collect(),
             codec_names: file.codecs.into_iter().map(|codec| codec.name).collect(),
             question: Question { variants, goal, min_accuracy: file.limits.min_accuracy },
+            regions,
             not_considered: unused
                 .into_iter()
                 .filter(|(_, is_there)| *is_there)
@@ -302,6 +315,28 @@ fn problem(file: &File, variant: usize, links: &Links) -> Result<Problem, BadIns
     };
     problem.check()?;
     Ok(problem)
+}
+
+/// One variant's regions.
+fn regions(index: usize, variant: &file::Variant) -> Result<Vec<Region>, BadInstance> {
+    let blocks = variant.cut_bytes.len() - 1;
+    let region = |(place, region): (usize, &file::Region)| {
+        let branch = |branch: &file::Branch| Branch {
+            first: branch.blocks[0],
+            end: branch.blocks[1],
+            in_bytes: branch.in_bytes.0,
+            out_bytes: branch.out_bytes.0,
+        };
+        let mut branches: Vec<Branch> = region.branches.iter().map(branch).collect();
+        branches.sort_by_key(|branch| branch.first);
+        let region = Region { branches };
+        if region.is_valid(blocks) {
+            return Ok(region);
+        }
+        let place = format!("variants[{index}] `{}`: regions[{place}]", variant.name);
+        Err(BadInstance::Region { place, blocks })
+    };
+    variant.regions.iter().enumerate().map(region).collect()
 }
 
 /// At a factor of 1, coding takes 1 ms for each MB; the nodes' factors say the rest.

@@ -256,7 +256,7 @@ impl Problem {
 
     /// A node's new ranges are all there at once, but run one after the other: weights add up,
     /// activations do not. What is loaded has its memory already.
-    fn check_memory(&self, shape: &PlanShape) -> Result<(), Infeasible> {
+    pub(super) fn check_memory(&self, shape: &PlanShape) -> Result<(), Infeasible> {
         let mut cold: Vec<StageShape> =
             shape.stages.iter().copied().filter(|stage| !self.has_memory(*stage)).collect();
         cold.sort_unstable_by_key(|stage| stage.node);

@@ -11,6 +11,7 @@ mod losses;
 mod metamorphic;
 mod refusals;
 mod shared_instances;
+mod splits;
 mod streams;
 
 use stormo_protocol::codec::payload::Codec;

@@ -7,18 +7,22 @@ use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use stormo::plan::{
-    EXPANSIONS_DEFAULT, Found, Goal, Method, Missed, Objective, PlanShape, Planner, Problem, Search,
-    StageShape,
+    EXPANSIONS_DEFAULT, Found, Goal, Method, Missed, Objective, PlanShape, Planner, Problem, SPLIT_GAIN_MIN,
+    Search, StageShape, best_split,
 };
 use stormo_testnet::interrupt;
 use stormo_testnet::random::Random;
 
-use self::meshes::{Asked, draw};
+use self::meshes::{Asked, draw, region};
 use crate::median::{median, quantile};
 use crate::table::{Align, Table};
 
 /// Partial plans that the exact search looks at for each case; some seconds.
 const EXPANSIONS_EXACT: usize = 20_000_000;
+/// Partial schedules of branches that it looks at.
+const SCHEDULES_EXACT: usize = 2_000_000;
+/// Larger meshes have too many pairs of fork and join for a proof.
+const REGION_NODES_MAX: usize = 200;
 const SIZES: [usize; 4] = [12, 50, 200, 1_000];
 /// Accuracy that plans with budgets may lose.
 const LOSS_MAX: f64 = 0.01;
@@ -65,6 +69,8 @@ struct Cell {
     missed: usize,
     /// Its plan is worse than the best single node's.
     worse_than_single: usize,
+    /// Plans with a fork that save enough to be taken.
+    forks: usize,
     time_ms_median: f64,
     time_ms_99: f64,
 }
@@ -72,12 +78,16 @@ struct Cell {
 /// Measures and prints.
 pub(super) fn run(options: &Options) -> Result<()> {
     let mut cells = vec![];
-    for asked in [Asked::LatencyWithMemory, Asked::LatencyWithBudgets, Asked::Throughput] {
+    for asked in [Asked::LatencyWithMemory, Asked::LatencyWithBudgets, Asked::Throughput, Asked::Regions] {
         for nodes in SIZES.into_iter().chain(options.nodes.iter().map(|nodes| usize::from(*nodes))) {
             let is_wanted = options.nodes.is_empty() || options.nodes.contains(&(nodes as u16));
+            let is_wanted = is_wanted && (asked != Asked::Regions || nodes <= REGION_NODES_MAX);
             if is_wanted && !cells.iter().any(|cell: &Cell| (cell.asked, cell.nodes) == (asked, nodes)) {
                 eprintln!("{asked:?} over {nodes} nodes");
-                cells.push(measure(asked, nodes, options)?);
+                cells.push(match asked {
+                    Asked::Regions => measure_regions(nodes, options)?,
+                    _ => measure(asked, nodes, options)?,
+                });
             }
         }
     }
@@ -92,6 +102,41 @@ struct Tally {
     cases: usize,
     missed: usize,
     worse_than_single: usize,
+    forks: usize,
+}
+
+/// Beside the best plan with a fork: how it was found, and whether it saves enough to be taken.
+fn measure_regions(nodes: usize, options: &Options) -> Result<Cell> {
+    let greedy = Search { method: Method::Greedy, expansions_max: EXPANSIONS_DEFAULT };
+    let mut tally = Tally::default();
+    for case in 0..options.cases {
+        if interrupt::is_noted() {
+            bail!("interrupted");
+        }
+        let seed = Random::of(options.seed, &format!("{:?} {nodes} {case}", Asked::Regions)).bits();
+        let (problem, goal) = draw(Asked::Regions, nodes, seed);
+        let regions = [region(&problem, seed)];
+        let began_ms = busy_ms();
+        let found = best_split(&problem, &regions, Method::Greedy, 0);
+        tally.times_ms.push(busy_ms() - began_ms);
+        let Some(best) = best_split(&problem, &regions, Method::Exact, SCHEDULES_EXACT) else { continue };
+        tally.cases += 1;
+        let Some(found) = found else {
+            tally.missed += 1;
+            continue;
+        };
+        let (found_ms, best_ms) = (found.priced.latency_ms, best.priced.latency_ms);
+        let is_proven = best_ms <= best.bound_ms * (1.0 + 1e-9);
+        let gaps = if is_proven { &mut tally.gaps } else { &mut tally.unproven };
+        gaps.push((found_ms / best.bound_ms - 1.0).max(0.0) * 100.0);
+        let chain = greedy.best_for(&problem, &goal).map_or(f64::INFINITY, |chain| chain.priced.latency_ms);
+        let is_fork = found_ms <= chain * (1.0 - SPLIT_GAIN_MIN);
+        tally.forks += usize::from(is_fork);
+        let taken_ms = if is_fork { found_ms } else { chain };
+        let single = best_single(&problem, &goal);
+        tally.worse_than_single += usize::from(single.is_some_and(|single| taken_ms > single * (1.0 + 1e-9)));
+    }
+    Ok(tally.cell(Asked::Regions, nodes))
 }
 
 fn measure(asked: Asked, nodes: usize, options: &Options) -> Result<Cell> {
@@ -170,6 +215,7 @@ impl Tally {
             unproven_gap_mean_percent: mean(&unproven),
             missed: self.missed,
             worse_than_single: self.worse_than_single,
+            forks: self.forks,
             time_ms_median: median(times_ms.iter().copied()),
             time_ms_99: quantile(times_ms.into_iter(), 0.99),
         }
@@ -207,6 +253,7 @@ fn print(report: &Report) {
             Asked::LatencyWithMemory => "latency, memory tight",
             Asked::LatencyWithBudgets => "latency within energy and accuracy",
             Asked::Throughput => "throughput",
+            Asked::Regions => "latency, forked",
         };
         table.row([
             asked.to_owned(),
@@ -226,4 +273,9 @@ fn print(report: &Report) {
         ]);
     }
     table.lines().iter().for_each(|line| println!("  {line}"));
+    for cell in report.cells.iter().filter(|cell| cell.asked == Asked::Regions) {
+        let Cell { forks, cases, nodes, .. } = cell;
+        let percent = SPLIT_GAIN_MIN * 100.0;
+        println!("  {forks} of {cases} forks over {nodes} nodes save {percent:.0} % and would be taken");
+    }
 }

@@ -4,7 +4,10 @@ use serde::Serialize;
 
 use super::{Instance, MJ_PER_J};
 use crate::plan::backups::backups;
-use crate::plan::{Answer, Binding, NoAnswer, NoPlan, Objective, Priced, alternatives};
+use crate::plan::{
+    Answer, Binding, Method, NoAnswer, NoPlan, Objective, Priced, PricedSplit, SPLIT_GAIN_MIN, StageShape,
+    alternatives, best_split,
+};
 
 /// Other plans that are told.
 const RUNNERS_UP_MAX: usize = 8;
@@ -28,6 +31,9 @@ pub struct Reply {
     pub lower_bound: Option<f64>,
     /// Whether the bound shows that there is none better.
     pub proven: bool,
+    /// A plan with branches beside each other that takes a tenth less. No mesh runs such plans yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitOf>,
     /// Nodes that were not looked at, since the mesh is large.
     pub nodes_left_out: usize,
     /// Fields of the instance that no plan uses yet.
@@ -58,6 +64,34 @@ pub struct PlanOf {
     pub accuracy: Option<f64>,
     /// What goes over links.
     pub bytes: u64,
+}
+
+/// A plan with a fork, by names.
+#[derive(Debug, Clone, Serialize)]
+pub struct SplitOf {
+    /// Stages up to the fork; none if the requester is the fork.
+    pub before: Vec<PlacedOf>,
+    /// The branches, in the order that the fork serves them.
+    pub branches: Vec<PlacedOf>,
+    /// Stages from the join on; none if the requester is the join.
+    pub after: Vec<PlacedOf>,
+    /// From request to result.
+    pub latency_ms: f64,
+    /// No plan with one fork takes less, of those over the nodes that were looked at.
+    pub lower_bound_ms: f64,
+    /// What goes over links.
+    pub bytes: u64,
+    /// Whether a mesh can run it now.
+    pub runnable: bool,
+}
+
+/// Blocks on a node, by its name.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlacedOf {
+    /// Who runs it.
+    pub node: String,
+    /// First block, and one past the last.
+    pub blocks: [u16; 2],
 }
 
 /// A stage by names.
@@ -95,6 +129,7 @@ impl Instance {
             lower_bound_ms: is_latency.then_some(bound),
             lower_bound: (!is_latency).then_some(bound),
             proven: value <= found.bound * (1.0 + 1e-9),
+            split: self.split(answer),
             nodes_left_out: found.nodes_left_out,
             runners_up: self.runners_up(answer, expansions_max),
             ..self.blank(true, None, None)
@@ -142,11 +177,38 @@ impl Instance {
             lower_bound_ms: None,
             lower_bound: None,
             proven: false,
+            split: None,
             nodes_left_out: 0,
             not_considered: self.not_considered.clone(),
             planning_ms: 0.0,
             runners_up: vec![],
         }
+    }
+
+    /// Of the same variant, if it is worth it.
+    fn split(&self, answer: &Answer) -> Option<SplitOf> {
+        let regions = &self.regions[answer.variant];
+        if regions.is_empty() || self.not_considered.contains(&"regions") {
+            return None;
+        }
+        let problem = &self.question.variants[answer.variant].problem;
+        let split = best_split(problem, regions, Method::Greedy, 0)?;
+        let most_ms = answer.found.priced.latency_ms * (1.0 - SPLIT_GAIN_MIN);
+        let PricedSplit { shape, latency_ms, bytes, .. } = split.priced;
+        let place = |stage: &StageShape| {
+            let node = self.node_names[stage.node].clone();
+            PlacedOf { node, blocks: [stage.first, stage.end] }
+        };
+        let places = |stages: &[StageShape]| stages.iter().map(place).collect();
+        (latency_ms <= most_ms).then(|| SplitOf {
+            before: places(&shape.before),
+            branches: places(&shape.branches),
+            after: places(&shape.after),
+            latency_ms,
+            lower_bound_ms: split.bound_ms,
+            bytes,
+            runnable: false,
+        })
     }
 
     /// Of the same variant, and no less accurate.
@@ -168,7 +230,7 @@ impl Instance {
         };
         let backups = backups(&of.problem, &priced.shape, false, shares_domain);
         let stages = priced.shape.stages.iter().zip(&priced.shape.codecs).zip(backups);
-        let stage = |((stage, codec), backups): ((&crate::plan::StageShape, &_), Vec<usize>)| StageOf {
+        let stage = |((stage, codec), backups): ((&StageShape, &_), Vec<usize>)| StageOf {
             node: self.node_names[stage.node].clone(),
             blocks: [stage.first, stage.end],
             codec: self.codec_name(*codec).to_owned(),

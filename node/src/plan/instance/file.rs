@@ -137,14 +137,12 @@ pub(super) struct Variant {
 /// Blocks that form branches beside each other.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "read, so that a wrong one is told; not planned over yet")]
 pub(super) struct Region {
     pub branches: Vec<Branch>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
 pub(super) struct Branch {
     pub blocks: [u16; 2],
     pub in_bytes: Bytes,
@@ -154,7 +152,7 @@ pub(super) struct Branch {
 /// Blocks whose rows may be divided.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "read, so that a wrong one is told; not planned over yet")]
 pub(super) struct Strip {
     pub blocks: [u16; 2],
     pub rows: u32,

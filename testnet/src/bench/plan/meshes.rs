@@ -1,7 +1,9 @@
 //! Meshes in three tiers, and a network for them, drawn from a seed: handhelds, boxes near them, servers far away.
 //! All figures are guesses at what there is; ranges, not points.
 
-use stormo::plan::{Coding, Extra, Factors, Goal, Link, Links, Node, Objective, Problem, Watts};
+use stormo::plan::{
+    Branch, Coding, Extra, Factors, Goal, Link, Links, Node, Objective, Problem, Region, Watts,
+};
 use stormo_protocol::codec::payload::Codec;
 use stormo_testnet::random::Random;
 
@@ -15,6 +17,8 @@ pub(super) enum Asked {
     LatencyWithBudgets,
     /// The shortest period.
     Throughput,
+    /// Least latency with branches beside each other.
+    Regions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,28 @@ pub(super) fn draw(asked: Asked, nodes: usize, seed: u64) -> (Problem, Goal) {
     };
     let objective = if asked == Asked::Throughput { Objective::Throughput } else { Objective::Latency };
     (problem, Goal { objective, ..Goal::default() })
+}
+
+/// A region of two to four branches of one to five blocks each, somewhere in a network; each reads and leaves a part of
+/// what crosses its ends.
+pub(super) fn region(problem: &Problem, seed: u64) -> Region {
+    let mut random = Random::of(seed, "region");
+    let lengths: Vec<usize> = (0..2 + random.below(3)).map(|_| 1 + random.below(5)).collect();
+    let blocks = problem.block_weights_bytes.len();
+    // At most 20, which every network has.
+    let all = lengths.iter().sum::<usize>();
+    let fork = random.below(blocks - all + 1);
+    let mut first = fork;
+    let mut branches = vec![];
+    let bytes =
+        |cut: usize, random: &mut Random| (problem.cut_bytes[cut] as f64 * random.between(0.3, 1.0)) as u64;
+    for length in lengths {
+        let end = first + length;
+        let (in_bytes, out_bytes) = (bytes(fork, &mut random), bytes(fork + all, &mut random));
+        branches.push(Branch { first: first as u16, end: end as u16, in_bytes, out_bytes });
+        first = end;
+    }
+    Region { branches }
 }
 
 /// The first is the device that asks.
