@@ -17,7 +17,7 @@ use super::runs::BusyRuns;
 /// How near bisection has to come.
 const NEAR_ENOUGH: f64 = 1.003;
 /// Likewise, to choose nodes by.
-const NEAR_ENOUGH_TO_CHOOSE: f64 = 1.02;
+const NEAR_ENOUGH_TO_CHOOSE: f64 = 1.05;
 /// Periods that are looked for, ms.
 const PERIOD_MS_MIN: f64 = 1e-6;
 const PERIOD_MS_MAX: f64 = 1e15;
@@ -25,6 +25,10 @@ const PERIOD_MS_MAX: f64 = 1e15;
 const PACKING_PASSES: usize = 12;
 /// The first step up from a period that is too short; each further one is the square of the one before.
 const STEP: f64 = 1.02;
+/// Likewise, to choose nodes by.
+const STEP_TO_CHOOSE: f64 = 1.15;
+/// Nodes that the relaxation looks at to choose among them: its time and memory grow with the square.
+const CHOSEN_AMONG_MAX: usize = 512;
 /// What sums in another order may differ by.
 const ROUNDING: f64 = 1e-12;
 
@@ -120,12 +124,12 @@ impl<'a> Streams<'a> {
 
     /// The shortest period that the relaxation allows: below the first, no plan is; at the second, it finds one.
     /// None if it finds none at all. They are as near to each other as asked.
-    fn bound(&self, low: f64, near: f64) -> Option<(f64, f64)> {
+    fn bound(&self, low: f64, near: f64, mut step: f64) -> Option<(f64, f64)> {
         let mut low = low.max(self.leaving_ms());
         if self.is_possible(low) {
             return Some((low, low));
         }
-        let (mut high, mut step) = (f64::INFINITY, STEP);
+        let mut high = f64::INFINITY;
         while high > low * near {
             let middle = if high.is_finite() { (low * high).sqrt() } else { (low * step).max(PERIOD_MS_MIN) };
             if middle > PERIOD_MS_MAX {
@@ -163,7 +167,7 @@ impl<'a> Streams<'a> {
 
     /// So many nodes through which the shortest periods seem to lead, the origin first; and a bound.
     fn seats(&self, count_max: usize) -> Seats {
-        match self.bound(0.0, NEAR_ENOUGH_TO_CHOOSE) {
+        match self.bound(0.0, NEAR_ENOUGH_TO_CHOOSE, STEP_TO_CHOOSE) {
             Some((bound_ms, period_ms)) => {
                 Seats { members: seats::choose(self, period_ms, count_max), bound_ms }
             }
@@ -192,7 +196,7 @@ impl<'a> Streams<'a> {
 /// Nodes to plan over.
 pub(super) struct Seats {
     pub(super) members: Vec<Member>,
-    /// No stream has a shorter period, whatever it runs on.
+    /// No stream has a shorter period, whatever it runs on; zero if nothing is known of that.
     pub(super) bound_ms: f64,
 }
 
@@ -200,12 +204,30 @@ pub(super) struct Seats {
 pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Seats {
     let origin = Member { node: 0, computes: problem.nodes[0].can_compute };
     let others = (1..problem.nodes.len()).filter(|node| problem.nodes[*node].can_compute);
-    let others = others.map(|node| Member { node, computes: true });
-    let members: Vec<Member> = std::iter::once(origin).chain(others).collect();
-    if members.len() <= count_max {
-        return Seats { members, bound_ms: 0.0 };
+    let others: Vec<usize> = others.collect();
+    let with_origin = |others: &[usize]| {
+        let others = others.iter().map(|node| Member { node: *node, computes: true });
+        std::iter::once(origin).chain(others).collect::<Vec<Member>>()
+    };
+    if others.len() < count_max {
+        return Seats { members: with_origin(&others), bound_ms: 0.0 };
     }
-    Streams::new(problem, ranges, &members).seats(count_max)
+    if others.len() < CHOSEN_AMONG_MAX {
+        return Streams::new(problem, ranges, &with_origin(&others)).seats(count_max);
+    }
+    let seats = Streams::new(problem, ranges, &with_origin(&prominent(problem, others))).seats(count_max);
+    Seats { bound_ms: 0.0, ..seats }
+}
+
+/// Half of those that may be chosen among by how quickly bytes come there from the origin, half by how quick they are.
+fn prominent(problem: &Problem, mut nodes: Vec<usize>) -> Vec<usize> {
+    let of_link = |node: usize| problem.links.get(0, node).map_or(f64::INFINITY, |link| link.ms_per_byte);
+    let of_runs = |node: usize| problem.nodes[node].block_ms.iter().sum::<f64>();
+    nodes.sort_by(|one, other| of_link(*one).total_cmp(&of_link(*other)));
+    let mut rest = nodes.split_off(nodes.len().min(CHOSEN_AMONG_MAX / 2));
+    rest.sort_by(|one, other| of_runs(*one).total_cmp(&of_runs(*other)));
+    nodes.extend(rest.into_iter().take(CHOSEN_AMONG_MAX / 2 - 1));
+    nodes
 }
 
 /// Looks for plans of short periods over these members, each of which is priced; and says below which period there
@@ -218,7 +240,7 @@ pub(super) fn search(
     price: impl FnMut(PlanShape) -> Option<f64>,
 ) -> f64 {
     let streams = Streams::new(problem, ranges, members);
-    let Some((bound_ms, _)) = streams.bound(bound_ms, NEAR_ENOUGH) else { return bound_ms };
+    let Some((bound_ms, _)) = streams.bound(bound_ms, NEAR_ENOUGH, STEP) else { return bound_ms };
     if members.len() <= packing::MEMBERS_MAX {
         streams.pack(bound_ms, price);
     } else {
