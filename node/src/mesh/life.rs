@@ -1,5 +1,10 @@
 //! Whether a node lives, as far as can be told from here. Signs of life are its heartbeat, which others pass on,
 //! and whatever comes over a connection to it. A record alone is none: anybody may keep one and say it later.
+//!
+//! Heartbeats are not signed: a member of the mesh that lies can have a dead node taken for alive for as long as it goes on
+//! lying, by those who are not its neighbours. It cannot silence one that lives for more than moments: heartbeats that are
+//! ahead of what is to be expected count for no more than that, and where the first that were heard are lies, those that go
+//! on below them win.
 
 /// After this long without a sign of life a node is forgotten, milliseconds.
 pub const FORGET_MS: u64 = 60_000;
@@ -12,6 +17,14 @@ const SILENT_EACH_DOUBLING_MS: u64 = 650;
 const DOUBT_MS: u64 = 1_500;
 /// A heartbeat counts so much time of its node, milliseconds.
 pub(super) const BEAT_MS: u64 = 1_000;
+/// Heartbeats are at most so far ahead of those that were heard before, milliseconds: in a mesh of a thousand the first
+/// one may be as old as that.
+const AHEAD_MS: i64 = 8_000;
+/// Heartbeats below the newest one that rise by so many, in as many seconds without any other, are the true ones: those
+/// of a dead node that still travel are fewer.
+const TRUE_BEATS: u64 = 10;
+/// In this time a node's clock may gain a millisecond on this one's (200 ppm, more than crystals stray by), milliseconds.
+const GAINS_EACH_MS: u64 = 5_000;
 /// For each heartbeat, a node's clock may be so much slower than this one's, milliseconds.
 const DRIFT_MS: u64 = 5;
 /// A connection that is there again so soon had broken, and its node never was away, milliseconds.
@@ -56,6 +69,10 @@ pub(super) struct Life {
     /// When its heartbeat was 0 by this node's clock, as the quickest of those that were heard have it: so one that was
     /// long under way is no younger than it is. May lie before this node's start.
     born_ms: i64,
+    /// Nor was it earlier than this, and when that was found.
+    earliest_ms: Option<(i64, u64)>,
+    /// Since the newest heartbeat: the first of those below it, when it was heard, and the newest of them.
+    below: Option<(u64, u64, u64)>,
     shown_ms: u64,
     /// From when on plans may use it, if it lives.
     usable_from_ms: u64,
@@ -75,6 +92,8 @@ impl Life {
             belief: Belief::Unproven,
             beat,
             born_ms: i64::MAX,
+            earliest_ms: None,
+            below: None,
             shown_ms: now_ms,
             usable_from_ms: now_ms,
             went: 0,
@@ -106,6 +125,7 @@ impl Life {
     pub(super) fn restarted(&mut self) {
         self.beat = None;
         self.born_ms = i64::MAX;
+        (self.earliest_ms, self.below) = (None, None);
         self.lost_at = 0;
         self.restarts = self.went.min(self.restarts + 1);
         if self.belief == Belief::Alive {
@@ -122,16 +142,31 @@ impl Life {
         if beat == 0 {
             return false;
         }
-        let Some(known) = self.beat.replace(beat.max(self.beat())) else { return true };
+        let is_first = match self.beat {
+            None => true,
+            // Who said the first one, which proves nothing, perhaps lied.
+            Some(known) => self.belief == Belief::Unproven && beat < known,
+        };
+        let known = self.beat();
+        if is_first || beat < known && self.is_true(now_ms, beat) {
+            self.begin(now_ms, beat);
+            return true;
+        }
+        let beat = beat.min(self.beat_max(now_ms));
         if beat <= known {
             return false;
         }
-        let beaten_ms = i64::try_from(beat.saturating_mul(BEAT_MS)).unwrap_or(i64::MAX);
+        (self.beat, self.below) = (Some(beat), None);
+        let beaten_ms = beaten_ms(beat);
         let drift_ms = i64::try_from((beat - known).saturating_mul(DRIFT_MS)).unwrap_or(i64::MAX);
-        let by_this_ms = (now_ms as i64).saturating_sub(beaten_ms);
+        let by_this_ms = born_ms(now_ms, beat);
         let was_away = self.belief != Belief::Alive;
         self.born_ms =
             if was_away { by_this_ms } else { self.born_ms.saturating_add(drift_ms).min(by_this_ms) };
+        let earliest_ms = self.born_ms.saturating_sub(AHEAD_MS);
+        if self.earliest_ms(now_ms).is_none_or(|known_ms| known_ms < earliest_ms) {
+            self.earliest_ms = Some((earliest_ms, now_ms));
+        }
         let said_ms = u64::try_from(self.born_ms.saturating_add(beaten_ms)).unwrap_or(0).min(now_ms);
         let waits = self.belief == Belief::Lost && beat < self.lost_at.saturating_add(BEATS_AFTER_LOSS);
         if !waits {
@@ -139,6 +174,31 @@ impl Life {
             self.live(said_ms, hold_ms);
         }
         true
+    }
+
+    /// The first heartbeat, or the first that is believed: the next one is a sign of life.
+    fn begin(&mut self, now_ms: u64, beat: u64) {
+        (self.beat, self.below) = (Some(beat), None);
+        self.earliest_ms = Some((born_ms(now_ms, beat).saturating_sub(AHEAD_MS), now_ms));
+    }
+
+    /// Whether one that is below the newest shows that the newest was a lie.
+    fn is_true(&mut self, now_ms: u64, beat: u64) -> bool {
+        let (first, since_ms, newest) = self.below.get_or_insert((beat, now_ms, beat));
+        *newest = beat.max(*newest);
+        *newest - *first >= TRUE_BEATS && now_ms >= *since_ms + TRUE_BEATS * BEAT_MS
+    }
+
+    /// Its heartbeat was 0 no earlier than this, as far as can be told.
+    fn earliest_ms(&self, now_ms: u64) -> Option<i64> {
+        let (earliest_ms, found_ms) = self.earliest_ms?;
+        Some(earliest_ms.saturating_sub((now_ms.saturating_sub(found_ms) / GAINS_EACH_MS) as i64))
+    }
+
+    /// No heartbeat that it gave is beyond this.
+    fn beat_max(&self, now_ms: u64) -> u64 {
+        let Some(earliest_ms) = self.earliest_ms(now_ms) else { return u64::MAX };
+        u64::try_from((now_ms as i64).saturating_sub(earliest_ms)).unwrap_or(0) / BEAT_MS
     }
 
     /// Something came over a connection to it.
@@ -208,6 +268,15 @@ impl Life {
     }
 }
 
+fn beaten_ms(beat: u64) -> i64 {
+    i64::try_from(beat.saturating_mul(BEAT_MS)).unwrap_or(i64::MAX)
+}
+
+/// When the heartbeat was 0, if this one was given just now.
+fn born_ms(now_ms: u64, beat: u64) -> i64 {
+    (now_ms as i64).saturating_sub(beaten_ms(beat))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +311,57 @@ mod tests {
         assert_eq!((life.shown_ms(), life.belief()), (20_000, Belief::Alive));
         life.hear(21_000, u64::MAX);
         assert!(life.shown_ms() <= 21_000);
+    }
+
+    /// What a node of a large mesh that is no neighbour hears: the heartbeats of one that lives, a second apart, and
+    /// what somebody says who lies for a while.
+    #[test]
+    fn forged_heartbeats_silence_a_node_that_lives_for_moments_only() {
+        for lie in [u64::MAX, 1_000_000, 200] {
+            for (from_s, until_s) in [(0, 1), (0, 60), (20, 21), (20, 1_000)] {
+                let mut life = Life::new(0, None);
+                let mut out_s = Vec::new();
+                for second in 0..2_000 {
+                    let now_ms = second * 1_000;
+                    if (from_s..until_s).contains(&second) {
+                        for more in 0..100 {
+                            life.hear(now_ms, lie.saturating_add(second + more));
+                        }
+                    }
+                    life.hear(now_ms + 300, 100 + second);
+                    life.look(now_ms + 900, silent_ms(100));
+                    if second > 1 && !life.is_usable(now_ms + 900) {
+                        out_s.push(second);
+                    }
+                }
+                // Lies from the very beginning are believed until they end; others put it ahead by some seconds, which
+                // is seen when they end.
+                let most = if from_s == 0 { 2 * TRUE_BEATS as usize } else { 5 };
+                assert!(
+                    out_s.len() <= most,
+                    "{lie} said from {from_s} to {until_s} s: left out at {out_s:?} s"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_whose_clock_jumped_ahead_lives_and_dies_like_others() {
+        let mut life = Life::new(0, None);
+        let mut ahead = 0;
+        for second in 1..100 {
+            if second == 50 {
+                ahead = 3_600;
+            }
+            life.hear(second * 1_000, second + ahead);
+            assert!(!life.look(second * 1_000 + 900, SILENT_MS), "{second}: {life:?}");
+        }
+        // Others may go on saying its last heartbeat until they leave it out themselves.
+        let last = 99 + 3_600;
+        for second in 100..104 {
+            life.hear(second * 1_000, last);
+        }
+        assert!(life.look(103_000 + SILENT_MS, SILENT_MS), "{life:?}");
     }
 
     #[test]

@@ -90,16 +90,16 @@ fn who_leaves_is_used_no_more_and_not_looked_for() {
 #[test]
 fn the_forgotten_are_looked_for_and_come_back_by_a_newer_heartbeat_only() {
     let mut view = knowing(1);
-    view.hear(0, &[held(1, 1, 1, 50)]);
+    view.hear(0, &[held(1, 1, 1, 5)]);
     assert!(view.look(FORGET_MS - 1).is_empty() && view.missing().count() == 1);
     assert_eq!(view.look(FORGET_MS), vec![id(1)]);
     let missing: Vec<_> = view.missing().map(|(node, addresses, _)| (node, addresses.len())).collect();
     assert_eq!(missing, [(id(1), 1)]);
-    for beat in [None, Some(49), Some(50)] {
+    for beat in [None, Some(4), Some(5)] {
         assert_eq!(view.apply(FORGET_MS, &heard(1, 1, 1), beat), Applied::Old);
     }
-    assert_eq!(view.apply(FORGET_MS, &heard(1, 1, 1), Some(51)), Applied::News);
-    view.hear(FORGET_MS, &[held(1, 1, 1, 51)]);
+    assert_eq!(view.apply(FORGET_MS, &heard(1, 1, 1), Some(6)), Applied::News);
+    view.hear(FORGET_MS, &[held(1, 1, 1, 6)]);
     assert!(view.is_usable(FORGET_MS, id(1)), "it lived on");
     assert_eq!(view.missing().count(), 0);
 }
@@ -154,10 +154,10 @@ fn the_dead_are_not_told_of() {
     // Who does not know it does not ask for it, and who believes in it says its heartbeat, not its record.
     assert!(self::view().compare(None, &digest).wanted.is_empty());
     let mut other = knowing(1);
-    other.hear(0, &[held(1, 1, 1, 7)]);
+    other.hear(0, &[held(1, 1, 1, 5)]);
     let difference = other.compare(None, &digest);
-    assert_eq!((difference.heard.len(), difference.beats), (0, vec![held(1, 1, 1, 7)]));
-    view.hear(30_000, &[held(1, 1, 1, 7)]);
+    assert_eq!((difference.heard.len(), difference.beats), (0, vec![held(1, 1, 1, 5)]));
+    view.hear(30_000, &[held(1, 1, 1, 5)]);
     assert!(view.is_usable(30_000, id(1)), "it lives, after all");
 }
 
