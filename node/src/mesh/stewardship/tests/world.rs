@@ -141,12 +141,17 @@ pub(super) struct World {
     removed: bool,
     orders_given: Vec<(u64, u64)>,
     served_ms: Option<u64>,
+    /// Since when ranges are on more nodes than are wanted, with all nodes within reach of each other.
+    doubled_ms: BTreeMap<PartitionKey, u64>,
+    /// When the mesh was one again after it was parted, and when all named one steward after that.
+    joined_ms: Option<u64>,
+    agreed_ms: Option<u64>,
 }
 
 impl World {
     pub(super) fn new(seed: u64, options: Options) -> Self {
         let mut random = Random(seed);
-        let count = 5 + random.below(6) as usize;
+        let count = if options.halves { 8 } else { 5 + random.below(6) as usize };
         let replicas = 1 + random.below(3) as u16;
         let division = if random.happens(0.5) { Division::Whole } else { Division::Parts(2) };
         let nodes = (0..count).map(|index| {
@@ -193,6 +198,9 @@ impl World {
             removed: false,
             orders_given: vec![],
             served_ms: None,
+            doubled_ms: BTreeMap::new(),
+            joined_ms: None,
+            agreed_ms: None,
         }
     }
 
@@ -213,6 +221,8 @@ impl World {
                 }
             }
             self.check_serving();
+            self.check_doubled();
+            self.note_agreement();
         }
         self.check_end();
     }

@@ -1,12 +1,18 @@
 //! What must hold in a world all along, and once the faults are over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use stormo_protocol::ids::VariantId;
+use stormo_protocol::ids::{NodeId, VariantId};
 
 use super::node::Node;
 use super::{BLIND_MS, BLOCKS, CALM_MS, World, id, ranges};
 use crate::mesh::PartitionKey;
+
+/// A range is on more nodes than are wanted for so long at most, milliseconds.
+const DOUBLED_MS_MAX: u64 = 60_000;
+/// Once halves are one mesh again all name one steward within this, milliseconds: who was away is in view for 30 s before it
+/// is steward, records come each second, and a tenth of them is lost.
+const AGREE_MS_MAX: u64 = 40_000;
 
 impl World {
     pub(super) fn told(&self) -> String {
@@ -97,11 +103,45 @@ impl World {
         }
     }
 
+    /// Nothing is on more nodes than are wanted for long: not when a steward dies in the middle, nor when parts move.
+    pub(super) fn check_doubled(&mut self) {
+        let mut hosts: BTreeMap<PartitionKey, u16> = BTreeMap::new();
+        let is_parted = self.groups.iter().any(|group| *group != self.groups[0]);
+        for node in self.nodes.iter().filter(|node| node.alive && !is_parted) {
+            let ready = node.slots.iter().filter(|(_, slot)| slot.ready_ms <= self.now_ms);
+            ready.for_each(|(key, _)| *hosts.entry(*key).or_default() += 1);
+        }
+        hosts.retain(|_, count| *count > self.wished.replicas);
+        self.doubled_ms.retain(|key, _| hosts.contains_key(key));
+        for key in hosts.into_keys() {
+            let since_ms = *self.doubled_ms.entry(key).or_insert(self.now_ms);
+            let holds = self.now_ms - since_ms <= DOUBLED_MS_MAX;
+            self.check(holds, &format!("{key:?} is on more nodes than are wanted since {since_ms} ms"));
+        }
+    }
+
+    fn stewards(&self) -> BTreeSet<Option<NodeId>> {
+        let alive = self.nodes.iter().filter(|node| node.alive);
+        alive.map(|node| node.stewardship.steward("a").map(|steward| steward.node)).collect()
+    }
+
+    /// Since when all name one steward again.
+    pub(super) fn note_agreement(&mut self) {
+        if self.joined_ms.is_some() {
+            let agree = self.stewards().len() == 1;
+            self.agreed_ms = if agree { self.agreed_ms.or(Some(self.now_ms)) } else { None };
+        }
+    }
+
     pub(super) fn check_end(&self) {
+        if self.options.halves {
+            let took_ms =
+                self.joined_ms.zip(self.agreed_ms).map(|(joined_ms, agreed_ms)| agreed_ms - joined_ms);
+            let holds = took_ms.is_some_and(|ms| ms <= AGREE_MS_MAX);
+            self.check(holds, &format!("they name one steward {took_ms:?} ms after the halves were joined"));
+        }
         let alive: Vec<&Node> = self.nodes.iter().filter(|node| node.alive).collect();
-        let stewards: BTreeSet<_> =
-            alive.iter().map(|node| node.stewardship.steward("a").map(|steward| steward.node)).collect();
-        self.check(stewards.len() == 1, "they do not agree who is steward");
+        self.check(self.stewards().len() == 1, "they do not agree who is steward");
         if self.removed {
             let is_gone = |node: &&Node| {
                 node.deployments.by_name("a").is_none() && (node.slots.is_empty() || node.hangs)

@@ -11,6 +11,8 @@ use crate::mesh::Said;
 pub(in crate::mesh::stewardship::tests) struct Options {
     pub(in crate::mesh::stewardship::tests) kills: usize,
     pub(in crate::mesh::stewardship::tests) partitions: usize,
+    /// Eight nodes are parted into halves for 30 s.
+    pub(in crate::mesh::stewardship::tests) halves: bool,
     /// Nodes that cannot load anything.
     pub(in crate::mesh::stewardship::tests) refusers: usize,
     /// Nodes whose loads never end.
@@ -36,6 +38,7 @@ impl Default for Options {
         Self {
             kills: 0,
             partitions: 0,
+            halves: false,
             refusers: 0,
             hangers: 0,
             kills_steward_early: false,
@@ -81,6 +84,10 @@ impl World {
             let until_ms = at_ms + 5_000 + self.random.below(25_000);
             all.push((at_ms, Fault::Part(self.random.bits())));
             all.push((until_ms, Fault::Join));
+        }
+        if self.options.halves {
+            all.push((30_000, Fault::Part(0b1111_0000)));
+            all.push((60_000, Fault::Join));
         }
         if self.options.kills_steward_early {
             all.push((all[0].0 + 1_000 + self.random.below(4_000), Fault::KillSteward));
@@ -137,7 +144,10 @@ impl World {
                 self.groups = (0..self.nodes.len()).map(|index| (bits >> index & 1) as u8).collect();
             }
             Fault::AskAt(site) => self.asks_at = Some(site),
-            Fault::Join => self.groups = vec![0; self.nodes.len()],
+            Fault::Join => {
+                self.groups = vec![0; self.nodes.len()];
+                (self.joined_ms, self.agreed_ms) = (Some(self.now_ms), None);
+            }
         }
     }
 
