@@ -281,6 +281,15 @@ fn outcome(spec: &Spec, mut world: World, began: Instant) -> Outcome {
 }
 
 fn set_up(spec: &Spec) -> World {
+    set_up_with(spec, |index, random| match (index, u64::from(spec.apart_ms)) {
+        (0, _) => 0,
+        (_, 0) => random.bits() % 2_000_000,
+        (_, apart_ms) => u64::from(index) * apart_ms * 1_000,
+    })
+}
+
+/// The same, with the times at which hosts start, microseconds.
+fn set_up_with(spec: &Spec, starts_us: impl Fn(HostIndex, &mut Random) -> u64) -> World {
     let mut random = Random::new(spec.seed);
     let hosts = (0..spec.nodes).map(|index| {
         let joins = if index == 0 { 0 } else { JOINS };
@@ -302,12 +311,7 @@ fn set_up(spec: &Spec) -> World {
     world.loads_change = spec.loads_change;
     world.cores_free_us = vec![0; usize::from(spec.shared_cores.unwrap_or(0))];
     for index in 0..spec.nodes {
-        let at_us = match (index, u64::from(spec.apart_ms)) {
-            (0, _) => 0,
-            (_, 0) => random.bits() % 2_000_000,
-            (_, apart_ms) => u64::from(index) * apart_ms * 1_000,
-        };
-        world.queue.push(at_us, What::Start(index));
+        world.queue.push(starts_us(index, &mut random), What::Start(index));
     }
     if let Some(first_us) = first_us {
         world.queue.push(first_us, What::Work(Box::new(WorkEvent::Ask)));

@@ -47,6 +47,8 @@ pub(super) struct Host {
     pub(super) gossip: Gossip,
     /// Rises with each start: what was meant for an earlier one is dropped.
     pub(super) life: u32,
+    /// What it says of how often it started: less than that if its folder was put back from a backup.
+    pub(super) generation: u64,
     pub(super) alive: bool,
     pub(super) started_us: u64,
     /// How far its clock was put forward, milliseconds.
@@ -110,6 +112,7 @@ impl Host {
             member: Member::new(id, 0, vec![], seed),
             gossip: Gossip::new(index, seed),
             life: 0,
+            generation: 0,
             alive: false,
             started_us: 0,
             jump_ms: 0,
@@ -131,6 +134,7 @@ impl Host {
     /// Starts it, with nothing but its key and the count of its starts.
     pub(super) fn start(&mut self, now_us: u64) {
         self.life += 1;
+        self.generation += 1;
         self.alive = true;
         self.started_us = now_us;
         self.jump_ms = 0;
@@ -139,8 +143,14 @@ impl Host {
         self.peers.clear();
         self.dialling.clear();
         let seed = self.seed ^ u64::from(self.life) << 48;
-        self.member = Member::new(self.id, u64::from(self.life), self.join.clone(), seed);
+        self.member = Member::new(self.id, self.generation, self.join.clone(), seed);
         self.gossip = Gossip::new(self.index, self.seed ^ u64::from(self.life));
+    }
+
+    /// It joins at this host and nowhere else.
+    #[cfg(test)]
+    pub(super) fn join_at(&mut self, index: HostIndex) {
+        self.join = vec![address(index)];
     }
 
     /// The time as its own monotonic clock has it, milliseconds.

@@ -2,7 +2,10 @@
 
 use stormo::mesh::FORGET_MS;
 
+use super::faults::Fault;
 use super::*;
+
+const SECOND_US: u64 = 1_000_000;
 
 /// A calm mesh.
 fn calm(nodes: u16, seed: u64) -> Spec {
@@ -200,6 +203,75 @@ fn halves_that_forgot_each_other_find_together() {
         let healed_ms = measured.views_equal_after_heal_ms.flatten();
         assert!(healed_ms.is_some_and(|ms| ms <= 5_000.0), "seed {seed}: {measured:?}");
     }
+}
+
+/// Whether each of these hosts knows the newest record of another one and would use it.
+fn all_use(world: &World, hosts: std::ops::Range<usize>, other: usize, now_us: u64) -> bool {
+    let (id, stamp) = (world.hosts[other].id, world.hosts[other].stamp());
+    hosts.filter(|host| *host != other).all(|host| {
+        let (clock_ms, view) = (world.hosts[host].clock_ms(now_us), world.hosts[host].member.view());
+        view.is_usable(clock_ms, id)
+            && view.get(id).is_some_and(|known| known.record.stamp.generation == stamp.generation)
+    })
+}
+
+/// Others hold newer records of it than it has ever made: its folder was put back from a backup, or is as it was.
+#[test]
+fn who_starts_again_with_an_older_or_the_same_generation_is_used_within_seconds() {
+    for (seed, back) in [(1, 0), (2, 1), (3, 5)] {
+        let mut world = set_up(&calm(8, seed));
+        let (victim, killed_us) = (3, 40 * SECOND_US);
+        world.hosts[victim].generation = 5;
+        world.run_until(killed_us);
+        assert_eq!(world.hosts[victim].stamp().generation, 6);
+        world.hosts[victim].generation -= back;
+        world.fault(killed_us, Fault::Kill(victim as HostIndex));
+        world.run_until(killed_us + 3 * SECOND_US);
+        let holds = |host: usize| {
+            let (clock_ms, view) =
+                (world.hosts[host].clock_ms(killed_us + 3 * SECOND_US), world.hosts[host].member.view());
+            host != victim && view.is_usable(clock_ms, world.hosts[victim].id)
+        };
+        assert!(!(0..8).any(holds), "seed {seed}: some count on a dead node");
+        // It starts 25 s after it died, and joins anew.
+        let back_us = killed_us + (25 + 4) * SECOND_US;
+        world.run_until(back_us);
+        assert!(world.hosts[victim].stamp().generation > 5, "seed {seed}: {:?}", world.hosts[victim].stamp());
+        assert!(all_use(&world, 0..8, victim, back_us), "seed {seed}: some do not use it");
+    }
+}
+
+/// Two hundred nodes start at one moment and all join at the first of ten that are a mesh: these go on using each
+/// other, and soon all know all.
+#[test]
+fn a_flood_of_joins_leaves_the_mesh_that_is_joined_as_it_was() {
+    let (old, all) = (10_u16, 210_u16);
+    let spec = Spec { measured_s: 30, ..calm(all, 1) };
+    let flood_us = spec.warm_up_us();
+    let mut world = set_up_with(&spec, |index, random| {
+        if index < old { u64::from(index) * 100_000 } else { flood_us + random.bits() % 100_000 }
+    });
+    for host in &mut world.hosts[usize::from(old)..] {
+        host.join_at(0);
+    }
+    for step in 0..60 {
+        let now_us = flood_us + step * SECOND_US / 2;
+        world.run_until(now_us);
+        for host in 0..usize::from(old) {
+            assert!(
+                all_use(&world, 0..usize::from(old), host, now_us),
+                "host {host} after {step} half seconds"
+            );
+        }
+        let most = world.hosts[0].peers.len();
+        assert!(most < 512, "{most} connections of the one that is joined at");
+    }
+    let end_us = spec.end_us();
+    world.run_until(end_us);
+    for host in 0..usize::from(all) {
+        assert!(all_use(&world, 0..usize::from(all), host, end_us), "host {host} is not used by all");
+    }
+    assert!(world.hosts[0].peers.len() <= 32, "{} connections are left", world.hosts[0].peers.len());
 }
 
 #[test]
