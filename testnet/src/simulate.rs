@@ -7,6 +7,7 @@ mod figures;
 mod gossip;
 mod host;
 mod joining;
+mod measured;
 mod messages;
 mod pipes;
 mod queue;
@@ -18,7 +19,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-pub use figures::{Busiest, Delays, Measured, Rate, Spread};
+pub use measured::{Busiest, Delays, Measured, Rate, Spread};
 use serde::Serialize;
 pub use work::Tally;
 
