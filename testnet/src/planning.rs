@@ -1,13 +1,16 @@
 //! `cargo mesh plan`: what the planner makes of a mesh that is only written down.
 
+mod written_down;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use stormo::app::calls::PlanLimits;
 use stormo::files;
 use stormo::plan::instance::{Instance, PlacedOf, PlanOf, Reply, SplitOf};
-use stormo::plan::{EXPANSIONS_DEFAULT, Ilp, Method, Search};
+use stormo::plan::{EXPANSIONS_DEFAULT, Ilp, Method, Objective, Search};
 
 use crate::table::{Align, Table};
 
@@ -21,7 +24,23 @@ const EXPANSIONS_EXACT: usize = 200_000_000;
 pub(crate) struct PlanArgs {
     /// The instance: nodes, links, a model's variants and what is asked, as `topologies/README.md` describes;
     /// `-` reads standard input
-    instance: PathBuf,
+    #[arg(required_unless_present = "topology", conflicts_with = "topology")]
+    instance: Option<PathBuf>,
+    /// Instead: the mesh of a topology's file (`thesis`, or a path), with --model
+    #[arg(long, value_name = "NAME", requires = "model")]
+    topology: Option<PathBuf>,
+    /// The model's ONNX file, which is divided and profiled on this machine for that
+    #[arg(long, value_name = "FILE", requires = "topology")]
+    model: Option<PathBuf>,
+    /// The node where requests enter [default: the first device]
+    #[arg(long, value_name = "LABEL", requires = "topology")]
+    from: Option<String>,
+    /// What is to be least: latency, throughput or energy
+    #[arg(long, value_name = "OBJECTIVE", requires = "topology", default_value = "latency", value_parser = objective)]
+    objective: Objective,
+    /// Write the instance to this file too, to change it
+    #[arg(long, value_name = "FILE", requires = "topology")]
+    export: Option<PathBuf>,
     /// How to look for the plan
     #[arg(long, value_enum, default_value_t = PlannerName::Greedy)]
     planner: PlannerName,
@@ -41,8 +60,8 @@ enum PlannerName {
 }
 
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
-    let text = read(&args.instance)?;
-    let instance = Instance::parse(&text).with_context(|| format!("{}", args.instance.display()))?;
+    let (text, named) = instance(args)?;
+    let instance = Instance::parse(&text).with_context(|| format!("{}", named.display()))?;
     let began = Instant::now();
     let answer = match args.planner {
         PlannerName::Greedy => {
@@ -64,6 +83,25 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
         show(&reply);
     }
     Ok(())
+}
+
+/// The instance's text, and what it is called.
+fn instance(args: &PlanArgs) -> Result<(String, PathBuf)> {
+    let (Some(topology), Some(model)) = (&args.topology, &args.model) else {
+        let path = args.instance.clone().context("an instance, or --topology and --model")?;
+        return Ok((read(&path)?, path));
+    };
+    let limits = PlanLimits { objective: args.objective, ..PlanLimits::default() };
+    let instance = written_down::instance(topology, model, args.from.as_deref(), &limits)?;
+    let text = serde_json::to_string_pretty(&instance)?;
+    if let Some(path) = &args.export {
+        files::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())?;
+    }
+    Ok((text, topology.clone()))
+}
+
+fn objective(text: &str) -> Result<Objective, String> {
+    serde_json::from_value(text.into()).map_err(|_| "use latency, throughput or energy".to_owned())
 }
 
 fn read(path: &Path) -> Result<String> {

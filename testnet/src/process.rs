@@ -14,6 +14,7 @@ use stormo::serve::json::as_text;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::{Class, Domain};
 
+use crate::battery::Watts;
 use crate::client::Client;
 use crate::clock;
 use crate::ground::place::{OwnChild, Place};
@@ -122,6 +123,10 @@ pub(crate) fn start(
     let mut arguments: Vec<OsString> = place.options().map_err(not_run)?.map(OsString::from).to_vec();
     arguments.extend(own.map(OsString::from));
     domains.iter().for_each(|domain| arguments.extend(["--domain".into(), domain.to_string().into()]));
+    if let Some(Watts { idle, compute, send, receive }) = spec.battery.map(|battery| battery.watts) {
+        let power = format!("idle={idle},compute={compute},send={send},receive={receive}");
+        arguments.extend(["--power".into(), power.into()]);
+    }
     match admission {
         Admission::Key { file, join } => {
             arguments.extend(["--mesh-key".into(), file.into()]);

@@ -5,12 +5,16 @@ use stormo_protocol::ids::{PlanId, RequestId};
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::oneshot;
 
+use crate::plan::{Goal, Objective};
 use crate::serve::json::{
     DeployBody, DeploymentView, DeploymentsView, ModelView, ModelsView, NodeView, NodesView, PlansView,
     RequestView, RequestsView,
 };
 
-/// What a plan must keep to.
+/// Digits of a plan's id that tables show.
+pub const PLAN_DIGITS_MIN: usize = 8;
+
+/// What a plan must keep to, and what it is to be best at.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PlanLimits {
     /// The first blocks must run where the request entered.
@@ -19,17 +23,76 @@ pub struct PlanLimits {
     pub force_last: bool,
     /// Accuracy that is enough, 0 to 1; if absent, nothing is lost on the way.
     pub min_accuracy: Option<f64>,
+    /// Latency wished for; a request that no plan can answer so soon is answered as soon as possible, and marked late.
+    pub max_latency_ms: Option<f64>,
+    /// Most that the machine where the request entered may draw for it, J; what no plan can keep to is refused.
+    pub max_energy_j: Option<f64>,
+    /// What is to be least within these limits.
+    pub objective: Objective,
+}
+
+impl PlanLimits {
+    /// The same to a planner.
+    pub fn goal(&self) -> Goal {
+        Goal {
+            objective: self.objective,
+            latency_ms_max: self.max_latency_ms,
+            energy_mj_max: self.max_energy_j.map(|most_j| most_j * 1000.0),
+        }
+    }
+
+    /// Whether a plan's energy has to be known.
+    pub fn needs_energy(&self) -> bool {
+        self.objective == Objective::Energy || self.max_energy_j.is_some()
+    }
+}
+
+/// Who looks for plans.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PlannerName {
+    /// What requests are planned by: the most promising nodes, few partial plans remembered.
+    #[default]
+    Greedy,
+    /// All nodes and partial plans that may matter.
+    Exact,
+    /// An integer linear programme for an independent solver; small meshes and few blocks only.
+    Ilp,
+}
+
+/// A plan's id, or at least its first eight digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanName(String);
+
+impl PlanName {
+    /// The digits that were given.
+    pub fn digits(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for PlanName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_digits && (PLAN_DIGITS_MIN..=2 * size_of::<PlanId>()).contains(&text.len()) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err("this is no plan id: these have 32 hexadecimal digits, of which the first 8 are enough")
+        }
+    }
 }
 
 /// Limits and wishes of a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferOptions {
-    /// Run exactly this plan.
-    pub plan: Option<PlanId>,
+    /// Run exactly this plan, by its id or the beginning of it.
+    pub plan: Option<PlanName>,
     /// Time until the request ends in any case, milliseconds; 30 s if absent.
     pub timeout_ms: Option<u32>,
-    /// Latency wished for; a later answer is marked late.
-    pub max_latency_ms: Option<f64>,
     /// What its plan must keep to.
     pub limits: PlanLimits,
     /// Label of the variant; if absent, the most accurate one that can run.
@@ -90,6 +153,29 @@ pub enum CallError {
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
+/// Which plans are to be listed.
+#[derive(Debug, Clone)]
+pub struct PlansAsked {
+    /// Name of the model.
+    pub model: String,
+    /// Label of the variant; all of them if absent.
+    pub variant: Option<String>,
+    /// All kinds, or the best only.
+    pub all: bool,
+    /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
+    pub image: Option<bool>,
+    /// Limits of the request that they are for.
+    pub limits: PlanLimits,
+    /// The same plans with this codec wherever it is possible, instead of the best codecs.
+    pub codec: Option<Codec>,
+    /// Who looks for the best.
+    pub planner: PlannerName,
+    /// As if all parts were loaded wherever they fit.
+    pub warm: bool,
+    /// Nodes that have no part in them, by peer id or label.
+    pub without: Vec<String>,
+}
+
 /// What the front asks.
 #[derive(Debug)]
 pub enum Call {
@@ -107,22 +193,9 @@ pub enum Call {
         reply: Reply<Answer>,
     },
     /// List plans.
-    Plans {
-        /// Name of the model.
-        model: String,
-        /// Label of the variant; all of them if absent.
-        variant: Option<String>,
-        /// All kinds, or the best only.
-        all: bool,
-        /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
-        image: Option<bool>,
-        /// Limits of the request that they are for.
-        limits: PlanLimits,
-        /// The same plans with this codec wherever it is possible, instead of the best codecs.
-        codec: Option<Codec>,
-        /// Where the answer goes.
-        reply: Reply<PlansView>,
-    },
+    Plans(PlansAsked, Reply<PlansView>),
+    /// What plans are made of, as a planning instance.
+    Instance(PlansAsked, Reply<serde_json::Value>),
     /// Deploy what was uploaded.
     Deploy(DeployBody, Reply<DeploymentView>),
     /// Take a deployment back.

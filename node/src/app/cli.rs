@@ -11,11 +11,14 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::state::{Class, Domain};
 
 use values::{
-    parse_accuracy, parse_bytes, parse_codec, parse_shape, parse_share_below_1, parse_time_ms, parse_variant,
+    parse_accuracy, parse_bytes, parse_codec, parse_energy_j, parse_shape, parse_share_below_1,
+    parse_time_ms, parse_variant,
 };
 
+use super::calls::PlannerName;
 use super::config;
 use super::owner::{Hours, Roles};
+use super::power::Power;
 
 /// Runs one neural network across the machines that are there.
 #[derive(Debug, Parser)]
@@ -173,6 +176,11 @@ pub struct NodeArgs {
     /// Memory that partitions may take [default: half of what is available]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_budget: Option<u64>,
+    /// What this machine draws, in watts, when it idles, computes on one core, sends and receives, and what its radio
+    /// takes for each request, in joules: `idle=0.4,compute=3.0,send=1.6,receive=0.9,tail=0.02` (the last three if
+    /// wanted). Plans then tell energy, and requests may limit it.
+    #[arg(long, value_name = "KEY=NUMBER,...")]
+    pub power: Option<Power>,
     /// Disk that objects may take; what nothing needs goes when room is wanted [default: four fifths of
     /// what is free]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
@@ -331,6 +339,39 @@ pub struct LimitArgs {
     /// to keep it [default: nothing is lost on the way]
     #[arg(long, value_name = "ACCURACY", value_parser = parse_accuracy)]
     pub min_accuracy: Option<f64>,
+    /// Latency wished for; a later answer is marked late.
+    #[arg(long, value_name = "TIME", value_parser = parse_time_ms)]
+    pub max_latency: Option<f64>,
+    /// Most energy that the machine of the node that is asked may draw for it, such as 0.5J; needs
+    /// `stormo node --power` there.
+    #[arg(long, value_name = "ENERGY", value_parser = parse_energy_j)]
+    pub max_energy: Option<f64>,
+    /// What is to be least within the limits: the time to the answer, the time between answers of a stream, or
+    /// the energy of the node that is asked.
+    #[arg(long, value_enum, default_value = "latency")]
+    pub objective: ObjectiveArg,
+}
+
+/// An objective on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ObjectiveArg {
+    /// Time from request to answer.
+    Latency,
+    /// Time from one answer to the next.
+    Throughput,
+    /// What the node that is asked draws.
+    Energy,
+}
+
+impl ObjectiveArg {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Throughput => "throughput",
+            Self::Energy => "energy",
+        }
+    }
 }
 
 /// `stormo infer`.
@@ -341,9 +382,6 @@ pub struct InferArgs {
     /// An image, NAME=FILE.npy, FILE.npz, or NAME=FILE.txt with one text on each line.
     #[arg(required = true)]
     pub inputs: Vec<String>,
-    /// Latency wished for; a later answer is marked late.
-    #[arg(long, value_name = "TIME", value_parser = parse_time_ms)]
-    pub max_latency: Option<f64>,
     /// The request ends after this in any case.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time_ms)]
     pub timeout: f64,
@@ -372,6 +410,22 @@ pub struct PlanArgs {
     /// All kinds of plans, not only the best.
     #[arg(long)]
     pub all: bool,
+    /// How to look for the best plan.
+    #[arg(long, value_enum, default_value = "greedy")]
+    pub planner: PlannerName,
+    /// As if all parts were loaded wherever they fit: what plans would take once they run for a while.
+    #[arg(long)]
+    pub warm: bool,
+    /// Plans that leave this node out, by its label or peer id; may be repeated.
+    #[arg(long, value_name = "NODE")]
+    pub without: Vec<String>,
+    /// With --all: the timeline of each plan, not only of the best of each kind.
+    #[arg(long, requires = "all")]
+    pub timelines: bool,
+    /// Write what plans are made of here and now to this file (`-`: standard output) as a planning instance,
+    /// for `cargo mesh plan FILE`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "codec"])]
+    pub export: Option<PathBuf>,
     /// Plans of this variant only.
     #[arg(long, value_name = "LABEL")]
     pub variant: Option<String>,

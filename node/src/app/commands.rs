@@ -16,6 +16,7 @@ mod samples;
 mod status;
 mod table;
 mod texts;
+mod timeline;
 mod top;
 
 use super::cli::{Cli, Command};

@@ -10,6 +10,7 @@ use stormo_protocol::state::{Class, Domain};
 
 use super::cli::NodeArgs;
 use super::owner::OwnerLimits;
+use super::power::Power;
 use crate::engine::runtime_library::{self, LibrarySearch};
 use crate::files;
 use crate::monitor;
@@ -158,6 +159,8 @@ pub struct NodeConfig {
     pub owner: OwnerLimits,
     /// What may take it away together with others.
     pub domains: Vec<Domain>,
+    /// What it draws, if its owner said so.
+    pub power: Option<Power>,
     /// Disk for objects.
     pub disk_budget: DiskBudget,
     /// Where ONNX Runtime may be.
@@ -209,6 +212,7 @@ impl NodeConfig {
         Ok(Self {
             owner,
             domains,
+            power: args.power,
             library: library_search(Some(&data)),
             data,
             mesh,

@@ -15,7 +15,9 @@ mod loading;
 mod origins;
 mod owning;
 mod placing;
+mod plan_views;
 mod plans;
+mod ready_plans;
 mod result;
 mod signature;
 mod sparing;
@@ -42,6 +44,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::calls::{Call, CallError};
 use super::owner::OwnerLimits;
+use super::power::Power;
 use crate::ends::{Described, WorkError};
 use crate::engine::{Engine, Ran};
 use crate::flow::Suspects;
@@ -79,6 +82,8 @@ pub enum Event {
     PlanAgain(RequestId, Vec<NodeId>),
     /// A list of plans.
     Listed(Listed),
+    /// A plan that is kept ready was made again.
+    Refreshed(ready_plans::Refreshed),
     /// A neighbour answered in an exchange, or did not.
     Answered(NodeId, Option<News>),
     /// A neighbour tells what it was asked for.
@@ -127,6 +132,8 @@ pub struct Parts {
     pub owner: OwnerLimits,
     /// What may take it away together with others, as its owner says.
     pub domains: Vec<Domain>,
+    /// What it draws, if its owner said so.
+    pub power: Option<Power>,
     /// Memory that partitions may take while others leave it free, bytes.
     pub memory_budget_bytes: u64,
     /// Who watches what happens.
@@ -159,6 +166,7 @@ pub struct Driver {
     parked: Vec<origins::Parked>,
     finished: VecDeque<RequestView>,
     plans: KnownPlans,
+    ready_plans: ready_plans::ReadyPlans,
     stewardship: Stewardship,
     keeping: Keeping,
     stored: stored::Stored,
@@ -201,6 +209,7 @@ impl Driver {
             parked: Vec::new(),
             finished: VecDeque::new(),
             plans: KnownPlans::default(),
+            ready_plans: ready_plans::ReadyPlans::default(),
             ticks: 0,
             watching,
             log: sparing::Log::default(),
@@ -242,6 +251,7 @@ impl Driver {
             Event::Planned(planned) => self.on_planned(planned),
             Event::PlanAgain(request, without) => self.plan_without(request, without),
             Event::Listed(listed) => self.on_listed(listed),
+            Event::Refreshed(refreshed) => self.on_refreshed(refreshed),
             Event::Answered(peer, news) => self.on_member(MemberEvent::Answered { peer, news }),
             Event::Told(peer, news) => self.on_member(MemberEvent::Told { peer, news }),
             Event::Probed(peer, bytes_per_second) => {
@@ -299,9 +309,8 @@ impl Driver {
             Call::Infer { model, version, inputs, options, reply } => {
                 self.on_infer(origins::Asked { model, version, inputs, options, reply });
             }
-            Call::Plans { model, variant, all, image, limits, codec, reply } => {
-                self.on_plans(plans::Asked { model, variant, all, image, limits, codec }, reply);
-            }
+            Call::Plans(asked, reply) => self.on_plans(asked, reply),
+            Call::Instance(asked, reply) => self.on_instance(&asked, reply),
             Call::Deploy(body, reply) => {
                 let _ = reply.send(self.on_deploy(body));
             }
@@ -340,6 +349,7 @@ impl Driver {
         self.expire_stages();
         self.expire_origins();
         self.try_parked();
+        self.refresh_plans();
         self.ask_suspects();
         self.gossip_tick();
         self.watch_tick();

@@ -133,6 +133,7 @@ pub async fn run(
         engine,
         owner: config.owner.clone(),
         domains: config.domains.clone(),
+        power: config.power.map(|power| power.within(monitor::core_share())),
         memory_budget_bytes: config.memory_budget_bytes,
         watchers: watchers.clone(),
     };

@@ -10,6 +10,7 @@ use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Domain, Hosted, NodeRecord};
 
+use crate::app::power::Power;
 use crate::mesh::LinkQuality;
 use crate::plan::{
     Coding, Extra, Factors, KnownRange, Link, Links, Node, PlanShape, Problem, Watts, backups,
@@ -33,7 +34,7 @@ pub(super) struct Candidate<'a> {
     pub takes_work: bool,
 }
 
-/// A problem together with who its nodes are.
+/// A problem together with who its nodes are. Losses in it are of accuracy, not shares of agreement.
 #[derive(Debug, Clone)]
 pub(super) struct Posed {
     pub problem: Problem,
@@ -41,6 +42,10 @@ pub(super) struct Posed {
     /// What may take each of them away together with others.
     pub domains: Vec<Vec<Domain>>,
     pub variant: VariantId,
+    /// The variant's label.
+    pub label: String,
+    /// As it counts, see [`Question::accuracy`].
+    pub accuracy: f64,
     /// The manifest's block that is the problem's first.
     pub first: u16,
 }
@@ -55,16 +60,19 @@ pub(super) struct Question<'a> {
     pub candidates: Vec<Candidate<'a>>,
     pub force_first: bool,
     pub force_last: bool,
-    /// Whether codecs that round may be used, be it at no measured loss.
-    pub rounds: bool,
-    /// Share of agreement that codecs may lose in all.
-    pub loss_max: f64,
+    /// Accuracy of the variant's answers when nothing is lost on the way; 0 if nobody knows.
+    pub accuracy: f64,
+    /// Accuracy that is enough: codecs may then round, be it at no measured loss, and lose what that leaves.
+    pub min_accuracy: Option<f64>,
+    /// What the machine of this node draws, if its owner said so.
+    pub power: Option<Power>,
 }
 
 impl Question<'_> {
     pub(super) fn pose(&self) -> Posed {
         let Range { start, end } = self.blocks;
-        let is_allowed = |codec: Codec| self.rounds || codec.is_lossless();
+        let is_allowed = |codec: Codec| self.min_accuracy.is_some() || codec.is_lossless();
+        let unit = accuracy_unit(self.accuracy);
         let offset = usize::from(start);
         let predictor = Predictor::new(self.manifest);
         let extra_ms = |range: Range<usize>| {
@@ -73,12 +81,12 @@ impl Question<'_> {
         Posed {
             problem: Problem {
                 cut_bytes: (start..=end).map(|cut| self.manifest.cut_bytes(cut)).collect(),
-                codings: (start..=end).map(|cut| codings(self.manifest, cut, is_allowed)).collect(),
-                loss_max: self.loss_max,
+                codings: (start..=end).map(|cut| codings(self.manifest, cut, unit, is_allowed)).collect(),
+                loss_max: self.min_accuracy.map_or(0.0, |enough| (self.accuracy - enough).max(0.0)),
                 block_weights_bytes: self.blocks().map(|block| self.weights_bytes(block)).collect(),
                 block_peak_bytes: self.blocks().map(|block| block.peak_activation_bytes).collect(),
                 extra: Extra::of(usize::from(end - start), extra_ms),
-                nodes: self.candidates.iter().map(|candidate| self.node(candidate, &predictor)).collect(),
+                nodes: self.nodes(&predictor),
                 links: self.links(),
                 force_first: self.force_first,
                 force_last: self.force_last,
@@ -86,8 +94,20 @@ impl Question<'_> {
             nodes: self.candidates.iter().map(|candidate| candidate.record.node).collect(),
             domains: self.candidates.iter().map(|candidate| candidate.record.domains.clone()).collect(),
             variant: self.variant,
+            label: self.manifest.variant.clone(),
+            accuracy: self.accuracy,
             first: start,
         }
+    }
+
+    /// The origin draws what its owner said; what others draw is nothing to it.
+    fn nodes(&self, predictor: &Predictor) -> Vec<Node> {
+        let mut nodes: Vec<Node> =
+            self.candidates.iter().map(|candidate| self.node(candidate, predictor)).collect();
+        if let (Some(origin), Some(power)) = (nodes.first_mut(), self.power) {
+            (origin.watts, origin.tail_mj) = (power.watts, power.tail_mj);
+        }
+        nodes
     }
 
     fn blocks(&self) -> impl Iterator<Item = &Block> {
@@ -183,8 +203,13 @@ impl Question<'_> {
     }
 }
 
-/// Codecs of a cut whose loss is known.
-fn codings(manifest: &Manifest, cut: u16, is_allowed: impl Fn(Codec) -> bool) -> Vec<Coding> {
+/// What all agreement is worth in accuracy: of a variant of which nothing is known, losses stay shares.
+fn accuracy_unit(accuracy: f64) -> f64 {
+    if accuracy > 0.0 { accuracy } else { 1.0 }
+}
+
+/// Codecs of a cut whose loss is known; losing all agreement loses `unit`.
+fn codings(manifest: &Manifest, cut: u16, unit: f64, is_allowed: impl Fn(Codec) -> bool) -> Vec<Coding> {
     let of = |figures: &CodecFigures| {
         let coding_ms = |micros: u32| HAND_OVER_MS + micros_to_ms(f64::from(micros));
         Some(Coding {
@@ -192,7 +217,7 @@ fn codings(manifest: &Manifest, cut: u16, is_allowed: impl Fn(Codec) -> bool) ->
             bytes: figures.coded_bytes.min(1 << 47),
             encode_ms: coding_ms(figures.encode_us),
             decode_ms: coding_ms(figures.decode_us),
-            loss: figures.loss()?,
+            loss: unit * figures.loss()?,
         })
     };
     let figures = manifest.cuts[usize::from(cut)].codecs.iter();
@@ -202,18 +227,6 @@ fn codings(manifest: &Manifest, cut: u16, is_allowed: impl Fn(Codec) -> bool) ->
 /// Accuracy of a variant's answers when codecs lose a share of agreement.
 pub(super) fn accuracy(variant: f64, loss: f64) -> f64 {
     variant * (1.0 - loss).max(0.0)
-}
-
-/// Share of agreement that codecs may lose, if this accuracy is enough of a variant of that accuracy.
-///
-/// # Errors
-/// The accuracy that is there, when even that is not enough.
-pub(super) fn loss_max(variant: f64, min_accuracy: Option<f64>) -> Result<f64, f64> {
-    match min_accuracy {
-        None => Ok(0.0),
-        Some(enough) if enough > variant || variant <= 0.0 => Err(variant),
-        Some(enough) => Ok(1.0 - enough / variant),
-    }
 }
 
 /// Share of agreement that a plan's codecs lose; `None` if one was not measured there.
@@ -235,8 +248,13 @@ impl Posed {
     /// Leaves only this codec to choose, wherever its loss is known, be it one that rounds.
     pub(super) fn leave_only(&mut self, codec: Codec, manifest: &Manifest) {
         for (cut, left) in (self.first..).zip(&mut self.problem.codings) {
-            *left = codings(manifest, cut, |other| other == codec);
+            *left = codings(manifest, cut, accuracy_unit(self.accuracy), |other| other == codec);
         }
+    }
+
+    /// What a loss in the problem has to be divided by to be a share of agreement.
+    pub(super) fn loss_unit(&self) -> f64 {
+        accuracy_unit(self.accuracy)
     }
 
     /// A shape in terms of nodes, with those named who can take a stage over at once.
@@ -264,12 +282,58 @@ impl Posed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::plan::Watts;
     use stormo_protocol::ids::{DeploymentId, ObjectId};
     use stormo_protocol::model::{BlockKind, Cut, ObjectRef, OrtLevel};
     use stormo_protocol::profile::{Reference, Work};
     use stormo_protocol::tensor::{DType, TensorSpec};
+
+    /// A node with these times of blocks and another one, three times as fast and 10 ms away, to which bytes go
+    /// for nothing. All is loaded.
+    pub(in crate::app) fn two_nodes(label: &str, accuracy: f64, block_ms: &[f64]) -> Posed {
+        let blocks = block_ms.len();
+        let node = |slower: f64| Node {
+            can_compute: true,
+            queue_wait_ms: 0.0,
+            memory_free_bytes: 1 << 30,
+            overhead_ms: 0.0,
+            block_ms: block_ms.iter().map(|time_ms| time_ms * slower).collect(),
+            extra_factor: 1.0,
+            known: vec![],
+            cold_fixed_ms: 0.0,
+            cold_ms_per_byte: 0.0,
+            encode_factors: Factors::same(1.0),
+            decode_factors: Factors::same(1.0),
+            watts: Watts { idle: 0.4, compute: 3.0, send: 1.6, receive: 0.9 },
+            tail_mj: 0.0,
+            uplink_ms_per_byte: 0.0,
+        };
+        let mut links = Links::new(2);
+        links.set(0, 1, Link { latency_ms: 10.0, ms_per_byte: 0.0 });
+        links.set(1, 0, Link { latency_ms: 10.0, ms_per_byte: 0.0 });
+        Posed {
+            problem: Problem {
+                cut_bytes: vec![100; blocks + 1],
+                codings: vec![vec![]; blocks + 1],
+                loss_max: 0.0,
+                block_weights_bytes: vec![10; blocks],
+                block_peak_bytes: vec![10; blocks],
+                extra: Extra::none(),
+                nodes: vec![node(1.0), node(1.0 / 3.0)],
+                links,
+                force_first: false,
+                force_last: false,
+            },
+            nodes: vec![NodeId([1; 32]), NodeId([2; 32])],
+            variant: variant(),
+            label: label.to_owned(),
+            accuracy,
+            domains: vec![vec![]; 2],
+            first: 0,
+        }
+    }
 
     /// Two blocks; at the cut between them one lossless codec, one measured and one not.
     fn manifest() -> Manifest {
@@ -343,34 +407,29 @@ mod tests {
     #[test]
     fn only_a_limit_of_accuracy_lets_codecs_round_and_only_where_the_loss_is_known() {
         let manifest = manifest();
-        let allowed = |rounds| {
-            let candidates = vec![];
-            let (variant, blocks) = (variant(), 0..2);
-            let (force_first, force_last, loss_max) = (false, false, 0.1);
+        let allowed = |min_accuracy| {
             let question = Question {
                 manifest: &manifest,
-                variant,
-                blocks,
-                candidates,
-                force_first,
-                force_last,
-                rounds,
-                loss_max,
+                variant: variant(),
+                blocks: 0..2,
+                candidates: vec![],
+                force_first: false,
+                force_last: false,
+                accuracy: 0.5,
+                min_accuracy,
+                power: None,
             };
             let codings = question.pose().problem.codings;
+            assert!(codings[1].iter().all(|coding| coding.loss == 0.0 || coding.loss == 0.5 * 0.05));
             codings[1].iter().map(|coding| coding.codec).collect::<Vec<_>>()
         };
-        assert_eq!(allowed(false), [Codec::ShuffleLz4]);
-        assert_eq!(allowed(true), [Codec::ShuffleLz4, Codec::F16, Codec::Int8]);
+        assert_eq!(allowed(None), [Codec::ShuffleLz4]);
+        assert_eq!(allowed(Some(0.4)), [Codec::ShuffleLz4, Codec::F16, Codec::Int8]);
     }
 
     #[test]
-    fn losses_are_what_an_accuracy_leaves() {
+    fn losses_are_shares_of_agreement_and_cost_accuracy() {
         let manifest = manifest();
-        assert_eq!(loss_max(1.0, None), Ok(0.0));
-        assert_eq!(loss_max(1.0, Some(0.75)), Ok(0.25));
-        assert_eq!(loss_max(0.75, Some(0.75)), Ok(0.0));
-        assert_eq!(loss_max(1.0, Some(1.5)), Err(1.0));
         assert_eq!(accuracy(0.5, 0.25), 0.375);
         let loss = |codec| loss_of(&plan(codec), &manifest);
         assert_eq!([Codec::Raw, Codec::F16, Codec::Int8].map(loss), [Some(0.0), Some(0.0), Some(0.05)]);

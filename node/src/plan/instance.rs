@@ -4,6 +4,7 @@
 
 mod answer;
 mod file;
+mod measured;
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ use stormo_protocol::codec::payload::Codec;
 use self::file::{ByVariant, File, Loaded};
 use super::coding::Coding;
 use super::goal::{Goal, Objective};
-use super::problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
+use super::problem::{Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 use super::question::{Question, Variant};
 use super::split::{BRANCHES_MAX, Branch, Region};
 
@@ -68,6 +69,9 @@ pub enum BadInstance {
     /// A list has the wrong length.
     #[error("{place} has {found} entries, and must have {expected}")]
     Length { place: String, found: usize, expected: String },
+    /// Two fields that say the same in different ways.
+    #[error("{place} and `{other}` say the same in different ways: leave one of them out")]
+    Both { place: String, other: &'static str },
     /// A range of blocks that there is not.
     #[error("{place}: [{first}, {end}] is no range of the model's {blocks} blocks: first included, end not")]
     Range { place: String, first: u16, end: u16, blocks: usize },
@@ -102,6 +106,7 @@ impl Instance {
             list: "nodes",
         })?;
         check_numbers(&file)?;
+        measured::check(&file)?;
         index("variants", file.variants.iter().map(|variant| variant.name.as_str()))?;
         index("codecs", file.codecs.iter().map(|codec| codec.name.as_str()))?;
         file.nodes[..=requester].rotate_right(1);
@@ -144,6 +149,9 @@ impl Instance {
 
     /// What a codec of a plan is called.
     pub fn codec_name(&self, codec: Codec) -> &str {
+        if self.codec_names.is_empty() {
+            return codec.name();
+        }
         let place = Codec::ALL.iter().position(|known| *known == codec).unwrap_or(0);
         place.checked_sub(1).and_then(|place| self.codec_names.get(place)).map_or("raw", String::as_str)
     }
@@ -222,6 +230,7 @@ fn check_numbers(file: &File) -> Result<(), BadInstance> {
         let times = [
             ("range_overhead_ms", node.range_overhead_ms),
             ("wait_ms", node.wait_ms),
+            ("load_ms", node.load_ms),
             ("load_ms_per_mb", node.load_ms_per_mb),
             ("uplink_ms_per_mb", node.uplink_ms_per_mb.unwrap_or(0.0)),
             ("watts.idle", watts.idle),
@@ -301,13 +310,17 @@ fn problem(file: &File, variant: usize, links: &Links) -> Result<Problem, BadIns
         file.codecs.iter().zip(&Codec::ALL[1..]).map(of_codec).collect::<Vec<_>>()
     };
     let nodes = (0..file.nodes.len()).map(|index| node(file, index, &sizes.name, blocks));
+    let codings = match sizes.codings.is_empty() {
+        true => cut_bytes.iter().enumerate().map(codings).collect(),
+        false => measured::codings(sizes),
+    };
     let problem = Problem {
-        codings: cut_bytes.iter().enumerate().map(codings).collect(),
+        codings,
         loss_max: 0.0,
         cut_bytes,
         block_weights_bytes: bytes(&sizes.weights_bytes),
         block_peak_bytes: bytes(&sizes.peak_bytes),
-        extra: Extra::none(),
+        extra: measured::extra(sizes),
         nodes: nodes.collect::<Result<_, _>>()?,
         links: links.clone(),
         force_first: file.force_first,
@@ -368,17 +381,21 @@ fn node(file: &File, index: usize, variant: &str, blocks: usize) -> Result<Node,
         encode_factors.set(*slot, factors(&codec.encode_ms_per_mb));
         decode_factors.set(*slot, factors(&codec.decode_ms_per_mb));
     }
+    if file.variants.iter().any(|of| of.name == variant && !of.codings.is_empty()) {
+        let factor = measured::factor(node, "coding_factor", &node.coding_factor, variant)?;
+        (encode_factors, decode_factors) = (Factors::same(factor), Factors::same(factor));
+    }
     let load_ms_per_byte = node.load_ms_per_mb / BYTES_PER_MB / file.expected_requests;
     let file::Watts { idle, compute, send, receive } = node.watts;
     Ok(Node {
         can_compute: true,
         queue_wait_ms: node.wait_ms,
-        memory_free_bytes: node.memory_bytes.map_or(u64::MAX, |bytes| bytes.0),
+        memory_free_bytes: node.memory_free_bytes.or(node.memory_bytes).map_or(u64::MAX, |bytes| bytes.0),
         overhead_ms: node.range_overhead_ms * node.slowdown,
         block_ms: block_ms.iter().map(|time_ms| time_ms * node.slowdown).collect(),
-        extra_factor: 0.0,
+        extra_factor: measured::factor(node, "extra_factor", &node.extra_factor, variant)?,
         known: known(node, variant, blocks)?,
-        cold_fixed_ms: 0.0,
+        cold_fixed_ms: node.load_ms / file.expected_requests,
         cold_ms_per_byte: if node.loaded.is_some() { load_ms_per_byte } else { 0.0 },
         encode_factors,
         decode_factors,
@@ -388,7 +405,7 @@ fn node(file: &File, index: usize, variant: &str, blocks: usize) -> Result<Node,
     })
 }
 
-/// Ranges whose time is told, or that are loaded. All count for memory: it is said how much a node has in all.
+/// Ranges whose time is told, or that are loaded. All count for memory where it is said how much a node has in all.
 fn known(node: &file::Node, variant: &str, blocks: usize) -> Result<Vec<KnownRange>, BadInstance> {
     let check = |field: &str, [first, end]: [u16; 2]| match first < end && usize::from(end) <= blocks {
         true => Ok(()),
@@ -396,6 +413,8 @@ fn known(node: &file::Node, variant: &str, blocks: usize) -> Result<Vec<KnownRan
             Err(BadInstance::Range { place: format!("node `{}`: {field}", node.name), first, end, blocks })
         }
     };
+    // Who says what is free says it beside what is loaded.
+    let has_memory = node.memory_free_bytes.is_some();
     let mut known: Vec<KnownRange> = vec![];
     for range in node.ranges.iter().filter(|range| range.variant.as_ref().is_none_or(|of| of == variant)) {
         check("ranges", range.blocks)?;
@@ -410,8 +429,8 @@ fn known(node: &file::Node, variant: &str, blocks: usize) -> Result<Vec<KnownRan
         };
         check("loaded", [first, end])?;
         match known.iter_mut().find(|range| (range.first, range.end) == (first, end)) {
-            Some(range) => range.is_loaded = true,
-            None => known.push(KnownRange { first, end, time_ms: None, is_loaded: true, has_memory: false }),
+            Some(range) => (range.is_loaded, range.has_memory) = (true, has_memory),
+            None => known.push(KnownRange { first, end, time_ms: None, is_loaded: true, has_memory }),
         }
     }
     Ok(known)

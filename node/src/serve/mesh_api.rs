@@ -17,9 +17,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::json::DeployBody;
-use super::oip::accuracy;
+use super::oip::{above_zero, accuracy};
 use super::{BODY_TIMEOUT, Shared, refusal};
-use crate::app::calls::{Call, CallError, PlanLimits, Reply};
+use crate::app::calls::{Call, CallError, PlanLimits, PlannerName, PlansAsked, Reply};
+use crate::plan::Objective;
 use crate::pool::PoolError;
 
 pub(super) fn routes() -> Router<Shared> {
@@ -36,6 +37,7 @@ pub(super) fn routes() -> Router<Shared> {
         )
         .route("/v1/deployments/{name}", delete(undeploy))
         .route("/v1/plans", get(plans))
+        .route("/v1/plans/instance", get(instance))
         .route("/v1/requests", get(|State(shared): State<Shared>| answer(shared, Call::Requests)))
         .route("/v1/requests/{id}", get(request))
         .route(
@@ -159,24 +161,52 @@ struct PlansQuery {
     #[serde(default)]
     force_last: bool,
     min_accuracy: Option<f64>,
+    max_latency_ms: Option<f64>,
+    max_energy_j: Option<f64>,
+    #[serde(default)]
+    objective: Objective,
+    #[serde(default)]
+    planner: PlannerName,
+    #[serde(default)]
+    warm: bool,
+    /// With commas between.
+    #[serde(default)]
+    without: String,
     codec: Option<Codec>,
 }
 
-async fn plans(State(shared): State<Shared>, query: Result<Query<PlansQuery>, QueryRejection>) -> Response {
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(error) => {
-            let text = format!("{error}; an example: /v1/plans?model=NAME&all=true");
-            return refusal(StatusCode::BAD_REQUEST, text);
-        }
+type PlansQueried = Result<Query<PlansQuery>, QueryRejection>;
+
+async fn plans(State(shared): State<Shared>, query: PlansQueried) -> Response {
+    match plans_asked(query) {
+        Ok(asked) => answer(shared, |reply| Call::Plans(asked, reply)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The same question, answered with what a planner is given for it.
+async fn instance(State(shared): State<Shared>, query: PlansQueried) -> Response {
+    match plans_asked(query) {
+        Ok(asked) => answer(shared, |reply| Call::Instance(asked, reply)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn plans_asked(query: PlansQueried) -> Result<PlansAsked, CallError> {
+    let wrong = |error| CallError::BadRequest(format!("{error}; an example: /v1/plans?model=NAME&all=true"));
+    let Query(query) = query.map_err(wrong)?;
+    let PlansQuery { model, variant, all, image, force_first, force_last, .. } = query;
+    let PlansQuery { codec, planner, objective, warm, without, .. } = query;
+    let without = without.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let limits = PlanLimits {
+        force_first,
+        force_last,
+        min_accuracy: query.min_accuracy.map(accuracy).transpose()?,
+        max_latency_ms: query.max_latency_ms.map(|most| above_zero("max_latency_ms", most)).transpose()?,
+        max_energy_j: query.max_energy_j.map(|most| above_zero("max_energy_j", most)).transpose()?,
+        objective,
     };
-    let PlansQuery { model, variant, all, image, force_first, force_last, min_accuracy, codec } = query;
-    let min_accuracy = match min_accuracy.map(accuracy).transpose() {
-        Ok(min_accuracy) => min_accuracy,
-        Err(error) => return error.into_response(),
-    };
-    let limits = PlanLimits { force_first, force_last, min_accuracy };
-    answer(shared, |reply| Call::Plans { model, variant, all, image, limits, codec, reply }).await
+    Ok(PlansAsked { model, variant, all, image, limits, codec, planner, warm, without })
 }
 
 async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Response {

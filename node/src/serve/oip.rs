@@ -15,6 +15,7 @@ use super::oip_data::{OutputData, read_binary, read_json};
 use super::{Shared, refusal};
 use crate::app::calls::{Answer, Call, CallError, InferOptions, PlanLimits};
 use crate::ends::bytes_tensor;
+use crate::plan::Objective;
 use crate::serve::json::TensorView;
 
 /// The protocol's type of texts and of images.
@@ -285,14 +286,39 @@ fn min_accuracy(parameters: &Map<String, Value>) -> Result<Option<f64>, CallErro
     }
 }
 
+/// A limit above zero.
+pub(super) fn above_zero(name: &str, given: f64) -> Result<f64, CallError> {
+    if given > 0.0 && given.is_finite() {
+        Ok(given)
+    } else {
+        Err(bad(format!("{name} must be a number above 0, not {given}")))
+    }
+}
+
+fn energy(parameters: &Map<String, Value>) -> Result<Option<f64>, CallError> {
+    match parameters.get("max_energy_j") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => above_zero("max_energy_j", value.as_f64().unwrap_or(f64::NAN)).map(Some),
+    }
+}
+
+fn objective(parameters: &Map<String, Value>) -> Result<Objective, CallError> {
+    match parameters.get("objective") {
+        None | Some(Value::Null) => Ok(Objective::Latency),
+        Some(value) => serde_json::from_value(value.clone())
+            .map_err(|_| bad(format!("objective must be latency, throughput or energy, not {value}"))),
+    }
+}
+
 /// Parameters that this version does not act on yet: to ignore them would break a promise.
-const NOT_YET: [&str; 4] = ["max_energy_j", "energy_class", "redundancy", "save"];
+const NOT_YET: [&str; 3] = ["energy_class", "redundancy", "save"];
 
 /// What a request may say besides its tensors.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "binary_data_output",
     "force_first",
     "force_last",
+    "max_energy_j",
     "max_latency_ms",
     "min_accuracy",
     "objective",
@@ -310,13 +336,6 @@ fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallErr
     if let Some(name) = parameters.keys().find(|name| !KNOWN.contains(&name.as_str())) {
         return Err(bad(format!("there is no parameter `{name}`; there are {}", KNOWN.join(", "))));
     }
-    match parameters.get("objective") {
-        None => {}
-        Some(Value::String(objective)) if objective == "latency" => {}
-        Some(other) => {
-            return Err(bad(format!("objective {other} is not supported; the only one is latency")));
-        }
-    }
     let plan = match parameters.get("plan_id") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(text.parse().map_err(|error| bad(format!("plan_id: {error}")))?),
@@ -331,11 +350,13 @@ fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallErr
         variant,
         plan,
         timeout_ms: number(parameters, "timeout_ms")?.map(|ms| ms.min(f64::from(u32::MAX)) as u32),
-        max_latency_ms: number(parameters, "max_latency_ms")?,
         limits: PlanLimits {
             force_first: flag(parameters, "force_first")?.unwrap_or(false),
             force_last: flag(parameters, "force_last")?.unwrap_or(false),
             min_accuracy: min_accuracy(parameters)?,
+            max_latency_ms: number(parameters, "max_latency_ms")?,
+            max_energy_j: energy(parameters)?,
+            objective: objective(parameters)?,
         },
     })
 }

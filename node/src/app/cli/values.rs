@@ -34,6 +34,17 @@ pub(super) fn parse_time_ms(text: &str) -> Result<f64, String> {
     if number.is_finite() && number > 0.0 { Ok(number * factor) } else { Err(wrong()) }
 }
 
+/// An energy with its unit, in joules.
+pub(super) fn parse_energy_j(text: &str) -> Result<f64, String> {
+    let wrong = || "use an energy above 0 with its unit, such as 0.5J or 200mJ".to_owned();
+    let (number, factor) = match text.strip_suffix("mJ") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('J').ok_or_else(wrong)?, 1.0),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    if number.is_finite() && number > 0.0 { Ok(number * factor) } else { Err(wrong()) }
+}
+
 pub(super) fn parse_accuracy(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok();
     let number = number.filter(|number| *number > 0.0 && *number <= 1.0);
@@ -96,6 +107,9 @@ mod tests {
         assert_eq!(parse_time_ms("1.5s"), Ok(1500.0));
         assert!(parse_time_ms("10").is_err());
         assert!(parse_time_ms("-1s").is_err());
+        assert_eq!(parse_energy_j("2J"), Ok(2.0));
+        assert_eq!(parse_energy_j("250 mJ"), Ok(0.25));
+        assert!(["2", "0J", "J", "NaNJ", "infJ"].iter().all(|text| parse_energy_j(text).is_err()));
         assert_eq!(parse_shape("a=b=1x3"), Ok(("a=b".into(), vec![1, 3])));
         assert!(parse_shape("image").is_err());
         assert_eq!(parse_accuracy("0.95"), Ok(0.95));

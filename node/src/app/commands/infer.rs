@@ -10,7 +10,7 @@ use super::annotate::Drawing;
 use super::inputs::{encoded_image, read_inputs};
 use super::table::ms;
 use super::{here, say, say_json};
-use crate::app::cli::InferArgs;
+use crate::app::cli::{InferArgs, ObjectiveArg};
 use crate::app::client::{Answered, Client, CommandError, encoded};
 use crate::card::Meaning;
 use crate::serve::json::ModelView;
@@ -107,8 +107,14 @@ fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), Comm
         "force_first": args.limits.force_first,
         "force_last": args.limits.force_last,
     });
-    if let Some(limit) = args.max_latency {
+    if let Some(limit) = args.limits.max_latency {
         parameters["max_latency_ms"] = json!(limit);
+    }
+    if let Some(limit) = args.limits.max_energy {
+        parameters["max_energy_j"] = json!(limit);
+    }
+    if args.limits.objective != ObjectiveArg::Latency {
+        parameters["objective"] = json!(args.limits.objective.name());
     }
     if let Some(enough) = args.limits.min_accuracy {
         parameters["min_accuracy"] = json!(enough);

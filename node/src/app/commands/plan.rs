@@ -1,37 +1,111 @@
 //! `stormo plan`: how a request would be run from the node that is asked, and what it would take.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
 use stormo_protocol::codec::payload::Codec;
 
-use super::table::{bytes, ms, table};
-use super::{say, say_json};
+use super::table::{Column, Screen, Tone, bytes, fitted, ms, plain, toned};
+use super::timeline::{short, timeline};
+use super::{here, say, say_json};
 use crate::app::cli::PlanArgs;
 use crate::app::client::{Client, CommandError, encoded};
+use crate::files;
 use crate::serve::json::{PlanView, PlansView};
 
 pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
-    let image = if args.tensors { "&image=false" } else { "" };
-    let min_accuracy = args.limits.min_accuracy.map(|enough| format!("&min_accuracy={enough}"));
-    let codec = args.codec.map(|codec| format!("&codec={}", encoded(codec.name())));
-    let variant = args.variant.as_deref().map(|label| format!("&variant={}", encoded(label)));
-    let path = format!(
-        "/v1/plans?model={}&all={}&force_first={}&force_last={}{image}{}{}{}",
-        encoded(&args.name),
-        args.all,
-        args.limits.force_first,
-        args.limits.force_last,
-        min_accuracy.unwrap_or_default(),
-        codec.unwrap_or_default(),
-        variant.unwrap_or_default()
-    );
-    let view: PlansView = client.get(&path)?;
+    if let Some(path) = &args.export {
+        let instance: Value = client.get(&format!("/v1/plans/instance?{}", query(args)))?;
+        return export(path, &instance);
+    }
+    let view: PlansView = client.get(&format!("/v1/plans?{}", query(args)))?;
     if args.api.json {
         return say_json(&view);
     }
-    say(format!("`{}` version {}", view.model, view.version));
-    let rows: Vec<Vec<String>> = view.plans.iter().map(row).collect();
-    say(table(&["PLAN", "VARIANT", "KIND", "LATENCY ms", "LOADING ms", "SENT", "LOSS", "STAGES"], &rows));
+    show(args, &view);
     Ok(())
+}
+
+fn query(args: &PlanArgs) -> String {
+    let limits = &args.limits;
+    let number = |value: Option<f64>| value.map(|value| value.to_string());
+    let pairs = [
+        ("model", Some(encoded(&args.name))),
+        ("all", args.all.then(|| "true".to_owned())),
+        ("planner", Some(format!("{:?}", args.planner).to_lowercase())),
+        ("warm", args.warm.then(|| "true".to_owned())),
+        ("without", (!args.without.is_empty()).then(|| encoded(&args.without.join(",")))),
+        ("image", args.tensors.then(|| "false".to_owned())),
+        ("force_first", limits.force_first.then(|| "true".to_owned())),
+        ("force_last", limits.force_last.then(|| "true".to_owned())),
+        ("min_accuracy", number(limits.min_accuracy)),
+        ("max_latency_ms", number(limits.max_latency)),
+        ("max_energy_j", number(limits.max_energy)),
+        ("objective", Some(limits.objective.name().to_owned())),
+        ("codec", args.codec.map(|codec| encoded(codec.name()))),
+        ("variant", args.variant.as_deref().map(encoded)),
+    ];
+    let pairs = pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+fn export(path: &Path, instance: &Value) -> Result<(), CommandError> {
+    if path == Path::new("-") {
+        return say_json(instance);
+    }
+    let text = serde_json::to_vec_pretty(instance).map_err(here)?;
+    files::write_whole(path, &text).map_err(|error| here(format!("`{}`: {error}", path.display())))?;
+    let path = path.display();
+    say(format!("the mesh and the model as they are now: {path}; plan with it by `cargo mesh plan {path}`"));
+    Ok(())
+}
+
+fn show(args: &PlanArgs, view: &PlansView) {
+    let screen = Screen::of_stdout();
+    say(format!("`{}` version {}, planned in {:.2} ms", view.model, view.version, view.planning_ms));
+    let columns = [
+        Column::always("PLAN"),
+        Column::always("KIND"),
+        Column::with_room("VARIANT", 5),
+        Column::always("LATENCY ms"),
+        Column::with_room("LOADING ms", 2),
+        Column::with_room("ENERGY J", 1),
+        Column::with_room("ACCURACY", 4),
+        Column::with_room("SENT", 1),
+        Column::with_room("LOSS", 6),
+        Column::with_room("EXCEEDS", 3),
+        Column::always("STAGES"),
+    ];
+    // What no plan has needs no column.
+    let is_told = [
+        true,
+        true,
+        true,
+        true,
+        true,
+        view.plans.iter().any(|plan| plan.energy_j.is_some()),
+        view.plans.iter().any(|plan| plan.accuracy.is_some()),
+        true,
+        view.plans.iter().any(|plan| plan.loss > 0.0),
+        view.plans.iter().any(|plan| !plan.exceeds.is_empty()),
+        true,
+    ];
+    let kept = |cells: Vec<super::table::Cell>| {
+        cells.into_iter().zip(is_told).filter(|(_, told)| *told).map(|(cell, _)| cell).collect::<Vec<_>>()
+    };
+    let columns: Vec<Column> =
+        columns.into_iter().zip(is_told).filter(|(_, told)| *told).map(|(column, _)| column).collect();
+    let rows: Vec<_> = view.plans.iter().map(|plan| kept(row(plan))).collect();
+    say(fitted(&columns, &rows, &screen));
+    let mut shown = BTreeSet::new();
+    for plan in &view.plans {
+        if args.timelines || shown.insert(&plan.kind) {
+            say("");
+            timeline(plan, &screen).into_iter().for_each(say);
+        }
+    }
 }
 
 /// From one stage to the next, with the codec if there is one.
@@ -42,7 +116,7 @@ fn arrow(codec: Codec) -> String {
     }
 }
 
-fn row(plan: &PlanView) -> Vec<String> {
+fn row(plan: &PlanView) -> Vec<super::table::Cell> {
     let stages = plan.stages.iter().map(|stage| {
         let [first, end] = stage.blocks;
         let codec = stage.inputs.first().map_or(Codec::Raw, |input| input.codec);
@@ -51,14 +125,20 @@ fn row(plan: &PlanView) -> Vec<String> {
     });
     let home = (plan.result_codec != Codec::Raw).then(|| arrow(plan.result_codec));
     let stages: Vec<String> = stages.chain(home).collect();
+    let number = |value: Option<f64>, digits: usize| {
+        plain(value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}")))
+    };
     vec![
-        plan.id.to_string(),
-        plan.variant.clone(),
-        plan.kind.clone(),
-        ms(plan.latency_ms),
-        ms(plan.cold_ms),
-        bytes(plan.bytes),
-        format!("{:.2} %", 100.0 * plan.loss),
-        stages.concat(),
+        plain(short(plan)),
+        plain(plan.kind.clone()),
+        plain(plan.variant.clone()),
+        plain(ms(plan.latency_ms)),
+        plain(ms(plan.cold_ms)),
+        number(plan.energy_j, 4),
+        number(plan.accuracy, 4),
+        plain(bytes(plan.bytes)),
+        plain(format!("{:.2} %", 100.0 * plan.loss)),
+        toned(plan.exceeds.join(", "), Tone::Bad),
+        plain(stages.concat()),
     ]
 }

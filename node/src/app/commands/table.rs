@@ -33,6 +33,16 @@ impl Screen {
         Self { width: width.map(|width| width.max(WIDTH_MIN)), has_colours: config::wants_colours() }
     }
 
+    /// Characters of a line; unbounded if absent.
+    pub(super) fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    #[cfg(test)]
+    pub(super) fn fixed(width: usize) -> Self {
+        Self { width: Some(width), has_colours: false }
+    }
+
     fn unbounded() -> Self {
         Self { width: None, has_colours: false }
     }

@@ -194,7 +194,7 @@ impl Driver {
     }
 
     /// A node by its peer id, the end of it that tables show, or its label.
-    fn node_called(&self, name: &str) -> Result<NodeId, CallError> {
+    pub(super) fn node_called(&self, name: &str) -> Result<NodeId, CallError> {
         let others = self.member.view().iter().map(|known| known.record.node);
         let all: Vec<NodeId> = std::iter::once(self.own()).chain(others).collect();
         if let Some(node) = all.iter().find(|node| node.to_string() == name) {

@@ -6,39 +6,58 @@ use std::time::Duration;
 use stormo_protocol::control::Request;
 use stormo_protocol::ids::{NodeId, RequestId};
 
-use super::plans::{Planned, enough_ms};
+use super::plans::{Planned, Unplanned};
+use super::ready_plans::MadeFor;
 use super::variants::Bound;
 use super::{Driver, Event};
 use crate::flow::{OriginEvent, patience_ms};
 
 impl Driver {
     /// Plans a request, without these nodes, and without suspects as long as that is possible.
-    pub(super) fn plan_without(&self, request: RequestId, nodes: Vec<NodeId>) {
+    pub(super) fn plan_without(&mut self, request: RequestId, nodes: Vec<NodeId>) {
+        // Hosts that failed this request are no reason for others to do without them.
+        let made_for = if nodes.is_empty() {
+            let Some(made_for) = self.by_ready_plan(request) else { return };
+            Some(made_for)
+        } else {
+            None
+        };
         let suspects: Vec<NodeId> =
             self.suspects.out().into_iter().filter(|suspect| !nodes.contains(suspect)).collect();
         let without = [&nodes[..], &suspects[..]].concat();
         let or_without = (!suspects.is_empty()).then_some(nodes);
-        self.plan_within(request, &without, or_without);
+        self.plan_within(request, &without, or_without, made_for);
     }
 
-    fn plan_within(&self, request: RequestId, without: &[NodeId], or_without: Option<Vec<NodeId>>) {
+    fn plan_within(
+        &self,
+        request: RequestId,
+        without: &[NodeId],
+        or_without: Option<Vec<NodeId>>,
+        made_for: Option<MadeFor>,
+    ) {
         let Some(pending) = self.origins.get(&request) else { return };
         let limits = pending.options.limits;
         let posed = pending.variants.iter().map(|bound| {
             let Bound { choice, blocks, .. } = bound;
             self.pose(choice, blocks.clone(), without, limits)
         });
-        let enough_ms = enough_ms(pending.options.max_latency_ms, limits);
-        self.plan_request(request, posed.collect(), enough_ms, or_without);
+        self.plan_request(request, posed.collect(), limits, (or_without, made_for));
     }
 
     pub(super) fn on_planned(&mut self, planned: Planned) {
-        let Planned { request, result, or_without } = planned;
+        let Planned { request, result, or_without, made_for } = planned;
         match (result, or_without) {
-            (Ok(plan), _) => self.on_origin(request, OriginEvent::Planned(plan)),
+            (Ok(plan), _) => {
+                if let Some(made_for) = made_for {
+                    self.keep_ready(request, made_for, &plan);
+                }
+                self.on_origin(request, OriginEvent::Planned(plan));
+            }
             // Rather somebody who may be dead than nobody.
-            (Err(_), Some(without)) => self.plan_within(request, &without, None),
-            (Err(why), None) => self.on_origin(request, OriginEvent::NoPlan(why)),
+            (Err(_), Some(without)) => self.plan_within(request, &without, None, None),
+            (Err(Unplanned::Nobody(why)), None) => self.on_origin(request, OriginEvent::NoPlan(why)),
+            (Err(Unplanned::Limit(why, closest)), None) => self.refuse_by_limit(request, why, &closest),
         }
     }
 

@@ -137,8 +137,9 @@ impl Scene {
             candidates: candidates.collect(),
             force_first: false,
             force_last: false,
-            rounds: false,
-            loss_max: 0.0,
+            accuracy: 1.0,
+            min_accuracy: None,
+            power: None,
         }
         .pose();
         for node in &mut posed.problem.nodes {

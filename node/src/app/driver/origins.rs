@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use stormo_protocol::control::Response;
 use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, ORIGIN, StageTrace};
-use stormo_protocol::ids::{NodeId, PlanId, RequestId};
+use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
@@ -17,7 +17,7 @@ use super::result::Collection;
 use super::signature::outputs_of;
 use super::variants::{Bound, Choice, accurate_enough, bound};
 use super::{Driver, Event};
-use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, Reply};
+use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, PlanName, Reply};
 use crate::app::planning::{accuracy, loss_of};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{Received, SignReader};
@@ -55,10 +55,12 @@ pub(super) struct Pending {
     /// The variants that may run it, the most accurate first.
     pub(super) variants: Vec<Bound>,
     pub(super) options: InferOptions,
-    started: Instant,
+    pub(super) started: Instant,
     pub(super) deadline_ms: u64,
     /// The plans of all attempts, the first at 0: a late result may be an earlier attempt's.
     pub(super) tried: Vec<Arc<Plan>>,
+    /// From its arrival until there was a plan for the first attempt.
+    pub(super) planning_time: Option<Duration>,
     result: Collection,
     pub(super) delivering: Option<AbortHandle>,
     reply: Reply<Answer>,
@@ -112,9 +114,14 @@ impl Driver {
     fn begin_request(&mut self, asked: Asked) {
         let Asked { model, version, inputs, options, reply } = asked;
         let found = self.find_deployment(&model, version).and_then(|deployment| {
+            self.check_energy(&options.limits)?;
             let choices = self.variants_of(deployment, options.variant.as_deref())?;
             let variants = bound(accurate_enough(choices, options.limits)?, &inputs)?;
-            let fixed = options.plan.map(|id| self.fixed_plan(id, &variants, options.limits)).transpose()?;
+            let fixed = options
+                .plan
+                .as_ref()
+                .map(|name| self.fixed_plan(name, &variants, options.limits))
+                .transpose()?;
             if self.origins.len() >= REQUESTS_MAX {
                 return Err(CallError::Overloaded(format!(
                     "{REQUESTS_MAX} requests are under way at this node; try again shortly, or another node"
@@ -145,6 +152,7 @@ impl Driver {
             started: Instant::now(),
             deadline_ms: self.now_ms() + u64::from(timeout_ms),
             tried: Vec::new(),
+            planning_time: None,
             result: Collection::default(),
             delivering: None,
             reply,
@@ -160,9 +168,15 @@ impl Driver {
     }
 
     /// A plan asked for by its id, if all its hosts are there.
-    fn fixed_plan(&self, id: PlanId, variants: &[Bound], limits: PlanLimits) -> Result<Plan, CallError> {
+    fn fixed_plan(&self, name: &PlanName, variants: &[Bound], limits: PlanLimits) -> Result<Plan, CallError> {
+        if limits.max_energy_j.is_some() {
+            return Err(CallError::BadRequest(
+                "max_energy_j chooses a plan, and plan_id says which: leave one of them out".to_owned(),
+            ));
+        }
+        let id = name.digits();
         let of_plan = |plan: &&Plan| variants.iter().find(|bound| bound.choice.id == plan.variant);
-        let found = self.plans.get(id).and_then(|plan| Some((plan, of_plan(&plan)?)));
+        let found = self.plans.get(name).and_then(|plan| Some((plan, of_plan(&plan)?)));
         let (plan, bound) = found.ok_or_else(|| {
             CallError::NotFound(format!(
                 "plan {id} is not known here, or of a variant that was not asked for; list the plans of this \
@@ -342,6 +356,7 @@ impl Driver {
             plan_id: plan.id(),
             attempts: pending.machine.attempts(),
             latency_ms,
+            planning_ms: pending.planning_time.unwrap_or_default().as_secs_f64() * 1000.0,
             input_encode_ms: input_encode_ms(&result.traces),
             result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
             result_decode_ms: result.decode_time.as_secs_f64() * 1000.0,
@@ -363,7 +378,7 @@ impl Driver {
             codecs: plan.codecs().collect(),
             outputs,
             latency_ms,
-            late: pending.options.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
+            late: pending.options.limits.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
         };
         self.watching.count(Some(latency_ms));
         self.watching.tell(|| What::RequestEnded {
@@ -386,6 +401,14 @@ impl Driver {
             error: error.to_string(),
         });
         pending.fail(error);
+    }
+
+    /// No plan keeps to what the caller allows; the closest can be asked for.
+    pub(super) fn refuse_by_limit(&mut self, request: RequestId, why: String, closest: &Plan) {
+        self.plans.remember(closest);
+        if let Some(pending) = self.origins.remove(&request) {
+            self.end_badly(request, pending, CallError::Conflict(why));
+        }
     }
 
     fn explain(&self, pending: &Pending, failure: Failure) -> CallError {

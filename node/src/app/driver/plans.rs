@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+use std::time::Instant;
 
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 
+use super::plan_views::kind_name;
+use super::ready_plans::MadeFor;
 use super::variants::{Choice, accurate_enough, with_any};
 use super::{Driver, Event};
-use crate::app::calls::{CallError, PlanLimits, Reply};
-use crate::app::planning::{Candidate, Posed, Question, loss_max};
-use crate::plan::{self, Alternative, EXPANSIONS_DEFAULT, Kind, Priced};
+use crate::app::calls::{CallError, PlanLimits, PlanName, PlansAsked, Reply};
+use crate::app::choosing::{self, Chosen, NotChosen};
+use crate::app::exporting;
+use crate::app::planning::{Candidate, Posed, Question};
+use crate::plan::{self, EXPANSIONS_DEFAULT, Kind, Priced};
 use crate::serve::json::PlansView;
 
 /// Plans that can be asked for by id without listing them again.
@@ -22,9 +27,20 @@ const KNOWN_PLANS_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Planned {
     pub request: RequestId,
-    pub result: Result<Plan, String>,
+    pub result: Result<Plan, Unplanned>,
     /// If there is none: plan again, without these only.
     pub or_without: Option<Vec<NodeId>>,
+    /// Others may ask the same, of the same mesh.
+    pub made_for: Option<MadeFor>,
+}
+
+/// Why there is no plan.
+#[derive(Debug)]
+pub enum Unplanned {
+    /// Nobody can run it.
+    Nobody(String),
+    /// A limit of the request forbids all; the closest, which can be asked for by its id.
+    Limit(String, Plan),
 }
 
 /// Plans for a call.
@@ -33,12 +49,30 @@ pub struct Listed {
     pub(super) model: String,
     pub(super) version: u64,
     pub(super) choices: Vec<Choice>,
-    pub(super) plans: Result<Vec<PricedPlan>, String>,
+    pub(super) result: Result<PlanList, Unplanned>,
     pub(super) reply: Reply<PlansView>,
 }
 
-/// A plan, its kind, and what it takes.
-type PricedPlan = (Plan, Kind, Priced);
+/// What was found, the best first.
+#[derive(Debug)]
+pub(super) struct PlanList {
+    plans: Vec<PricedPlan>,
+    /// No plan has less of what is to be least, where it was looked for; in the objective's unit.
+    lower_bound: Option<f64>,
+    planning_ms: f64,
+}
+
+/// A plan, and what is told of it.
+#[derive(Debug, Clone)]
+pub(super) struct PricedPlan {
+    pub(super) plan: Plan,
+    pub(super) kind: Kind,
+    pub(super) priced: Priced,
+    /// What a loss in the plan's price has to be divided by to be a share of agreement.
+    pub(super) loss_unit: f64,
+    /// Limits that it exceeds.
+    pub(super) exceeds: Vec<&'static str>,
+}
 
 /// Plans that were listed, the latest.
 #[derive(Default)]
@@ -48,7 +82,7 @@ pub(super) struct KnownPlans {
 }
 
 impl KnownPlans {
-    fn remember(&mut self, plan: &Plan) {
+    pub(super) fn remember(&mut self, plan: &Plan) {
         let id = plan.id();
         if self.by_id.insert(id, plan.clone()).is_none() {
             self.order.push_back(id);
@@ -60,106 +94,125 @@ impl KnownPlans {
         }
     }
 
-    pub(super) fn get(&self, id: PlanId) -> Option<&Plan> {
-        self.by_id.get(&id)
+    /// The plan of this name; if the beginning of an id fits several, the one that was listed last.
+    pub(super) fn get(&self, name: &PlanName) -> Option<&Plan> {
+        match name.digits().parse() {
+            Ok(id) => self.by_id.get(&id),
+            Err(_) => {
+                let fits = |id: &&PlanId| id.to_string().starts_with(name.digits());
+                self.order.iter().rev().find(fits).and_then(|id| self.by_id.get(id))
+            }
+        }
     }
 }
 
-/// Of variants in their order the first that is fast enough; if none is, the fastest.
-fn first_or_fastest<T>(
-    answers: impl Iterator<Item = Result<(f64, T), String>>,
-    enough_ms: f64,
-) -> Result<T, String> {
-    let (mut fastest, mut why): (Option<(f64, T)>, Option<String>) = (None, None);
-    for answer in answers {
-        match answer {
-            Ok((latency_ms, found)) if latency_ms <= enough_ms => return Ok(found),
-            Ok((latency_ms, found)) => {
-                if fastest.as_ref().is_none_or(|(known_ms, _)| latency_ms < *known_ms) {
-                    fastest = Some((latency_ms, found));
+/// The plan of a request that all who look at the mesh from here would find.
+pub(super) fn best(posed: &[Posed], limits: &PlanLimits) -> Result<Plan, Unplanned> {
+    match choosing::for_request(posed, limits) {
+        Ok(Chosen { posed: index, found }) => Ok(posed[index].plan(&found.priced.shape)),
+        Err(none) => Err(unplanned(posed, limits, none)),
+    }
+}
+
+fn unplanned(posed: &[Posed], limits: &PlanLimits, none: NotChosen) -> Unplanned {
+    match none {
+        NotChosen::NoPlan(why) => Unplanned::Nobody(why),
+        NotChosen::Limits { binding, posed: index, closest } => {
+            let plan = posed[index].plan(&closest.shape);
+            let (unmet, kind) = (choosing::unmet(limits, binding, &closest), kind_name(closest.shape.kind()));
+            let why = format!(
+                "no plan keeps to {unmet} (plan {}, {kind}); allow that much, or ask for it by its id",
+                plan.id()
+            );
+            Unplanned::Limit(why, plan)
+        }
+    }
+}
+
+/// The best plan alone; or all kinds of plans of all variants, those within the limits first, then by what is to
+/// be least.
+fn listed(posed: &[Posed], asked: &PlansAsked) -> Result<(Vec<PricedPlan>, Option<f64>), Unplanned> {
+    let limits = &asked.limits;
+    if let Some(codec) = asked.codec {
+        let mut plans = by_codec(posed, codec, limits, asked.all)?;
+        plans.sort_by(|one, other| one.priced.latency_ms.total_cmp(&other.priced.latency_ms));
+        plans.truncate(if asked.all { usize::MAX } else { 1 });
+        return Ok((plans, None));
+    }
+    let chosen = choosing::choose(posed, limits, asked.planner);
+    let (first, lower_bound) = match chosen {
+        Ok(Chosen { posed: index, found }) => {
+            (Some(told(&posed[index], found.priced, limits)), Some(found.bound))
+        }
+        Err(NotChosen::Limits { posed: index, closest, .. }) if asked.all => {
+            (Some(told(&posed[index], *closest, limits)), None)
+        }
+        Err(none) => return Err(unplanned(posed, limits, none)),
+    };
+    let mut plans: Vec<PricedPlan> = first.into_iter().collect();
+    if asked.all {
+        let others = posed.iter().flat_map(|posed| {
+            let found = plan::alternatives(&posed.problem, EXPANSIONS_DEFAULT).unwrap_or_default();
+            found.into_iter().map(|other| told(posed, other.priced, limits)).collect::<Vec<_>>()
+        });
+        plans.extend(others);
+        // The sort is stable: what was chosen stays in front of what is as good.
+        let goal = limits.goal();
+        let value = |plan: &PricedPlan| goal.value(&plan.priced);
+        plans.sort_by(|one, other| {
+            let by_limits = one.exceeds.is_empty().cmp(&other.exceeds.is_empty()).reverse();
+            by_limits.then(value(one).total_cmp(&value(other)))
+        });
+        leave_once(&mut plans);
+    }
+    Ok((plans, lower_bound))
+}
+
+/// All kinds of plans with this codec wherever it is possible.
+fn by_codec(
+    posed: &[Posed],
+    codec: Codec,
+    limits: &PlanLimits,
+    all: bool,
+) -> Result<Vec<PricedPlan>, Unplanned> {
+    let nobody = |why: &dyn std::fmt::Display| Unplanned::Nobody(why.to_string());
+    let (mut plans, mut why) = (Vec::new(), None);
+    for posed in posed {
+        let problem = &posed.problem;
+        let shapes = match all {
+            true => plan::alternatives(problem, EXPANSIONS_DEFAULT)
+                .map(|all| all.into_iter().map(|one| one.priced.shape).collect::<Vec<_>>()),
+            false => plan::best(problem, EXPANSIONS_DEFAULT).map(|best| vec![best.priced.shape]),
+        };
+        match shapes {
+            Err(none) => why = why.or(Some(nobody(&none))),
+            Ok(shapes) => {
+                for shape in shapes {
+                    let priced = problem.price(&problem.all_by(codec, shape.stages));
+                    plans.push(told(posed, priced.map_err(|none| nobody(&none))?, limits));
                 }
             }
-            Err(error) => why = why.or(Some(error)),
         }
     }
-    fastest.map(|(_, found)| found).ok_or_else(|| why.unwrap_or_else(|| "it has no variants".to_owned()))
-}
-
-/// The best plan that all who look at the mesh from here would find.
-fn best(posed: &[Posed], enough_ms: f64) -> Result<Plan, String> {
-    let plans = posed.iter().map(|posed| match plan::best(&posed.problem, EXPANSIONS_DEFAULT) {
-        Ok(best) => Ok((best.priced.latency_ms, posed.plan(&best.priced.shape))),
-        Err(none) => Err(none.to_string()),
-    });
-    first_or_fastest(plans, enough_ms)
-}
-
-/// Latency from which on a more accurate variant is worth waiting for: any, unless the caller says what is
-/// fast enough, or which accuracy is enough and so that it is all the same to him beyond.
-pub(super) fn enough_ms(max_latency_ms: Option<f64>, limits: PlanLimits) -> f64 {
-    max_latency_ms.unwrap_or(if limits.min_accuracy.is_some() { 0.0 } else { f64::INFINITY })
-}
-
-/// What a list of plans is asked for.
-pub(super) struct Asked {
-    pub model: String,
-    /// Of this variant only.
-    pub variant: Option<String>,
-    /// All kinds, not only the best.
-    pub all: bool,
-    /// For an encoded image, or for tensors; if absent, for an image where the model has a card.
-    pub image: Option<bool>,
-    pub limits: PlanLimits,
-    /// Wherever it is possible, instead of the best codecs.
-    pub codec: Option<Codec>,
-}
-
-/// All kinds of plans of all variants, the soonest first; or the best alone.
-fn listed(
-    posed: &[Posed],
-    all: bool,
-    codec: Option<Codec>,
-    enough_ms: f64,
-) -> Result<Vec<PricedPlan>, String> {
-    let of_each = posed.iter().map(|posed| listed_of(posed, all, codec));
-    if !all {
-        let soonest = |plans: Vec<PricedPlan>| {
-            let latency_ms = plans.first().map_or(f64::INFINITY, |(.., priced)| priced.latency_ms);
-            (latency_ms, plans)
-        };
-        return first_or_fastest(of_each.map(|plans| plans.map(soonest)), enough_ms);
-    }
-    let (mut plans, mut why) = (Vec::new(), None);
-    for of_one in of_each {
-        match of_one {
-            Ok(found) => plans.extend(found),
-            Err(error) => why = why.or(Some(error)),
-        }
-    }
-    plans.sort_by(|(.., one), (.., other)| one.latency_ms.total_cmp(&other.latency_ms));
+    // Plans that differed in their codecs may be the same now.
+    leave_once(&mut plans);
     why.filter(|_| plans.is_empty()).map_or(Ok(plans), Err)
 }
 
-fn listed_of(posed: &Posed, all: bool, codec: Option<Codec>) -> Result<Vec<PricedPlan>, String> {
-    let mut priced: Vec<(Kind, Priced)> = if all {
-        let found =
-            plan::alternatives(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| none.to_string())?;
-        found.into_iter().map(|Alternative { kind, priced }| (kind, priced)).collect()
-    } else {
-        let best = plan::best(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| none.to_string())?;
-        vec![(best.priced.shape.kind(), best.priced)]
-    };
-    if let Some(codec) = codec {
-        for (_, priced) in &mut priced {
-            let shape = posed.problem.all_by(codec, std::mem::take(&mut priced.shape.stages));
-            *priced = posed.problem.price(&shape).map_err(|why| why.to_string())?;
-        }
-        priced.sort_by(|(_, one), (_, other)| one.latency_ms.total_cmp(&other.latency_ms));
-    }
-    // Plans that differed in their codecs may be the same now.
+fn leave_once(plans: &mut Vec<PricedPlan>) {
     let mut known = BTreeSet::new();
-    let plans = priced.into_iter().map(|(kind, priced)| (posed.plan(&priced.shape), kind, priced));
-    Ok(plans.filter(|(plan, ..)| known.insert(plan.id())).collect())
+    plans.retain(|plan| known.insert(plan.plan.id()));
+}
+
+/// A plan with all that is told of it.
+fn told(posed: &Posed, priced: Priced, limits: &PlanLimits) -> PricedPlan {
+    PricedPlan {
+        plan: posed.plan(&priced.shape),
+        kind: priced.shape.kind(),
+        loss_unit: posed.loss_unit(),
+        exceeds: choosing::exceeded(limits, posed, &priced),
+        priced,
+    }
 }
 
 /// Whether a codec may be asked for by name.
@@ -218,12 +271,21 @@ impl Driver {
                     takes_work: takes_work(known.record.node) && known.record.offer.takes_work(),
                 }),
         );
-        let PlanLimits { force_first, force_last, min_accuracy } = limits;
-        // What is out of reach was said when the request came.
-        let loss_max = loss_max(choice.accuracy_known(), min_accuracy).unwrap_or(0.0);
-        let rounds = min_accuracy.is_some();
-        let (manifest, variant) = (&choice.manifest.manifest, choice.id);
-        Question { manifest, variant, blocks, candidates, force_first, force_last, rounds, loss_max }.pose()
+        let PlanLimits { force_first, force_last, min_accuracy, .. } = limits;
+        let (manifest, variant, accuracy) = (&choice.manifest.manifest, choice.id, choice.accuracy_known());
+        let power = self.parts.power;
+        Question {
+            manifest,
+            variant,
+            blocks,
+            candidates,
+            force_first,
+            force_last,
+            accuracy,
+            min_accuracy,
+            power,
+        }
+        .pose()
     }
 
     /// Plans for a request, beside the loop; variants in the order of preference.
@@ -231,84 +293,118 @@ impl Driver {
         &self,
         request: RequestId,
         posed: Vec<Posed>,
-        enough_ms: f64,
-        or_without: Option<Vec<NodeId>>,
+        limits: PlanLimits,
+        (or_without, made_for): (Option<Vec<NodeId>>, Option<MadeFor>),
     ) {
         self.beside(async move {
-            let planned = tokio::task::spawn_blocking(move || best(&posed, enough_ms)).await;
-            let result = planned.unwrap_or_else(|error| Err(format!("the planner failed: {error}")));
-            Event::Planned(Planned { request, result, or_without })
+            let planned = tokio::task::spawn_blocking(move || best(&posed, &limits)).await;
+            let result = planned.unwrap_or_else(|error| Err(planner_failed(&error)));
+            Event::Planned(Planned { request, result, or_without, made_for })
         });
     }
 
-    pub(super) fn on_plans(&mut self, asked: Asked, reply: Reply<PlansView>) {
-        let Asked { model, variant, all, image, limits, codec } = asked;
-        let found = self.find_deployment(&model, None).and_then(|deployment| {
-            let choices = self.variants_of(deployment, variant.as_deref())?;
-            let choices = accurate_enough(choices, limits)?;
-            let with_blocks = with_any(choices, |choice| {
-                codec.map_or(Ok(()), |codec| check_codec(&choice.manifest, codec))?;
-                blocks_of(&choice.manifest, image.unwrap_or(choice.manifest.card.is_some()))
-            });
-            Ok((deployment.version, with_blocks?))
+    /// Whether a node may be held to limits of what it draws.
+    pub(super) fn check_energy(&self, limits: &PlanLimits) -> Result<(), CallError> {
+        if self.parts.power.is_some() || !limits.needs_energy() {
+            return Ok(());
+        }
+        Err(CallError::Conflict(
+            "this node does not know what its machine draws, so plans have no energy: start it with --power \
+             idle=WATTS,compute=WATTS,send=WATTS,receive=WATTS, or ask without energy"
+                .to_owned(),
+        ))
+    }
+
+    /// What is asked, put to a planner for each variant.
+    fn posed(&self, asked: &PlansAsked) -> Result<(u64, Vec<Choice>, Vec<Posed>), CallError> {
+        self.check_energy(&asked.limits)?;
+        let deployment = self.find_deployment(&asked.model, None)?;
+        let choices = self.variants_of(deployment, asked.variant.as_deref())?;
+        let choices = accurate_enough(choices, asked.limits)?;
+        let with_blocks = with_any(choices, |choice| {
+            asked.codec.map_or(Ok(()), |codec| check_codec(&choice.manifest, codec))?;
+            blocks_of(&choice.manifest, asked.image.unwrap_or(choice.manifest.card.is_some()))
+        })?;
+        let left_out = asked.without.iter().map(|name| self.node_called(name));
+        let without = [self.suspects.out(), left_out.collect::<Result<_, _>>()?].concat();
+        let posed = with_blocks.iter().map(|(choice, blocks)| {
+            let mut posed = self.pose(choice, blocks.clone(), &without, asked.limits);
+            if let Some(codec) = asked.codec {
+                posed.leave_only(codec, &choice.manifest);
+            }
+            if asked.warm {
+                posed.problem.nodes.iter_mut().for_each(|node| {
+                    (node.cold_fixed_ms, node.cold_ms_per_byte) = (0.0, 0.0);
+                });
+            }
+            posed
         });
-        let (version, choices) = match found {
+        let posed = posed.collect();
+        Ok((deployment.version, with_blocks.into_iter().map(|(choice, _)| choice).collect(), posed))
+    }
+
+    pub(super) fn on_plans(&mut self, asked: PlansAsked, reply: Reply<PlansView>) {
+        let (version, choices, posed) = match self.posed(&asked) {
             Ok(found) => found,
             Err(error) => {
                 let _ = reply.send(Err(error));
                 return;
             }
         };
-        let posed = choices.iter().map(|(choice, blocks)| {
-            let mut posed = self.pose(choice, blocks.clone(), &self.suspects.out(), limits);
-            if let Some(codec) = codec {
-                posed.leave_only(codec, &choice.manifest);
-            }
-            posed
-        });
-        let posed: Vec<Posed> = posed.collect();
-        let choices = choices.into_iter().map(|(choice, _)| choice).collect();
-        let enough_ms = enough_ms(None, limits);
+        let model = asked.model.clone();
         self.beside(async move {
-            let plans = tokio::task::spawn_blocking(move || listed(&posed, all, codec, enough_ms)).await;
-            let plans = plans.unwrap_or_else(|error| Err(format!("the planner failed: {error}")));
-            Event::Listed(Listed { model, version, choices, plans, reply })
+            let find = move || {
+                let began = Instant::now();
+                let (plans, lower_bound) = listed(&posed, &asked)?;
+                Ok(PlanList { plans, lower_bound, planning_ms: began.elapsed().as_secs_f64() * 1000.0 })
+            };
+            let found = tokio::task::spawn_blocking(find).await;
+            let result = found.unwrap_or_else(|error| Err(planner_failed(&error)));
+            Event::Listed(Listed { model, version, choices, result, reply })
         });
     }
 
     pub(super) fn on_listed(&mut self, listed: Listed) {
-        let Listed { model, version, choices, plans, reply } = listed;
-        let answer = plans.map_err(CallError::Unavailable).map(|plans| {
-            for (plan, ..) in &plans {
-                self.plans.remember(plan);
+        let Listed { model, version, choices, result, reply } = listed;
+        let answer = match result {
+            Ok(PlanList { plans, lower_bound, planning_ms }) => {
+                plans.iter().for_each(|plan| self.plans.remember(&plan.plan));
+                let view = |plan: &PricedPlan| {
+                    let choice = choices.iter().find(|choice| choice.id == plan.plan.variant)?;
+                    Some(self.plan_view(plan, choice))
+                };
+                let plans = plans.iter().filter_map(view).collect();
+                Ok(PlansView { model, version, plans, lower_bound, planning_ms })
             }
-            let view = |(plan, kind, priced): &PricedPlan| {
-                let choice = choices.iter().find(|choice| choice.id == plan.variant)?;
-                Some(self.plan_view(plan, *kind, priced, choice))
-            };
-            PlansView { model, version, plans: plans.iter().filter_map(view).collect() }
-        });
+            Err(Unplanned::Nobody(why)) => Err(CallError::Unavailable(why)),
+            Err(Unplanned::Limit(why, closest)) => {
+                self.plans.remember(&closest);
+                Err(CallError::Conflict(why))
+            }
+        };
         let _ = reply.send(answer);
+    }
+
+    /// What plans are made of here and now, for others to plan with.
+    pub(super) fn on_instance(&self, asked: &PlansAsked, reply: Reply<serde_json::Value>) {
+        let instance = self.posed(asked).map(|(_, _, posed)| {
+            let names = posed.first().map(|posed| self.names(&posed.nodes)).unwrap_or_default();
+            exporting::instance(&posed, &names, &asked.limits)
+        });
+        let _ = reply.send(instance);
+    }
+
+    /// Labels, with the end of the id where two have the same.
+    fn names(&self, nodes: &[NodeId]) -> Vec<String> {
+        let labels: Vec<String> = nodes.iter().map(|node| self.label_of(*node)).collect();
+        let name = |(node, label): (&NodeId, &String)| {
+            let is_one = labels.iter().filter(|other| *other == label).count() == 1;
+            if is_one { label.clone() } else { format!("{label} {}", node.short()) }
+        };
+        nodes.iter().zip(&labels).map(name).collect()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accuracy_comes_first_unless_the_caller_says_what_is_enough() {
-        let limits = |min_accuracy| PlanLimits { min_accuracy, ..PlanLimits::default() };
-        let variants = || [Ok((30.0, "right")), Err("too large".to_owned()), Ok((10.0, "quick"))].into_iter();
-        let chosen = |max_ms, accuracy| first_or_fastest(variants(), enough_ms(max_ms, limits(accuracy)));
-        assert_eq!(chosen(None, None), Ok("right"));
-        assert_eq!(chosen(None, Some(0.9)), Ok("quick"));
-        assert_eq!(chosen(Some(30.0), Some(0.9)), Ok("right"));
-        assert_eq!(chosen(Some(20.0), None), Ok("quick"));
-        // Too late in any case: as soon as possible.
-        assert_eq!(chosen(Some(1.0), None), Ok("quick"));
-        let none =
-            first_or_fastest([Err::<(f64, ()), _>("a".to_owned()), Err("b".to_owned())].into_iter(), 1.0);
-        assert_eq!(none, Err("a".to_owned()));
-    }
+fn planner_failed(error: &tokio::task::JoinError) -> Unplanned {
+    Unplanned::Nobody(format!("the planner failed: {error}"))
 }

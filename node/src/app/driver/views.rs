@@ -5,21 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use stormo_protocol::coordinate::Coordinate;
 use stormo_protocol::ids::{NodeId, ObjectId, RequestId};
 use stormo_protocol::model::{Block, BlockKind, Branch, CodecFigures, Manifest, Region};
-use stormo_protocol::plan::Plan;
 use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Deployment, Hosted, NodeRecord, Offer};
 
 use super::Driver;
 use super::variants::Choice;
 use crate::app::calls::CallError;
-use crate::app::planning::accuracy;
 use crate::mesh::{Belief, Known};
-use crate::plan::{Kind, Priced};
 use crate::serve::json::{
-    BlockView, BranchView, CodecView, CoordinateView, CutView, DeploymentView, DeploymentsView, EdgeView,
-    HostedView, HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView,
-    OfferView, PlanView, RegionView, RequestView, StageInputView, StageView, TensorView, TrafficView,
-    VariantView,
+    BlockView, BranchView, CodecView, CoordinateView, CutView, DeploymentView, DeploymentsView, HostedView,
+    HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, OfferView,
+    RegionView, RequestView, TensorView, TrafficView, VariantView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -201,53 +197,6 @@ impl Driver {
             CallError::NotFound(format!("request {id} is none of the last that were answered at this node"))
         })
     }
-
-    pub(super) fn plan_view(&self, plan: &Plan, kind: Kind, priced: &Priced, choice: &Choice) -> PlanView {
-        let count = plan.stages.len() as u16;
-        let stages = plan.stages.iter().zip(&priced.stages).enumerate().map(|(index, (stage, cost))| {
-            let input =
-                StageInputView { stage: (index as u16).checked_sub(1), slice: None, codec: stage.codec };
-            StageView {
-                id: index as u16,
-                node: stage.node,
-                label: self.label_of(stage.node),
-                blocks: [stage.first, stage.end],
-                branch: None,
-                inputs: vec![input],
-                backups: stage.backups.iter().map(ToString::to_string).collect(),
-                wait_ms: cost.wait_ms,
-                cold_ms: cost.cold_ms,
-                compute_ms: cost.compute_ms,
-            }
-        });
-        let edges = priced.edges.iter().enumerate().map(|(index, edge)| EdgeView {
-            from: (index as u16).checked_sub(1),
-            to: (index as u16 != count).then_some(index as u16),
-            bytes: edge.bytes,
-            codec: edge.codec,
-            loss: edge.loss,
-            transfer_ms: edge.transfer_ms,
-        });
-        PlanView {
-            id: plan.id(),
-            kind: match kind {
-                Kind::Local => "local".into(),
-                Kind::RemoteWhole => "remote".into(),
-                Kind::Chain(nodes) => format!("chain-{nodes}"),
-            },
-            variant: choice.manifest.variant.clone(),
-            stages: stages.collect(),
-            edges: edges.collect(),
-            result_codec: plan.result_codec,
-            latency_ms: priced.latency_ms,
-            period_ms: period_ms(plan, priced),
-            energy_j: None,
-            accuracy: choice.accuracy.map(|of_variant| accuracy(of_variant, priced.loss)),
-            loss: priced.loss,
-            bytes: priced.bytes,
-            cold_ms: priced.cold_ms,
-        }
-    }
 }
 
 fn offer_view(Offer { computes, stores, open }: Offer) -> OfferView {
@@ -256,16 +205,6 @@ fn offer_view(Offer { computes, stores, open }: Offer) -> OfferView {
 
 fn speeds_view(speeds: &Speeds) -> BTreeMap<String, f64> {
     WorkClass::ALL.into_iter().map(|class| (class.name().to_owned(), speeds.of(class))).collect()
-}
-
-/// The busiest node or link of a full pipeline.
-fn period_ms(plan: &Plan, priced: &Priced) -> f64 {
-    let busy_ms = |node: NodeId| {
-        let mine = plan.stages.iter().zip(&priced.stages).filter(|(stage, _)| stage.node == node);
-        mine.map(|(_, cost)| cost.compute_ms).sum::<f64>()
-    };
-    let nodes = plan.stages.iter().map(|stage| busy_ms(stage.node));
-    nodes.chain(priced.edges.iter().map(|edge| edge.transfer_ms)).fold(0.0, f64::max)
 }
 
 fn with_peer(address: &str, node: NodeId) -> String {

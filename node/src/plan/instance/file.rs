@@ -53,14 +53,25 @@ pub(super) struct Node {
     pub wait_ms: f64,
     #[serde(default = "one")]
     pub slowdown: f64,
+    /// Times each variant's `extra_ms`.
+    #[serde(default = "one_for_all")]
+    pub extra_factor: ByVariant<f64>,
     #[serde(default)]
     pub memory_bytes: Option<Bytes>,
+    /// Beside what is loaded, which then takes none of it.
+    #[serde(default)]
+    pub memory_free_bytes: Option<Bytes>,
     #[serde(default)]
     pub domains: Vec<String>,
     #[serde(default)]
     pub loaded: Option<Vec<Loaded>>,
     #[serde(default)]
+    pub load_ms: f64,
+    #[serde(default)]
     pub load_ms_per_mb: f64,
+    /// Times what each variant's `codings` take.
+    #[serde(default = "one_for_all")]
+    pub coding_factor: ByVariant<f64>,
     #[serde(default)]
     pub uplink_ms_per_mb: Option<f64>,
     #[serde(default)]
@@ -128,10 +139,30 @@ pub(super) struct Variant {
     pub weights_bytes: Option<List<Bytes>>,
     #[serde(default)]
     pub peak_bytes: Option<List<Bytes>>,
+    /// What ranges take beyond their blocks, by first block, then by last.
+    #[serde(default)]
+    pub extra_ms: List<List<f64>>,
+    /// What each cut was measured to be by stormo's own codecs, in the place of `codecs`.
+    #[serde(default)]
+    pub codings: List<List<MeasuredCoding>>,
     #[serde(default)]
     pub regions: Vec<Region>,
     #[serde(default)]
     pub strips: Vec<Strip>,
+}
+
+/// A cut by one of stormo's own codecs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MeasuredCoding {
+    pub codec: stormo_protocol::codec::payload::Codec,
+    pub bytes: Bytes,
+    #[serde(default)]
+    pub encode_ms: f64,
+    #[serde(default)]
+    pub decode_ms: f64,
+    #[serde(default)]
+    pub loss: f64,
 }
 
 /// Blocks that form branches beside each other.
@@ -199,6 +230,16 @@ impl PerCut {
     }
 }
 
+impl<T> ByVariant<T> {
+    /// Of one variant, if it is there.
+    pub(super) fn of(&self, variant: &str) -> Option<&T> {
+        match self {
+            Self::All(value) => Some(value),
+            Self::Each(values) => values.get(variant),
+        }
+    }
+}
+
 /// A whole number of bytes, which may be written as 1e6 or 1000000.0 too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Bytes(pub u64);
@@ -218,4 +259,8 @@ impl<'de> Deserialize<'de> for Bytes {
 
 fn one() -> f64 {
     1.0
+}
+
+fn one_for_all() -> ByVariant<f64> {
+    ByVariant::All(1.0)
 }

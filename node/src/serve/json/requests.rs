@@ -33,8 +33,11 @@ pub struct StageView {
     pub branch: Option<u16>,
     /// Inputs.
     pub inputs: Vec<StageInputView>,
-    /// Redundant successors.
+    /// Who can take it over at once, the first to be tried first.
     pub backups: Vec<String>,
+    /// Predicted: when its input is there, from the request on.
+    #[serde(default)]
+    pub start_ms: f64,
     /// Predicted wait in the queue.
     pub wait_ms: f64,
     /// Predicted loading time; 0 when loaded.
@@ -56,6 +59,18 @@ pub struct EdgeView {
     pub codec: Codec,
     /// Share of agreement that answers lose by that.
     pub loss: f64,
+    /// Predicted: when its sender begins, from the request on.
+    #[serde(default)]
+    pub start_ms: f64,
+    /// Of the time, encoding.
+    #[serde(default)]
+    pub encode_ms: f64,
+    /// Of the time, bytes on the link, its latency apart.
+    #[serde(default)]
+    pub wire_ms: f64,
+    /// Of the time, decoding.
+    #[serde(default)]
+    pub decode_ms: f64,
     /// Predicted time, coding included.
     pub transfer_ms: f64,
 }
@@ -80,7 +95,7 @@ pub struct PlanView {
     pub latency_ms: f64,
     /// Predicted time between results of a full pipeline: the busiest node or link.
     pub period_ms: f64,
-    /// Energy of the origin; `null` until it is modelled.
+    /// What the machine of the origin draws for it; `null` where its owner did not say what it draws (`--power`).
     pub energy_j: Option<f64>,
     /// Accuracy of the variant less what its codecs lose; `null` when the variant has no figure.
     pub accuracy: Option<f64>,
@@ -90,6 +105,9 @@ pub struct PlanView {
     pub bytes: u64,
     /// Of the latency, loading of parts that are not loaded yet.
     pub cold_ms: f64,
+    /// Limits that it does not keep to, of those asked with.
+    #[serde(default)]
+    pub exceeds: Vec<String>,
 }
 
 /// Answer of `/v1/plans`.
@@ -101,6 +119,13 @@ pub struct PlansView {
     pub version: u64,
     /// Best first.
     pub plans: Vec<PlanView>,
+    /// No plan within the limits has less of what is to be least (ms, or mJ for energy), as far as that was
+    /// looked for; `null` where it was not.
+    #[serde(default)]
+    pub lower_bound: Option<f64>,
+    /// Time that the planner took.
+    #[serde(default)]
+    pub planning_ms: f64,
 }
 
 /// Answer of `/v1/requests`: how requests go that enter at this node.
@@ -112,6 +137,12 @@ pub struct RequestsView {
     pub answered: u64,
     /// Failed since the node started.
     pub failed: u64,
+    /// Requests since the node started whose plan was ready.
+    #[serde(default)]
+    pub plans_looked_up: u64,
+    /// Requests since then that had to be planned for.
+    #[serde(default)]
+    pub plans_made: u64,
     /// The figures below are of this time before now; shorter where there were too many requests.
     pub window_ms: u64,
     /// Answered requests a second.
@@ -160,6 +191,9 @@ pub struct RequestView {
     pub attempts: u16,
     /// From the request's arrival at the node to its result there.
     pub latency_ms: f64,
+    /// Of that, until there was a plan: one was looked up, or made.
+    #[serde(default)]
+    pub planning_ms: f64,
     /// Encoding the input.
     pub input_encode_ms: f64,
     /// From the last stage's first result byte to its last.

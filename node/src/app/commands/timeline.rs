@@ -1,0 +1,144 @@
+//! A plan as a timeline: one line for each thing that happens, on one scale from the request to its answer.
+
+use super::table::{Screen, bytes, ms};
+use crate::app::calls::PLAN_DIGITS_MIN;
+use crate::serve::json::{EdgeView, PlanView};
+
+/// Characters of the scale where the screen is as wide as it likes, and at least.
+const SCALE: usize = 60;
+const SCALE_MIN: usize = 10;
+
+/// What a stretch of time is spent on, and how it is drawn.
+const WAITING: char = '·';
+const LOADING: char = '░';
+const RUNNING: char = '█';
+const CODING: char = '▒';
+const MOVING: char = '─';
+
+/// One line of it: who does what from when on, for how long each.
+struct Line {
+    who: String,
+    what: String,
+    start_ms: f64,
+    spent: Vec<(char, f64)>,
+}
+
+/// The beginning of a plan's id, which is enough to ask for it.
+pub(super) fn short(plan: &PlanView) -> String {
+    plan.id.to_string().chars().take(PLAN_DIGITS_MIN).collect()
+}
+
+/// Lines to print.
+pub(super) fn timeline(plan: &PlanView, screen: &Screen) -> Vec<String> {
+    let lines = lines(plan);
+    let width_of = |of: &dyn Fn(&Line) -> usize| lines.iter().map(of).max().unwrap_or(0);
+    let who = width_of(&|line| line.who.chars().count());
+    let what = width_of(&|line| line.what.chars().count());
+    let room = screen.width().map_or(SCALE, |width| width.saturating_sub(who + what + 6));
+    let scale = room.clamp(SCALE_MIN, SCALE);
+    let whole_ms = plan.latency_ms.max(f64::MIN_POSITIVE);
+    let place = |time_ms: f64| ((time_ms / whole_ms * scale as f64).round() as usize).min(scale);
+    let energy = plan.energy_j.map_or(String::new(), |energy_j| format!(", {energy_j:.4} J"));
+    let mut shown = vec![format!("{} ({}): {} ms{energy}", short(plan), plan.kind, ms(plan.latency_ms))];
+    for line in &lines {
+        let mut drawn = " ".repeat(place(line.start_ms));
+        let (mut now_ms, mut used) = (line.start_ms, place(line.start_ms));
+        for (sign, time_ms) in &line.spent {
+            now_ms += time_ms;
+            let until = place(now_ms).max(used);
+            drawn.extend(std::iter::repeat_n(*sign, until - used));
+            used = until;
+        }
+        // What is too short to be seen on this scale is there all the same.
+        if used == place(line.start_ms) {
+            drawn.truncate(scale - 1);
+            drawn.push('│');
+        }
+        shown.push(format!("  {:who$}  {:what$}  {drawn}", line.who, line.what).trim_end().to_owned());
+    }
+    shown.push(format!(
+        "  {:who$}  {:what$}  {RUNNING} runs  {LOADING} loads  {WAITING} waits  {CODING} codes  {MOVING} moves",
+        "", ""
+    ));
+    shown
+}
+
+fn lines(plan: &PlanView) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (index, edge) in plan.edges.iter().enumerate() {
+        if edge.transfer_ms > 0.0 {
+            lines.push(moved(plan, edge));
+        }
+        if let Some(stage) = plan.stages.get(index) {
+            let [first, end] = stage.blocks;
+            lines.push(Line {
+                who: stage.label.clone(),
+                what: format!("{first}-{}  {} ms", end - 1, ms(stage.compute_ms)),
+                start_ms: stage.start_ms,
+                spent: vec![(WAITING, stage.wait_ms), (LOADING, stage.cold_ms), (RUNNING, stage.compute_ms)],
+            });
+        }
+    }
+    lines
+}
+
+fn moved(plan: &PlanView, edge: &EdgeView) -> Line {
+    let label = |stage: Option<u16>| {
+        let stage = stage.and_then(|stage| plan.stages.get(usize::from(stage)));
+        stage.map_or("", |stage| stage.label.as_str())
+    };
+    let way_ms = (edge.transfer_ms - edge.encode_ms - edge.decode_ms).max(0.0);
+    Line {
+        who: format!("{} > {}", label(edge.from), label(edge.to)).trim().to_owned(),
+        what: format!("{}  {} ms", bytes(edge.bytes), ms(edge.transfer_ms)),
+        start_ms: edge.start_ms,
+        spent: vec![(CODING, edge.encode_ms), (MOVING, way_ms), (CODING, edge.decode_ms)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::commands::table::Screen;
+    use serde_json::json;
+
+    fn plan() -> PlanView {
+        let stage = |id: u16, label: &str, blocks: [u16; 2], start_ms: f64, compute_ms: f64| {
+            json!({
+                "id": id, "node": stormo_protocol::ids::NodeId([1; 32]).to_string(), "label": label, "blocks": blocks, "branch": null,
+                "inputs": [], "backups": [], "start_ms": start_ms, "wait_ms": 0.0, "cold_ms": 0.0,
+                "compute_ms": compute_ms,
+            })
+        };
+        let edge = |from: Option<u16>, to: Option<u16>, start_ms: f64, transfer_ms: f64| {
+            json!({
+                "from": from, "to": to, "bytes": 100, "codec": "raw", "loss": 0.0, "start_ms": start_ms,
+                "encode_ms": 0.0, "wire_ms": transfer_ms, "decode_ms": 0.0, "transfer_ms": transfer_ms,
+            })
+        };
+        let view = json!({
+            "id": "00000000000000000000000000000000", "kind": "chain-2", "variant": "base",
+            "stages": [stage(0, "board", [0, 2], 0.0, 30.0), stage(1, "server", [2, 3], 50.0, 10.0)],
+            "edges": [
+                edge(None, Some(0), 0.0, 0.0), edge(Some(0), Some(1), 30.0, 20.0), edge(Some(1), None, 60.0, 0.001),
+            ],
+            "result_codec": "raw", "latency_ms": 60.001, "period_ms": 30.0, "energy_j": null, "accuracy": null,
+            "loss": 0.0, "bytes": 200, "cold_ms": 0.0,
+        });
+        serde_json::from_value(view).unwrap()
+    }
+
+    #[test]
+    fn each_line_begins_where_the_one_before_ends() {
+        let lines = timeline(&plan(), &Screen::fixed(60));
+        let drawn = |line: usize| lines[line].chars().skip(34).collect::<String>();
+        assert_eq!(lines.len(), 6);
+        assert!(drawn(1).trim_end().chars().all(|sign| sign == RUNNING), "{lines:#?}");
+        let begins = |line: usize| drawn(line).chars().position(|sign| sign != ' ').unwrap();
+        let ends = |line: usize| drawn(line).trim_end().chars().count();
+        assert_eq!(begins(2), ends(1));
+        assert_eq!(begins(3), ends(2));
+        assert!(lines[4].ends_with('│'), "{lines:#?}");
+        assert!(lines[..5].iter().all(|line| line.chars().count() <= 60), "{lines:#?}");
+    }
+}
