@@ -2,11 +2,13 @@
 
 pub(crate) mod bare;
 mod chain;
+mod choice;
 mod codec;
 mod gossip;
 mod hop;
 mod kept;
 mod link;
+mod lookup;
 mod peers;
 mod plan;
 mod predict;
@@ -29,6 +31,9 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "NAME")]
         model: Vec<String>,
     },
+    /// Fixed ways to run networks on a topology and the planner's free choice, in turns: latency, and what the device
+    /// draws; needs root where the topology has links and limits
+    Choice(choice::Options),
     /// Payload codecs on real activations: speed, size, and what coding a cut does to the answers
     Codec {
         /// Print one JSON document
@@ -53,6 +58,8 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What a request pays for its plan: one at hand beside one made for it
+    Lookup(lookup::Options),
     /// The mesh beside servers and pipelines that a user would run instead, if their scripts are at hand
     Peers(peers::Options),
     /// The default planner on generated meshes, beside proven optima: how far off, how quick
@@ -65,10 +72,12 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Chain { json, model } => chain::run(*json, model),
+        Bench::Choice(options) => choice::run(options),
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
         Bench::Gossip(options) => gossip::run(options),
         Bench::Hop { json } => hop::run(*json),
         Bench::Link { json } => link::run(*json),
+        Bench::Lookup(options) => lookup::run(options),
         Bench::Peers(options) => peers::run(options),
         Bench::Plan(options) => plan::run(options),
         Bench::Predict(options) => predict::run(options),

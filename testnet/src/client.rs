@@ -9,7 +9,8 @@ use stormo::serve::json::{
 use ureq::Agent;
 use ureq::http::Response;
 
-use crate::oip::{InferAnswer, InferRequest};
+use crate::oip::{AnswerParameters, InferAnswer, InferRequest};
+use serde_json::Value;
 
 /// Longest call: twice the node's own deadline for a request, so that the node speaks first.
 const CALL_MAX: Duration = Duration::from_secs(60);
@@ -143,6 +144,31 @@ impl Client {
         read(&url, sent)
     }
 
+    /// Runs a model on inputs that follow their description as bytes; of the answer, only how it ran.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn infer_binary(
+        &self,
+        model: &str,
+        head: &Value,
+        bytes: &[u8],
+    ) -> Result<AnswerParameters, ApiError> {
+        #[derive(serde::Deserialize)]
+        struct Head {
+            parameters: AnswerParameters,
+        }
+        let url = self.url(&format!("/v2/models/{model}/infer"));
+        let head = head.to_string();
+        let request = self.agent.post(&url).header("inference-header-content-length", head.len());
+        let request = request.header("content-type", "application/octet-stream");
+        let body = good(&url, raw(&url, request.send([head.as_bytes(), bytes].concat()))?)?;
+        // The outputs' bytes follow.
+        let mut read = serde_json::Deserializer::from_slice(&body).into_iter::<Head>();
+        let head = read.next().unwrap_or_else(|| Err(serde::de::Error::custom("an empty answer")));
+        head.map(|head| head.parameters).map_err(|cause| ApiError::Unexpected { url, cause })
+    }
+
     /// Asks for a path.
     ///
     /// # Errors
@@ -198,11 +224,16 @@ fn read<T: DeserializeOwned>(
     url: &str,
     sent: Result<Response<ureq::Body>, ureq::Error>,
 ) -> Result<T, ApiError> {
-    let RawAnswer { status, body } = raw(url, sent)?;
+    let body = good(url, raw(url, sent)?)?;
+    serde_json::from_slice(&body).map_err(|cause| ApiError::Unexpected { url: url.to_owned(), cause })
+}
+
+/// The body, unless the node refuses.
+fn good(url: &str, RawAnswer { status, body }: RawAnswer) -> Result<Vec<u8>, ApiError> {
     if !(200..300).contains(&status) {
         let said = serde_json::from_slice::<ErrorView>(&body).map(|view| view.error);
         let error = said.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned());
         return Err(ApiError::Refused { url: url.to_owned(), status, error });
     }
-    serde_json::from_slice(&body).map_err(|cause| ApiError::Unexpected { url: url.to_owned(), cause })
+    Ok(body)
 }

@@ -1,6 +1,7 @@
 //! A mesh of node processes on this machine, from its key to its end.
 
 mod faults;
+mod spending;
 
 pub use faults::FaultError;
 
