@@ -87,7 +87,12 @@ pub(crate) fn endless() -> Message {
 /// An initialiser of 32-bit floats.
 pub(crate) fn weight(name: &str, dims: &[u64], values: &[f32]) -> Message {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    bytes(5, &tensor(name, dims, FLOAT, &bytes(9, &raw)))
+    weight_of_bytes(name, dims, &raw)
+}
+
+/// The same, its elements as they are stored.
+pub(crate) fn weight_of_bytes(name: &str, dims: &[u64], raw: &[u8]) -> Message {
+    bytes(5, &tensor(name, dims, FLOAT, &bytes(9, raw)))
 }
 
 /// An initialiser of 64-bit integers.
