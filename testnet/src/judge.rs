@@ -31,9 +31,25 @@ pub struct Truth {
     pub variants: HashMap<(u16, String), Expected>,
     /// Places of the nodes where requests enter, by load.
     pub entries: Vec<Vec<u16>>,
+    /// What each load asks for.
+    pub wishes: Vec<Wish>,
+}
+
+/// What a load asks of each answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Wish {
+    /// The variant that must answer.
+    pub variant: Option<String>,
+    /// Accuracy that is enough; without it, nothing may be rounded on the way.
+    pub min_accuracy: Option<f64>,
 }
 
 impl Truth {
+    /// What a load asks for; nothing, of one that is not known.
+    fn wish(&self, load: u16) -> Wish {
+        self.wishes.get(usize::from(load)).cloned().unwrap_or_default()
+    }
+
     fn outputs(&self, load: u16, variant: &str, input: u16) -> Option<&[Output]> {
         let expected = self.variants.get(&(load, variant.to_owned()))?;
         expected.outputs.get(usize::from(input)).map(Vec::as_slice)

@@ -138,15 +138,22 @@ impl Difference {
         }
     }
 
-    fn of_elements(reference: &[f32], other: &[f32]) -> Self {
+    /// Between elements of two arrays of the same length. Where either is no finite number both must be the
+    /// same, or they are infinitely far apart; and no such element is the largest, since beside an infinite one
+    /// all others would differ by nothing.
+    pub(crate) fn of_elements(reference: &[f32], other: &[f32]) -> Self {
         let is_identical = reference.iter().zip(other).all(|(a, b)| a.to_bits() == b.to_bits());
         if is_identical {
             return Self::NONE;
         }
-        let largest = reference.iter().map(|a| f64::from(a.abs())).fold(f64::MIN_POSITIVE, f64::max);
-        let apart = reference.iter().zip(other).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
-        // `f64::max` passes over what is not a number, which here is the largest difference of all.
-        let apart = apart.map(|apart| if apart.is_nan() { f64::INFINITY } else { apart });
+        let finite = reference.iter().filter(|a| a.is_finite());
+        let largest = finite.map(|a| f64::from(a.abs())).fold(f64::MIN_POSITIVE, f64::max);
+        let apart = reference.iter().zip(other).map(|(a, b)| match (a.is_finite(), b.is_finite()) {
+            (true, true) => (f64::from(*a) - f64::from(*b)).abs(),
+            // What is no number has many forms, which say the same.
+            _ if a == b || (a.is_nan() && b.is_nan()) => 0.0,
+            _ => f64::INFINITY,
+        });
         Self { is_identical, relative: apart.fold(0.0, f64::max) / largest }
     }
 }
@@ -173,6 +180,15 @@ mod tests {
         assert_eq!(apart, Difference { is_identical: false, relative: 0.125 });
         let apart = Difference::between(&tensor(&[1.0, 1.0]), &tensor(&[f32::NAN, 1.0])).unwrap();
         assert_eq!(apart.relative, f64::INFINITY);
+        let (infinite, none) = (f32::INFINITY, f32::NAN);
+        let relative = |reference: &[f32], other: &[f32]| {
+            Difference::between(&tensor(reference), &tensor(other)).unwrap().relative
+        };
+        assert_eq!(relative(&[infinite, 4.0, none], &[infinite, 5.0, -none]), 0.25);
+        assert_eq!(relative(&[infinite, 4.0], &[-infinite, 4.0]), f64::INFINITY);
+        assert_eq!(relative(&[infinite, 4.0], &[none, 4.0]), f64::INFINITY);
+        assert_eq!(relative(&[infinite, 4.0], &[f32::MAX, 4.0]), f64::INFINITY);
+        assert_eq!(relative(&[1.0, 4.0], &[infinite, 4.0]), f64::INFINITY);
         assert_eq!(Difference::between(&tensor(&[1.0]), &tensor(&[1.0, 2.0])), None);
     }
 }

@@ -19,7 +19,7 @@ use crate::commands::Progress;
 use crate::generator::{self, Course, CoursePace, Generator, Recorded};
 use crate::ground::GroundKind;
 use crate::history::{History, Name, Outcome};
-use crate::judge::Truth;
+use crate::judge::{Truth, Wish};
 use crate::mesh::Mesh;
 use crate::play::acts::Acts;
 use crate::play::leftovers::Traces;
@@ -119,7 +119,9 @@ fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut
     history.capacity_per_s = capacity_per_s;
     history.formed_ms = formed_ms;
     let entries = scenario.loads.iter().map(|load| load.at.iter().map(|place| *place as u16).collect());
-    let truth = Truth { variants: asked.variants, entries: entries.collect() };
+    let wish = |load: &LoadSpec| Wish { variant: load.variant.clone(), min_accuracy: load.min_accuracy };
+    let wishes = scenario.loads.iter().map(wish).collect();
+    let truth = Truth { variants: asked.variants, entries: entries.collect(), wishes };
     Ok(Played { history, truth, deployed })
 }
 

@@ -7,6 +7,7 @@ use stormo_protocol::tensor::DType;
 
 use super::Truth;
 use crate::history::{Answer, History, Output, Request, Values};
+use crate::oip::Difference;
 
 /// Between an answer that travelled without loss and the undivided model's, of its largest value: how far
 /// sessions that fuse across cuts may differ.
@@ -20,6 +21,8 @@ const BRAIN_DIFFERENCE_MAX: f64 = 1.0 / 64.0;
 pub struct Expected {
     /// Outputs of the undivided model, by input.
     pub outputs: Vec<Vec<Output>>,
+    /// Its accuracy as plans reckon: 1 of a first variant without a figure, 0 of another one.
+    pub accuracy: f64,
     /// By codec that rounds: the largest share of answers that the manifest says it makes another reading
     /// of, at any cut.
     pub losses: HashMap<String, f64>,
@@ -32,6 +35,9 @@ pub(super) fn wrong(history: &History, truth: &Truth, request: &Request, answer:
     let Some(expected) = truth.outputs(request.load, variant, request.input) else {
         return Some(format!("it is of variant `{variant}`, which the deployment has not"));
     };
+    if let Some(what) = not_asked_for(truth, request, variant) {
+        return Some(what);
+    }
     let Some(outputs) = history.outputs.get(answer.outputs as usize) else {
         return Some("it was not kept, and so cannot be judged".to_owned());
     };
@@ -44,11 +50,40 @@ pub(super) fn wrong(history: &History, truth: &Truth, request: &Request, answer:
     if is_lossless(history, answer) {
         return expected.iter().zip(outputs).find_map(|(expected, output)| differs(expected, output));
     }
-    let is_finite = |output: &Output| match &output.values {
-        Values::Floats(values) => values.iter().all(|value| value.is_finite()),
-        Values::Exact(_) => true,
+    if truth.wish(request.load).min_accuracy.is_none() {
+        let rounding = codecs(history, answer).filter(|name| !is_exact(name)).collect::<Vec<_>>().join(", ");
+        return Some(format!("it was rounded on the way ({rounding}), which no `min_accuracy` allowed"));
+    }
+    expected.iter().zip(outputs).find_map(|(expected, output)| oddly_different(expected, output))
+}
+
+/// Why the variant that answered is none that the load may be answered by.
+fn not_asked_for(truth: &Truth, request: &Request, variant: &str) -> Option<String> {
+    let wish = truth.wish(request.load);
+    if let Some(asked) = wish.variant.filter(|asked| asked != variant) {
+        return Some(format!("it is of variant `{variant}`, and `{asked}` was asked for"));
+    }
+    let enough = wish.min_accuracy?;
+    let accuracy = truth.variants.get(&(request.load, variant.to_owned()))?.accuracy;
+    let is_enough = accuracy >= enough;
+    (!is_enough).then(|| {
+        format!("it is of variant `{variant}` with an accuracy of {accuracy}, and {enough} was asked for")
+    })
+}
+
+/// Rounding makes no finite number of another kind, nor one of what was none.
+fn oddly_different(expected: &Output, output: &Output) -> Option<String> {
+    let (Values::Floats(ones), Values::Floats(others)) = (&expected.values, &output.values) else {
+        return None;
     };
-    (!outputs.iter().all(is_finite)).then(|| "it holds what is no finite number".to_owned())
+    let is_odd = |(one, other): (&f32, &f32)| {
+        let is_alike = one == other || (one.is_nan() && other.is_nan());
+        !(one.is_finite() && other.is_finite()) && !is_alike
+    };
+    let is_any_odd = ones.iter().zip(others).any(is_odd);
+    is_any_odd.then(|| {
+        format!("output `{}` holds what is no finite number, unlike the undivided model's", expected.name)
+    })
 }
 
 fn codecs<'a>(history: &'a History, answer: &Answer) -> impl Iterator<Item = &'a str> {
@@ -56,7 +91,11 @@ fn codecs<'a>(history: &'a History, answer: &Answer) -> impl Iterator<Item = &'a
 }
 
 pub(super) fn is_lossless(history: &History, answer: &Answer) -> bool {
-    codecs(history, answer).all(|name| Codec::from_name(name).is_some_and(Codec::is_lossless))
+    codecs(history, answer).all(is_exact)
+}
+
+fn is_exact(codec: &str) -> bool {
+    Codec::from_name(codec).is_some_and(Codec::is_lossless)
 }
 
 fn misshapen(expected: &[Output], outputs: &[Output]) -> Option<String> {
@@ -82,29 +121,19 @@ fn differs(expected: &Output, output: &Output) -> Option<String> {
     let name = &output.name;
     match (&expected.values, &output.values) {
         (Values::Floats(ones), Values::Floats(others)) => {
-            let apart = relative(ones, others);
+            let apart = Difference::of_elements(ones, others).relative;
             let most = match expected.dtype {
                 DType::F16 => HALF_DIFFERENCE_MAX,
                 DType::BF16 => BRAIN_DIFFERENCE_MAX,
                 _ => DIFFERENCE_MAX,
             };
-            (apart > most).then(|| format!("output `{name}` differs by {apart:.1e} of the largest value"))
+            // A difference that is no number is not within the bound either.
+            let is_within = apart <= most;
+            (!is_within).then(|| format!("output `{name}` differs by {apart:.1e} of the largest value"))
         }
         (ones, others) => (ones != others)
             .then(|| format!("output `{name}` holds other {} values", output.dtype.oip_name())),
     }
-}
-
-/// Largest difference of two elements, of the largest element; what is no number is infinitely far.
-fn relative(expected: &[f32], output: &[f32]) -> f64 {
-    let pairs = || expected.iter().zip(output);
-    if pairs().all(|(one, other)| one.to_bits() == other.to_bits()) {
-        return 0.0;
-    }
-    let largest = expected.iter().map(|value| f64::from(value.abs())).fold(f64::MIN_POSITIVE, f64::max);
-    let apart = pairs().map(|(one, other)| (f64::from(*one) - f64::from(*other)).abs());
-    let apart = apart.map(|apart| if apart.is_nan() { f64::INFINITY } else { apart });
-    apart.fold(0.0, f64::max) / largest
 }
 
 /// Of answers that were rounded on the way: how many, how many of them read otherwise than the undivided

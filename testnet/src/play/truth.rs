@@ -50,7 +50,8 @@ pub(super) fn prepare(scenario: &Scenario, mesh: &Mesh, seed: u64) -> Result<Ask
         files.extend(deploy.variants.iter().map(|(label, file, _)| (label.clone(), file.as_path())));
         for (label, file) in files {
             let view = known(entry, &deploy.name, Some(&label))?;
-            let expected = expected(file, &view, &inputs).with_context(|| file.display().to_string())?;
+            let mut expected = expected(file, &view, &inputs).with_context(|| file.display().to_string())?;
+            expected.accuracy = view.accuracy.unwrap_or(if label == first.variant { 1.0 } else { 0.0 });
             asked.variants.insert((place as u16, label), expected);
         }
         asked.courses.push(Course {
@@ -132,7 +133,7 @@ fn expected(file: &Path, view: &ModelView, inputs: &[Vec<FloatTensor>]) -> Resul
         }
     }
     let outputs = inputs.iter().map(|input| whole.outputs(input)).collect::<Result<_>>()?;
-    Ok(Expected { outputs, losses })
+    Ok(Expected { outputs, accuracy: 0.0, losses })
 }
 
 /// The bytes of a request behind its id.
