@@ -107,11 +107,12 @@ fn run(mut switch: Switch, devices: &[File], orders: &Receiver<Order>, woken: &O
         }
         let is_ready: Vec<bool> = ready.iter().map(|device| !device.revents().is_empty()).collect();
         for (node, device) in devices.iter().enumerate().filter(|(node, _)| is_ready[*node]) {
-            let now_us = now_us();
-            switch.deliver_due(now_us, &mut arrivals);
+            switch.deliver_due(now_us(), &mut arrivals);
             for _ in 0..FRAMES_AT_ONCE {
                 let Ok(bytes) = (&*device).read(&mut frame) else { break };
-                switch.take(now_us, node, &mut frame[..bytes], &mut arrivals);
+                // Of each frame anew: while others are passed on, some have come that were not there before, and
+                // would else arrive before their time.
+                switch.take(now_us(), node, &mut frame[..bytes], &mut arrivals);
             }
         }
         if is_ready[devices.len()] {
