@@ -156,7 +156,11 @@ impl Disturbed<'_> {
         self.narrator
             .title(&format!("a smaller schedule after which one of these fails too: {}", what.join(", ")));
         let mut plays = 0;
-        let cut = |fewer: &[Scheduled]| self.stretch.cut(self.base, chaos::shown_by_us(self.base, fewer));
+        // Without any fault all of it is played: what fails by itself may take its time.
+        let cut = |fewer: &[Scheduled]| match fewer {
+            [] => self.stretch,
+            some => self.stretch.cut(self.base, chaos::shown_by_us(self.base, some)),
+        };
         let breaks = |fewer: &[Scheduled]| {
             for _ in 0..self.args.repeats.max(1) {
                 plays += 1;
@@ -168,13 +172,22 @@ impl Disturbed<'_> {
             Ok(false)
         };
         let left = chaos::minimise(faults, self.args.tries, breaks)?;
+        if left.faults.is_empty() && !faults.is_empty() {
+            self.narrator.say("Without any fault some of it fails as well: the scenario fails by itself.");
+        }
         let scenario = self.scenario("smaller", &left.faults, cut(&left.faults))?;
         self.narrator.say(&format!(
             "{} of {} faults are left after {} tries{}.",
             left.faults.len(),
             faults.len(),
             left.tried,
-            if left.is_minimal { "; with any one fewer it held" } else { " (all that were allowed)" }
+            if left.faults.is_empty() {
+                ""
+            } else if left.is_minimal {
+                "; with any one fewer it held"
+            } else {
+                " (all that were allowed)"
+            }
         ));
         let loopback = if self.args.loopback { " --loopback" } else { "" };
         self.narrator.say(&format!("cargo mesh run {}{loopback}", scenario.path.display()));

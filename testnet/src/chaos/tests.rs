@@ -79,6 +79,18 @@ proptest! {
 }
 
 #[test]
+fn what_fails_by_itself_is_left_without_faults() {
+    let fault = |at_us| Scheduled { line: 0, kind: FaultKind::Restart(Target::Busiest), at_us, for_us: None };
+    for count in [1, 5] {
+        let faults: Vec<Scheduled> = (0..count).map(fault).collect();
+        let Ok(left) = minimise(&faults, 10, |_| Ok::<_, Infallible>(true));
+        assert_eq!(left, Minimised { faults: Vec::new(), tried: 1, is_minimal: true });
+        let Ok(left) = minimise(&faults, 100, |faults| Ok::<_, Infallible>(!faults.is_empty()));
+        assert_eq!((left.faults.len(), left.is_minimal), (1, true));
+    }
+}
+
+#[test]
 fn a_bound_of_tries_is_kept() {
     let fault = |at_us| Scheduled { line: 0, kind: FaultKind::Restart(Target::Busiest), at_us, for_us: None };
     let faults: Vec<Scheduled> = (0..16).map(fault).collect();
