@@ -5,6 +5,8 @@ use std::fs;
 
 /// Then come the number of the owner, the time of its start and something that nobody else has.
 pub(crate) const PREFIX: &str = "stormo-testnet-";
+/// Environment of every process of a run, and of what these start: the name of the run's folder.
+pub(crate) const RUN_VARIABLE: &str = "STORMO_TESTNET_RUN";
 
 /// A process, told from a later one of the same number by its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +41,32 @@ impl Owner {
     }
 }
 
-/// When a process started; `None` when there is none of this number.
+/// When a process started; `None` when there is none of this number, or it has ended and only its parent has not
+/// asked how.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in brackets, whatever that holds; the start is the 22nd.
     let (_, after_name) = stat.rsplit_once(") ")?;
-    after_name.split(' ').nth(19)?.parse().ok()
+    let mut fields = after_name.split(' ');
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    if has_ended { None } else { fields.nth(18)?.parse().ok() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_is_not_reaped_is_not_alive() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let owner = Owner { pid: child.id(), started: started(child.id()).unwrap() };
+        assert!(owner.is_alive());
+        child.kill().unwrap();
+        let is_gone = || !owner.is_alive();
+        let was_gone = crate::wait::even_if_interrupted(std::time::Duration::from_secs(20), is_gone);
+        child.wait().unwrap();
+        assert!(was_gone);
+    }
 
     #[test]
     fn names_tell_their_owner() {
