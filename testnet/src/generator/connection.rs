@@ -1,7 +1,7 @@
 //! Kept connections to the nodes' APIs, and one exchange over one of them. HTTP by hand: what is sent and
 //! when it was sent must be known to the byte, and a client library costs more than the request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +24,10 @@ const BODY_BYTES_MAX: usize = 80 << 20;
 const READ_BYTES: usize = 64 << 10;
 /// Up to here head and tensors go out in one piece.
 const SMALL_BYTES: usize = 16 << 10;
+/// What every answer begins with.
+const BEGIN: &[u8] = b"HTTP/1.1 ";
+/// Connections that are kept although the node closes them.
+const CLOSING_MAX: usize = 256;
 
 /// An answer as it came.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ struct Idle {
 struct Kept {
     idle: HashMap<u16, Vec<Idle>>,
     under_way: HashMap<u16, usize>,
+    /// Those that the node is about to close, the oldest first.
+    closing: VecDeque<TcpStream>,
     unasked: u32,
 }
 
@@ -78,6 +84,18 @@ pub(super) fn request(path: &str, id: &str, body: &Body) -> Vec<Vec<u8>> {
         return vec![head];
     }
     vec![head, body.tensors.to_vec()]
+}
+
+impl Kept {
+    /// Keeps a connection for a while that the node closes: it may say something that nobody asked before it does.
+    fn close(&mut self, stream: TcpStream) {
+        if self.closing.len() >= CLOSING_MAX
+            && let Some(oldest) = self.closing.pop_front()
+        {
+            self.unasked += u32::from(said_unasked(&oldest).unwrap_or(false));
+        }
+        self.closing.push_back(stream);
+    }
 }
 
 impl Connections {
@@ -143,6 +161,8 @@ impl Connections {
         } else if is_kept {
             let idle = Idle { stream, address, since: Instant::now() };
             self.kept().idle.entry(entry).or_default().push(idle);
+        } else {
+            self.kept().close(stream);
         }
         Ok(response)
     }
@@ -169,6 +189,9 @@ impl Connections {
         let mut kept = self.kept();
         let idle = std::mem::take(&mut kept.idle);
         let late = idle.values().flatten().filter(|idle| said_unasked(&idle.stream).unwrap_or(false)).count();
+        while let Some(oldest) = kept.closing.pop_front() {
+            kept.unasked += u32::from(said_unasked(&oldest).unwrap_or(false));
+        }
         std::mem::take(&mut kept.unasked) + late as u32
     }
 }
@@ -194,6 +217,11 @@ async fn read(stream: &mut TcpStream) -> Result<(Response, bool, usize), Broken>
             return Err(Broken::NoHttp("the head of the answer is longer than any node's".to_owned()));
         }
         more(stream, &mut bytes, READ_BYTES).await?;
+        // Whatever speaks otherwise may never come to an end of its head.
+        let begin = bytes.len().min(BEGIN.len());
+        if bytes[..begin] != BEGIN[..begin] {
+            return Err(Broken::NoHttp("what came is not the status line of HTTP/1.1".to_owned()));
+        }
     };
     let head = head(&bytes[..head_bytes]).map_err(Broken::NoHttp)?;
     if head.content_bytes > BODY_BYTES_MAX {

@@ -52,6 +52,8 @@ pub(super) struct Recorder {
     /// Bytes that came where no answer was waited for.
     pub(super) unasked: u32,
     faults: Vec<String>,
+    /// By how much an arrival was handed out too late.
+    pub(super) late_max: Duration,
 }
 
 /// All that was noted.
@@ -71,6 +73,8 @@ pub struct Recorded {
     pub faults: Vec<String>,
     /// Processor time that it took.
     pub busy: Duration,
+    /// By how much an arrival was handed out too late, at most.
+    pub late_max: Duration,
 }
 
 impl Recorder {
@@ -170,7 +174,7 @@ impl Recorder {
 
     pub(super) fn told(self, busy: Duration, mut faults: Vec<String>) -> Recorded {
         faults.extend(self.faults);
-        let Self { serial, names, requests, outputs, unasked, .. } = self;
-        Recorded { begun: serial, names, requests, outputs, unasked, faults, busy }
+        let Self { serial, names, requests, outputs, unasked, late_max, .. } = self;
+        Recorded { begun: serial, names, requests, outputs, unasked, faults, busy, late_max }
     }
 }

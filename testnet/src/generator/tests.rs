@@ -18,6 +18,10 @@ enum Manner {
     SaysNothing,
     Refuses,
     SpeaksNoHttp,
+    /// And says no more, nor closes.
+    SaysGarbage,
+    /// Says that it closes, and answers again.
+    ClosesAndAnswersTwice,
 }
 
 fn serve(manners: Vec<Manner>) -> SocketAddr {
@@ -75,19 +79,30 @@ fn answer(stream: &mut TcpStream, manner: Manner, id: &str) -> bool {
             [head("429 Too Many Requests", body.len(), body.len()).as_bytes(), body.as_bytes()].concat()
         }
         Manner::SpeaksNoHttp => b"SSH-2.0-x\r\n\r\n".to_vec(),
+        Manner::SaysGarbage => b"\0\x01garbage".to_vec(),
+        Manner::ClosesAndAnswersTwice => {
+            let closing =
+                [b"HTTP/1.1 200 OK\r\nconnection: close", &whole(id)["HTTP/1.1 200 OK".len()..]].concat();
+            stream.write_all(&closing).unwrap();
+            closing
+        }
     };
     stream.write_all(&bytes).unwrap();
-    !matches!(manner, Manner::SpeaksNoHttp)
+    !matches!(manner, Manner::SpeaksNoHttp | Manner::ClosesAndAnswersTwice)
 }
 
 fn send(manners: &[Manner], address: Option<SocketAddr>) -> Recorded {
-    let body = Body { head: "\",\"inputs\":[]}".into(), tensors: [].into() };
     let even = |at: usize| Arrival { at_us: at as u64 * 20_000, entry: 0, input: 0 };
+    send_at(CoursePace::Open((0..manners.len()).map(even).collect()), address)
+}
+
+fn send_at(pace: CoursePace, address: Option<SocketAddr>) -> Recorded {
+    let body = Body { head: "\",\"inputs\":[]}".into(), tensors: [].into() };
     let course = Course {
         path: "/v2/models/m/infer".to_owned(),
         bodies: vec![body],
         at: vec![0],
-        pace: CoursePace::Open((0..manners.len()).map(even).collect()),
+        pace,
         // Silence is over when deadline and grace are.
         timeout: Duration::from_millis(100),
     };
@@ -102,7 +117,7 @@ fn outcomes(recorded: &Recorded) -> Vec<&Outcome> {
 
 #[test]
 fn each_end_is_seen_as_what_it_is() {
-    // One at a time, each 20 ms: the last waits for its deadline, so all others come before.
+    // One caller, so that each finds the server in its turn; the last waits for longer than the loop lasts.
     let manners = [
         Manner::Answers,
         Manner::Refuses,
@@ -110,17 +125,20 @@ fn each_end_is_seen_as_what_it_is() {
         Manner::Dies,
         Manner::Answers,
         Manner::SpeaksNoHttp,
+        Manner::SaysGarbage,
         Manner::SaysNothing,
     ];
-    let recorded = send(&manners, Some(serve(manners.to_vec())));
+    let pace = CoursePace::Closed { clients: 1, from_us: 0, until_us: GRACE.as_micros() as u64 };
+    let recorded = send_at(pace, Some(serve(manners.to_vec())));
     let ends = outcomes(&recorded);
-    assert_eq!((recorded.begun, ends.len()), (7, 7), "{recorded:?}");
+    assert_eq!((recorded.begun, ends.len()), (8, 8), "{recorded:?}");
     assert!(matches!(ends[0], Outcome::Answered(answer) if answer.has_own_id), "{:?}", ends[0]);
     assert!(matches!(ends[1], Outcome::Refused { status: 429, .. }), "{:?}", ends[1]);
     assert!(matches!(ends[2], Outcome::Answered(answer) if !answer.has_own_id), "{:?}", ends[2]);
     assert!(matches!(ends[3], Outcome::Broken { .. }), "{:?}", ends[3]);
     assert!(matches!(ends[5], Outcome::Malformed { .. }), "{:?}", ends[5]);
-    assert!(matches!(ends[6], Outcome::Silent), "{:?}", ends[6]);
+    assert!(matches!(ends[6], Outcome::Malformed { .. }), "{:?}", ends[6]);
+    assert!(matches!(ends[7], Outcome::Silent), "{:?}", ends[7]);
     assert!(recorded.requests.iter().all(|request| request.sent_us.is_some()), "all were sent: {recorded:?}");
     assert_eq!((recorded.outputs.len(), recorded.unasked), (1, 0), "equal answers are kept once");
 }
@@ -128,6 +146,11 @@ fn each_end_is_seen_as_what_it_is() {
 #[test]
 fn a_second_answer_is_seen() {
     let manners = [Manner::AnswersTwice, Manner::Answers];
+    let recorded = send(&manners, Some(serve(manners.to_vec())));
+    assert_eq!(recorded.unasked, 1, "{recorded:?}");
+    // On a connection that is about to close as well.
+    // The next one is answered when both have been said.
+    let manners = [Manner::ClosesAndAnswersTwice, Manner::Answers];
     let recorded = send(&manners, Some(serve(manners.to_vec())));
     assert_eq!(recorded.unasked, 1, "{recorded:?}");
 }
@@ -161,4 +184,18 @@ fn a_closed_loop_waits_for_its_answers() {
     let overlap = recorded.requests.windows(2).any(|pair| pair[1].intended_us < pair[0].ended_us);
     assert!(!overlap, "one caller sends one after the other");
     assert!(recorded.requests.iter().all(|request| request.answer().is_some()));
+}
+
+#[test]
+fn what_was_never_sent_is_told() {
+    let address = serve(vec![Manner::Answers; 10]);
+    let body = Body { head: "\",\"inputs\":[]}".into(), tensors: [].into() };
+    let arrival = |at_us| Arrival { at_us, entry: 0, input: 0 };
+    let pace = CoursePace::Open([arrival(0), arrival(3_600_000_000), arrival(3_600_000_001)].into());
+    let path = "/v2/models/m/infer".to_owned();
+    let course = Course { path, bodies: vec![body], at: vec![0], pace, timeout: Duration::from_secs(5) };
+    let generator = Generator::begin(vec![course], "7".to_owned(), vec![Some(address)], Instant::now());
+    assert!(wait::even_if_interrupted(Duration::from_secs(20), || generator.count() == 1));
+    generator.stop();
+    assert_eq!(generator.end().faults, ["2 of 3 requests were never sent: the load had ended"]);
 }
