@@ -152,6 +152,16 @@ impl Emulated {
         self.machine(label)?.set_memory(bytes)
     }
 
+    /// Whether a process of a node was ended for want of memory.
+    pub(crate) fn was_out_of_memory(&self, label: &str) -> bool {
+        self.machines.get(label).is_some_and(|machine| machine.was_out_of_memory())
+    }
+
+    /// Whether a node's battery was empty at some time.
+    pub(crate) fn was_without_power(&self, label: &str) -> bool {
+        self.supplies.was_empty(label)
+    }
+
     /// The batteries as they are now.
     pub(crate) fn batteries(&self) -> Vec<BatteryState> {
         self.supplies.states()

@@ -6,7 +6,7 @@
 
 mod output;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 pub use crate::history::output::{Output, Values};
 
@@ -156,6 +156,21 @@ pub struct FaultEvent {
     pub healed_us: Option<u64>,
     /// Why it could not be done or undone.
     pub failed: Option<String>,
+    /// When it was to be done, and was; `None` of what follows from another one, such as an empty battery.
+    pub times: Option<FaultTimes>,
+}
+
+/// When a fault was to be done and undone, and was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FaultTimes {
+    /// When the scenario has it done.
+    pub due_us: u64,
+    /// When it had been done.
+    pub done_us: u64,
+    /// When the scenario has it undone; `None`: never, or by itself.
+    pub undo_due_us: Option<u64>,
+    /// When its undoing had been done; of a node that is started again, when it was started.
+    pub undone_us: Option<u64>,
 }
 
 impl FaultEvent {
@@ -185,6 +200,21 @@ pub struct HostingChange {
     pub at_us: u64,
     /// Whether all of them are.
     pub is_whole: bool,
+}
+
+/// How much the machine had to do besides, and how late the testnet itself was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Strain {
+    /// Processors.
+    pub processors: usize,
+    /// Load average of the last minute, at the end.
+    pub load_average: f64,
+    /// Share of the processors' time that the host of this virtual machine gave to others.
+    pub stolen_share: f64,
+    /// By how much the testnet itself was woken too late, at most, milliseconds.
+    pub late_ms_max: f64,
+    /// By how much an arrival was handed out too late, at most, milliseconds.
+    pub sent_late_ms_max: f64,
 }
 
 /// What a node's process used at a time.
@@ -242,6 +272,14 @@ pub struct History {
     pub states: Vec<StateChange>,
     /// Whether all deployments together had all their replicas, as the first entry says.
     pub hosting: Vec<HostingChange>,
+    /// When each entry said what it thinks of the others, in order. What changed in between shows no sooner.
+    pub looks: BTreeMap<u16, Vec<u64>>,
+    /// When the first entry said who hosts what.
+    pub hosting_looks: Vec<u64>,
+    /// Between two looks, as meant.
+    pub look_every_us: u64,
+    /// What else the machine did.
+    pub strain: Strain,
     /// What they used, in order.
     pub usage: Vec<Usage>,
     /// What each process held at the end beyond its models and ONNX Runtime's library, bytes: proportional set size.
@@ -252,8 +290,8 @@ pub struct History {
     pub batteries: Vec<BatteryUse>,
     /// When the load ended: requests intended later there are none.
     pub load_ended_us: u64,
-    /// Answers a second in a closed loop before the load, where that was measured.
-    pub capacity_per_s: Option<f64>,
+    /// Answers a second in a closed loop before the load, of each load that this was measured for.
+    pub capacities_per_s: Vec<Option<f64>>,
     /// What was left behind when all had ended, in words.
     pub leftovers: Vec<String>,
     /// What the generator itself could not keep, in words.

@@ -4,6 +4,7 @@ mod faults;
 mod spending;
 
 pub use faults::FaultError;
+use faults::Restarting;
 
 use std::ffi::OsString;
 use std::io;
@@ -65,6 +66,7 @@ pub struct BadEnd {
 pub struct Mesh {
     // In this order: ground and folder go after the nodes.
     nodes: Vec<Node>,
+    starting: Vec<Restarting>,
     ground: Ground,
     stormo: Stormo,
     mesh_key: PathBuf,
@@ -101,8 +103,15 @@ impl Mesh {
         let ground = Ground::start(ground, topology, &folder, show)?;
         let stormo = Stormo { binary: binary.to_owned() };
         let mesh_key = stormo.init(&folder.path().join("mesh"))?;
-        let mut mesh =
-            Self { nodes: Vec::new(), ground, stormo, mesh_key, folder, topology: topology.clone() };
+        let mut mesh = Self {
+            nodes: Vec::new(),
+            starting: Vec::new(),
+            ground,
+            stormo,
+            mesh_key,
+            folder,
+            topology: topology.clone(),
+        };
         if let Some((first, others)) = topology.nodes.split_first() {
             let first = mesh.begin(first)?.wait(FIRST_START_MAX, show)?;
             mesh.nodes.push(first);
@@ -273,6 +282,8 @@ impl Mesh {
     /// Asks all nodes to leave, and waits until they have ended; kills those that do not. Lists
     /// those that were running and did not end by themselves with exit code 0.
     pub fn end(&mut self) -> Vec<BadEnd> {
+        // Whoever wanted these has been told that they were not ready; they end with their owner.
+        self.starting.clear();
         let mut running: Vec<&mut Node> =
             self.nodes.iter_mut().filter_map(|node| node.ended().is_none().then_some(node)).collect();
         running.iter_mut().for_each(|node| node.ask_to_end());

@@ -5,6 +5,7 @@ mod acts;
 mod batteries;
 mod leftovers;
 mod observe;
+mod strain;
 mod truth;
 
 use std::ffi::OsString;
@@ -21,14 +22,13 @@ use crate::ground::GroundKind;
 use crate::history::{History, Name, Outcome};
 use crate::judge::{Truth, Wish};
 use crate::mesh::Mesh;
-use crate::play::acts::Acts;
+use crate::play::acts::{Acts, Stage};
 use crate::play::leftovers::Traces;
-use crate::play::observe::Observers;
+use crate::play::observe::{Observers, Seen};
 use crate::play::truth::Asked;
 use crate::process::Node;
 use crate::random::Random;
 use crate::scenario::{Deploy, LoadSpec, Pace, Rate, Scenario};
-use crate::wait;
 
 /// Until all nodes know each other: some exchanges of a second each, more on slow links.
 const KNOWN_MAX: Duration = Duration::from_secs(120);
@@ -106,8 +106,8 @@ fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut
         deployed.push(deploy_one(scenario, mesh, deploy, tell)?);
     }
     let asked = truth::prepare(scenario, mesh, seed)?;
-    let capacity_per_s = warm_up(scenario, mesh, &asked, seed, tell)?;
-    let courses = courses(scenario, &asked, seed, capacity_per_s)?;
+    let capacities_per_s = warm_up(scenario, mesh, &asked, seed, tell)?;
+    let courses = courses(scenario, &asked, seed, &capacities_per_s)?;
     tell(&format!(
         "load for {} s from seed {seed}, {} fault{}",
         scenario.duration_us as f64 / 1e6,
@@ -116,7 +116,7 @@ fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut
     ));
     let (mut history, recorded) = under_load(scenario, mesh, courses, seed, tell)?;
     fill(&mut history, recorded, scenario.duration_us);
-    history.capacity_per_s = capacity_per_s;
+    history.capacities_per_s = capacities_per_s;
     history.formed_ms = formed_ms;
     let entries = scenario.loads.iter().map(|load| load.at.iter().map(|place| *place as u16).collect());
     let wish = |load: &LoadSpec| Wish { variant: load.variant.clone(), min_accuracy: load.min_accuracy };
@@ -167,15 +167,15 @@ fn deploy_one(
     Ok(view)
 }
 
-/// Opens connections, loads what is cold; and measures the capacity, where a load is a share of it.
+/// Opens connections, loads what is cold; and measures the capacity of each load that is a share of it.
 fn warm_up(
     scenario: &Scenario,
     mesh: &Mesh,
     asked: &Asked,
     seed: u64,
     tell: &mut dyn FnMut(&str),
-) -> Result<Option<f64>> {
-    let mut capacity = None;
+) -> Result<Vec<Option<f64>>> {
+    let mut capacities = Vec::new();
     for (load, course) in scenario.loads.iter().zip(&asked.courses) {
         let is_measured = matches!(load.pace, Pace::Open { rate: Rate::OfCapacity(_), .. });
         let (clients, time) =
@@ -189,6 +189,7 @@ fn warm_up(
         if answered == 0 {
             bail!("`{}` answers nothing before any fault: {}", load.deploy, first_end(&recorded));
         }
+        let mut capacity = None;
         if is_measured {
             // The second half: by then everything is loaded and every way is known.
             let later = recorded.requests.iter().filter(|request| request.answer().is_some());
@@ -197,8 +198,9 @@ fn warm_up(
             tell(&format!("capacity of `{}`: {per_s:.0} answers a second to {clients} callers", load.deploy));
             capacity = Some(per_s);
         }
+        capacities.push(capacity);
     }
-    Ok(capacity)
+    Ok(capacities)
 }
 
 /// How the first request ended that was not answered.
@@ -220,7 +222,7 @@ fn courses(
     scenario: &Scenario,
     asked: &Asked,
     seed: u64,
-    capacity_per_s: Option<f64>,
+    capacities_per_s: &[Option<f64>],
 ) -> Result<Vec<Course>> {
     let course = |(place, (load, course)): (usize, (&LoadSpec, &Course))| {
         let span = [load.from_us, load.until_us];
@@ -230,7 +232,8 @@ fn courses(
                 let per_s = match rate {
                     Rate::PerSecond(per_s) => per_s,
                     Rate::OfCapacity(share) => {
-                        let capacity = capacity_per_s.filter(|capacity| *capacity > 0.0);
+                        let capacity = capacities_per_s.get(place).copied().flatten();
+                        let capacity = capacity.filter(|capacity| *capacity > 0.0);
                         share * capacity.context("the capacity was not measured")?
                     }
                 };
@@ -273,14 +276,14 @@ fn under_load(
     let observers = Observers::begin(scenario, mesh, begun);
     let generator = Generator::begin(courses, format!("{seed:x}"), addresses, begun);
     let mut acts = Acts::new(scenario, begun);
-    let mut is_whole = acts.all(scenario, mesh, &generator, &observers, tell);
-    is_whole &= wait::until_instant(begun + Duration::from_micros(scenario.duration_us), || false);
+    let mut on = Stage { scenario, mesh, generator: &generator, observers: &observers };
+    let is_whole = acts.all(&mut on, begun + Duration::from_micros(scenario.duration_us), tell);
     generator.stop();
     ensure!(is_whole, "interrupted");
     // Calls of a node that stands still would else wait for their deadlines.
     acts.thaw_all(mesh);
     let recorded = generator.end();
-    let (states, usage, hosting) = observers.end();
+    let seen = observers.end();
     let own_memory = own_memory(scenario, mesh);
     let batteries = batteries::used(scenario, &full, &mesh.batteries(), begun);
     let mut faults = acts.done();
@@ -290,8 +293,22 @@ fn under_load(
     let place = |label: &str| scenario.place(label).map(|place| place as u16);
     let peers = mesh.nodes().iter().filter_map(|node| Some((node.id().to_string(), place(node.label())?)));
     let peers = peers.collect();
-    let history =
-        History { nodes, peers, faults, states, hosting, usage, own_memory, batteries, ..History::default() };
+    let Seen { states, usage, hosting, looks, hosting_looks, look_every_us, strain } = seen;
+    let history = History {
+        nodes,
+        peers,
+        faults,
+        states,
+        hosting,
+        looks,
+        hosting_looks,
+        look_every_us,
+        strain,
+        usage,
+        own_memory,
+        batteries,
+        ..History::default()
+    };
     Ok((history, recorded))
 }
 
@@ -315,5 +332,6 @@ fn fill(history: &mut History, recorded: Recorded, duration_us: u64) {
     history.outputs = recorded.outputs;
     history.unasked = recorded.unasked;
     history.generator_faults = recorded.faults;
+    history.strain.sent_late_ms_max = recorded.late_max.as_secs_f64() * 1000.0;
     history.load_ended_us = duration_us;
 }

@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::clock;
 use crate::ground::place::{OwnChild, Place};
 use crate::memory::{self, Memory};
+use crate::owner::RUN_VARIABLE;
 use crate::signals::{self, Signal};
 use crate::topology::NodeSpec;
 use crate::wait::{self, WaitError};
@@ -27,6 +28,9 @@ use crate::wait::{self, WaitError};
 const LOG_LINES_TOLD: usize = 12;
 /// A start that takes longer than this is shown to the user: it obtains ONNX Runtime.
 const QUIET_START: Duration = Duration::from_secs(2);
+
+/// What a start is waited for.
+const READY: &str = "it to be ready";
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +154,7 @@ pub(crate) fn start_with(
     let mut command = Command::new(binary);
     command.args(["node", "--json", "--die-with-parent", "--data"]).arg(folder.join("data")).args(arguments);
     command.stdin(Stdio::null());
+    command.env(RUN_VARIABLE, run_of(&folder));
     command.stdout(File::create(ready_file(&folder)).map_err(not_run)?);
     // A node started again in the same folder writes on, so that its first life can be read too.
     command.stderr(File::options().append(true).create(true).open(log_file(&folder)).map_err(not_run)?);
@@ -170,19 +175,41 @@ impl StartingNode {
     pub(crate) fn wait(mut self, within: Duration, show: &mut dyn FnMut(&str)) -> Result<Node, StartError> {
         let since = Instant::now();
         let mut shown_bytes = 0;
-        let looked = wait::until("it to be ready", within, || {
+        let looked = wait::until(READY, within, || {
             if since.elapsed() > QUIET_START {
                 shown_bytes += show_log(&log_file(&self.folder), shown_bytes, show);
             }
-            let printed = fs::read_to_string(ready_file(&self.folder)).unwrap_or_default();
-            if let Some((line, _)) = printed.split_once('\n') {
-                return Ok(Ok(line.to_owned()));
-            }
-            match self.child.ended() {
-                Ok(Some(status)) => Ok(Err(status)),
-                _ => Err("it runs and has printed nothing".to_owned()),
-            }
+            self.look()
         });
+        self.settled(looked)
+    }
+
+    /// Whether it is ready by now, or never will be: then [`StartingNode::wait`] waits no more.
+    pub(crate) fn is_settled(&mut self) -> bool {
+        self.look().is_ok()
+    }
+
+    /// That it took too long.
+    pub(crate) fn too_late(mut self, within: Duration) -> StartError {
+        let seen = self.look().err().unwrap_or_default();
+        let log = log_end(&log_file(&self.folder));
+        let cause = WaitError::Late { what: READY.to_owned(), within, seen };
+        StartError::NotReady { label: self.spec.label.clone(), cause, log }
+    }
+
+    /// The line that it prints once it is ready, or how it ended; an error while it starts.
+    fn look(&mut self) -> Result<Result<String, ExitStatus>, String> {
+        let printed = fs::read_to_string(ready_file(&self.folder)).unwrap_or_default();
+        if let Some((line, _)) = printed.split_once('\n') {
+            return Ok(Ok(line.to_owned()));
+        }
+        match self.child.ended() {
+            Ok(Some(status)) => Ok(Err(status)),
+            _ => Err("it runs and has printed nothing".to_owned()),
+        }
+    }
+
+    fn settled(self, looked: Result<Result<String, ExitStatus>, WaitError>) -> Result<Node, StartError> {
         let label = || self.spec.label.clone();
         let log = || log_end(&log_file(&self.folder));
         let line = looked
@@ -193,7 +220,7 @@ impl StartingNode {
         let Self { spec, child, folder, api } = self;
         ready.api = api.unwrap_or(ready.api);
         let client = Client::new(&ready.api);
-        Ok(Node { spec, ready, client, child, folder, ended: None })
+        Ok(Node { spec, ready, client, child, folder, ended: None, is_killed: false })
     }
 }
 
@@ -209,6 +236,8 @@ pub struct Node {
     child: OwnChild,
     folder: PathBuf,
     ended: Option<ExitStatus>,
+    /// Whether it ran until [`Node::kill`].
+    is_killed: bool,
 }
 
 impl Node {
@@ -263,6 +292,11 @@ impl Node {
         self.ended
     }
 
+    /// How it ended, unless it was [`Node::kill`] that ended it.
+    pub fn ended_by_itself(&mut self) -> Option<ExitStatus> {
+        self.ended().filter(|_| !self.is_killed)
+    }
+
     /// Its memory.
     ///
     /// # Errors
@@ -278,6 +312,7 @@ impl Node {
     pub fn kill(&mut self) -> io::Result<()> {
         if self.ended().is_none() {
             self.ended = Some(self.child.kill()?);
+            self.is_killed = true;
         }
         Ok(())
     }
@@ -322,6 +357,11 @@ pub fn class_name(class: Class) -> &'static str {
         Class::Edge => "edge",
         Class::Cloud => "cloud",
     }
+}
+
+/// Name of the run that a node's folder belongs to.
+fn run_of(folder: &Path) -> OsString {
+    folder.parent().and_then(Path::file_name).unwrap_or_default().to_owned()
 }
 
 fn ready_file(folder: &Path) -> PathBuf {

@@ -8,12 +8,19 @@ mod timeline;
 use serde::Serialize;
 use stormo::serve::json::DeploymentView;
 
-use crate::history::{BatteryUse, FaultEvent, History};
+use crate::history::{BatteryUse, FaultEvent, History, Strain};
 use crate::judge::Verdict;
 use crate::machine::Machine;
 pub use crate::report::page::page;
 pub use crate::report::timeline::{Bin, PlanUse, Timeline};
 use crate::scenario::Scenario;
+
+/// Later than so much, the testnet's own times are no measure.
+const STARVED_LATE_MS: f64 = 250.0;
+/// Above this, another guest of the host takes what figures are made of.
+const STARVED_STOLEN_SHARE: f64 = 0.1;
+/// Runnable tasks for each processor; a mesh of many nodes has one or two of its own.
+const STARVED_LOAD: f64 = 4.0;
 
 /// The JSON document of a run. Units are in the names.
 #[derive(Debug, Clone, Serialize)]
@@ -36,8 +43,12 @@ pub struct Document {
     pub nodes: Vec<String>,
     /// Who hosted what when the load began.
     pub deployed: Vec<DeploymentView>,
-    /// Answers a second in a closed loop before the load, where that was measured.
-    pub capacity_per_s: Option<f64>,
+    /// Answers a second in a closed loop before the load, by load, where that was measured.
+    pub capacities_per_s: Vec<Option<f64>>,
+    /// What else the machine did, and how late the testnet itself was.
+    pub strain: Strain,
+    /// Whether that was so much that figures tell of the machine instead of the mesh, in words.
+    pub starved: Option<String>,
     /// Processor time of the load generator, as a share of one core.
     pub generator_share: f64,
     /// What was demanded, what was got.
@@ -76,6 +87,23 @@ impl BatteryTold {
             emptied_s: used.emptied_us.map(|us| us as f64 / 1e6),
         }
     }
+}
+
+/// In words, that the machine had too much to do for its figures to be the mesh's.
+fn starved(strain: &Strain) -> Option<String> {
+    let Strain { processors, load_average, stolen_share, late_ms_max, sent_late_ms_max } = strain;
+    let is_starved = *late_ms_max > STARVED_LATE_MS
+        || *sent_late_ms_max > STARVED_LATE_MS
+        || *stolen_share > STARVED_STOLEN_SHARE
+        || *load_average > STARVED_LOAD * *processors as f64;
+    is_starved.then(|| {
+        format!(
+            "This machine was starved: load {load_average:.1} on {processors} processors, {:.1} % of their time \
+             stolen, the testnet itself up to {late_ms_max:.0} ms late and requests up to {sent_late_ms_max:.0} ms. \
+             What does not hold may be no fault of the mesh.",
+            stolen_share * 100.0
+        )
+    })
 }
 
 /// A fault in the document.
@@ -126,7 +154,9 @@ impl Document {
             holds: verdict.holds(),
             nodes: history.nodes.clone(),
             deployed: deployed.to_vec(),
-            capacity_per_s: history.capacity_per_s,
+            capacities_per_s: history.capacities_per_s.clone(),
+            strain: history.strain,
+            starved: starved(&history.strain),
             generator_share: history.generator_share,
             faults: history.faults.iter().map(|fault| FaultTold::of(history, fault)).collect(),
             batteries: history

@@ -1,6 +1,7 @@
 //! `cargo mesh run`: a scenario played and judged.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,9 @@ use crate::table::{Align, Table};
 
 /// Of the requests that went wrong, those that the terminal shows.
 const BAD_SHOWN: usize = 5;
+/// What a run leaves to read.
+const REPORT_JSON: &str = "report.json";
+const REPORT_HTML: &str = "report.html";
 
 /// What to run, and where its reports go.
 #[derive(Debug, Args)]
@@ -104,6 +108,15 @@ pub(crate) fn lacking(topology: &Topology, is_on_loopback: bool) -> Option<&'sta
         .then_some("On loopback, as asked for: none of the links and limits of the topology's file hold.")
 }
 
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("the report of an earlier run, {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn default_folder(scenario: &Scenario) -> PathBuf {
     let name = scenario.path.file_stem().unwrap_or_default();
     binary::workspace_root().join("target/scenarios").join(name)
@@ -119,6 +132,10 @@ pub(crate) fn ran(
 ) -> Result<Document> {
     let logs = folder.join("logs");
     fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    // Should this run fail, an earlier one's report must not be taken for its own.
+    for name in [REPORT_JSON, REPORT_HTML] {
+        remove_if_there(&folder.join(name))?;
+    }
     let binary = binary::build()?;
     let began_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let Played { history, truth, deployed } =
@@ -132,9 +149,12 @@ pub(crate) fn ran(
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| path.display().to_string())
     };
-    write("report.json", serde_json::to_string_pretty(&document)?)?;
-    write("report.html", page(&document))?;
+    write(REPORT_JSON, serde_json::to_string_pretty(&document)?)?;
+    write(REPORT_HTML, page(&document))?;
     tell(&document.verdict, narrator);
+    if let Some(told) = &document.starved {
+        narrator.say(told);
+    }
     for battery in &document.batteries {
         let each =
             battery.j_per_answer.map_or(String::new(), |joules| format!(", {joules:.3} J for each answer"));
@@ -144,7 +164,7 @@ pub(crate) fn ran(
         };
         narrator.say(&format!("battery of {}: {:.1} J drawn{each}; {end}", battery.node, battery.drawn_j));
     }
-    narrator.say(&format!("seed {seed}; report: {}", folder.join("report.html").display()));
+    narrator.say(&format!("seed {seed}; report: {}", folder.join(REPORT_HTML).display()));
     Ok(document)
 }
 

@@ -6,9 +6,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::leftovers;
+use crate::signals::{self, Signal};
 use crate::wait;
 
 /// Period of a share of a core: short, so that a node with a small share still says in time that it
@@ -73,6 +75,8 @@ pub(super) struct Machine {
     cpu: Option<Group>,
     memory: Option<Group>,
     freezer: Option<Group>,
+    /// Whether [`Machine::set_memory`] ended what was in it.
+    has_ended_for_memory: AtomicBool,
 }
 
 impl Machine {
@@ -83,6 +87,7 @@ impl Machine {
             cpu: group(Controller::Cpu)?,
             memory: group(Controller::Memory)?,
             freezer: group(Controller::Freezer)?,
+            has_ended_for_memory: AtomicBool::new(false),
         })
     }
 
@@ -121,14 +126,46 @@ impl Machine {
         }
     }
 
-    /// Limits its memory, bytes; `None` is no limit.
+    /// Limits its memory, bytes; `None` is no limit. What holds more already, and cannot do with less, ends:
+    /// in version 2 by the kernel. Version 1 refuses such a limit, so that here the testnet ends it as the
+    /// kernel would.
     pub(super) fn set_memory(&self, bytes: Option<u64>) -> io::Result<()> {
         let group = self.memory.as_ref().ok_or_else(|| missing(Controller::Memory))?;
         let (file, no_limit) = match group.version {
             Version::One => ("memory.limit_in_bytes", "-1"),
             Version::Two => ("memory.max", "max"),
         };
-        group.write(file, &bytes.map_or(no_limit.to_owned(), |bytes| bytes.to_string()))
+        let limit = bytes.map_or(no_limit.to_owned(), |bytes| bytes.to_string());
+        match group.write(file, &limit) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && group.version == Version::One => {
+                self.has_ended_for_memory.store(true, Ordering::Relaxed);
+                self.pids().into_iter().for_each(|pid| {
+                    // One that is gone meanwhile is what is wanted.
+                    let _ = signals::send(pid, Signal::Kill);
+                });
+                let mut refused = Some(error);
+                wait::even_if_interrupted(SETTLED_MAX, || {
+                    refused = group.write(file, &limit).err();
+                    refused.is_none()
+                });
+                refused.map_or(Ok(()), Err)
+            }
+            done => done,
+        }
+    }
+
+    /// Whether a process of it was ended for want of memory: by the kernel, which counts them, or in its place.
+    pub(super) fn was_out_of_memory(&self) -> bool {
+        let counted = self.memory.as_ref().is_some_and(|group| {
+            let file = match group.version {
+                Version::One => "memory.oom_control",
+                Version::Two => "memory.events",
+            };
+            let text = fs::read_to_string(group.path.join(file)).unwrap_or_default();
+            let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+            count.is_some_and(|count: u64| count > 0)
+        });
+        counted || self.has_ended_for_memory.load(Ordering::Relaxed)
     }
 
     /// Whether it can be frozen.
@@ -271,6 +308,36 @@ mod tests {
         assert_eq!(memory, Some((PathBuf::from("/c"), Version::Two)));
     }
 
+    #[test]
+    fn what_holds_more_memory_than_it_is_left_ends() {
+        let folder = RunFolder::create().unwrap();
+        if !rustix::process::geteuid().is_root() {
+            trial::skipped("a limit of memory: it takes root");
+            return;
+        }
+        let machine = Machine::make(folder.run_id(), "one").unwrap();
+        if machine.memory.is_none() {
+            trial::skipped("a limit of memory: this machine has no such controller");
+            return;
+        }
+        // It waits to be taken in, then holds 64 MiB, says so and stays.
+        let script = "read go; held=$(head -c 67108864 /dev/zero | tr '\\0' x); echo held; read end";
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut holder = Busy(command.spawn().unwrap());
+        machine.take_in(holder.0.id()).unwrap();
+        io::Write::write_all(holder.0.stdin.as_mut().unwrap(), b"go\n").unwrap();
+        let mut said = [0; 5];
+        io::Read::read_exact(holder.0.stdout.as_mut().unwrap(), &mut said).unwrap();
+        machine.set_memory(Some(1 << 30)).unwrap();
+        assert!(holder.0.try_wait().unwrap().is_none() && !machine.was_out_of_memory());
+        machine.set_memory(Some(32 << 20)).unwrap();
+        let ended =
+            wait::even_if_interrupted(Duration::from_secs(20), || holder.0.try_wait().unwrap().is_some());
+        assert!(ended && machine.was_out_of_memory());
+        assert!(!holder.0.wait().unwrap().success());
+    }
+
     /// A process that takes all of a core it gets.
     struct Busy(std::process::Child);
 
@@ -293,7 +360,8 @@ mod tests {
         let path = point.join(folder.run_id()).join("one");
         fs::create_dir_all(&path).unwrap();
         let freezer = Some(Group { path, version: Version::Two });
-        let machine = Machine { cpu: None, memory: None, freezer };
+        let machine =
+            Machine { cpu: None, memory: None, freezer, has_ended_for_memory: AtomicBool::new(false) };
         let busy =
             Busy(std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
         machine.take_in(busy.0.id()).unwrap();

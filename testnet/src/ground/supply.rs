@@ -44,6 +44,7 @@ struct Supply {
     compute_us: BTreeMap<u32, u64>,
     busy_ns: (u64, u64),
     empty_since: Option<Instant>,
+    was_empty: bool,
 }
 
 /// All batteries of a mesh, and the thread that drains them; ends with it.
@@ -67,7 +68,18 @@ impl Supplies {
             show(&battery, &folder)?;
             let looked = Instant::now();
             let (compute_us, busy_ns, empty_since) = (BTreeMap::new(), (0, 0), None);
-            all.push(Supply { label, machine, battery, folder, looked, compute_us, busy_ns, empty_since });
+            let was_empty = false;
+            all.push(Supply {
+                label,
+                machine,
+                battery,
+                folder,
+                looked,
+                compute_us,
+                busy_ns,
+                empty_since,
+                was_empty,
+            });
         }
         let is_over = Arc::new(AtomicBool::new(false));
         let has_any = !all.is_empty();
@@ -94,6 +106,12 @@ impl Supplies {
             empty_since: supply.empty_since,
         };
         all.iter().map(state).collect()
+    }
+
+    /// Whether one was empty at some time, so that its machine was off.
+    pub(super) fn was_empty(&self, label: &str) -> bool {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|supply| supply.label == label && supply.was_empty)
     }
 
     pub(super) fn set_level(&self, label: &str, level: f64) -> io::Result<()> {
@@ -149,6 +167,7 @@ impl Supply {
             let _ = signals::send(pid, Signal::Kill);
         }
         self.empty_since.get_or_insert(now);
+        self.was_empty = true;
     }
 }
 

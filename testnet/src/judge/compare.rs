@@ -77,8 +77,9 @@ fn oddly_different(expected: &Output, output: &Output) -> Option<String> {
         return None;
     };
     let is_odd = |(one, other): (&f32, &f32)| {
-        let is_alike = one == other || (one.is_nan() && other.is_nan());
-        !(one.is_finite() && other.is_finite()) && !is_alike
+        let are_finite = one.is_finite() && other.is_finite();
+        let are_alike = one == other || (one.is_nan() && other.is_nan());
+        !are_finite && !are_alike
     };
     let is_any_odd = ones.iter().zip(others).any(is_odd);
     is_any_odd.then(|| {
@@ -157,14 +158,16 @@ pub(super) fn misread(history: &History, truth: &Truth) -> Misread {
         let (Some(expected), Some(outputs)) = (expected, outputs) else { continue };
         let Some(own) = expected.outputs.get(usize::from(request.input)) else { continue };
         let otherwise = own.iter().zip(outputs).any(|(one, other)| !reads_alike(one, other));
-        let loss: f64 = codecs(history, answer).filter_map(|name| expected.losses.get(name)).sum();
+        let losses = codecs(history, answer).filter_map(|name| expected.losses.get(name));
+        // A sum of nothing is -0.
+        let loss = losses.fold(0.0, |sum, loss| sum + loss);
         let case = seen.entry((request.load, answer.plan, request.input)).or_insert((false, loss));
         case.0 |= otherwise;
     }
     Misread {
         rounded: seen.len() as u64,
         otherwise: seen.values().filter(|(otherwise, _)| *otherwise).count() as u64,
-        allowed: seen.values().map(|(_, loss)| loss).sum(),
+        allowed: seen.values().fold(0.0, |sum, (_, loss)| sum + loss),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is demanded, one by one, beside what was got.
 
+use std::collections::BTreeMap;
+
 use super::{Check, Class, Classified, Latency, Truth, Verdict, compare, faults, growth};
 use crate::history::{FaultEvent, History, Usage};
 use crate::scenario::Expectations;
@@ -8,6 +10,8 @@ use crate::scenario::Expectations;
 const MIB: f64 = 1_048_576.0;
 /// By how much a sum of some thousand losses may be off.
 const SUM_ERROR_MAX: f64 = 1e-9;
+/// So much later than written may a fault be done, or undone.
+const LATE_US_MAX: u64 = 500_000;
 
 pub(super) fn all(
     expect: &Expectations,
@@ -152,17 +156,21 @@ fn reactions(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Che
     let mut checks = Vec::new();
     let mut react = |what: &str, is_usable: bool, within_ms: Option<f64>| {
         let Some(within_ms) = within_ms else { return };
-        let seen = faults::reactions_ms(history, &entries, is_usable, within_ms);
+        let all = faults::reactions_ms(history, &entries, is_usable, within_ms);
+        let seen: Vec<f64> = all.iter().flatten().copied().collect();
+        let (count, unseen) = (all.len(), all.len() - seen.len());
         let slowest = seen.iter().copied().fold(0.0, f64::max);
-        let got = match (seen.len(), slowest.is_finite()) {
-            (0, _) => "no fault lasted long enough to tell".to_owned(),
-            (count, true) => format!("{} at the slowest, of {count}", ms(slowest)),
-            (count, false) => {
-                let never = seen.iter().filter(|reaction| reaction.is_infinite()).count();
-                format!("never in {never} of {count}")
-            }
+        let got = if count == 0 {
+            "no fault lasted long enough to tell".to_owned()
+        } else if unseen > 0 {
+            format!("not observed in {unseen} of {count}: the entry did not say how it sees others in time")
+        } else if slowest.is_finite() {
+            format!("{} at the slowest, of {count}", ms(slowest))
+        } else {
+            let never = seen.iter().filter(|reaction| reaction.is_infinite()).count();
+            format!("never in {never} of {count}")
         };
-        let holds = !seen.is_empty() && slowest <= within_ms;
+        let holds = count > 0 && unseen == 0 && slowest <= within_ms;
         checks.push(Check::new(what, format!("within {}", ms(within_ms)), got, holds));
     };
     react("a lost node is left out of plans", false, expect.left_out_within_ms);
@@ -181,7 +189,17 @@ fn reactions(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Che
     if let Some(most) = expect.false_losses_max {
         let got = faults::false_losses(history) as u64;
         let wanted = format!("at most {most}");
-        checks.push(Check::new("nodes taken for lost that were not", wanted, got.to_string(), got <= most));
+        let blind = faults::blind(history, &entries);
+        let told = match &blind {
+            None => got.to_string(),
+            Some((entry, blind_us)) => format!(
+                "{got} seen, but {} did not say how it sees others for {}",
+                history.label(*entry),
+                ms(*blind_us as f64 / 1000.0)
+            ),
+        };
+        let holds = got <= most && blind.is_none();
+        checks.push(Check::new("nodes taken for lost that were not", wanted, told, holds));
     }
     checks
 }
@@ -199,6 +217,17 @@ fn restored(expect: &Expectations, history: &History) -> Option<Check> {
         let got = if was_lost { "never" } else { "none was ever missing" };
         return Some(Check::new(what, wanted, got, false));
     };
+    let blind_max_us = faults::blind_max_us(history);
+    let is_seen =
+        history.hosting_looks.last().is_some_and(|look| *look + blind_max_us >= history.load_ended_us);
+    if !is_seen {
+        return Some(Check::new(
+            what,
+            wanted,
+            "not observed to the end: the entry did not say who hosts",
+            false,
+        ));
+    }
     let after_ms = last.at_us.saturating_sub(changed_us) as f64 / 1000.0;
     Some(Check::new(what, wanted, format!("{} after", ms(after_ms)), after_ms <= within_ms))
 }
@@ -233,16 +262,13 @@ fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) 
         let until_us = healed.max().unwrap_or(history.load_ended_us);
         let span_us = from_us..until_us.max(from_us + 1);
         let seconds = (span_us.end - span_us.start) as f64 / 1e6;
-        let offered =
-            history.requests.iter().filter(|request| span_us.contains(&request.intended_us)).count();
-        let offered_per_s = offered as f64 / seconds;
+        let base = possible_per_s(history, &span_us);
         let all = history.requests.iter().zip(classified);
         let good = all.filter(|(request, of)| {
             let is_late = request.answer().is_none_or(|answer| answer.is_late);
             of.class == Class::Right && !is_late && span_us.contains(&request.ended_us)
         });
         let good_per_s = good.count() as f64 / seconds;
-        let base = history.capacity_per_s.map_or(offered_per_s, |capacity| capacity.min(offered_per_s));
         let share = if base > 0.0 { good_per_s / base } else { 0.0 };
         let got = format!("{:.0} % ({good_per_s:.1} of {base:.1} a second)", share * 100.0);
         let wanted = format!("at least {:.0} %", least * 100.0);
@@ -261,6 +287,20 @@ fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) 
         ));
     }
     checks
+}
+
+/// What all loads together may be answered, a second: of each what it sends, or its capacity where that was
+/// measured and is less.
+fn possible_per_s(history: &History, span_us: &std::ops::Range<u64>) -> f64 {
+    let seconds = (span_us.end - span_us.start) as f64 / 1e6;
+    let mut offered: BTreeMap<u16, u64> = BTreeMap::new();
+    let meant = history.requests.iter().filter(|request| span_us.contains(&request.intended_us));
+    meant.for_each(|request| *offered.entry(request.load).or_default() += 1);
+    let possible = offered.into_iter().map(|(load, count)| {
+        let capacity_per_s = history.capacities_per_s.get(usize::from(load)).copied().flatten();
+        (count as f64 / seconds).min(capacity_per_s.unwrap_or(f64::INFINITY))
+    });
+    possible.sum()
 }
 
 fn growths(expect: &Expectations, history: &History) -> Vec<Check> {
@@ -298,7 +338,8 @@ fn the_run_itself(expect: &Expectations, history: &History) -> Vec<Check> {
     let undone: Vec<String> = history.faults.iter().filter_map(untold).collect();
     if !history.faults.is_empty() {
         let got = if undone.is_empty() { format!("all {}", history.faults.len()) } else { undone.join("; ") };
-        checks.push(Check::new("faults done and undone as written", "all", got, undone.is_empty()));
+        let wanted = format!("all, {} late at most", ms(LATE_US_MAX as f64 / 1000.0));
+        checks.push(Check::new("faults done and undone as written", wanted, got, undone.is_empty()));
     }
     let left = &history.leftovers;
     let got = if left.is_empty() { "nothing".to_owned() } else { left.join("; ") };
@@ -319,8 +360,29 @@ fn the_run_itself(expect: &Expectations, history: &History) -> Vec<Check> {
     checks
 }
 
+/// How a fault is not what was written.
 fn untold(fault: &FaultEvent) -> Option<String> {
-    fault.failed.as_ref().map(|why| format!("{}: {why}", fault.what))
+    let told = |why: &str| Some(format!("{}: {why}", fault.what));
+    if let Some(why) = &fault.failed {
+        return told(why);
+    }
+    let times = fault.times?;
+    let late = |what: &str, us: u64| told(&format!("{what} {} late", ms(us as f64 / 1000.0)));
+    let done_late_us = times.done_us.saturating_sub(times.due_us);
+    if done_late_us > LATE_US_MAX {
+        return late("done", done_late_us);
+    }
+    let undo_due_us = times.undo_due_us?;
+    let Some(undone_us) = times.undone_us else { return told("never undone") };
+    let undone_late_us = undone_us.saturating_sub(undo_due_us);
+    if undone_late_us > LATE_US_MAX {
+        return late("undone", undone_late_us);
+    }
+    // One that is late may be over at once.
+    let (lasted_us, written_us) = (undone_us.saturating_sub(times.done_us), undo_due_us - times.due_us);
+    let is_long_enough = lasted_us * 2 >= written_us;
+    let [lasted, written] = [lasted_us, written_us].map(|us| ms(us as f64 / 1000.0));
+    if is_long_enough { None } else { told(&format!("lasted {lasted} instead of {written}")) }
 }
 
 /// Milliseconds as people read them.

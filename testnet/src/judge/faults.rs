@@ -5,6 +5,8 @@ use crate::history::{FaultEvent, History, Request};
 
 /// A node that was lost may be taken for lost for so long after its return, or after a split is mended.
 const AFTERMATH_US: u64 = 5_000_000;
+/// Beside the time between looks: an entry that answers slowly is asked again after a second.
+const BLIND_US_MAX: u64 = 3_000_000;
 
 /// A host is in use if it ran something that was sent in so long before.
 const USED_US: u64 = 1_000_000;
@@ -49,9 +51,14 @@ pub(super) fn last_change_us(history: &History) -> Option<u64> {
 }
 
 /// How long after each loss each entry left the node out (`is_usable` false), or after each return used it
-/// again (true), milliseconds; infinite where it did not before the next change. What ended sooner than
-/// `within_ms` shows nothing and is left out.
-pub(super) fn reactions_ms(history: &History, entries: &[u16], is_usable: bool, within_ms: f64) -> Vec<f64> {
+/// again (true), milliseconds; infinite where it did not before the next change, `None` where it did not say
+/// anything for `within_ms`. What ended sooner than that shows nothing and is left out.
+pub(super) fn reactions_ms(
+    history: &History,
+    entries: &[u16],
+    is_usable: bool,
+    within_ms: f64,
+) -> Vec<Option<f64>> {
     let losses: Vec<&FaultEvent> = history.faults.iter().filter(|fault| fault.is_loss).collect();
     let mut reactions = Vec::new();
     for fault in &losses {
@@ -68,11 +75,48 @@ pub(super) fn reactions_ms(history: &History, entries: &[u16], is_usable: bool, 
             }
             let observers = entries.iter().filter(|by| !fault.nodes.contains(by));
             for by in observers.filter(|by| !losses.iter().any(|loss| loss.acts_on(**by, begun_us))) {
-                reactions.push(reaction_ms(history, [*by, *node], is_usable, [begun_us, end_us]));
+                let until_us = begun_us + (within_ms * 1000.0) as u64;
+                let is_observed = looks(history, *by).iter().any(|look| (begun_us..=until_us).contains(look));
+                let reaction = || reaction_ms(history, [*by, *node], is_usable, [begun_us, end_us]);
+                reactions.push(is_observed.then(reaction));
             }
         }
     }
     reactions
+}
+
+fn looks(history: &History, by: u16) -> &[u64] {
+    history.looks.get(&by).map_or(&[], Vec::as_slice)
+}
+
+/// So long may an entry say nothing before what it thinks counts as not observed.
+pub(super) fn blind_max_us(history: &History) -> u64 {
+    BLIND_US_MAX + 3 * history.look_every_us
+}
+
+/// The first entry that did not say how it sees the others for longer than may be, though it was not lost, and how
+/// long.
+pub(super) fn blind(history: &History, entries: &[u16]) -> Option<(u16, u64)> {
+    let most_us = blind_max_us(history);
+    entries.iter().find_map(|entry| {
+        let lost = history.faults.iter().filter(|fault| fault.is_loss && fault.nodes.contains(entry));
+        let spans = lost.map(|fault| {
+            let end_us = fault.healed_us.map_or(history.load_ended_us, |us| us.saturating_add(AFTERMATH_US));
+            [fault.begun_us, end_us]
+        });
+        let is_excused = |from_us: u64, until_us: u64| {
+            spans.clone().any(|[begun_us, end_us]| begun_us <= until_us && from_us <= end_us)
+        };
+        let mut seen_us = 0;
+        for look_us in looks(history, *entry).iter().copied().chain([history.load_ended_us]) {
+            let gap_us = look_us.saturating_sub(seen_us);
+            if gap_us > most_us && !is_excused(seen_us, look_us) {
+                return Some((*entry, gap_us));
+            }
+            seen_us = look_us;
+        }
+        None
+    })
 }
 
 fn reaction_ms(history: &History, [by, of]: [u16; 2], is_usable: bool, [begun_us, end_us]: [u64; 2]) -> f64 {

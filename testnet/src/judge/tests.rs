@@ -1,6 +1,7 @@
 //! The judge finds what was planted, and nothing where nothing was.
 
 mod answers;
+mod run;
 
 use proptest::prelude::*;
 use stormo_protocol::tensor::DType;
@@ -28,6 +29,9 @@ fn healthy(count: u32) -> (History, Truth) {
         peers: [("A".to_owned(), 1), ("B".to_owned(), 2)].into(),
         begun: count,
         load_ended_us: u64::from(count) * 10_000,
+        looks: [(0, (0..=u64::from(count) / 10).map(|look| look * 100_000).collect())].into(),
+        hosting_looks: (0..=u64::from(count) / 10).map(|look| look * 100_000).collect(),
+        look_every_us: 100_000,
         ..History::default()
     };
     let outputs: Vec<Vec<Output>> = (0..INPUTS)
@@ -107,7 +111,7 @@ proptest! {
         let at = at.index(history.requests.len());
         let death = FaultEvent {
             what: "kill origin".into(), nodes: vec![0], is_loss: true, is_split: false,
-            begun_us: history.requests[at].intended_us + 100, healed_us: None, failed: None,
+            begun_us: history.requests[at].intended_us + 100, healed_us: None, failed: None, times: None,
         };
         let error = history.names.place("planted");
         let other = history.names.place("strange");
@@ -198,6 +202,7 @@ fn kill(begun_us: u64, healed_us: Option<u64>) -> FaultEvent {
         begun_us,
         healed_us,
         failed: None,
+        times: None,
     }
 }
 

@@ -4,16 +4,29 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{Mesh, START_MAX};
 use crate::ground::Emulated;
 use crate::link::{LinkSpec, LinkSpecError};
-use crate::process::{self, Node, StartError};
+use crate::process::{self, Node, StartError, StartingNode};
+use crate::wait;
 
 /// What a disk is filled with.
 const FILLING: &str = "filled-by-the-testnet";
 /// Pieces that it is filled in: large ones, then pages.
 const PIECES_BYTES: [usize; 2] = [1 << 20, 4096];
+
+/// Between two looks at a node that starts again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A node that was started again and is not known to be ready.
+#[derive(Debug)]
+pub(super) struct Restarting {
+    label: String,
+    starting: StartingNode,
+    until: Instant,
+}
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +101,25 @@ impl Mesh {
     /// # Errors
     /// When there is no such node, or it does not start.
     pub fn restart(&mut self, label: &str) -> Result<(), FaultError> {
+        self.begin_restart(label)?;
+        loop {
+            if let Some(restarted) = self.restarted(label) {
+                return restarted;
+            }
+            if !wait::until_instant(Instant::now() + LOOK, || false) {
+                return Err(system(label, "a start")(io::ErrorKind::Interrupted.into()));
+            }
+        }
+    }
+
+    /// The same, without waiting until it is ready: [`Mesh::restarted`] tells.
+    ///
+    /// # Errors
+    /// When there is no such node, it starts already, or its process cannot be made.
+    pub fn begin_restart(&mut self, label: &str) -> Result<(), FaultError> {
+        if self.is_starting(label) {
+            return Err(system(label, "a start")(io::Error::other("it has not yet started again as it is")));
+        }
         self.kill(label)?;
         let spec = self.node_or_error(label)?.spec.clone();
         let admission = self.admission();
@@ -97,12 +129,38 @@ impl Mesh {
         let place = self.place(&spec);
         let (folder, domains) = (self.folder_of(&spec), self.topology.failure_domains_of(&spec));
         let starting = process::start(&self.stormo.binary, place, &spec, folder, &admission, &domains)?;
-        let node = starting.wait(START_MAX, &mut |_| {})?;
+        let until = Instant::now() + START_MAX;
+        self.starting.push(Restarting { label: label.to_owned(), starting, until });
+        Ok(())
+    }
+
+    /// Whether a node was started again and is not known to be ready.
+    pub fn is_starting(&self, label: &str) -> bool {
+        self.starting.iter().any(|other| other.label == label)
+    }
+
+    /// Whether a node that was started again is ready by now, or never will be; `None` while it starts. Told
+    /// once.
+    pub fn restarted(&mut self, label: &str) -> Option<Result<(), FaultError>> {
+        let place = self.starting.iter().position(|other| other.label == label)?;
+        let other = &mut self.starting[place];
+        let is_settled = other.starting.is_settled();
+        if !is_settled && Instant::now() < other.until {
+            return None;
+        }
+        let starting = self.starting.remove(place).starting;
+        if !is_settled {
+            return Some(Err(starting.too_late(START_MAX).into()));
+        }
+        let node = match starting.wait(Duration::ZERO, &mut |_| {}) {
+            Ok(node) => node,
+            Err(error) => return Some(Err(error.into())),
+        };
         // In its place, so that the order of nodes stays that of the topology.
         if let Some(place) = self.nodes.iter_mut().find(|other| other.label() == label) {
             *place = node;
         }
-        Ok(())
+        Some(Ok(()))
     }
 
     /// Takes a node's power: nothing of it is sent any more, not even that its connections close.
@@ -219,13 +277,24 @@ impl Mesh {
         emulated.set_cpu(label, share).map_err(system(label, "a share of a core"))
     }
 
-    /// Changes the memory that a node may take before the kernel ends it, bytes; `None` is no limit.
+    /// Changes the memory that a node may take before the kernel ends it, bytes; `None` is no limit. One that
+    /// holds more already ends at once.
     ///
     /// # Errors
     /// As [`Mesh::set_cpu`].
     pub fn set_memory(&mut self, label: &str, bytes: Option<u64>) -> Result<(), FaultError> {
         let emulated = self.emulated(&[label], "a limit of memory")?;
         emulated.set_memory(label, bytes).map_err(system(label, "a limit of memory"))
+    }
+
+    /// Whether the kernel ended a process of a node for want of memory, or the testnet in its place.
+    pub fn was_out_of_memory(&self, label: &str) -> bool {
+        self.ground.emulated().is_some_and(|emulated| emulated.was_out_of_memory(label))
+    }
+
+    /// Whether a node's battery was empty at some time.
+    pub fn was_without_power(&self, label: &str) -> bool {
+        self.ground.emulated().is_some_and(|emulated| emulated.was_without_power(label))
     }
 
     /// Sets a node's battery to a share of its capacity, 0 to 1.

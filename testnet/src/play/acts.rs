@@ -1,37 +1,20 @@
 //! Faults done to a running mesh on time, and undone.
 
-use std::collections::BTreeMap;
+mod attend;
+mod doing;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use self::attend::{ATTEND, Start};
+use self::doing::{Undo, do_it, undo_it};
 use super::observe::Observers;
 use crate::generator::Generator;
-use crate::history::FaultEvent;
-use crate::link::LinkSpec;
-use crate::mesh::{FaultError, Mesh};
-use crate::scenario::{FaultKind, Scenario, Target, clash};
+use crate::history::{FaultEvent, FaultTimes};
+use crate::mesh::Mesh;
+use crate::scenario::{FaultKind, Scenario};
 use crate::wait;
-
-/// Whoever ran most of the answers of so long before is the busiest.
-const BUSIEST_OF_US: u64 = 1_000_000;
-
-/// What undoes a fault.
-#[derive(Debug, Clone)]
-enum Undo {
-    /// Nothing is left to undo.
-    Nothing,
-    Start(String),
-    Thaw(String),
-    /// Links as they were.
-    Links(Vec<(String, String, LinkSpec)>),
-    /// Every cut goes.
-    Heal,
-    Cpu(String, Option<f64>),
-    Memory(String, Option<u64>),
-    FreeDisk(String),
-    Clock(String),
-    /// Rates of all that is sent and received.
-    Uplink(String, Option<u64>, Option<u64>),
-}
 
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +31,20 @@ pub(super) struct Acts {
     events: Vec<Option<FaultEvent>>,
     undo: BTreeMap<usize, Undo>,
     entries: Vec<usize>,
+    /// By fault: nodes that start again.
+    starting: BTreeMap<usize, Start>,
+    /// Places of nodes that were left less memory, and have not ended since.
+    squeezed: BTreeSet<u16>,
+    /// What followed from faults.
+    consequences: Vec<FaultEvent>,
+}
+
+/// What faults are done to.
+pub(super) struct Stage<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) mesh: &'a mut Mesh,
+    pub(super) generator: &'a Generator,
+    pub(super) observers: &'a Observers,
 }
 
 impl Acts {
@@ -63,92 +60,97 @@ impl Acts {
         steps.sort_unstable();
         let entries = scenario.loads.iter().flat_map(|load| load.at.iter().copied()).collect();
         let events = vec![None; scenario.faults.len()];
-        Self { begun, steps, events, undo: BTreeMap::new(), entries }
+        Self {
+            begun,
+            steps,
+            events,
+            undo: BTreeMap::new(),
+            entries,
+            starting: BTreeMap::new(),
+            squeezed: BTreeSet::new(),
+            consequences: Vec::new(),
+        }
     }
 
-    /// Does them all, each at its time or as soon after as those before allow; false on Ctrl-C.
-    pub(super) fn all(
-        &mut self,
-        scenario: &Scenario,
-        mesh: &mut Mesh,
-        generator: &Generator,
-        observers: &Observers,
-        tell: &mut dyn FnMut(&str),
-    ) -> bool {
+    /// Does them all, each at its time or as soon after as those before allow, and sees to what they lead to
+    /// until a time; false on Ctrl-C. Nobody waits for a node that starts again.
+    pub(super) fn all(&mut self, on: &mut Stage<'_>, until: Instant, tell: &mut dyn FnMut(&str)) -> bool {
         for (at_us, step, index) in self.steps.clone() {
-            if !wait::until_instant(self.begun + Duration::from_micros(at_us), || false) {
+            if !self.wait_until(self.begun + Duration::from_micros(at_us), on, tell) {
                 return false;
             }
             match step {
-                Step::Begin => self.begin(index, scenario, mesh, generator, observers),
+                Step::Begin => self.begin(index, on),
                 // What was not done need not be undone.
                 Step::Heal if !self.undo.contains_key(&index) => continue,
-                Step::Heal => self.heal(index, scenario, mesh, generator, observers),
+                Step::Heal => self.heal(index, on),
             }
-            if let Some(event) = &self.events[index] {
-                let what = if step == Step::Begin { "" } else { "undone: " };
-                let failed = event.failed.as_ref().map_or(String::new(), |why| format!(" FAILED: {why}"));
-                tell(&format!("{:7.2} s  {what}{}{failed}", self.now_us() as f64 / 1e6, event.what));
-            }
+            self.tell(index, if step == Step::Begin { "" } else { "undone: " }, tell);
         }
-        true
+        self.wait_until(until, on, tell)
+    }
+
+    fn wait_until(&mut self, at: Instant, on: &mut Stage<'_>, tell: &mut dyn FnMut(&str)) -> bool {
+        while self.has_to_attend() && Instant::now() < at {
+            if !wait::until_instant(at.min(Instant::now() + ATTEND), || false) {
+                return false;
+            }
+            self.attend(on, tell);
+        }
+        wait::until_instant(at, || false)
+    }
+
+    fn tell(&self, index: usize, how: &str, tell: &mut dyn FnMut(&str)) {
+        if let Some(event) = &self.events[index] {
+            let failed = event.failed.as_ref().map_or(String::new(), |why| format!(" FAILED: {why}"));
+            tell(&format!("{:7.2} s  {how}{}{failed}", self.now_us() as f64 / 1e6, event.what));
+        }
     }
 
     fn now_us(&self) -> u64 {
         self.begun.elapsed().as_micros() as u64
     }
 
-    fn begin(
-        &mut self,
-        index: usize,
-        scenario: &Scenario,
-        mesh: &mut Mesh,
-        generator: &Generator,
-        observers: &Observers,
-    ) {
-        let kind = &scenario.faults[index].kind;
-        let target = match kind.target() {
-            None => Ok(None),
-            Some(Target::Node(label)) => Ok(Some(label.clone())),
-            Some(Target::Busiest) => {
-                self.busiest(scenario, mesh, generator, &self.chosen_from(index, scenario)).map(Some)
-            }
-            Some(Target::Host) => self.host(scenario, mesh, &self.chosen_from(index, scenario)).map(Some),
-        };
+    fn begin(&mut self, index: usize, on: &mut Stage<'_>) {
+        let fault = &on.scenario.faults[index];
+        let kind = &fault.kind;
+        let target = self.target(index, on.scenario, on.mesh, on.generator);
         let label = target.as_ref().ok().and_then(Option::as_deref);
         let mut event = FaultEvent {
             what: kind.told(label),
-            nodes: nodes_of(kind, label, scenario),
+            nodes: nodes_of(kind, label, on.scenario),
             is_loss: kind.is_loss(),
             is_split: kind.is_split(),
             begun_us: self.now_us(),
             healed_us: None,
             failed: None,
+            times: None,
         };
         let done = target.and_then(|label| {
-            let place = label.as_deref().and_then(|label| scenario.place(label)).map(|place| place as u16);
-            let is_killed = matches!(kind, FaultKind::Kill(_) | FaultKind::PowerLoss(_));
-            let label_of = || label.as_deref().unwrap_or_default();
-            if is_killed && mesh.node_mut(label_of()).ended().is_some() {
-                return Err(format!("it met nothing: {} was down already", label_of()));
+            let label = label.as_deref().unwrap_or_default();
+            let is_killed =
+                matches!(kind, FaultKind::Kill(_) | FaultKind::PowerLoss(_) | FaultKind::Restart(_));
+            if is_killed {
+                self.runs_or_is_meant_not_to(label, kind, on)?;
             }
             // Nobody may be sent to a port that another process might take meanwhile.
-            if let Some(place) = place.filter(|_| is_killed) {
-                generator.set_address(place, None);
+            if let Some(place) = on.scenario.place(label).filter(|_| is_killed) {
+                on.generator.set_address(place as u16, None);
             }
-            do_it(mesh, kind, label.as_deref()).map_err(|error| error.to_string())
+            do_it(on.mesh, kind, Some(label)).map_err(|error| error.to_string())
         });
         match done {
             Ok(undo) => {
-                if matches!(kind, FaultKind::Restart(_)) {
-                    event.healed_us = Some(self.now_us());
-                    if let Some(label) = event
-                        .nodes
-                        .first()
-                        .map(|node| scenario.topology.nodes[usize::from(*node)].label.clone())
-                    {
-                        is_back(&label, scenario, mesh, generator, observers);
-                    }
+                event.times = Some(FaultTimes {
+                    due_us: fault.at_us,
+                    done_us: self.now_us(),
+                    undo_due_us: fault.for_us.map(|for_us| fault.at_us + for_us),
+                    undone_us: None,
+                });
+                match kind {
+                    FaultKind::Restart(_) => self.note_start(index, &event, on),
+                    FaultKind::Memory(..) => self.squeezed.extend(event.nodes.first()),
+                    _ => {}
                 }
                 self.undo.insert(index, undo);
             }
@@ -157,76 +159,48 @@ impl Acts {
         self.events[index] = Some(event);
     }
 
-    fn heal(
-        &mut self,
-        index: usize,
-        scenario: &Scenario,
-        mesh: &mut Mesh,
-        generator: &Generator,
-        observers: &Observers,
-    ) {
-        let Some(undo) = self.undo.remove(&index) else { return };
-        let done = undo_it(mesh, &undo).map_err(|error| error.to_string());
-        if let (Ok(()), Undo::Start(label)) = (&done, &undo) {
-            is_back(label, scenario, mesh, generator, observers);
-        }
-        let now_us = self.now_us();
-        if let Some(event) = &mut self.events[index] {
-            match done {
-                Ok(()) => event.healed_us = Some(now_us),
-                Err(why) => event.failed = Some(format!("not undone: {why}")),
-            }
-        }
-    }
-
-    /// Places of those that a fault may choose from: no load enters there, and no other fault acts on them or will
-    /// do so meanwhile.
-    fn chosen_from(&self, index: usize, scenario: &Scenario) -> Vec<usize> {
-        let now_us = self.now_us();
-        let named = clash::named_meanwhile(&scenario.faults, index);
-        let is_free = |place: &usize| {
-            !self.entries.contains(place)
-                && !named.contains(scenario.topology.nodes[*place].label.as_str())
-                && !self.events.iter().flatten().any(|event| event.acts_on(*place as u16, now_us))
-        };
-        (0..scenario.topology.nodes.len()).filter(is_free).collect()
-    }
-
-    /// Who ran most.
-    fn busiest(
+    /// A node that is to be taken down must run, or it would hide that it had ended by itself; but one may be
+    /// started again whose battery was empty.
+    fn runs_or_is_meant_not_to(
         &self,
-        scenario: &Scenario,
-        mesh: &Mesh,
-        generator: &Generator,
-        from: &[usize],
-    ) -> Result<String, String> {
-        let now_us = self.now_us();
-        let mut runs: BTreeMap<usize, usize> = BTreeMap::new();
-        for peer in generator.ran_since(now_us.saturating_sub(BUSIEST_OF_US)) {
-            let node = mesh.nodes().iter().find(|node| node.id().to_string() == peer);
-            let place = node.and_then(|node| scenario.place(node.label()));
-            if let Some(place) = place.filter(|place| from.contains(place)) {
-                *runs.entry(place).or_default() += 1;
-            }
+        label: &str,
+        kind: &FaultKind,
+        on: &mut Stage<'_>,
+    ) -> Result<(), String> {
+        if on.mesh.is_starting(label) {
+            return Err(format!("it met nothing: {label} has not yet started again"));
         }
-        let busiest = runs.into_iter().max_by_key(|(place, runs)| (*runs, std::cmp::Reverse(*place)));
-        let label = busiest.map(|(place, _)| scenario.topology.nodes[place].label.clone());
-        label.ok_or_else(|| {
-            "no node ran an answer in the last second but those where requests enter or faults act".to_owned()
-        })
+        let Some(status) = on.mesh.node_mut(label).ended() else { return Ok(()) };
+        let had_no_power = on.scenario.topology.nodes.iter().any(|node| {
+            node.label == label && node.battery.is_some() && matches!(kind, FaultKind::Restart(_))
+        });
+        let is_by_itself = on.mesh.node_mut(label).ended_by_itself().is_some();
+        if had_no_power && is_by_itself && on.mesh.was_without_power(label) {
+            return Ok(());
+        }
+        let by_itself =
+            if is_by_itself { format!(", it had ended by itself ({status})") } else { String::new() };
+        Err(format!("it met nothing: {label} was down already{by_itself}"))
     }
 
-    /// A host of some block.
-    fn host(&self, scenario: &Scenario, mesh: &Mesh, from: &[usize]) -> Result<String, String> {
-        let entry = self.entries.first().ok_or_else(|| "no load enters anywhere".to_owned())?;
-        let asked = &scenario.topology.nodes[*entry].label;
-        let told = mesh.node(asked).client.deployments().map_err(|error| error.to_string())?;
-        let hosts = told.deployments.iter().flat_map(|deployment| &deployment.hosts);
-        let places =
-            hosts.filter_map(|host| scenario.place(&host.label)).filter(|place| from.contains(place));
-        let label = places.map(|place| &scenario.topology.nodes[place].label).min();
-        let nobody = "no node hosts anything but those where requests enter or faults act";
-        label.cloned().ok_or_else(|| nobody.to_owned())
+    fn heal(&mut self, index: usize, on: &mut Stage<'_>) {
+        let Some(undo) = self.undo.remove(&index) else { return };
+        let done = undo_it(on.mesh, &undo).map_err(|error| error.to_string());
+        let now_us = self.now_us();
+        let Some(mut event) = self.events[index].take() else { return };
+        match done {
+            Ok(()) => {
+                if let Some(times) = &mut event.times {
+                    times.undone_us = Some(now_us);
+                }
+                match undo {
+                    Undo::Start(_) => self.note_start(index, &event, on),
+                    _ => event.healed_us = Some(now_us),
+                }
+            }
+            Err(why) => event.failed = Some(format!("not undone: {why}")),
+        }
+        self.events[index] = Some(event);
     }
 
     /// Lets every node go on that stands still, once the load is over.
@@ -239,20 +213,19 @@ impl Acts {
         }
     }
 
-    pub(super) fn done(self) -> Vec<FaultEvent> {
+    /// All that was done, and what followed from it.
+    pub(super) fn done(mut self) -> Vec<FaultEvent> {
+        for (index, start) in std::mem::take(&mut self.starting) {
+            if let Some(event) = &mut self.events[index] {
+                let label = start.label;
+                event.failed = Some(format!("not undone: {label} was not ready when the load ended"));
+            }
+        }
+        self.events.extend(self.consequences.into_iter().map(Some));
         let mut events: Vec<FaultEvent> = self.events.into_iter().flatten().collect();
         events.sort_by_key(|event| event.begun_us);
         events
     }
-}
-
-/// A node that was started again has another API address and another process.
-fn is_back(label: &str, scenario: &Scenario, mesh: &Mesh, generator: &Generator, observers: &Observers) {
-    let Some(place) = scenario.place(label) else { return };
-    let node = mesh.node(label);
-    let address = node.client.base().trim_start_matches("http://").parse().ok();
-    generator.set_address(place as u16, address);
-    observers.is_back(place, node.client.base(), node.pid());
 }
 
 fn nodes_of(kind: &FaultKind, target: Option<&str>, scenario: &Scenario) -> Vec<u16> {
@@ -262,78 +235,4 @@ fn nodes_of(kind: &FaultKind, target: Option<&str>, scenario: &Scenario) -> Vec<
         _ => target.into_iter().collect(),
     };
     labels.into_iter().filter_map(|label| scenario.place(label)).map(|place| place as u16).collect()
-}
-
-fn do_it(mesh: &mut Mesh, kind: &FaultKind, target: Option<&str>) -> Result<Undo, FaultError> {
-    let label = target.unwrap_or_default();
-    let spec = mesh.nodes().iter().find(|node| node.label() == label).map(|node| node.spec.clone());
-    match kind {
-        FaultKind::Kill(_) => mesh.kill(label).map(|()| Undo::Start(label.to_owned())),
-        FaultKind::PowerLoss(_) => mesh.power_loss(label).map(|()| Undo::Start(label.to_owned())),
-        FaultKind::Restart(_) => mesh.restart(label).map(|()| Undo::Nothing),
-        FaultKind::Freeze(_) => mesh.freeze(label).map(|()| Undo::Thaw(label.to_owned())),
-        FaultKind::Cpu(_, share) => {
-            let before = spec.and_then(|spec| spec.cpu_share);
-            mesh.set_cpu(label, Some(*share)).map(|()| Undo::Cpu(label.to_owned(), before))
-        }
-        FaultKind::Memory(_, bytes) => {
-            let before = spec.and_then(|spec| spec.memory_bytes);
-            mesh.set_memory(label, Some(*bytes)).map(|()| Undo::Memory(label.to_owned(), before))
-        }
-        FaultKind::Disk(_) => mesh.fill_disk(label).map(|()| Undo::FreeDisk(label.to_owned())),
-        FaultKind::Battery(_, level) => mesh.set_battery(label, *level).map(|()| Undo::Nothing),
-        FaultKind::Clock(_, offset_s) => {
-            mesh.set_clock(label, *offset_s).map(|()| Undo::Clock(label.to_owned()))
-        }
-        FaultKind::Uplink { up_bits_per_s, down_bits_per_s, .. } => {
-            let before = spec.map(|spec| (spec.uplink_bits_per_s, spec.downlink_bits_per_s));
-            let (up, down) = before.unwrap_or_default();
-            let done = mesh.set_uplink(label, *up_bits_per_s, *down_bits_per_s);
-            done.map(|()| Undo::Uplink(label.to_owned(), up, down))
-        }
-        FaultKind::Partition(groups) => {
-            let groups: Vec<Vec<&str>> =
-                groups.iter().map(|group| group.iter().map(String::as_str).collect()).collect();
-            let groups: Vec<&[&str]> = groups.iter().map(Vec::as_slice).collect();
-            mesh.partition(&groups).map(|()| Undo::Heal)
-        }
-        FaultKind::Link { from, to, both_ways, change } => {
-            change_links(mesh, from, to, *both_ways, |spec| change.of(&spec))
-        }
-        FaultKind::Cut { from, to, both_ways } => {
-            change_links(mesh, from, to, *both_ways, |spec| LinkSpec { cut: true, ..spec })
-        }
-    }
-}
-
-fn change_links(
-    mesh: &mut Mesh,
-    from: &str,
-    to: &str,
-    both_ways: bool,
-    change: impl Fn(LinkSpec) -> LinkSpec,
-) -> Result<Undo, FaultError> {
-    let mut before = Vec::new();
-    let ways = [(from, to), (to, from)];
-    for (from, to) in ways.into_iter().take(if both_ways { 2 } else { 1 }) {
-        let spec = mesh.link(from, to)?;
-        mesh.set_link(from, to, &change(spec))?;
-        before.push((from.to_owned(), to.to_owned(), spec));
-    }
-    Ok(Undo::Links(before))
-}
-
-fn undo_it(mesh: &mut Mesh, undo: &Undo) -> Result<(), FaultError> {
-    match undo {
-        Undo::Nothing => Ok(()),
-        Undo::Start(label) => mesh.restart(label),
-        Undo::Thaw(label) => mesh.thaw(label),
-        Undo::Links(before) => before.iter().try_for_each(|(from, to, spec)| mesh.set_link(from, to, spec)),
-        Undo::Heal => mesh.heal(),
-        Undo::Cpu(label, share) => mesh.set_cpu(label, *share),
-        Undo::Memory(label, bytes) => mesh.set_memory(label, *bytes),
-        Undo::Clock(label) => mesh.set_clock(label, 0.0),
-        Undo::FreeDisk(label) => mesh.free_disk(label),
-        Undo::Uplink(label, up, down) => mesh.set_uplink(label, *up, *down),
-    }
 }

@@ -36,6 +36,7 @@ pub(super) fn losses(scenario: &Scenario, batteries: &[BatteryUse]) -> Vec<Fault
         begun_us,
         healed_us: None,
         failed: None,
+        times: None,
     };
     emptied.map(loss).collect()
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use stormo::serve::json::{DeploymentState, DeploymentsView, NodesView};
 use ureq::Agent;
 
-use crate::history::{HostingChange, StateChange, Usage};
+use super::strain;
+use crate::history::{HostingChange, StateChange, Strain, Usage};
 use crate::mesh::Mesh;
 use crate::process_stat::{self, ProcessStat};
 use crate::scenario::Scenario;
@@ -30,6 +31,8 @@ const USAGE_MAX: Duration = Duration::from_secs(10);
 const USAGE_LOOKS: u32 = 200;
 /// Changes that are kept; a mesh that flips more often is told so by those.
 const CHANGES_MAX: usize = 100_000;
+/// Looks at an entry that are noted: of the longest scenario, and twice as many.
+const LOOKS_MAX: usize = 300_000;
 
 /// Where a node is asked, and which process it is.
 #[derive(Debug, Clone)]
@@ -48,6 +51,20 @@ struct Shared {
     states: Mutex<Vec<StateChange>>,
     usage: Mutex<Vec<Usage>>,
     hosting: Mutex<Vec<HostingChange>>,
+    looks: Mutex<BTreeMap<u16, Vec<u64>>>,
+    hosting_looks: Mutex<Vec<u64>>,
+}
+
+/// What they saw.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) states: Vec<StateChange>,
+    pub(super) usage: Vec<Usage>,
+    pub(super) hosting: Vec<HostingChange>,
+    pub(super) looks: BTreeMap<u16, Vec<u64>>,
+    pub(super) hosting_looks: Vec<u64>,
+    pub(super) look_every_us: u64,
+    pub(super) strain: Strain,
 }
 
 /// Those who look.
@@ -55,6 +72,8 @@ struct Shared {
 pub(super) struct Observers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    strained: Option<JoinHandle<Strain>>,
+    look: Duration,
 }
 
 impl Observers {
@@ -74,6 +93,8 @@ impl Observers {
             states: Mutex::new(Vec::new()),
             usage: Mutex::new(Vec::new()),
             hosting: Mutex::new(Vec::new()),
+            looks: Mutex::new(BTreeMap::new()),
+            hosting_looks: Mutex::new(Vec::new()),
         });
         let mut entries: Vec<usize> =
             scenario.loads.iter().flat_map(|load| load.at.iter().copied()).collect();
@@ -96,7 +117,9 @@ impl Observers {
         }
         let watching = shared.clone();
         threads.push(thread::spawn(move || watching.watch_usage(looks.clamp(USAGE_MIN, USAGE_MAX))));
-        Self { shared, threads }
+        let strain = shared.clone();
+        let strained = thread::spawn(move || strain::watch(begun, || strain.is_over.load(Ordering::Relaxed)));
+        Self { shared, threads, strained: Some(strained), look }
     }
 
     /// A node runs again, elsewhere.
@@ -107,21 +130,25 @@ impl Observers {
         }
     }
 
-    pub(super) fn end(mut self) -> (Vec<StateChange>, Vec<Usage>, Vec<HostingChange>) {
+    pub(super) fn end(mut self) -> Seen {
         self.shared.is_over.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             // Who looked has panicked or not; what it saw is there all the same.
             let _ = thread.join();
         }
-        let take = |shared: &Shared| {
-            let states = std::mem::take(&mut *shared.states.lock().unwrap_or_else(PoisonError::into_inner));
-            let usage = std::mem::take(&mut *shared.usage.lock().unwrap_or_else(PoisonError::into_inner));
-            let hosting = std::mem::take(&mut *shared.hosting.lock().unwrap_or_else(PoisonError::into_inner));
-            (states, usage, hosting)
-        };
-        let (mut states, usage, hosting) = take(&self.shared);
+        let strain = self.strained.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let shared = &self.shared;
+        let mut states = taken(&shared.states);
         states.sort_by_key(|state| state.at_us);
-        (states, usage, hosting)
+        Seen {
+            states,
+            usage: taken(&shared.usage),
+            hosting: taken(&shared.hosting),
+            looks: taken(&shared.looks),
+            hosting_looks: taken(&shared.hosting_looks),
+            look_every_us: self.look.as_micros() as u64,
+            strain,
+        }
     }
 }
 
@@ -129,6 +156,10 @@ impl Drop for Observers {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
     }
+}
+
+fn taken<T: Default>(of: &Mutex<T>) -> T {
+    std::mem::take(&mut *of.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Shared {
@@ -161,6 +192,12 @@ impl Shared {
                 continue;
             };
             let at_us = self.now_us();
+            let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = looks.entry(entry as u16).or_default();
+            if own.len() < LOOKS_MAX {
+                own.push(at_us);
+            }
+            drop(looks);
             let seen: BTreeMap<u16, bool> = view
                 .nodes
                 .iter()
@@ -189,6 +226,11 @@ impl Shared {
             let said = agent.get(format!("{}/v1/deployments", node.api)).call();
             let said = said.ok().and_then(|mut said| said.body_mut().read_json::<DeploymentsView>().ok());
             let Some(DeploymentsView { deployments }) = said else { continue };
+            let mut looks = self.hosting_looks.lock().unwrap_or_else(PoisonError::into_inner);
+            if looks.len() < LOOKS_MAX {
+                looks.push(self.now_us());
+            }
+            drop(looks);
             let is_whole = deployments.iter().all(|view| {
                 let wanted = hosts_wanted.entry(view.name.clone()).or_insert(view.hosts.len());
                 let warm = view.hosts.iter().filter(|host| host.state == DeploymentState::Ready).count();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{BatteryTold, Document, charts};
 use crate::judge::{Check, Told};
+use crate::printable::printable;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -57,7 +58,8 @@ pub fn page(document: &Document) -> String {
 /// Text without what HTML would take for its own.
 pub(super) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
+    // What turns the direction of reading would do so on a page, too.
+    for character in printable(text).chars() {
         match character {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
@@ -72,9 +74,11 @@ pub(super) fn escaped(text: &str) -> String {
 fn summary(document: &Document) -> String {
     let machine = &document.machine;
     let counts = &document.verdict.counts;
-    let capacity = document
-        .capacity_per_s
-        .map_or(String::new(), |per_s| format!(" Capacity, measured before: {per_s:.0} answers a second."));
+    let capacities = document.capacities_per_s.iter().flatten();
+    let capacity: String =
+        capacities.map(|per_s| format!(" Capacity, measured before: {per_s:.0} answers a second.")).collect();
+    let starved =
+        document.starved.as_ref().map_or(String::new(), |told| format!("<p>{}</p>\n", escaped(told)));
     let latency = document.verdict.latency.map_or(String::new(), |latency| {
         format!(
             " Latency {:.2} ms (median), {:.2} ms (99th percentile), {:.2} ms at most.",
@@ -84,7 +88,7 @@ fn summary(document: &Document) -> String {
     format!(
         "<p>{} requests begun, {} answered rightly ({:.1} a second).{latency}{capacity}</p>\n\
          <p class=\"small\">Seed {}. {} cores of {}, {:.1} GiB, Linux {}, {}; load of the machine {:.2}. The load \
-         generator took {:.1} % of a core.</p>\n",
+         generator took {:.1} % of a core.</p>\n{starved}",
         counts.begun,
         counts.right,
         document.verdict.right_per_s,

@@ -1,0 +1,82 @@
+//! The run was what was written, and what was not seen is not taken for good.
+
+use super::*;
+use crate::history::FaultTimes;
+
+const FAULTS: &str = "faults done and undone as written";
+
+#[test]
+fn faults_that_are_late_or_too_short_are_not_those_that_were_written() {
+    let (mut history, truth) = healthy(1000);
+    let mut holds = |times| {
+        history.faults = vec![FaultEvent { times: Some(times), ..kill(1_000_000, Some(3_000_000)) }];
+        let verdict = judge(&demands(), &history, &truth);
+        assert!(failed(&verdict).iter().all(|what| *what == FAULTS));
+        verdict.holds()
+    };
+    let times =
+        |due_us, done_us, undo_due_us, undone_us| FaultTimes { due_us, done_us, undo_due_us, undone_us };
+    let second = 1_000_000;
+    assert!(holds(times(second, second + 400_000, Some(3 * second), Some(3 * second))));
+    assert!(holds(times(second, second, None, None)));
+    assert!(!holds(times(second, second + 500_001, None, None)), "done late");
+    assert!(!holds(times(second, second, Some(3 * second), Some(3 * second + 500_001))), "undone late");
+    assert!(!holds(times(second, second, Some(3 * second), None)), "never undone");
+    let short = |done_us| times(second, done_us, Some(second + 200_000), Some(second + 300_000));
+    assert!(holds(short(second + 200_000)));
+    assert!(!holds(short(second + 300_000)), "there for no time at all");
+}
+
+#[test]
+fn what_nobody_looked_at_does_not_hold() {
+    let (mut history, truth) = healthy(1000);
+    history.faults.push(kill(1_000_000, Some(4_000_000)));
+    let back = Expectations { back_within_ms: Some(900.0), ..demands() };
+    let false_losses = Expectations { false_losses_max: Some(0), ..demands() };
+    assert!(judge(&back, &history, &truth).holds() && judge(&false_losses, &history, &truth).holds());
+    // It looked just before the return, and again when time was over.
+    history.looks.insert(0, (0..=3900).chain(4_901..10_000).map(|ms| ms * 1000).collect());
+    let verdict = judge(&back, &history, &truth);
+    assert_eq!(failed(&verdict), ["a node that is back is used again"]);
+    assert!(verdict.checks.iter().any(|check| check.got.starts_with("not observed in 1 of 1")));
+    assert!(judge(&false_losses, &history, &truth).holds(), "a second is no gap");
+    history.looks.clear();
+    assert_eq!(failed(&judge(&false_losses, &history, &truth)), ["nodes taken for lost that were not"]);
+    // An entry that was lost could not say anything.
+    history.faults = vec![FaultEvent { nodes: vec![0], ..kill(100_000, None) }];
+    history.looks.insert(0, vec![0, 100_000]);
+    assert!(judge(&Expectations { unknown_share_max: 1.0, ..false_losses }, &history, &truth).holds());
+}
+
+#[test]
+fn replicas_that_nobody_asked_for_are_not_there_again() {
+    let (mut history, truth) = healthy(1000);
+    history.faults.push(kill(1_000_000, None));
+    let hosting = |at_us, is_whole| HostingChange { at_us, is_whole };
+    history.hosting = vec![hosting(0, true), hosting(1_500_000, false), hosting(4_000_000, true)];
+    let demands = Expectations { restored_within_ms: Some(5000.0), ..demands() };
+    assert!(judge(&demands, &history, &truth).holds());
+    history.hosting_looks.retain(|look| *look < 5_000_000);
+    assert!(!judge(&demands, &history, &truth).holds());
+}
+
+#[test]
+fn each_load_is_held_to_its_own_capacity() {
+    let (mut history, truth) = healthy(1000);
+    // Every second request is of another load, and 100 a second are sent by both together.
+    history.requests.iter_mut().step_by(2).for_each(|request| request.load = 1);
+    let answers = |of: &str| ((1, of.to_owned()), truth.variants[&(0, of.to_owned())].clone());
+    let mut truth = truth.clone();
+    truth.variants.extend([answers("base")]);
+    // Of the second load, half is answered.
+    let error = history.names.place("no");
+    let second = history.requests.iter_mut().step_by(4);
+    second.for_each(|request| request.outcome = Outcome::Refused { status: 429, error });
+    let share = |least| Expectations { goodput_share_min: Some(least), rejected_share_max: 1.0, ..demands() };
+    // 25 a second are all that it can be answered, 50 the other one.
+    history.capacities_per_s = vec![Some(1000.0), Some(25.0)];
+    assert!(judge(&share(0.99), &history, &truth).holds());
+    history.capacities_per_s = vec![None, None];
+    assert!(judge(&share(0.74), &history, &truth).holds());
+    assert!(!judge(&share(0.76), &history, &truth).holds());
+}
