@@ -12,9 +12,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
-use libp2p::{Multiaddr, Stream, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
 use libp2p_stream::{Behaviour, Control, IncomingStreams};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/stormo-bench/bare");
 /// All processes of a ring are on one machine and start together.
@@ -58,9 +58,9 @@ async fn take_part(args: BareArgs) -> Result<()> {
     if !args.waits {
         swarm.dial(next.clone())?;
     }
-    // The swarm runs as long as this process.
-    tokio::spawn(async move { while swarm.next().await.is_some() {} });
-    let meeting = meet(control, incoming, &next, args.waits);
+    let Some(Protocol::P2p(peer)) = next.iter().last() else { bail!("an address without a peer: {next}") };
+    let connected = drive(swarm, peer);
+    let meeting = meet(control, incoming, peer, connected, args.waits);
     let (from, to) = tokio::time::timeout(MEETING_MAX, meeting).await.context("the ring did not meet")??;
     tell("ready")?;
     let ring = Ring { from, to, taken: vec![0; args.takes], given: vec![1; args.gives] };
@@ -93,15 +93,46 @@ async fn listening() -> Result<(Swarm<Behaviour>, Multiaddr)> {
     }
 }
 
-/// The stream from the process before and the one to the process after.
+/// Runs the swarm as long as this process; tells whether it has, or never will have, a connection to a peer.
+fn drive(mut swarm: Swarm<Behaviour>, peer: PeerId) -> watch::Receiver<Option<Result<(), String>>> {
+    let (met, connected) = watch::channel(None);
+    tokio::spawn(async move {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == peer => {
+                    met.send_replace(Some(Ok(())));
+                }
+                SwarmEvent::OutgoingConnectionError { peer_id: Some(peer_id), error, .. }
+                    if peer_id == peer =>
+                {
+                    met.send_if_modified(|known| {
+                        let is_first = known.is_none();
+                        known.get_or_insert(Err(error.to_string()));
+                        is_first
+                    });
+                }
+                _ => {}
+            }
+        }
+    });
+    connected
+}
+
+/// The stream from the process before and the one to the process after. That one is opened once the swarm has told
+/// of its connection: `libp2p_stream` has one only after the connection's own task runs, and a stream that is asked
+/// for in between waits for a dial that never comes, since there is a connection.
 async fn meet(
     mut control: Control,
     mut incoming: IncomingStreams,
-    next: &Multiaddr,
+    next: PeerId,
+    mut connected: watch::Receiver<Option<Result<(), String>>>,
     waits: bool,
 ) -> Result<(Stream, Stream)> {
-    let Some(Protocol::P2p(next)) = next.iter().last() else { bail!("an address without a peer: {next}") };
     let open = async {
+        let known = connected.wait_for(Option::is_some).await.context("the swarm has ended")?.clone();
+        if let Some(Err(error)) = known {
+            bail!("no connection to the next process: {error}");
+        }
         let mut to = control.open_stream(next, PROTOCOL).await?;
         // The protocol's name travels with the first bytes.
         to.write_all(&[0]).await?;
