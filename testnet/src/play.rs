@@ -147,6 +147,11 @@ fn deploy_one(
     if let Some(accuracy) = deploy.accuracy {
         option("--accuracy", accuracy.to_string().into());
     }
+    for (name, path) in [("--card", &deploy.card), ("--samples", &deploy.samples)] {
+        if let Some(path) = path {
+            option(name, path.into());
+        }
+    }
     for (label, file, accuracy) in &deploy.variants {
         let accuracy = accuracy.map_or(String::new(), |accuracy| format!(":{accuracy}"));
         option("--variant", format!("{label}={}{accuracy}", file.display()).into());

@@ -68,6 +68,10 @@ pub struct Deploy {
     pub ort_level: String,
     /// Share of right answers.
     pub accuracy: Option<f64>,
+    /// What its output means, so that what rounding costs can be measured.
+    pub card: Option<PathBuf>,
+    /// Folder of inputs that this is measured on.
+    pub samples: Option<PathBuf>,
     /// Further variants: label, file, accuracy.
     pub variants: Vec<(String, PathBuf, Option<f64>)>,
 }

@@ -29,6 +29,8 @@ pub(super) struct DeployEntry {
     pub(super) placement: Vec<PlaceEntry>,
     pub(super) ort_level: Option<Spanned<String>>,
     pub(super) accuracy: Option<Spanned<f64>>,
+    pub(super) card: Option<Spanned<String>>,
+    pub(super) samples: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) variant: Vec<VariantEntry>,
 }

@@ -61,6 +61,8 @@ fn one(around: &Around, entry: &DeployEntry) -> Result<Deploy, Wrong> {
         placement,
         ort_level: ort_level.to_owned(),
         accuracy: within_if("accuracy", entry.accuracy.as_ref(), 0.0, 1.0)?,
+        card: entry.card.as_ref().map(card).transpose()?,
+        samples: samples(entry)?,
         variants: variants(&entry.variant)?,
     })
 }
@@ -178,6 +180,48 @@ fn variants(entries: &[VariantEntry]) -> Result<Vec<(String, PathBuf, Option<f64
         Ok((label, model("variant.model", &entry.model)?, accuracy))
     };
     entries.iter().map(variant).collect()
+}
+
+/// A card of the tree by its name.
+fn card(name: &Spanned<String>) -> Result<PathBuf, Wrong> {
+    let models = workspace_root().join("testnet/models");
+    let file = format!("{}.toml", plain("card", name)?);
+    let found =
+        [models.join(&file), models.join("cards").join(&file)].into_iter().find(|path| path.is_file());
+    found.ok_or_else(|| {
+        let message = format!("`card`: there is no `{file}` in testnet/models, nor in testnet/models/cards");
+        Wrong::at(&name.span(), message)
+    })
+}
+
+/// A folder of samples beside the models of the tree, else beside the shared ones; only with a card, since without
+/// one losses are not measured.
+fn samples(entry: &DeployEntry) -> Result<Option<PathBuf>, Wrong> {
+    let Some(name) = &entry.samples else { return Ok(None) };
+    if entry.card.is_none() {
+        let message =
+            "`samples` without `card`: what rounding costs is not measured then; give both, or neither";
+        return Err(Wrong::at(&name.span(), message));
+    }
+    let given = plain("samples", name)?;
+    let own = workspace_root().join("testnet/models").join(given);
+    let shared = surroundings::shared_models().map(|folder| folder.join(given));
+    let found = [Some(own), shared].into_iter().flatten().find(|path| path.is_dir());
+    found.map(Some).ok_or_else(|| {
+        let message = format!(
+            "`samples`: there is no folder `{given}` in testnet/models, nor in `models` of the folder that {} names",
+            surroundings::SHARED
+        );
+        Wrong::at(&name.span(), message)
+    })
+}
+
+fn plain<'a>(field: &str, name: &'a Spanned<String>) -> Result<&'a str, Wrong> {
+    let given = name.get_ref().as_str();
+    match rules::check_name(given) {
+        Ok(()) => Ok(given),
+        Err(why) => Err(Wrong::at(&name.span(), format!("`{field}`: {why}"))),
+    }
 }
 
 /// A model of the tree by its name, else one of the shared models.
