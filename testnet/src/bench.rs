@@ -16,7 +16,7 @@ mod ring;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Subcommand;
 
 /// What can be measured.
@@ -82,4 +82,16 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Plan(options) => plan::run(options),
         Bench::Predict(options) => predict::run(options),
     }
+}
+
+/// That all names given are among those that can be measured.
+fn ensure_known(given: &[String], known: &[&str]) -> Result<()> {
+    let unknown: Vec<&str> = given.iter().map(String::as_str).filter(|name| !known.contains(name)).collect();
+    ensure!(
+        unknown.is_empty(),
+        "--model {}: no such network; there are {}",
+        unknown.join(", --model "),
+        known.join(", ")
+    );
+    Ok(())
 }

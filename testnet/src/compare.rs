@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use stormo::files;
-use stormo_testnet::printable::printable;
 
 use crate::table::{Align, Table};
+use crate::told::{self, tell};
 
 /// Larger files are no results.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -16,6 +16,8 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 const NAMES: [&str; 8] = ["name", "model", "codec", "peer", "bytes", "what", "label", "size"];
 /// Parts of a document that say where it comes from, not how it went.
 const ORIGIN: [&str; 6] = ["measured_unix_s", "began_unix_s", "seed", "version", "machine", "timeline"];
+/// Single requests that are told of: those of two runs have nothing to do with each other.
+const SINGLE: [&str; 2] = ["bad", "slow"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArgs {
@@ -78,7 +80,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let count = pairs.len();
     let shown: Vec<Pair> = pairs.into_iter().filter(|pair| pair.differs_by(above)).collect();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&shown)?);
+        told::document(&serde_json::to_string_pretty(&shown)?);
         return Ok(());
     }
     let mut table = Table::new(&[
@@ -92,13 +94,13 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         table.row([figure.clone(), short(*first), short(*second), ratio]);
     }
     if !shown.is_empty() {
-        table.lines().iter().for_each(|line| println!("{}", printable(line)));
+        table.lines().iter().for_each(|line| tell!("{line}"));
     }
     if let Some(nothing) = nothing_differs(&shown, count, above) {
-        println!("{nothing}");
+        tell!("{nothing}");
     }
     if only != [0, 0] {
-        println!("in the first alone: {} figures, in the second alone: {}", only[0], only[1]);
+        tell!("in the first alone: {} figures, in the second alone: {}", only[0], only[1]);
     }
     Ok(())
 }
@@ -144,7 +146,10 @@ fn differing_specs(first: &Value, second: &Value) -> Vec<String> {
 fn figures(document: &Value) -> BTreeMap<String, f64> {
     let mut found = BTreeMap::new();
     if let Value::Object(fields) = document {
-        for (key, value) in fields.iter().filter(|(key, _)| !ORIGIN.contains(&key.as_str())) {
+        for (key, value) in fields
+            .iter()
+            .filter(|(key, _)| !ORIGIN.contains(&key.as_str()) && !SINGLE.contains(&key.as_str()))
+        {
             let way = if key == "figures" { "" } else { key };
             collect(way, value, &mut found);
         }
@@ -220,6 +225,7 @@ mod tests {
             "benchmark": "hop",
             "measured_unix_s": 7,
             "machine": { "cores": 2 },
+            "slow": [{ "serial": 7, "latency_ms": 3.0 }],
             "figures": { "sizes": [{ "bytes": 64, "p50_ms": 0.5 }, { "bytes": 128, "p50_ms": 1.0, "holds": true }] }
         });
         let found = figures(&document);

@@ -16,6 +16,7 @@ use stormo_testnet::{binary, clock};
 
 use crate::narrator::Narrator;
 use crate::run::{self, Ended};
+use crate::told;
 
 /// Of a shorter run, little is left between what must be quiet before faults and behind them.
 const MINUTES_MIN: f64 = 0.25;
@@ -101,7 +102,7 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
     narrator.say(&format!("{count} faults from seed {}, at most {at_once} at once", args.seed));
     let first = disturbed.play("first", &faults, stretch)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&first)?);
+        told::document(&serde_json::to_string_pretty(&first)?);
     }
     if first.holds {
         return Ok(Ended::Well);

@@ -10,6 +10,7 @@ mod planning;
 mod run;
 mod simulating;
 mod table;
+mod told;
 mod up;
 
 use std::process::ExitCode;
@@ -82,6 +83,13 @@ fn main() -> ExitCode {
                 Command::Simulate(args) => simulating::run(&args).map(|()| Ended::Well),
             }
         });
+    let unwritten = told::failed().filter(|_| done.is_ok());
+    if let Some(error) = unwritten {
+        eprintln!(
+            "error: what was to be printed could not be: {error}; free some room, or let it go elsewhere"
+        );
+        return ExitCode::FAILURE;
+    }
     match done {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Badly) => ExitCode::FAILURE,

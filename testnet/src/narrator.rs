@@ -6,6 +6,7 @@ use serde::Serialize;
 use stormo_testnet::printable::printable;
 
 use crate::table::Table;
+use crate::told;
 
 /// Something that was looked at, and whether it held.
 #[derive(Debug, Clone, Serialize)]
@@ -80,21 +81,19 @@ impl Narrator {
         }
         if self.is_json {
             let document = Document { told, checks: &self.checks, seconds };
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer_pretty(&mut out, &document)?;
-            writeln!(out)?;
+            told::document(&serde_json::to_string_pretty(&document)?);
         }
         Ok(())
     }
 
     fn tell(&self, line: &str) {
-        let line = printable(line.trim_end());
-        // A reader who has gone (`| head`) is no reason to leave nodes unattended.
-        let _ = if self.is_json {
-            writeln!(std::io::stderr(), "{line}")
+        let line = line.trim_end();
+        if self.is_json {
+            // Whoever reads the errors may have gone as well.
+            let _ = writeln!(std::io::stderr(), "{}", printable(line));
         } else {
-            writeln!(std::io::stdout(), "{line}")
-        };
+            told::line(format_args!("{line}"));
+        }
     }
 }
 

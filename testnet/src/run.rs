@@ -18,6 +18,7 @@ use stormo_testnet::{binary, clock, interrupt};
 
 use crate::narrator::Narrator;
 use crate::table::{Align, Table};
+use crate::told;
 
 /// Of the requests that went wrong, those that the terminal shows.
 const BAD_SHOWN: usize = 5;
@@ -79,7 +80,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
     }
     let ran = ran(&scenario, ground, seed, &folder, &narrator)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&ran)?);
+        told::document(&serde_json::to_string_pretty(&ran)?);
     }
     Ok(if ran.holds { Ended::Well } else { Ended::Badly })
 }

@@ -8,6 +8,8 @@ use clap::Args;
 use stormo_testnet::interrupt;
 use stormo_testnet::simulate::{self, Measured, Outcome, Spec, Spread, Tally};
 
+use crate::told::{self, tell};
+
 /// Seconds of a minute, as `--minutes` counts.
 const MINUTE_S: f64 = 60.0;
 /// Between two words on how far it is.
@@ -88,8 +90,9 @@ impl FromStr for Seeds {
 
 impl SimulateArgs {
     fn spec(&self) -> Result<Spec> {
-        ensure!(self.latency >= 0.0, "--latency {}: milliseconds, 0 or more", self.latency);
-        ensure!(self.minutes > 0.0, "--minutes {}: a number above 0", self.minutes);
+        let is_time = |time: f64| time >= 0.0 && time.is_finite();
+        ensure!(is_time(self.latency), "--latency {}: milliseconds, 0 or more", self.latency);
+        ensure!(is_time(self.minutes) && self.minutes > 0.0, "--minutes {}: a number above 0", self.minutes);
         let far_us = (self.latency * 1_000.0) as u64;
         Ok(Spec {
             nodes: self.nodes,
@@ -132,7 +135,7 @@ pub(crate) fn run(arguments: &SimulateArgs) -> Result<()> {
     };
     let Some(outcome) = simulate::run_while(&spec, &mut goes_on)? else { bail!("interrupted") };
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
+        told::document(&serde_json::to_string_pretty(&outcome)?);
     } else {
         print(&outcome);
     }
@@ -160,14 +163,14 @@ fn sweep(spec: &Spec, Seeds(first, last): Seeds) -> Result<()> {
         let violated = outcome.requests.violated.iter().cloned();
         let bad: Vec<String> = bad.chain(violated).collect();
         let verdict = if bad.is_empty() { "all aims reached".to_owned() } else { bad.join("; ") };
-        println!("seed {seed}, {} nodes, {:.0} s of work: {verdict}", spec.nodes, outcome.measured.work_s);
+        tell!("seed {seed}, {} nodes, {:.0} s of work: {verdict}", spec.nodes, outcome.measured.work_s);
         if !bad.is_empty() {
             missed.push(seed.to_string());
         }
     }
     let seeds = last - first + 1;
     ensure!(missed.is_empty(), "{} of {seeds} seeds missed an aim: {}", missed.len(), missed.join(", "));
-    println!("{seeds} seeds, all aims reached");
+    tell!("{seeds} seeds, all aims reached");
     Ok(())
 }
 
@@ -186,7 +189,7 @@ impl From<String> for Figure {
 
 fn print(outcome: &Outcome) {
     let Outcome { spec, measured, .. } = outcome;
-    println!(
+    tell!(
         "{} nodes, seed {}, {} s after {} s of joining; {} % loss, {} to {} ms one way",
         spec.nodes,
         spec.seed,
@@ -197,20 +200,21 @@ fn print(outcome: &Outcome) {
         spec.latency_us.1 as f64 / 1_000.0,
     );
     for figure in figures(spec, measured) {
-        println!("  {}", figure.text);
+        tell!("  {}", figure.text);
     }
     if outcome.requests.asked > 0 {
-        println!("  {}", requests(&outcome.requests));
+        tell!("  {}", requests(&outcome.requests));
     }
     let busiest = &measured.busiest;
-    println!(
+    tell!(
         "  sent by a node, in the mean and by the busiest one (node {}, {} connections at the end), by what it is for:",
-        busiest.node, busiest.connections
+        busiest.node,
+        busiest.connections
     );
     for ((name, mean), (_, most)) in measured.sent_by_kind.iter().zip(&busiest.sent_by_kind) {
-        println!("    {:>9.1} {:>9.1} kB/s  {name}", mean / 1_000.0, most / 1_000.0);
+        tell!("    {:>9.1} {:>9.1} kB/s  {name}", mean / 1_000.0, most / 1_000.0);
     }
-    println!(
+    tell!(
         "{:.1} s of work for {:.0} s of virtual time: {:.1} times as fast; {} events, {} packets ({} repeated), trace {}{}",
         measured.work_s,
         measured.work_s * outcome.speed_up,

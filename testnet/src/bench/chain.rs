@@ -10,6 +10,7 @@ use serde::Serialize;
 use stormo_testnet::{binary, digits, interrupt, surroundings};
 
 use crate::table::{Align, Table};
+use crate::told::tell;
 use measure::Measured;
 
 /// What bare streams take may grow by so much in a chain, all that is not a stage's run included.
@@ -65,8 +66,9 @@ struct ModelReport {
 
 /// Measures and prints.
 pub(super) fn run(is_json: bool, only: &[String]) -> Result<()> {
-    let binary = binary::build()?;
     let (cases, mut left_out) = cases();
+    super::ensure_known(only, &cases.iter().map(|case| case.name).collect::<Vec<_>>())?;
+    let binary = binary::build()?;
     let mut models = Vec::new();
     for case in cases.into_iter().filter(|case| only.is_empty() || only.iter().any(|name| name == case.name))
     {
@@ -142,7 +144,7 @@ fn judged(case: &Case, measured: Measured) -> ModelReport {
 }
 
 fn print(report: &Report) {
-    println!(
+    tell!(
         "Networks in one piece and in {} parts on as many processes of this machine; medians of inputs sent in \
          turns, ms.\n",
         measure::PARTS
@@ -165,19 +167,19 @@ fn print(report: &Report) {
         target.row(against_target(report));
         parts.row(in_detail(report));
     }
-    target.lines().iter().for_each(|line| println!("{line}"));
-    println!(
+    target.lines().iter().for_each(|line| tell!("{line}"));
+    tell!(
         "\nwhole, chain: from a request's arrival at a node to its result there; bare streams: the same bytes from\n\
          process to process over libp2p streams, with nothing else; allowed: whole + {STREAMS_FACTOR_MAX} x bare streams,\n\
          and of VGG-19 at most {VGG_RATIO_MAX} x whole; runs+streams: the runs of the chain's sessions and the bare\n\
          streams, as if frames cost nothing; added/streams: what dividing adds, in times of the bare streams.\n"
     );
-    parts.lines().iter().for_each(|line| println!("{line}"));
-    println!(
+    parts.lines().iter().for_each(|line| tell!("{line}"));
+    tell!(
         "\nin one session: the file run in this process, without a node; transfers: from the first byte to the last\n\
          of each; all else: the way there, signs, hand-overs, the origin's own work."
     );
-    report.left_out.iter().for_each(|why| println!("left out: {why}"));
+    report.left_out.iter().for_each(|why| tell!("left out: {why}"));
 }
 
 fn table(figures: &[&'static str]) -> Table {

@@ -15,6 +15,7 @@ use stormo_protocol::tensor::Tensor;
 use stormo_testnet::{arrays, digits, interrupt, oip::FloatTensor, surroundings};
 
 use crate::table::{Align, Table};
+use crate::told::tell;
 use activations::{Divided, Opened, tensor};
 use loss::CutLoss;
 use rates::{Rates, Sample};
@@ -120,7 +121,7 @@ fn measure(
 
 fn print(report: &Report) {
     if let Some(rates) = &report.rates {
-        println!(
+        tell!(
             "one core, `{}` of {}, {:?} ({:.2} MB); copying it: {:.1} GB/s\n",
             rates.tensor,
             rates.model,
@@ -128,9 +129,9 @@ fn print(report: &Report) {
             rates.bytes as f64 / 1e6,
             rates.copy_gbps
         );
-        rates.table().lines().iter().for_each(|line| println!("{line}"));
+        rates.table().lines().iter().for_each(|line| tell!("{line}"));
     }
-    println!(
+    tell!(
         "\nratio of raw to coded bytes at the thinnest cut of each quarter of the work; what f16 and int8 there \
          do\nto the outputs: largest difference in parts of the largest value, and how many of the likeliest \
          classes stay\n"
@@ -144,6 +145,6 @@ fn print(report: &Report) {
     {
         table.row(cut.row(&model.model));
     }
-    table.lines().iter().for_each(|line| println!("{line}"));
-    report.left_out.iter().for_each(|why| println!("left out: {why}"));
+    table.lines().iter().for_each(|line| tell!("{line}"));
+    report.left_out.iter().for_each(|why| tell!("left out: {why}"));
 }

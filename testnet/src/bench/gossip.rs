@@ -18,6 +18,7 @@ use stormo_testnet::trial::{SOON, edge};
 use stormo_testnet::{binary, interrupt};
 
 use crate::table::{Align, Table};
+use crate::told::tell;
 
 /// What is measured.
 #[derive(Debug, clap::Args)]
@@ -217,7 +218,7 @@ fn report(options: &Options, real: Real, model: &Measured) -> Report {
 }
 
 fn print(report: &Report) {
-    println!(
+    tell!(
         "{} nodes, {} ms one way, {} s, seed {}: {} changes ({} simulated), {} not heard of; {:.1} connections of a node ({:.1})",
         report.nodes,
         report.latency_ms,
@@ -249,9 +250,9 @@ fn print(report: &Report) {
             verdict.to_owned(),
         ]);
     }
-    table.lines().iter().for_each(|line| println!("{line}"));
-    println!("the model's bytes by what they are for:");
+    table.lines().iter().for_each(|line| tell!("{line}"));
+    tell!("the model's bytes by what they are for:");
     for (name, bytes) in &report.simulated_by_kind {
-        println!("  {:>7.2} kB/s  {name}", bytes / 1e3);
+        tell!("  {:>7.2} kB/s  {name}", bytes / 1e3);
     }
 }

@@ -17,6 +17,7 @@ use stormo_testnet::trial::{self, SOON, edge};
 use super::ring::Ring;
 use crate::median::quantile;
 use crate::table::{Align, Table};
+use crate::told::tell;
 
 /// Gives its input back: a stage of it has nothing to compute, and no session.
 const MODEL: &str = "testnet/models/pass.onnx";
@@ -129,7 +130,7 @@ fn ask(client: &Client, name: &str, request: &InferRequest) -> Result<f64> {
 }
 
 fn print(report: &Report) {
-    println!(
+    tell!(
         "A request through one stage on another process that computes nothing and needs no ONNX Runtime, beside \
          the same\nbytes there and back over bare libp2p streams, in turns; ms.\n"
     );
@@ -153,8 +154,8 @@ fn print(report: &Report) {
             verdict,
         ]);
     }
-    table.lines().iter().for_each(|line| println!("{line}"));
-    println!(
+    table.lines().iter().for_each(|line| tell!("{line}"));
+    tell!(
         "\nstage: from the request's arrival at its node to the result there; target: at most {RATIO_MAX} x bare \
          streams, medians."
     );

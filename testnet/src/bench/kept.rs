@@ -9,6 +9,8 @@ use serde::Serialize;
 use stormo_testnet::binary::workspace_root;
 use stormo_testnet::machine::Machine;
 
+use crate::told;
+
 /// Where results are kept, in the workspace.
 const FOLDER: &str = "target/measured";
 
@@ -35,7 +37,7 @@ pub(super) fn show<T: Serialize>(
     let document = Document { benchmark, version, measured_unix_s, machine: Machine::here(), figures };
     let text = serde_json::to_string_pretty(&document)?;
     if is_json {
-        println!("{text}");
+        told::document(&text);
     } else {
         print(figures);
     }

@@ -13,6 +13,7 @@ use stormo_testnet::link::LinkSpec;
 use stormo_testnet::topology::{NodeSpec, Topology};
 
 use crate::table::{Align, Table};
+use crate::told::tell;
 use tools::{Ping, ping, stream_bits_per_s};
 
 /// The ends of the measured link; it is changed in this direction only, the way back has no limit.
@@ -159,5 +160,5 @@ fn print(rows: &[Row]) {
         let asked = asked.map_or("-".to_owned(), |asked| format!("{asked:.2}"));
         table.row([what.clone(), asked, format!("{measured:.2}"), (*unit).to_owned()]);
     }
-    table.lines().iter().for_each(|line| println!("{line}"));
+    table.lines().iter().for_each(|line| tell!("{line}"));
 }

@@ -16,6 +16,7 @@ use stormo_testnet::{binary, surroundings};
 
 use crate::median::median;
 use crate::table::{Align, Table};
+use crate::told::tell;
 
 /// What runs the others, in the folder of scripts.
 const DRIVER: &str = "run_all.py";
@@ -189,13 +190,13 @@ fn peer(out: &Path, name: &str) -> Result<PeerReport> {
 }
 
 fn print(report: &Report) {
-    println!(
+    tell!(
         "One network (a ResNet-18's shape) behind each of these, one thread a session, clients of the same kind.\n"
     );
     let titles = ["latency, ms", "added, ms", "by session", "answers/s of 8", "by session", "errors"];
     let titles = titles.map(|title| (title, Align::Right));
     for group in &report.groups {
-        println!("{}:", group.name);
+        tell!("{}:", group.name);
         let mut table = Table::new(&[&[("peer", Align::Left)], &titles[..]].concat());
         for peer in &group.peers {
             let figures = [
@@ -214,10 +215,10 @@ fn print(report: &Report) {
                     .collect::<Vec<_>>(),
             );
         }
-        table.lines().iter().for_each(|line| println!("{line}"));
-        println!();
+        table.lines().iter().for_each(|line| tell!("{line}"));
+        tell!("");
     }
-    println!(
+    tell!(
         "latency: one client, medians; added, by session: to and by one session in the client's process, in turns;\n\
          answers: eight clients at once. Names ending in 2 run the network in two processes."
     );

@@ -7,11 +7,12 @@ mod study;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use stormo_testnet::{digits, interrupt, surroundings};
 
 use crate::table::{Align, Table};
+use crate::told::tell;
 use errors::{Error, Errors};
 use study::{Studied, Study};
 
@@ -50,11 +51,15 @@ struct Report {
 
 /// Measures and prints.
 pub(super) fn run(options: &Options) -> Result<()> {
-    let study = Study::new(options.ranges, options.seed)?;
+    ensure!(options.ranges > 0, "--ranges 0: nothing would be foretold; give 1 or more");
     let mut left_out = Vec::new();
+    let files = files(&mut left_out)?;
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    super::ensure_known(&options.model, &names)?;
+    let study = Study::new(options.ranges, options.seed)?;
     let mut models: Vec<Studied> = Vec::new();
     let mut all = errors::Told::default();
-    for (name, file) in files(&mut left_out)? {
+    for (name, file) in files {
         let is_wanted = options.model.is_empty() || options.model.contains(&name);
         if !is_wanted || interrupt::is_noted() {
             continue;
@@ -95,7 +100,7 @@ fn files(left_out: &mut Vec<String>) -> Result<Vec<(String, PathBuf)>> {
 }
 
 fn print(report: &Report) {
-    println!(
+    tell!(
         "Times of ranges of blocks that nobody measured, foretold from others and then measured (seed {}): how \
          far off\nhalf of them and nineteen in twenty of them are at most.\n",
         report.seed
@@ -107,8 +112,8 @@ fn print(report: &Report) {
         table.row(row(&model.model, &model.errors));
     }
     table.row(row("all", &report.all));
-    table.lines().iter().for_each(|line| println!("{line}"));
-    println!(
+    table.lines().iter().for_each(|line| tell!("{line}"));
+    tell!(
         "\ntold: by ranges that were measured in turns with these; again: the same range in another session, \
          likewise.\nbefore: by the profile made at deployment, seconds earlier; again: measured ranges now and \
          then.\nother node: told for a node of which nothing is known but its speeds and three ranges that it \
@@ -133,12 +138,12 @@ fn print(report: &Report) {
             format!("{:.2}", model.beyond_seconds()),
         ]);
     }
-    prepared.lines().iter().for_each(|line| println!("{line}"));
-    println!(
+    prepared.lines().iter().for_each(|line| tell!("{line}"));
+    tell!(
         "\nprepared: from the file's bytes to the manifest: read, run on a sample, divided, profiled, but no cut coded;\n\
          measured: ranges of blocks run for that. Wanted: at most {PREPARE_SECONDS_MAX} s beyond a run."
     );
-    report.left_out.iter().for_each(|why| println!("left out: {why}"));
+    report.left_out.iter().for_each(|why| tell!("left out: {why}"));
 }
 
 fn verdict(error: Error) -> &'static str {
