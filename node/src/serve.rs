@@ -1,6 +1,7 @@
 //! The HTTP front of a node: Open Inference Protocol and mesh API. It reads and answers calls; what
 //! they do is decided by the driver.
 
+mod admission;
 mod connections;
 mod events;
 pub mod json;
@@ -66,6 +67,7 @@ pub struct Front {
 struct Shared {
     front: Front,
     bodies: Arc<Semaphore>,
+    admission: admission::Admission,
     readers: events::Readers,
 }
 
@@ -78,7 +80,8 @@ pub async fn start(address: SocketAddr, front: Front) -> Result<(SocketAddr, Joi
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let readers = events::Readers::new(front.watchers.clone());
-    let shared = Shared { front, bodies: Arc::new(Semaphore::new(BODIES_MAX)), readers };
+    let bodies = Arc::new(Semaphore::new(BODIES_MAX));
+    let shared = Shared { front, bodies, admission: admission::Admission::new(), readers };
     let router = Router::new()
         .merge(oip::routes())
         .merge(mesh_api::routes())

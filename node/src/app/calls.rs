@@ -11,6 +11,8 @@ use crate::serve::json::{
     RequestView, RequestsView,
 };
 
+/// Requests under way that entered at one node; more are refused at once.
+pub const REQUESTS_MAX: usize = 512;
 /// Digits of a plan's id that tables show.
 pub const PLAN_DIGITS_MIN: usize = 8;
 

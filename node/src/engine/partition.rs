@@ -9,7 +9,7 @@ use ort::environment::Environment;
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use stormo_protocol::limits::VARIABLE_OUTPUTS_BYTES_MAX;
 use stormo_protocol::model::OrtLevel;
-use stormo_protocol::tensor::{Tensor, TensorSpec};
+use stormo_protocol::tensor::{Tensor, TensorSpec, total_bytes};
 use tokio::sync::oneshot;
 
 use super::batch::{self, OpenBatch};
@@ -18,9 +18,15 @@ use super::session::{self, LoadError, Weight};
 use super::values::{self, ValueError, bounded};
 use super::{Shared, memory, thread_time};
 
-/// Jobs that a partition holds, the running one included. Deeper queues only make late answers: at
+/// Jobs that a partition holds in any case, the running one included. Deeper queues only make late answers: at
 /// 50 ms a run the last of 16 waits 0.8 s already.
-pub const QUEUE_JOBS_MAX: usize = 16;
+pub const QUEUE_JOBS_MIN: usize = 16;
+/// As many as it runs within this time are held as well: a crowd that turns here at once, since another host was lost,
+/// is better kept for a moment than sent on.
+const QUEUE_WAIT_MAX: Duration = Duration::from_millis(100);
+/// But no more than these, and with inputs of no more bytes.
+const QUEUE_JOBS_MAX: usize = 128;
+const QUEUE_BYTES_MAX: u64 = 16 << 20;
 /// Stack of a partition's thread, bytes. As for a main thread: ONNX Runtime recurses into subgraphs.
 /// Only what is touched takes memory.
 pub(super) const STACK_BYTES: usize = 8 << 20;
@@ -96,6 +102,8 @@ pub enum RunError {
 #[derive(Debug, Default)]
 struct Load {
     jobs: AtomicUsize,
+    /// Of their inputs.
+    bytes: AtomicU64,
     /// Moving average of the time of a run, microseconds; 0 before the first.
     run_us: AtomicU64,
 }
@@ -121,11 +129,27 @@ struct Job {
 }
 
 /// A place in the queue, free again when the job is done or given up.
-struct Place(Arc<Load>);
+struct Place {
+    load: Arc<Load>,
+    bytes: u64,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.jobs.fetch_sub(1, Ordering::AcqRel);
+        self.load.jobs.fetch_sub(1, Ordering::AcqRel);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+impl Load {
+    /// Jobs that are held now, with inputs of so many bytes more.
+    fn jobs_max(&self, bytes: u64) -> usize {
+        let run_us = self.run_us.load(Ordering::Acquire);
+        if run_us == 0 || self.bytes.load(Ordering::Acquire).saturating_add(bytes) > QUEUE_BYTES_MAX {
+            return QUEUE_JOBS_MIN;
+        }
+        let soon = QUEUE_WAIT_MAX.as_micros() as u64 / run_us;
+        usize::try_from(soon).unwrap_or(QUEUE_JOBS_MAX).clamp(QUEUE_JOBS_MIN, QUEUE_JOBS_MAX)
     }
 }
 
@@ -205,7 +229,7 @@ impl Partition {
         let items = batch::items(self.batch.as_ref(), &self.inputs, &inputs);
         self.check_inputs(&inputs, items)?;
         let Some(jobs) = &self.jobs else { return Ok(Ran::default()) };
-        let place = self.take_place()?;
+        let place = self.take_place(total_bytes(&inputs))?;
         let options = RunOptions::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
         let options = Arc::new(options);
         let end_run = EndRun(options.clone());
@@ -271,12 +295,13 @@ impl Partition {
         }
     }
 
-    fn take_place(&self) -> Result<Place, RunError> {
-        let one_more = |jobs| (jobs < QUEUE_JOBS_MAX).then_some(jobs + 1);
-        match self.load.jobs.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
-            Ok(_) => Ok(Place(self.load.clone())),
-            Err(_) => Err(RunError::QueueFull),
-        }
+    fn take_place(&self, bytes: u64) -> Result<Place, RunError> {
+        let jobs_max = self.load.jobs_max(bytes);
+        let one_more = |jobs| (jobs < jobs_max).then_some(jobs + 1);
+        let taken = self.load.jobs.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        taken.map_err(|_| RunError::QueueFull)?;
+        self.load.bytes.fetch_add(bytes, Ordering::AcqRel);
+        Ok(Place { load: self.load.clone(), bytes })
     }
 }
 

@@ -243,19 +243,38 @@ async fn a_full_queue_refuses_at_once_and_recovers() {
     let engine = engine(1);
     let partition = engine.load("add".into(), addition()).await.unwrap();
     let only_permit = engine.shared.permits.acquire();
-    let runs: Vec<_> = (0..QUEUE_JOBS_MAX)
+    let runs: Vec<_> = (0..QUEUE_JOBS_MIN)
         .map(|_| {
             let partition = partition.clone();
             tokio::spawn(async move { partition.run(summands()).await })
         })
         .collect();
-    until_queued(&partition, QUEUE_JOBS_MAX).await;
+    until_queued(&partition, QUEUE_JOBS_MIN).await;
     assert_eq!(partition.run(summands()).await.unwrap_err(), RunError::QueueFull);
     drop(only_permit);
     for run in runs {
         assert!(run.await.unwrap().is_ok());
     }
     assert!(partition.run(summands()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_queue_of_short_runs_is_longer() {
+    let engine = engine(1);
+    let partition = engine.load("add".into(), addition()).await.unwrap();
+    partition.run(summands()).await.unwrap();
+    let only_permit = engine.shared.permits.acquire();
+    let run = || {
+        let partition = partition.clone();
+        tokio::spawn(async move { partition.run(summands()).await })
+    };
+    // An addition takes microseconds.
+    let runs: Vec<_> = (0..QUEUE_JOBS_MIN + 1).map(|_| run()).collect();
+    until_queued(&partition, QUEUE_JOBS_MIN + 1).await;
+    drop(only_permit);
+    for run in runs {
+        assert!(run.await.unwrap().is_ok());
+    }
 }
 
 #[tokio::test]

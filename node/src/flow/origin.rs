@@ -253,7 +253,9 @@ impl Origin {
         let next = first.hosts().nth(self.first_host + 1).filter(|_| reason.may_succeed_elsewhere());
         match next {
             Some(to) => {
-                self.suspects.extend(first.hosts().nth(self.first_host));
+                if reason == Refusal::SuccessorLost {
+                    self.suspects.extend(first.hosts().nth(self.first_host));
+                }
                 self.first_host += 1;
                 vec![OriginAction::Send { attempt: self.attempt, to }]
             }
@@ -293,7 +295,8 @@ impl Origin {
         let is_momentary = is_momentary(reason) || (reason == Refusal::Overloaded && self.has_met_loss);
         // A late announcement is not the host's fault, nor that it has to do what others were to.
         if !is_momentary || reason == Refusal::SuccessorLost {
-            self.suspects.extend(failing.hosts());
+            self.suspects
+                .extend(failing.hosts().filter(|host| !self.suspects.contains(host)).collect::<Vec<_>>());
         }
         let plan = plan.clone();
         let mut actions = self.cancel(true);
@@ -511,6 +514,14 @@ mod tests {
         assert_eq!(after(&[]), (true, 0), "nobody was lost: others may have room");
         assert_eq!(after(&[OriginEvent::HostLost { attempt: 1 }]), (false, PAUSE_MS));
         assert_eq!(after(&[OriginEvent::HostLost { attempt: 7 }]), (true, 0));
+
+        // The same of the first stage, whose hosts the origin turns to itself.
+        let mut origin = Origin::new(false);
+        origin.handle(OriginEvent::Planned(plan_with_backups()));
+        let input = |reason| OriginEvent::InputFailed { attempt: 1, reason };
+        origin.handle(input(Refusal::SuccessorLost));
+        let again = OriginAction::Plan { without: vec![NODES[0]], after_ms: PAUSE_MS };
+        assert_eq!(origin.handle(input(Refusal::Overloaded)).pop(), Some(again));
     }
 
     fn event() -> impl Strategy<Value = OriginEvent> {

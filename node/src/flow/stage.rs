@@ -74,6 +74,8 @@ pub enum StageEvent {
     Refused(Edge, u16, Refusal),
     /// They are unreachable or silent.
     Lost(Edge),
+    /// They were so a moment ago, in another request; nothing was sent.
+    Avoided(Edge),
 }
 
 /// What to do.
@@ -222,6 +224,12 @@ impl Stage {
             }
             (StageEvent::Lost(edge), Phase::Sending | Phase::Kept) => {
                 self.receiver_failed(edge, edge.to, Refusal::SuccessorLost)
+            }
+            (StageEvent::Avoided(edge), Phase::Sending | Phase::Kept) => {
+                let mut actions = self.receiver_failed(edge, edge.to, Refusal::SuccessorLost);
+                // That is no news.
+                actions.retain(|action| !matches!(action, StageAction::Suspect(_)));
+                actions
             }
             _ => vec![],
         }
@@ -420,6 +428,13 @@ mod tests {
         assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, Refusal::Overloaded)), vec![to(4)]);
         assert_eq!(stage.handle(StageEvent::Taken(NEXT)), vec![]);
         assert_eq!(stage.handle(lost), vec![Report(1, Refusal::SuccessorLost), Forget]);
+    }
+
+    #[test]
+    fn a_receiver_that_is_avoided_is_not_accused_again() {
+        let mut stage = sending(plan_with_backups());
+        let to = Send { to: NodeId([3; 32]), edge: NEXT };
+        assert_eq!(stage.handle(StageEvent::Avoided(NEXT)), vec![to]);
     }
 
     #[test]

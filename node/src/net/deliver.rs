@@ -92,6 +92,9 @@ impl IdleStreams {
     }
 }
 
+/// A wait that took so much longer than it should says that this process was not running.
+const STOOD_STILL_MIN: Duration = Duration::from_millis(200);
+
 /// How long a receiver is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -233,12 +236,19 @@ impl Net {
     ) -> Result<Progress, Broken> {
         let mut heard = false;
         let (mut sent, mut has_told) = (Sent::default(), false);
+        let mut asked = Instant::now();
         loop {
             let sign = match timeout(patience, frames::read_sign(reader)).await {
                 Ok(Ok(sign)) => sign,
                 Ok(Err(_)) if !heard => return Err(Broken::BeforeAnySign),
+                // It was this process that stood still; what was said meanwhile may lie in its queues.
+                Err(_) if asked.elapsed() > patience + STOOD_STILL_MIN => {
+                    asked = Instant::now();
+                    continue;
+                }
                 _ => return Err(Broken::Midway),
             };
+            asked = Instant::now();
             heard = true;
             match sign {
                 Sign::Taken(receive_us) => {

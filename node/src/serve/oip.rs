@@ -135,6 +135,11 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
         Ok(body) => body,
         Err(refused) => return refused,
     };
+    // Held until it is answered.
+    let _admitted = match shared.admission.admit(body.len()) {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
     let parsed = match parse(&headers, &body) {
         Ok(parsed) => parsed,
         Err(error) => return error.into_response(),

@@ -17,14 +17,12 @@ use super::result::Collection;
 use super::signature::outputs_of;
 use super::variants::{Bound, Choice, accurate_enough, bound};
 use super::{Driver, Event};
-use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, PlanName, Reply};
+use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, PlanName, REQUESTS_MAX, Reply};
 use crate::app::planning::{accuracy, loss_of};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{Received, SignReader};
 use crate::serve::json::{RequestView, StageTraceView, What};
 
-/// Requests under way that entered here; more are refused at once.
-const REQUESTS_MAX: usize = 256;
 /// Time until a request ends in any case, unless its caller says otherwise.
 const TIMEOUT_MS_DEFAULT: u32 = 30_000;
 /// Requests that wait for a model's description.
@@ -222,7 +220,9 @@ impl Driver {
             OriginAction::Plan { without, after_ms: 0 } => self.plan_without(request, without),
             OriginAction::Plan { without, after_ms } => {
                 self.beside(async move {
-                    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                    // A crowd that failed together does not come back together.
+                    let spread_ms = after_ms * u64::from(request.0[0]) / 256;
+                    tokio::time::sleep(Duration::from_millis(after_ms + spread_ms)).await;
                     Event::PlanAgain(request, without)
                 });
             }

@@ -229,7 +229,7 @@ impl Driver {
         let hosts = plan.stages.get(usize::from(edge.to)).map(|stage| stage.hosts());
         if self.suspects.is_out(to) && hosts.and_then(Iterator::last).is_some_and(|last| last != to) {
             // It fell silent a moment ago, and there is another one.
-            return self.on_stage(key, StageEvent::Lost(edge));
+            return self.on_stage(key, StageEvent::Avoided(edge));
         }
         let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
         let remaining_ms = hosted.deadline_ms.saturating_sub(now_ms) as u32;

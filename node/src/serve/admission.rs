@@ -1,0 +1,71 @@
+//! How many requests a node has under way, and how much they brought: more are refused before they are read as what
+//! they are, so that a node that is overrun has time for those that it took.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::app::calls::{CallError, REQUESTS_MAX};
+
+/// Bytes of the bodies of all requests under way. One larger than this is taken alone.
+const BYTES_MAX: usize = 256 << 20;
+/// Bytes are counted in these.
+const UNIT_BYTES: usize = 1 << 10;
+const UNITS_MAX: usize = BYTES_MAX / UNIT_BYTES;
+
+/// What is left for further requests.
+#[derive(Clone)]
+pub(super) struct Admission {
+    requests: Arc<Semaphore>,
+    units: Arc<Semaphore>,
+}
+
+/// A place for one request, free again when dropped.
+pub(super) struct Admitted {
+    _request: OwnedSemaphorePermit,
+    _units: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    pub(super) fn new() -> Self {
+        Self { requests: Arc::new(Semaphore::new(REQUESTS_MAX)), units: Arc::new(Semaphore::new(UNITS_MAX)) }
+    }
+
+    /// Takes a request with a body of so many bytes in.
+    ///
+    /// # Errors
+    /// When too many are under way, or too much.
+    pub(super) fn admit(&self, bytes: usize) -> Result<Admitted, CallError> {
+        let full = |what: String| {
+            CallError::Overloaded(format!(
+                "{what} under way at this node; try again shortly, or another node"
+            ))
+        };
+        let request = self.requests.clone().try_acquire_owned();
+        let request = request.map_err(|_| full(format!("{REQUESTS_MAX} requests are")))?;
+        let units = bytes.div_ceil(UNIT_BYTES).clamp(1, UNITS_MAX) as u32;
+        let taken = self.units.clone().try_acquire_many_owned(units);
+        let taken = taken.map_err(|_| full(format!("requests of {BYTES_MAX} bytes are")))?;
+        Ok(Admitted { _request: request, _units: taken })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_their_bytes_are_bounded_and_places_become_free_again() {
+        let admission = Admission::new();
+        let mut taken: Vec<_> = (0..REQUESTS_MAX).map(|_| admission.admit(100).expect("a place")).collect();
+        assert!(matches!(admission.admit(100), Err(CallError::Overloaded(_))));
+        taken.pop();
+        assert!(admission.admit(100).is_ok());
+        taken.clear();
+
+        let large = admission.admit(2 * BYTES_MAX).expect("taken alone");
+        assert!(matches!(admission.admit(1), Err(CallError::Overloaded(_))));
+        drop(large);
+        assert!(admission.admit(1).is_ok());
+    }
+}
