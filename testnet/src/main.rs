@@ -67,6 +67,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before any thread is started: references run in this process, and ONNX Runtime reads this from the environment.
+    stormo::engine::forbid_telemetry();
     let arguments = Arguments::parse();
     leftovers::clean();
     let done =

@@ -92,8 +92,13 @@ pub(crate) fn cannot(scenario: &Scenario, is_on_loopback: bool) -> Option<String
         Some(format!("{}: {needs} needs {what}, and {why}", scenario.path.display()))
     };
     let needed = scenario.needs_emulation().filter(|_| !is_on_loopback);
-    let emulated = lacks(needed, network::is_possible, "emulated links and machines")
-        .map(|why| format!("{why} (--loopback plays without them)"));
+    let emulated =
+        lacks(needed, network::is_possible, "emulated links and machines").map(|why| {
+            match scenario.fault_that_needs_emulation().is_some() {
+                true => why,
+                false => format!("{why} (--loopback plays without them)"),
+            }
+        });
     emulated.or_else(|| lacks(scenario.needs_clocks(), clock::is_possible, "clocks that can be put wrong"))
 }
 

@@ -217,14 +217,20 @@ impl Driver {
         }
     }
 
-    /// Runs until the owner ends the node.
-    pub async fn run(mut self, mut net: mpsc::Receiver<NetEvent>, mut own: mpsc::Receiver<Event>) {
+    /// Runs until the owner ends the node; `early` happened before.
+    pub async fn run(
+        mut self,
+        early: Vec<NetEvent>,
+        mut net: mpsc::Receiver<NetEvent>,
+        mut own: mpsc::Receiver<Event>,
+    ) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         self.restore();
         self.restore_contacts();
         self.on_changed();
         self.on_member(MemberEvent::Started);
+        early.into_iter().for_each(|event| self.on_net(event));
         loop {
             let event = tokio::select! {
                 Some(event) = net.recv() => Event::Net(event),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use stormo_protocol::ids::{NodeId, ObjectId};
@@ -20,6 +21,8 @@ use crate::serve::{self, Front, ServeError};
 
 /// Events of this node's own that wait for the loop.
 const EVENTS_WAITING_MAX: usize = 1024;
+/// The addresses of all interfaces are told within this time.
+const INTERFACES_WITHIN: Duration = Duration::from_millis(50);
 /// Events of the mesh that wait for whoever reads `/v1/events` slowest: about a second of requests under full
 /// load. What does not keep up is told how many it missed.
 const EVENTS_KEPT_MAX: usize = 1024;
@@ -106,7 +109,7 @@ pub async fn run(
         objects: if config.owner.roles.store { pool.clone() } else { Arc::new(GivesNothing) },
     })
     .await?;
-    let addresses = first_addresses(&mut net_events, config.listen.len()).await;
+    let (addresses, early) = first_addresses(&mut net_events, &config.listen).await;
     let (events, own_events) = mpsc::channel(EVENTS_WAITING_MAX);
     let generation = config.next_generation()?;
     let node = identity.node();
@@ -138,7 +141,7 @@ pub async fn run(
         watchers: watchers.clone(),
     };
     let driver = Driver::new(parts, events.clone());
-    let mut driving = tokio::spawn(driver.run(net_events, own_events));
+    let mut driving = tokio::spawn(driver.run(early, net_events, own_events));
     let front = Front {
         events: events.clone(),
         pool,
@@ -172,17 +175,27 @@ async fn open_engine(config: &NodeConfig) -> Result<Engine, NodeError> {
     Ok(tokio::task::spawn_blocking(move || Engine::open(&EngineConfig { library, permits })).await??)
 }
 
-/// The addresses that listening gives; each is told at once, or an error was returned before.
-async fn first_addresses(events: &mut mpsc::Receiver<NetEvent>, wanted: usize) -> Vec<String> {
-    let mut addresses = Vec::new();
-    while addresses.len() < wanted {
-        match events.recv().await {
+/// The addresses that listening gives, and what else happened meanwhile. Each is told at once, or an error was
+/// returned before; who listens everywhere has one for each interface.
+async fn first_addresses(
+    events: &mut mpsc::Receiver<NetEvent>,
+    listen: &[String],
+) -> (Vec<String>, Vec<NetEvent>) {
+    let is_everywhere = |address: &String| address.contains("/0.0.0.0/") || address.contains("/::/");
+    let more = if listen.iter().any(is_everywhere) { INTERFACES_WITHIN } else { Duration::ZERO };
+    let (mut addresses, mut others) = (Vec::new(), Vec::new());
+    while others.len() < EVENTS_WAITING_MAX {
+        let event = match addresses.len() < listen.len() {
+            true => events.recv().await,
+            false => tokio::time::timeout(more, events.recv()).await.unwrap_or(None),
+        };
+        match event {
             Some(NetEvent::Listening(address)) => addresses.push(address),
-            Some(_) => {}
+            Some(other) => others.push(other),
             None => break,
         }
     }
-    addresses
+    (addresses, others)
 }
 
 fn ready_line(node: NodeId, config: &NodeConfig, api: SocketAddr, addresses: &[String]) -> Ready {
