@@ -12,7 +12,7 @@ use crate::serve::json::{
 };
 
 /// Requests under way that entered at one node; more are refused at once.
-pub const REQUESTS_MAX: usize = 384;
+pub const REQUESTS_MAX: usize = 320;
 /// Digits of a plan's id that tables show.
 pub const PLAN_DIGITS_MIN: usize = 8;
 
