@@ -8,6 +8,7 @@ use stormo::monitor::minute_of_day;
 use stormo::serve::json::{HostedView, NodeView};
 use stormo_testnet::client::Client;
 use stormo_testnet::commands::Progress;
+use stormo_testnet::load::Load;
 use stormo_testnet::trial::{self, COMMAND_MAX, SOON, arguments, edge};
 use stormo_testnet::{digits, wait};
 
@@ -82,14 +83,57 @@ fn what_is_kept_warm_for_others_goes_when_the_hours_end() -> Result<()> {
         let client = mesh.node("one").client.clone();
         trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "2"])?;
         ensure!(!hosts(&client, "laptop")?.is_empty(), "it hosts nothing within its hours");
+        let laptop = mesh.node("laptop").client.clone();
+        let image = digits::load()?.swap_remove(3);
+        let request = image.request(&trial::digits_input(&client)?);
+        // Entered at either, so that some are under way on the laptop at any time: none fails when its hours end.
+        let loads = [&client, &laptop].map(|at| Load::begin(at, "digits", std::slice::from_ref(&request), 2));
         wait::until("its parts to go", CLOSING_MAX, || {
-            // Requests go on; none fails for it.
+            let seen = node(&client, "laptop").map_err(|error| error.to_string())?;
+            if seen.hosted.is_empty() && !seen.offer.open { Ok(()) } else { Err(format!("{seen:?}")) }
+        })?;
+        for load in loads {
+            load.wait_for_more(20, SOON)?;
+            for outcome in load.end() {
+                let answer = outcome.result.context("a request failed while the hours ended")?;
+                ensure!(digits::read(&answer.outputs) == Some(image.truth), "a wrong answer");
+            }
+        }
+        trial::check_reads(&client)?;
+        trial::check_reads(&mesh.node("laptop").client)
+    })
+}
+
+#[test]
+fn the_owner_stops_and_resumes_work_for_others_by_command() -> Result<()> {
+    trial::run(&[edge("one")], |mesh| {
+        mesh.add(&edge("laptop"))?;
+        mesh.wait_for_nodes(2, SOON)?;
+        let client = mesh.node("one").client.clone();
+        trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "2"])?;
+        ensure!(!hosts(&client, "laptop")?.is_empty(), "it hosts nothing");
+        let laptop = mesh.node("laptop").client.clone();
+        let work = |word: &str| {
+            let words = arguments(&["work", word, "--api", laptop.base()]);
+            mesh.stormo().run(&words, Progress::Kept, COMMAND_MAX)
+        };
+        let said = work("off")?.stdout;
+        ensure!(said.contains("takes no work of others"), "{said}");
+        wait::until("its parts to go", SOON, || {
             trial::check_reads(&client).map_err(|error| error.to_string())?;
             let seen = node(&client, "laptop").map_err(|error| error.to_string())?;
             if seen.hosted.is_empty() && !seen.offer.open { Ok(()) } else { Err(format!("{seen:?}")) }
         })?;
-        trial::check_reads(&client)?;
-        trial::check_reads(&mesh.node("laptop").client)
+        let said = work("on")?.stdout;
+        ensure!(said.contains("`laptop` takes work of others."), "{said}");
+        wait::until("it to host again", CLOSING_MAX, || {
+            let seen = node(&client, "laptop").map_err(|error| error.to_string())?;
+            if !seen.hosted.is_empty() && seen.offer.open { Ok(()) } else { Err(format!("{seen:?}")) }
+        })?;
+        let refused = laptop.put_raw("/v1/node/work", br#"{"take": "yes"}"#)?;
+        let says = String::from_utf8_lossy(&refused.body).into_owned();
+        ensure!(refused.status == 400 && says.contains(r#"{\"take\": false}"#), "{} {says}", refused.status);
+        Ok(())
     })
 }
 

@@ -52,6 +52,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Watch the mesh live in this terminal.
     Top(TopArgs),
+    /// Let a node take work of other nodes, or none for now.
+    Work(WorkArgs),
     /// Make a smaller and faster int8 model of an FP32 one, on this machine.
     Quantize(QuantiseArgs),
 }
@@ -480,6 +482,26 @@ pub struct TopArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: NodeApiArgs,
+}
+
+/// Whether work of others is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WorkArg {
+    /// Take work of others again, within the hours and roles that the node was started with.
+    On,
+    /// Take none until told otherwise or started again: what runs ends first.
+    Off,
+}
+
+/// `stormo work`.
+#[derive(Debug, Args)]
+pub struct WorkArgs {
+    /// Whether the node takes work of others from now on.
+    #[arg(value_enum)]
+    pub work: WorkArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub api: ApiArgs,
 }
 
 /// Longest search for parts that are faster in floats, unless told otherwise: the models tried needed 5 to

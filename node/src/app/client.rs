@@ -134,6 +134,15 @@ impl Client {
         self.value(request.send_json(body))
     }
 
+    /// Sets a value and reads what came of it.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CommandError> {
+        let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
+        self.value(request.send_json(body))
+    }
+
     /// Deletes something and reads what it was.
     ///
     /// # Errors

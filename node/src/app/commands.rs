@@ -18,6 +18,7 @@ mod table;
 mod texts;
 mod timeline;
 mod top;
+mod work;
 
 use super::cli::{Cli, Command};
 use super::client::CommandError;
@@ -39,6 +40,7 @@ pub fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Models(args) => models::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Work(args) => work::run(&args),
         Command::Quantize(args) => quantise::run(&args),
     }
 }
