@@ -30,6 +30,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// Each computes for a moment when it starts, to know how fast it is: fifty at once on two cores would
 /// not be ready in time.
 const STARTS_AT_ONCE: usize = 10;
+/// The start of more nodes than these is told as it goes.
+const MANY: usize = 16;
 /// A node leaves within this time, or is killed.
 const END_MAX: Duration = Duration::from_secs(5);
 /// Neighbours that a node keeps: in a larger mesh not every pair has measured its link.
@@ -119,6 +121,9 @@ impl Mesh {
                 let starting = some.iter().map(|spec| mesh.begin(spec)).collect::<Result<Vec<_>, _>>()?;
                 for node in starting {
                     mesh.nodes.push(node.wait(START_MAX, show)?);
+                }
+                if others.len() > MANY {
+                    show(&format!("{} of {} nodes run\n", mesh.nodes.len(), topology.nodes.len()));
                 }
             }
         }
@@ -277,6 +282,12 @@ impl Mesh {
                 },
             )
         })
+    }
+
+    /// How many nodes that run have heard of `count` nodes lately.
+    pub fn knowing(&mut self, count: usize) -> usize {
+        let running = self.nodes.iter_mut().filter_map(|node| node.ended().is_none().then_some(&*node));
+        running.filter(|node| node.client.nodes().is_ok_and(|known| known.len() == count)).count()
     }
 
     /// Asks all nodes to leave, and waits until they have ended; kills those that do not. Lists

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -21,6 +21,8 @@ use crate::table::{Align, Table};
 const LOOK: Duration = Duration::from_millis(500);
 /// Pairs of nodes that are named for links that are alike.
 const PAIRS_SHOWN: usize = 6;
+/// Between two words on how far a start is.
+const TELL_EACH: Duration = Duration::from_secs(3);
 /// Until all know each other: some exchanges of a second each.
 const KNOWN_MAX: Duration = Duration::from_secs(60);
 
@@ -62,8 +64,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<()> {
     narrator.say(&topology.about);
     narrator.say("Building the node; then each of its processes starts.");
     let binary = binary::build()?;
+    narrator.say(&format!("Starting {} nodes.", topology.nodes.len()));
     let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| eprint!("{log}"))?;
-    mesh.wait_for_views(topology.nodes.len(), KNOWN_MAX)?;
+    wait_until_all_know(&mut mesh, topology.nodes.len(), &narrator)?;
     show(&narrator, &mesh, &binary);
     let mut gone = vec![false; mesh.nodes().len()];
     while !interrupt::within(LOOK) {
@@ -84,6 +87,26 @@ pub(crate) fn run(args: &UpArgs) -> Result<()> {
     let kept = mesh.end_and_keep_folder();
     let labels: Vec<&str> = bad.iter().map(|end| end.label.as_str()).collect();
     bail!("{} did not end by itself; logs are kept in {}", labels.join(", "), kept.display())
+}
+
+/// Waits until every node knows all others; says how far that is when it takes long.
+fn wait_until_all_know(mesh: &mut Mesh, count: usize, narrator: &Narrator) -> Result<()> {
+    let (began, mut told, mut told_at) = (Instant::now(), 0, Instant::now());
+    while began.elapsed() < KNOWN_MAX {
+        let knowing = mesh.knowing(count);
+        if knowing == count {
+            return Ok(());
+        }
+        if knowing != told && told_at.elapsed() >= TELL_EACH {
+            narrator.say(&format!("{knowing} of {count} nodes know all others."));
+            (told, told_at) = (knowing, Instant::now());
+        }
+        if interrupt::within(LOOK) {
+            bail!("interrupted");
+        }
+    }
+    // Says who knows how many.
+    Ok(mesh.wait_for_views(count, Duration::ZERO)?)
 }
 
 fn show(narrator: &Narrator, mesh: &Mesh, binary: &Path) {
@@ -109,7 +132,9 @@ fn show(narrator: &Narrator, mesh: &Mesh, binary: &Path) {
     let api = &first.ready.api;
     narrator.title("to use it, at any of these addresses");
     narrator.say(&format!("{stormo} status --api {api}"));
-    narrator.say(&format!("{stormo} deploy digits testnet/models/digits.onnx --replicas 2 --api {api}"));
+    narrator.say(&format!(
+        "{stormo} deploy digits testnet/models/digits.onnx --card testnet/models/digits.toml --replicas 2 --api {api}"
+    ));
     narrator.say(&format!("{stormo} infer digits testnet/models/digits/held-out-03-truth-3.png --api {api}"));
     if mesh.network().is_none() {
         narrator.say("a ticket for more nodes (`stormo node --join TICKET`):");
