@@ -28,6 +28,9 @@ const STREAMS_PER_PEER_MAX: usize = 64;
 const AT_ONCE_BYTES_MAX: u64 = 64 << 10;
 /// Between two signs of life.
 const SIGN_INTERVAL: Duration = Duration::from_millis(100);
+/// The first one after the tensors came, unless the last one was told before: a link that got longer by far takes it to
+/// the sender in time, and what is done sooner needs none.
+const FIRST_SIGN_AFTER: Duration = Duration::from_millis(20);
 /// An idle stream is closed after this; senders stop using it earlier.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Descriptions follow their header at once, and signs are read at once, or the stream is closed.
@@ -182,9 +185,9 @@ async fn send_sign(writer: &mut WriteHalf<Stream>, sign: Sign) -> io::Result<()>
     timeout(SMALL_TIMEOUT, frames::write_signs(writer, &[sign])).await?
 }
 
-/// The first tick is one interval away: even an immediate one costs a millisecond of timer.
-fn sign_ticks() -> Interval {
-    interval_at(tokio::time::Instant::now() + SIGN_INTERVAL, SIGN_INTERVAL)
+/// The first tick is some time away: even an immediate one costs a millisecond of timer.
+fn sign_ticks(first: Duration) -> Interval {
+    interval_at(tokio::time::Instant::now() + first, SIGN_INTERVAL)
 }
 
 /// Awaits something, showing life meanwhile.
@@ -194,7 +197,7 @@ async fn while_showing_life<T>(
     life: impl Fn() -> Sign,
 ) -> io::Result<T> {
     let mut work = std::pin::pin!(work);
-    let mut ticks = sign_ticks();
+    let mut ticks = sign_ticks(SIGN_INTERVAL);
     loop {
         tokio::select! {
             done = &mut work => return Ok(done),
@@ -211,7 +214,7 @@ async fn repeat_until_last(
     writer: &mut WriteHalf<Stream>,
     receive_time: Duration,
 ) -> io::Result<()> {
-    let mut ticks = sign_ticks();
+    let mut ticks = sign_ticks(FIRST_SIGN_AFTER);
     let receive_us = u32::try_from(receive_time.as_micros()).unwrap_or(u32::MAX);
     let mut taken = Some(Sign::Taken(receive_us));
     loop {
