@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::payload::Codec;
-use crate::frame::Edge;
+use crate::frame::{Edge, ORIGIN};
 use crate::ids::{NodeId, PlanId, VariantId};
 use crate::limits::{BACKUPS_MAX, STAGES_MAX};
 
@@ -102,6 +102,17 @@ impl Plan {
         self.stages.iter().map(|stage| stage.codec).chain([self.result_codec])
     }
 
+    /// Whether a node may send over an edge that leads to a stage: any host of the stage before, or the origin.
+    pub fn is_sent_by(&self, edge: Edge, from: NodeId) -> bool {
+        match edge.to.checked_sub(1) {
+            Some(before) => {
+                let stage = self.stages.get(usize::from(before));
+                edge.from == before && stage.is_some_and(|stage| stage.host_index(from).is_some())
+            }
+            None => edge.from == ORIGIN && self.origin == from,
+        }
+    }
+
     /// How tensors are coded on an edge.
     pub fn codec_of(&self, edge: Edge) -> Codec {
         match self.stages.get(usize::from(edge.to)) {
@@ -133,7 +144,6 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::ORIGIN;
     use crate::ids::DeploymentId;
 
     fn plan(ranges: &[(u16, u16)]) -> Plan {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::control::{Prepare, Response};
-use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN};
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, ORIGIN};
 use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
 use stormo_protocol::model::Manifest;
@@ -20,8 +20,8 @@ use crate::net::{Offer, Received, SignReader, Verdict, signs};
 
 /// Stages under way at once, announced ones included.
 const STAGES_MAX: usize = 2048;
-/// Ended stages that are remembered: those of some seconds at a thousand requests a second.
-const ENDED_MAX: usize = 4096;
+/// Ended stages and cancelled attempts that are remembered: those of some seconds at a thousand requests a second.
+const RECENT_MAX: usize = 4096;
 
 impl Driver {
     /// A plan with a part for this node, which has something to load for it. The answer says no only.
@@ -57,8 +57,12 @@ impl Driver {
         if self.stages.contains_key(&key) {
             return Ok(());
         }
-        if self.ended.has(key) {
+        // A late copy of an input begins nothing anew.
+        if self.ended.has(&key) {
             return Err(Refusal::Duplicate);
+        }
+        if self.cancelled.has(&(key.request, key.attempt, plan.origin)) {
+            return Err(Refusal::Cancelled);
         }
         let own = self.own();
         if let Some(reason) = self.refuses_work().filter(|_| plan.origin != own) {
@@ -122,14 +126,14 @@ impl Driver {
         }
         let key = stage_key(header.key);
         if let Some(plan) = plan {
-            if !is_sent_by(plan, header.key.edge, from) {
+            if !plan.is_sent_by(header.key.edge, from) {
                 return Err(Refusal::NotMyStage);
             }
             self.host(key, plan, header.remaining_ms)?;
         }
         let hosted = self.stages.get_mut(&key).ok_or(Refusal::UnknownPlan)?;
         let plan = hosted.machine.plan();
-        if header.plan != plan.id() || !is_sent_by(plan, header.key.edge, from) {
+        if header.plan != plan.id() || !plan.is_sent_by(header.key.edge, from) {
             return Err(Refusal::NotMyStage);
         }
         let codec = plan.codec_of(header.key.edge);
@@ -189,17 +193,6 @@ fn stage_key(key: DeliveryKey) -> StageKey {
     StageKey { request: key.request, attempt: key.attempt, stage: key.edge.to }
 }
 
-/// Whether a plan lets a node send a stage its input over this edge.
-fn is_sent_by(plan: &Plan, edge: Edge, from: NodeId) -> bool {
-    match edge.to.checked_sub(1) {
-        Some(before) => {
-            let stage = plan.stages.get(usize::from(before));
-            edge.from == before && stage.is_some_and(|stage| stage.host_index(from).is_some())
-        }
-        None => edge.from == ORIGIN && plan.origin == from,
-    }
-}
-
 /// Whether tensors are these of the manifest, coded as a plan says or more simply.
 ///
 /// # Errors
@@ -217,32 +210,45 @@ pub(super) fn check_tensors(
     if described.iter().all(is_named) { Ok(()) } else { Err(Refusal::WrongCodec) }
 }
 
-/// Stages that ended here a short while ago, so that a late copy of their input does not begin them anew.
-#[derive(Default)]
-pub(super) struct Ended {
-    keys: BTreeSet<StageKey>,
-    order: VecDeque<StageKey>,
+/// What happened a short while ago: the latest of it, each once.
+pub(super) struct Recent<T> {
+    all: BTreeSet<T>,
+    order: VecDeque<T>,
 }
 
-impl Ended {
-    /// A stage ended.
-    pub(super) fn add(&mut self, key: StageKey) {
-        if self.keys.insert(key) {
-            self.order.push_back(key);
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { all: BTreeSet::new(), order: VecDeque::new() }
+    }
+}
+
+impl<T: Copy + Ord> Recent<T> {
+    pub(super) fn add(&mut self, what: T) {
+        if self.all.insert(what) {
+            self.order.push_back(what);
         }
-        while self.order.len() > ENDED_MAX {
+        while self.order.len() > RECENT_MAX {
             if let Some(oldest) = self.order.pop_front() {
-                self.keys.remove(&oldest);
+                self.all.remove(&oldest);
             }
         }
     }
 
-    /// An attempt was cancelled: none of its stages is wanted.
-    pub(super) fn add_all_of(&mut self, request: RequestId, attempt: u16) {
-        self.add(StageKey { request, attempt, stage: ORIGIN });
+    fn has(&self, what: &T) -> bool {
+        self.all.contains(what)
     }
+}
 
-    fn has(&self, key: StageKey) -> bool {
-        self.keys.contains(&key) || self.keys.contains(&StageKey { stage: ORIGIN, ..key })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_are_remembered() {
+        let mut recent = Recent::default();
+        (0..RECENT_MAX + 2).for_each(|number| recent.add(number));
+        recent.add(RECENT_MAX);
+        assert!(!recent.has(&0) && !recent.has(&1) && recent.has(&2) && recent.has(&(RECENT_MAX + 1)));
+        assert_eq!(recent.order.len(), RECENT_MAX);
     }
 }

@@ -152,7 +152,8 @@ impl Driver {
             }
             !is_it
         });
-        self.ended.add_all_of(request, attempt);
+        // By whom: only the origin's word counts.
+        self.cancelled.add((request, attempt, from));
         Response::Done
     }
 

@@ -8,7 +8,7 @@ use stormo_protocol::frame::{DeliveryKey, HEADER_BYTES, ORIGIN, SIGN_BYTES, Sign
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
-use super::stage::{StageKey, is_sent_by};
+use super::stage::StageKey;
 use super::{CUT_BYTES, Local, WorkMessage};
 use crate::simulate::pipes::HostIndex;
 use crate::simulate::wire;
@@ -229,7 +229,7 @@ impl World {
             work.incoming.insert((key, from), incoming);
             return Ok(());
         }
-        if !is_sent_by(plan, key.edge, sender) {
+        if !plan.is_sent_by(key.edge, sender) {
             return Err(Refusal::NotMyStage);
         }
         self.host_stage(now_us, own, stage_key(key), plan, remaining_ms)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stormo::flow::{Stage, StageAction, StageEvent};
 use stormo_protocol::control::Prepare;
 use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN, Sign};
-use stormo_protocol::ids::{NodeId, RequestId};
+use stormo_protocol::ids::RequestId;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
@@ -33,17 +33,6 @@ pub(in crate::simulate) struct StageKey {
 pub(super) struct HostedStage {
     pub(super) machine: Stage,
     deadline_us: u64,
-}
-
-/// Whether a plan lets a node send a stage its input over this edge.
-pub(super) fn is_sent_by(plan: &Plan, edge: Edge, from: NodeId) -> bool {
-    match edge.to.checked_sub(1) {
-        Some(before) => {
-            let stage = plan.stages.get(usize::from(before));
-            edge.from == before && stage.is_some_and(|stage| stage.host_index(from).is_some())
-        }
-        None => edge.from == ORIGIN && plan.origin == from,
-    }
 }
 
 /// The frame that brings a stage its input.
