@@ -184,6 +184,7 @@ impl Member {
             }
             MemberEvent::RoundTrip { peer, micros } => {
                 self.show(now_ms, peer);
+                self.neighbours.answers(now_ms, peer);
                 let place = self.view.get(peer).and_then(|known| known.record.coordinate);
                 self.links.round_trip(peer, micros, place, &mut self.chance);
                 vec![]
@@ -325,6 +326,7 @@ impl Member {
         self.asked.remove(&peer);
         let Some(mut news) = news else { return vec![] };
         self.show(now_ms, peer);
+        self.neighbours.answers(now_ms, peer);
         self.links.placed(peer, news.coordinate);
         let (wanted, more) = (std::mem::take(&mut news.wanted), news.more);
         let mut actions = self.hear(now_ms, news);

@@ -29,8 +29,8 @@ const USED_MS: u64 = 60_000;
 /// A connection that carries nothing for so long, not even pings, is given up, milliseconds: TCP takes up to a minute
 /// for it, and no second one is opened before.
 const STALLED_MS: u64 = 15_000;
-/// One that carried nothing for so long had failed before it broke: the node is judged by what others hear of it,
-/// milliseconds.
+/// One over which nothing was answered for so long had failed before it broke, in one direction at least: the node is
+/// judged by what is heard of it otherwise, milliseconds. Pings are answered each second.
 const WORKS_MS: u64 = 5_000;
 /// A dial is under way for so long, milliseconds.
 const DIALLING_MS: u64 = 5_000;
@@ -49,6 +49,8 @@ const REMEMBERED_AT_ONCE: usize = 4;
 struct Neighbour {
     /// Something came from it.
     shown_ms: u64,
+    /// It answered: both directions carry.
+    answered_ms: u64,
     came_ms: u64,
     /// Work went to it.
     used_ms: Option<u64>,
@@ -94,17 +96,18 @@ impl Neighbours {
 
     pub(super) fn connect(&mut self, now_ms: u64, peer: NodeId) {
         self.connected.insert(peer);
-        self.of.insert(peer, Neighbour { shown_ms: now_ms, came_ms: now_ms, used_ms: None });
+        let (shown_ms, answered_ms, came_ms) = (now_ms, now_ms, now_ms);
+        self.of.insert(peer, Neighbour { shown_ms, answered_ms, came_ms, used_ms: None });
         self.dialling.remove(&peer);
         self.parting.remove(&peer);
         self.contacts.reached(peer);
     }
 
     /// The last connection is gone; tells whether that says something of the node: nobody wished it, and the connection
-    /// had worked until then.
+    /// had worked both ways until then.
     pub(super) fn disconnect(&mut self, now_ms: u64, peer: NodeId) -> bool {
         self.connected.remove(&peer);
-        let worked = self.of.remove(&peer).is_some_and(|of| now_ms < of.shown_ms + WORKS_MS);
+        let worked = self.of.remove(&peer).is_some_and(|of| now_ms < of.answered_ms + WORKS_MS);
         self.parting.remove(&peer).is_none() && worked
     }
 
@@ -120,6 +123,13 @@ impl Neighbours {
         }
     }
 
+    /// A neighbour answered something.
+    pub(super) fn answers(&mut self, now_ms: u64, peer: NodeId) {
+        if let Some(neighbour) = self.of.get_mut(&peer) {
+            neighbour.answered_ms = now_ms;
+        }
+    }
+
     /// Work went to a neighbour.
     pub(super) fn used(&mut self, now_ms: u64, peer: NodeId) {
         if let Some(neighbour) = self.of.get_mut(&peer) {
@@ -128,7 +138,10 @@ impl Neighbours {
     }
 
     pub(super) fn excuse(&mut self, lateness_ms: u64) {
-        self.of.values_mut().for_each(|neighbour| neighbour.shown_ms += lateness_ms);
+        for neighbour in self.of.values_mut() {
+            neighbour.shown_ms += lateness_ms;
+            neighbour.answered_ms += lateness_ms;
+        }
     }
 
     /// Closes what carries nothing, and what is too much.

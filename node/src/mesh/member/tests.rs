@@ -244,6 +244,38 @@ fn a_connection_that_failed_long_before_it_broke_loses_nobody_either() {
     assert!(member.view().is_usable(20_000, id(1)), "others hear it");
 }
 
+/// What TCP does where packets are lost in one direction only: this node still hears the other one, whose answers never
+/// come since nothing gets there, and its own kernel gives the connection up.
+#[test]
+fn a_connection_that_carried_nothing_one_way_loses_nobody() {
+    let mut member = member(9);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    hears(&mut member, 0, id(1));
+    for second in 1..=12 {
+        ticks(&mut member, second * 1_000 - 900, second * 1_000);
+        member.handle(second * 1_000, MemberEvent::Told { peer: id(1), news: News::default() });
+    }
+    member.handle(12_500, MemberEvent::Disconnected(id(1)));
+    assert!(member.view().is_usable(12_500, id(1)), "it spoke a moment ago");
+    ticks(&mut member, 12_600, 17_000);
+    assert!(!member.view().is_usable(17_000, id(1)), "and is silent since");
+}
+
+#[test]
+fn whose_connection_breaks_in_the_middle_of_a_talk_is_left_out_at_once() {
+    for answers in [
+        MemberEvent::RoundTrip { peer: id(1), micros: 500.0 },
+        MemberEvent::Answered { peer: id(1), news: Some(News::default()) },
+    ] {
+        let mut member = member(9);
+        member.handle(0, MemberEvent::Connected(id(1)));
+        hears(&mut member, 0, id(1));
+        member.handle(12_000, answers);
+        member.handle(12_500, MemberEvent::Disconnected(id(1)));
+        assert!(!member.view().is_usable(12_500, id(1)));
+    }
+}
+
 #[test]
 fn a_connection_that_carries_nothing_is_given_up() {
     let mut member = member(9);
