@@ -30,6 +30,7 @@ mod price;
 mod problem;
 mod question;
 mod ranges;
+mod replicated;
 mod runs;
 mod solve;
 mod split;
@@ -48,6 +49,7 @@ pub use parts::parts;
 pub use price::{Infeasible, PlanShape, Priced, PricedEdge, PricedStage, StageShape};
 pub use problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 pub use question::{Answer, NoAnswer, Question, Variant};
+pub use replicated::{PricedReplicated, Replica, Replicated, ReplicatedShape, best_replicated};
 pub use split::{Branch, PricedSplit, Region, SPLIT_GAIN_MIN, Split, SplitShape, best_split};
 
 /// Labels that a planning call may look at to improve and prove its answer where memory or

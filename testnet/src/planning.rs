@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use stormo::app::calls::PlanLimits;
 use stormo::files;
-use stormo::plan::instance::{Instance, PlacedOf, PlanOf, Reply, SplitOf};
+use stormo::plan::instance::{Instance, PlacedOf, PlanOf, ReplicatedOf, Reply, SplitOf};
 use stormo::plan::{EXPANSIONS_DEFAULT, Ilp, Method, Objective, Search};
 
 use crate::table::{Align, Table};
@@ -63,19 +63,16 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
     let (text, named) = instance(args)?;
     let instance = Instance::parse(&text).with_context(|| format!("{}", named.display()))?;
     let began = Instant::now();
+    let (method, expansions_max) = match args.planner {
+        PlannerName::Greedy => (Method::Greedy, EXPANSIONS_DEFAULT),
+        PlannerName::Exact | PlannerName::Ilp => (Method::Exact, EXPANSIONS_EXACT),
+    };
     let answer = match args.planner {
-        PlannerName::Greedy => {
-            let search = Search { method: Method::Greedy, expansions_max: EXPANSIONS_DEFAULT };
-            instance.question.answer(&search)
-        }
-        PlannerName::Exact => {
-            let search = Search { method: Method::Exact, expansions_max: EXPANSIONS_EXACT };
-            instance.question.answer(&search)
-        }
         PlannerName::Ilp => instance.question.answer(&Ilp),
+        _ => instance.question.answer(&Search { method, expansions_max }),
     };
     let took = began.elapsed();
-    let mut reply = instance.reply(answer, EXPANSIONS_DEFAULT);
+    let mut reply = instance.reply(answer, method, EXPANSIONS_DEFAULT);
     reply.planning_ms = took.as_secs_f64() * 1000.0;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&reply)?);
@@ -140,6 +137,9 @@ fn show(reply: &Reply) {
     if let Some(split) = &reply.split {
         show_split(split);
     }
+    if let Some(stream) = &reply.replicated {
+        show_replicated(stream);
+    }
     for field in &reply.not_considered {
         println!("  `{field}` are not planned with yet: this is the best plan without them");
     }
@@ -172,6 +172,29 @@ fn show_split(split: &SplitOf) {
     );
     if !split.runnable {
         println!("  no mesh can run that yet: it is what joins would bring");
+    }
+}
+
+fn show_replicated(stream: &ReplicatedOf) {
+    println!("\n  a stream over several routes:");
+    let columns = [("blocks", Align::Left), ("node", Align::Left), ("of the requests", Align::Right)];
+    let mut table = Table::new(&columns);
+    for replica in &stream.replicas {
+        let blocks = format!("{}-{}", replica.blocks[0], replica.blocks[1]);
+        table.row([blocks, replica.node.clone(), format!("{:.2} %", replica.weight * 100.0)]);
+    }
+    table.lines().iter().for_each(|line| println!("  {line}"));
+    let proof = if stream.proven { "no stream is better" } else { "a better one may be found" };
+    println!(
+        "  period {:.4} ms (at least {:.4}: {proof}) on {} routes; filling: {:.4} ms on average, {:.4} by the slowest",
+        stream.period_ms,
+        stream.lower_bound_ms,
+        stream.routes.len(),
+        stream.latency_ms,
+        stream.latency_max_ms
+    );
+    if !stream.runnable {
+        println!("  each route is a plan that a mesh can run; no node deals requests out among several yet");
     }
 }
 

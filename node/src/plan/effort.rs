@@ -51,8 +51,13 @@ impl Problem {
         idle * idle_ms + compute * compute_ms + send * send_ms + receive * receive_ms + tail_mj
     }
 
-    /// Loading is done once and waiting is for others: neither counts.
-    pub(super) fn period_ms(&self, shape: &PlanShape, stages: &[PricedStage], edges: &[PricedEdge]) -> f64 {
+    /// How long a request keeps each resource busy. Loading is done once and waiting is for others: neither counts.
+    pub(super) fn busy(
+        &self,
+        shape: &PlanShape,
+        stages: &[PricedStage],
+        edges: &[PricedEdge],
+    ) -> HashMap<Resource, f64> {
         let mut busy: HashMap<Resource, f64> = HashMap::new();
         for (shape, stage) in shape.stages.iter().zip(stages) {
             *busy.entry(Resource::Node(shape.node)).or_default() += stage.compute_ms;
@@ -62,7 +67,12 @@ impl Problem {
                 *busy.entry(resource).or_default() += busy_ms;
             }
         }
-        busy.into_values().fold(0.0, f64::max)
+        busy
+    }
+
+    /// What the busiest resource does for each request.
+    pub(super) fn period_ms(&self, shape: &PlanShape, stages: &[PricedStage], edges: &[PricedEdge]) -> f64 {
+        self.busy(shape, stages, edges).into_values().fold(0.0, f64::max)
     }
 
     fn busy_for(&self, edge: &PricedEdge) -> [(Resource, f64); 4] {

@@ -17,7 +17,7 @@ use super::problem::{Factors, KnownRange, Link, Links, Node, Problem, ProblemErr
 use super::question::{Question, Variant};
 use super::split::{BRANCHES_MAX, Branch, Region};
 
-pub use answer::{PlacedOf, PlanOf, Reply, SplitOf, StageOf};
+pub use answer::{PlacedOf, PlanOf, ReplicaOf, ReplicatedOf, Reply, RouteOf, SplitOf, StageOf};
 
 const BYTES_PER_MB: f64 = 1e6;
 const MJ_PER_J: f64 = 1000.0;

@@ -106,6 +106,9 @@ pub enum Infeasible {
     /// A codec is named for each hop, and must be possible there.
     #[error("the codec named for cut {cut} is not possible there, or nothing moves")]
     Codec { cut: u16 },
+    /// Routes without a share, or shares that do not add up to one.
+    #[error("the routes' shares must be above zero and add up to one")]
+    Shares,
     /// A node's stages together want more than is free.
     #[error("node {node} would need {need_bytes} bytes for its stages and has {free_bytes} free")]
     Memory { node: usize, need_bytes: u64, free_bytes: u64 },
@@ -159,7 +162,17 @@ impl Problem {
     /// Why it cannot run.
     pub fn price(&self, shape: &PlanShape) -> Result<Priced, Infeasible> {
         self.check_shape(shape)?;
-        self.check_memory(shape)?;
+        self.check_memory(&shape.stages)?;
+        self.price_parts(shape)
+    }
+
+    /// The same for nodes that hold whatever is asked of them.
+    pub(super) fn price_in_ample_memory(&self, shape: &PlanShape) -> Result<Priced, Infeasible> {
+        self.check_shape(shape)?;
+        self.price_parts(shape)
+    }
+
+    fn price_parts(&self, shape: &PlanShape) -> Result<Priced, Infeasible> {
         let stages: Vec<PricedStage> = shape.stages.iter().map(|stage| self.price_stage(*stage)).collect();
         let coded_hops = self.hops(&shape.stages).zip(&shape.codecs);
         let edges = coded_hops.map(|(hop, codec)| self.price_edge(hop, *codec));
@@ -256,9 +269,9 @@ impl Problem {
 
     /// A node's new ranges are all there at once, but run one after the other: weights add up,
     /// activations do not. What is loaded has its memory already.
-    pub(super) fn check_memory(&self, shape: &PlanShape) -> Result<(), Infeasible> {
+    pub(super) fn check_memory(&self, stages: &[StageShape]) -> Result<(), Infeasible> {
         let mut cold: Vec<StageShape> =
-            shape.stages.iter().copied().filter(|stage| !self.has_memory(*stage)).collect();
+            stages.iter().copied().filter(|stage| !self.has_memory(*stage)).collect();
         cold.sort_unstable_by_key(|stage| stage.node);
         for runs in cold.chunk_by(|a, b| a.node == b.node) {
             let node = runs[0].node;

@@ -10,7 +10,7 @@ mod search;
 mod tables;
 
 use super::coding::{Coding, Hop};
-use super::price::{Infeasible, PlanShape, StageShape};
+use super::price::{Infeasible, StageShape};
 use super::problem::Problem;
 
 pub use search::{Split, best_split};
@@ -249,6 +249,6 @@ impl Problem {
         {
             return Err(Infeasible::Forced);
         }
-        self.check_memory(&PlanShape { stages, codecs: vec![] })
+        self.check_memory(&stages)
     }
 }

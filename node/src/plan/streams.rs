@@ -4,8 +4,12 @@
 //! chosen among those that it passes through (`streams/seats.rs`), and plans packed over these (`streams/packing.rs`).
 
 mod packing;
+mod rates;
 mod reach;
+pub(super) mod replicas;
+mod routes;
 mod seats;
+mod simplex;
 
 use super::coding::Coding;
 use super::costs::Member;

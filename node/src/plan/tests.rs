@@ -10,6 +10,7 @@ mod instances;
 mod losses;
 mod metamorphic;
 mod refusals;
+mod replicated;
 mod shared_instances;
 mod splits;
 mod streams;

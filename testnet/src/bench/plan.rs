@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use stormo::plan::{
     EXPANSIONS_DEFAULT, Found, Goal, Method, Missed, Objective, PlanShape, Planner, Problem, SPLIT_GAIN_MIN,
-    Search, StageShape, best_split,
+    Search, StageShape, best_replicated, best_split,
 };
 use stormo_testnet::interrupt;
 use stormo_testnet::random::Random;
@@ -23,6 +23,10 @@ const EXPANSIONS_EXACT: usize = 20_000_000;
 const SCHEDULES_EXACT: usize = 2_000_000;
 /// Larger meshes have too many pairs of fork and join for a proof.
 const REGION_NODES_MAX: usize = 200;
+/// Larger meshes take minutes until the bound of streams over several routes is known.
+const REPLICATED_NODES_MAX: usize = 50;
+/// Programmes solved for such a bound.
+const RELAXATIONS_EXACT: usize = 50;
 const SIZES: [usize; 4] = [12, 50, 200, 1_000];
 /// Accuracy that plans with budgets may lose.
 const LOSS_MAX: f64 = 0.01;
@@ -71,6 +75,8 @@ struct Cell {
     worse_than_single: usize,
     /// Plans with a fork that save enough to be taken.
     forks: usize,
+    /// Of streams over several routes: the period of the best plan found, in parts of theirs.
+    gain_median: f64,
     time_ms_median: f64,
     time_ms_99: f64,
 }
@@ -78,14 +84,20 @@ struct Cell {
 /// Measures and prints.
 pub(super) fn run(options: &Options) -> Result<()> {
     let mut cells = vec![];
-    for asked in [Asked::LatencyWithMemory, Asked::LatencyWithBudgets, Asked::Throughput, Asked::Regions] {
+    for asked in Asked::ALL {
         for nodes in SIZES.into_iter().chain(options.nodes.iter().map(|nodes| usize::from(*nodes))) {
             let is_wanted = options.nodes.is_empty() || options.nodes.contains(&(nodes as u16));
-            let is_wanted = is_wanted && (asked != Asked::Regions || nodes <= REGION_NODES_MAX);
+            let nodes_max = match asked {
+                Asked::Regions => REGION_NODES_MAX,
+                Asked::Replicated => REPLICATED_NODES_MAX,
+                _ => usize::MAX,
+            };
+            let is_wanted = is_wanted && nodes <= nodes_max;
             if is_wanted && !cells.iter().any(|cell: &Cell| (cell.asked, cell.nodes) == (asked, nodes)) {
                 eprintln!("{asked:?} over {nodes} nodes");
                 cells.push(match asked {
                     Asked::Regions => measure_regions(nodes, options)?,
+                    Asked::Replicated => measure_replicated(nodes, options)?,
                     _ => measure(asked, nodes, options)?,
                 });
             }
@@ -103,6 +115,41 @@ struct Tally {
     missed: usize,
     worse_than_single: usize,
     forks: usize,
+    gains: Vec<f64>,
+}
+
+/// Beside the shortest period of any stream, as far as it is proven; the time is that beyond planning a single plan.
+fn measure_replicated(nodes: usize, options: &Options) -> Result<Cell> {
+    let greedy = Search { method: Method::Greedy, expansions_max: EXPANSIONS_DEFAULT };
+    let mut tally = Tally::default();
+    for case in 0..options.cases {
+        if interrupt::is_noted() {
+            bail!("interrupted");
+        }
+        let seed = Random::of(options.seed, &format!("{:?} {nodes} {case}", Asked::Replicated)).bits();
+        let (problem, goal) = draw(Asked::Replicated, nodes, seed);
+        let Ok(plan) = greedy.best_for(&problem, &goal) else { continue };
+        tally.cases += 1;
+        let began_ms = busy_ms();
+        let found = best_replicated(&problem, vec![plan.priced.shape.clone()], Method::Greedy, 0);
+        tally.times_ms.push(busy_ms() - began_ms);
+        let Some(found) = found.map(|found| found.priced) else {
+            tally.missed += 1;
+            continue;
+        };
+        let route = found.shape.routes[0].0.clone();
+        let exact =
+            best_replicated(&problem, vec![plan.priced.shape, route], Method::Exact, RELAXATIONS_EXACT);
+        let (least_ms, bound_ms) = exact.map_or((0.0, 0.0), |exact| (exact.priced.period_ms, exact.bound_ms));
+        let is_proven = least_ms <= bound_ms * (1.0 + 1e-6);
+        let gaps = if is_proven { &mut tally.gaps } else { &mut tally.unproven };
+        gaps.push((found.period_ms / bound_ms - 1.0).max(0.0) * 100.0);
+        tally.gains.push(plan.priced.period_ms / found.period_ms);
+        let single = best_single(&problem, &goal);
+        let is_worse = single.is_some_and(|single| found.period_ms > single * (1.0 + 1e-9));
+        tally.worse_than_single += usize::from(is_worse);
+    }
+    Ok(tally.cell(Asked::Replicated, nodes))
 }
 
 /// Beside the best plan with a fork: how it was found, and whether it saves enough to be taken.
@@ -216,6 +263,7 @@ impl Tally {
             missed: self.missed,
             worse_than_single: self.worse_than_single,
             forks: self.forks,
+            gain_median: if self.gains.is_empty() { 1.0 } else { median(self.gains.into_iter()) },
             time_ms_median: median(times_ms.iter().copied()),
             time_ms_99: quantile(times_ms.into_iter(), 0.99),
         }
@@ -254,6 +302,7 @@ fn print(report: &Report) {
             Asked::LatencyWithBudgets => "latency within energy and accuracy",
             Asked::Throughput => "throughput",
             Asked::Regions => "latency, forked",
+            Asked::Replicated => "throughput, several routes",
         };
         table.row([
             asked.to_owned(),
@@ -277,5 +326,11 @@ fn print(report: &Report) {
         let Cell { forks, cases, nodes, .. } = cell;
         let percent = SPLIT_GAIN_MIN * 100.0;
         println!("  {forks} of {cases} forks over {nodes} nodes save {percent:.0} % and would be taken");
+    }
+    for cell in report.cells.iter().filter(|cell| cell.asked == Asked::Replicated) {
+        let Cell { gain_median, nodes, .. } = cell;
+        println!(
+            "  several routes over {nodes} nodes answer {gain_median:.2} times as often as one (median)"
+        );
     }
 }

@@ -5,12 +5,15 @@ use serde::Serialize;
 use super::{Instance, MJ_PER_J};
 use crate::plan::backups::backups;
 use crate::plan::{
-    Answer, Binding, Method, NoAnswer, NoPlan, Objective, Priced, PricedSplit, SPLIT_GAIN_MIN, StageShape,
-    alternatives, best_split,
+    Answer, Binding, Method, NoAnswer, NoPlan, Objective, Priced, PricedSplit, Problem, SPLIT_GAIN_MIN,
+    StageShape, alternatives, best_replicated, best_split,
 };
 
 /// Other plans that are told.
 const RUNNERS_UP_MAX: usize = 8;
+/// Programmes that an exact search for a stream of several routes solves to prove its answer; beyond that it is the best
+/// so far.
+const RELAXATIONS_MAX: usize = 500;
 
 /// The answer. Times in ms, energy in J.
 #[derive(Debug, Clone, Serialize)]
@@ -34,6 +37,9 @@ pub struct Reply {
     /// A plan with branches beside each other that takes a tenth less. No mesh runs such plans yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitOf>,
+    /// For a stream: the one over several routes, if its period is shorter than that of any plan that was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicated: Option<ReplicatedOf>,
     /// Nodes that were not looked at, since the mesh is large.
     pub nodes_left_out: usize,
     /// Fields of the instance that no plan uses yet.
@@ -85,6 +91,55 @@ pub struct SplitOf {
     pub runnable: bool,
 }
 
+/// A stream of requests that take several routes, by names.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplicatedOf {
+    /// What runs where, by its blocks: a range that is there several times has so many replicas.
+    pub replicas: Vec<ReplicaOf>,
+    /// The ways that requests take, each a plan by itself.
+    pub routes: Vec<RouteOf>,
+    /// From one result to the next, on average.
+    pub period_ms: f64,
+    /// From request to result while the pipeline fills, on average.
+    pub latency_ms: f64,
+    /// The same by the slowest route.
+    pub latency_max_ms: f64,
+    /// What the requester draws for a request, on average.
+    pub energy_j: f64,
+    /// The variant's, less what the codecs of that route lose which loses most.
+    pub accuracy: Option<f64>,
+    /// What goes over links for a request, on average.
+    pub bytes: f64,
+    /// No stream over the nodes that were looked at has a shorter period.
+    pub lower_bound_ms: f64,
+    /// Whether the bound shows that there is none better.
+    pub proven: bool,
+    /// Nodes that were not looked at, since the mesh is large.
+    pub nodes_left_out: usize,
+    /// Whether a mesh can run it now: each route is a plan that it can, but no node deals requests out among several.
+    pub runnable: bool,
+}
+
+/// A range of blocks on a node, by its name.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplicaOf {
+    /// Who runs it.
+    pub node: String,
+    /// First block, and one past the last.
+    pub blocks: [u16; 2],
+    /// Share of all requests that run there.
+    pub weight: f64,
+}
+
+/// A way through the mesh, by names.
+#[derive(Debug, Clone, Serialize)]
+pub struct RouteOf {
+    /// Share of all requests that take it.
+    pub share: f64,
+    /// The plan.
+    pub plan: PlanOf,
+}
+
 /// Blocks on a node, by its name.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlacedOf {
@@ -108,15 +163,15 @@ pub struct StageOf {
 }
 
 impl Instance {
-    /// The answer in names.
-    pub fn reply(&self, answer: Result<Answer, NoAnswer>, expansions_max: usize) -> Reply {
+    /// The answer in names. What else it tells, a fork or several routes, is looked for by the method.
+    pub fn reply(&self, answer: Result<Answer, NoAnswer>, method: Method, expansions_max: usize) -> Reply {
         match answer {
-            Ok(answer) => self.found(&answer, expansions_max),
+            Ok(answer) => self.found(&answer, method, expansions_max),
             Err(none) => self.none(none),
         }
     }
 
-    fn found(&self, answer: &Answer, expansions_max: usize) -> Reply {
+    fn found(&self, answer: &Answer, method: Method, expansions_max: usize) -> Reply {
         let goal = &self.question.goal;
         let (found, value) = (&answer.found, goal.value(&answer.found.priced));
         let bound = match goal.objective {
@@ -130,6 +185,7 @@ impl Instance {
             lower_bound: (!is_latency).then_some(bound),
             proven: value <= found.bound * (1.0 + 1e-9),
             split: self.split(answer),
+            replicated: self.replicated(answer, method),
             nodes_left_out: found.nodes_left_out,
             runners_up: self.runners_up(answer, expansions_max),
             ..self.blank(true, None, None)
@@ -178,6 +234,7 @@ impl Instance {
             lower_bound: None,
             proven: false,
             split: None,
+            replicated: None,
             nodes_left_out: 0,
             not_considered: self.not_considered.clone(),
             planning_ms: 0.0,
@@ -211,10 +268,53 @@ impl Instance {
         })
     }
 
+    /// Of the same variant and no less accurate, if it is worth it and keeps the limits.
+    fn replicated(&self, answer: &Answer, method: Method) -> Option<ReplicatedOf> {
+        let goal = &self.question.goal;
+        if goal.objective != Objective::Throughput {
+            return None;
+        }
+        let (problem, single) = (self.no_less_accurate(answer), &answer.found.priced);
+        let found = best_replicated(&problem, vec![single.shape.clone()], method, RELAXATIONS_MAX)?;
+        let priced = &found.priced;
+        let keeps = |value: f64, limit: Option<f64>| limit.is_none_or(|most| value <= most * (1.0 + 1e-9));
+        let is_worth_it = priced.period_ms < single.period_ms * (1.0 - 1e-9)
+            && keeps(priced.latency_ms_max, goal.latency_ms_max)
+            && keeps(priced.energy_mj, goal.energy_mj_max);
+        let replicas = priced.replicas.iter().map(|replica| ReplicaOf {
+            node: self.node_names[replica.stage.node].clone(),
+            blocks: [replica.stage.first, replica.stage.end],
+            weight: replica.weight,
+        });
+        let routes = priced.shape.routes.iter().zip(&priced.routes);
+        let routes = routes
+            .map(|((_, share), route)| RouteOf { share: *share, plan: self.plan(answer.variant, route) });
+        let accuracy = self.question.variants[answer.variant].accuracy;
+        is_worth_it.then(|| ReplicatedOf {
+            replicas: replicas.collect(),
+            routes: routes.collect(),
+            period_ms: priced.period_ms,
+            latency_ms: priced.latency_ms,
+            latency_max_ms: priced.latency_ms_max,
+            energy_j: priced.energy_mj / MJ_PER_J,
+            accuracy: accuracy.map(|accuracy| accuracy - priced.loss),
+            bytes: priced.bytes,
+            lower_bound_ms: found.bound_ms,
+            proven: priced.period_ms <= found.bound_ms * (1.0 + 1e-9),
+            nodes_left_out: found.nodes_left_out,
+            runnable: false,
+        })
+    }
+
+    /// The answer's variant, allowed to lose what the answer loses.
+    fn no_less_accurate(&self, answer: &Answer) -> Problem {
+        let problem = &self.question.variants[answer.variant].problem;
+        Problem { loss_max: answer.found.priced.loss, ..problem.clone() }
+    }
+
     /// Of the same variant, and no less accurate.
     fn runners_up(&self, answer: &Answer, expansions_max: usize) -> Vec<PlanOf> {
-        let mut problem = self.question.variants[answer.variant].problem.clone();
-        problem.loss_max = answer.found.priced.loss;
+        let problem = self.no_less_accurate(answer);
         let goal = &self.question.goal;
         let others = alternatives(&problem, expansions_max).unwrap_or_default();
         let mut others: Vec<Priced> = others.into_iter().map(|other| other.priced).collect();

@@ -48,7 +48,7 @@ fn without_cloud(mut case: Value) -> Value {
 fn reply(case: &Value, method: Method) -> Reply {
     let instance = Instance::parse(&case.to_string()).unwrap();
     let search = Search { method, expansions_max: EXPANSIONS_DEFAULT };
-    instance.reply(instance.question.answer(&search), EXPANSIONS_DEFAULT)
+    instance.reply(instance.question.answer(&search), method, EXPANSIONS_DEFAULT)
 }
 
 fn both(case: &Value) -> [Reply; 2] {
@@ -67,6 +67,36 @@ fn assert_latency(case: &Value, latency_ms: f64) {
 fn nodes(reply: &Reply) -> Vec<(&str, [u16; 2])> {
     let stages = &reply.plan.as_ref().unwrap().stages;
     stages.iter().map(|stage| (stage.node.as_str(), stage.blocks)).collect()
+}
+
+#[test]
+fn a_stream_may_take_several_routes() {
+    let mut case = hand_case();
+    case["objective"] = json!("throughput");
+    for reply in both(&case) {
+        let plan = reply.plan.as_ref().unwrap();
+        assert!(is_close(plan.period_ms, 30.0), "{reply:?}");
+        let stream = reply.replicated.as_ref().unwrap();
+        // By hand: at prices of 8/280 for a millisecond of the device, 5/280 for one of its way to the edge and half of
+        // that to the cloud, no route costs less than 1, and five cost that. The prices add up to 31/560.
+        let least_ms = 560.0 / 31.0;
+        assert!(
+            stream.period_ms >= least_ms * (1.0 - 1e-9) && stream.period_ms <= least_ms * 1.003,
+            "{stream:?}"
+        );
+        assert!(stream.lower_bound_ms <= least_ms * (1.0 + 1e-9), "{stream:?}");
+        let shares: f64 = stream.routes.iter().map(|route| route.share).sum();
+        assert!(is_close(shares, 1.0) && stream.routes.len() > 1 && !stream.runnable, "{stream:?}");
+        let here = stream.replicas.iter().filter(|replica| replica.blocks[0] == 0);
+        assert!(is_close(here.map(|replica| replica.weight).sum(), 1.0), "{stream:?}");
+    }
+    let [greedy, exact] = both(&case).map(|reply| reply.replicated.unwrap());
+    assert!(is_close(exact.period_ms, 560.0 / 31.0) && exact.proven, "{exact:?}");
+    assert!(exact.period_ms <= greedy.period_ms * (1.0 + 1e-9), "{exact:?}, {greedy:?}");
+    case["limits"] = json!({"max_latency_ms": 50.0});
+    let limited = reply(&case, Method::Greedy);
+    assert!(limited.replicated.is_none_or(|stream| stream.latency_max_ms <= 50.0));
+    assert!(both(&hand_case()).iter().all(|reply| reply.replicated.is_none()));
 }
 
 #[test]

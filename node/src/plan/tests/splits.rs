@@ -214,7 +214,7 @@ fn an_instance_with_regions_is_told_what_a_fork_saves() {
     let reply = |text: &str| {
         let instance = Instance::parse(text).unwrap();
         let search = Search { method: Method::Greedy, expansions_max: EXPANSIONS_DEFAULT };
-        instance.reply(instance.question.answer(&search), EXPANSIONS_DEFAULT)
+        instance.reply(instance.question.answer(&search), Method::Greedy, EXPANSIONS_DEFAULT)
     };
     let told = reply(&case(50_000, 1));
     let split = told.split.unwrap();

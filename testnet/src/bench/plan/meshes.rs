@@ -19,6 +19,18 @@ pub(super) enum Asked {
     Throughput,
     /// Least latency with branches beside each other.
     Regions,
+    /// The shortest period of requests that take several routes.
+    Replicated,
+}
+
+impl Asked {
+    pub(super) const ALL: [Self; 5] = [
+        Self::LatencyWithMemory,
+        Self::LatencyWithBudgets,
+        Self::Throughput,
+        Self::Regions,
+        Self::Replicated,
+    ];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +63,8 @@ pub(super) fn draw(asked: Asked, nodes: usize, seed: u64) -> (Problem, Goal) {
         force_last: false,
         block_weights_bytes: weights_bytes,
     };
-    let objective = if asked == Asked::Throughput { Objective::Throughput } else { Objective::Latency };
+    let is_stream = matches!(asked, Asked::Throughput | Asked::Replicated);
+    let objective = if is_stream { Objective::Throughput } else { Objective::Latency };
     (problem, Goal { objective, ..Goal::default() })
 }
 
