@@ -24,6 +24,7 @@ mod ilp;
 pub mod instance;
 mod labels;
 mod losses;
+mod nearby;
 mod parts;
 mod periods;
 mod price;

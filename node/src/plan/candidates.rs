@@ -16,10 +16,30 @@ const HOSTS_PER_RANGE: usize = 2;
 /// guess.
 const PAIRS_TRIED: usize = 2;
 
-/// The origin, and of the others that compute at most `count_max - 1`: half of the seats for those that are best
+/// The origin, and of the others that compute at most `count_max - 1`: see [`ranked`].
+pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Vec<Member> {
+    choose_with_next(problem, ranges, count_max, 0).0
+}
+
+/// Likewise, and so many that come next.
+pub(super) fn choose_with_next(
+    problem: &Problem,
+    ranges: &Ranges,
+    count_max: usize,
+    next_max: usize,
+) -> (Vec<Member>, Vec<usize>) {
+    let mut chosen = ranked(problem, ranges, count_max);
+    let mut next = chosen.split_off(chosen.len().min(count_max.saturating_sub(1)));
+    next.truncate(next_max);
+    let origin = Member { node: 0, computes: problem.nodes[0].can_compute };
+    let others = chosen.into_iter().map(|node| Member { node, computes: true });
+    (std::iter::once(origin).chain(others).collect(), next)
+}
+
+/// The nodes beside the origin that compute, if there are more than seats, ranked: half of the seats for those that are best
 /// beside the origin alone (so that a plan that two nodes can run is hardly lost), then the best hosts of each
 /// loaded range, then those through which the quickest plans seem to lead.
-pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Vec<Member> {
+fn ranked(problem: &Problem, ranges: &Ranges, count_max: usize) -> Vec<usize> {
     let mut others = computing(problem);
     if others.len() >= count_max {
         let promises = promises(problem, ranges);
@@ -43,7 +63,7 @@ pub(super) fn choose(problem: &Problem, ranges: &Ranges, count_max: usize) -> Ve
         });
         others.extend(of_ranges.into_iter().chain(rest));
     }
-    members(problem, others, count_max)
+    others
 }
 
 fn computing(problem: &Problem) -> Vec<usize> {
@@ -52,12 +72,6 @@ fn computing(problem: &Problem) -> Vec<usize> {
 
 fn sort_by(nodes: &mut [usize], key: impl Fn(usize) -> f64) {
     nodes.sort_by(|one, other| key(*one).total_cmp(&key(*other)));
-}
-
-fn members(problem: &Problem, others: Vec<usize>, count_max: usize) -> Vec<Member> {
-    let origin = Member { node: 0, computes: problem.nodes[0].can_compute };
-    let others = others.into_iter().take(count_max.saturating_sub(1));
-    std::iter::once(origin).chain(others.map(|node| Member { node, computes: true })).collect()
 }
 
 /// The least latency with the origin and this node alone; infinite if they cannot.

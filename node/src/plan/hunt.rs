@@ -2,12 +2,13 @@
 //! criteria, as far as it may go.
 
 use super::best::{NoPlan, why_none};
-use super::candidates::choose;
+use super::candidates::choose_with_next;
 use super::costs::Member;
 use super::effort::Weights;
 use super::front::{Amounts, Criterion, Ground, Sweep};
 use super::goal::{Found, Goal, Method, Missed, Objective, ROUNDING};
 use super::losses::solve_within;
+use super::nearby::quicker_with;
 use super::price::{PlanShape, Priced};
 use super::problem::Problem;
 use super::ranges::Ranges;
@@ -23,6 +24,11 @@ const PASSES_MAX: usize = 4;
 /// Passes of the search for a period, and how near it has to come.
 const NARROWING_PASSES: usize = 10;
 const NARROW_ENOUGH: f64 = 1.005;
+/// How often a search takes in nodes that were not chosen at first, how many at a time, and among how many of those that
+/// promise most.
+const FURTHER_ROUNDS_MAX: usize = 4;
+const FURTHER_NODES_MAX: usize = 8;
+const FURTHER_AMONG_MAX: usize = 128;
 /// With no more states than this (cuts times nodes), a greedy search for a period sweeps after it was narrowed down.
 const SMALL_STATES: usize = 256;
 
@@ -42,15 +48,24 @@ pub(super) fn best_for(
     };
     let mut reason = Unsolved::NoWay;
     for count_max in counts {
-        let Seats { members, bound_ms } = match goal.objective {
-            Objective::Throughput => streams::choose(problem, &ranges, *count_max),
-            _ => Seats { members: choose(problem, &ranges, *count_max), bound_ms: 0.0 },
+        let (Seats { members, bound_ms }, next) = match goal.objective {
+            Objective::Throughput => (streams::choose(problem, &ranges, *count_max), vec![]),
+            _ => {
+                let (members, next) = choose_with_next(problem, &ranges, *count_max, FURTHER_AMONG_MAX);
+                (Seats { members, bound_ms: 0.0 }, next)
+            }
         };
         let considered = members.iter().filter(|member| member.computes).count();
         let mut hunt =
             Hunt { problem, goal, ranges: &ranges, members, best: None, closest: None, bound: bound_ms };
         match hunt.run(method, expansions_max) {
-            Ok(()) => return hunt.found(computing - considered, method, expansions_max),
+            Ok(()) => {
+                if goal.objective == Objective::Latency {
+                    hunt.look_further(&next, method, expansions_max);
+                }
+                let considered = hunt.members.iter().filter(|member| member.computes).count();
+                return hunt.found(computing - considered, method, expansions_max);
+            }
             Err(none) => reason = none,
         }
         if considered == computing {
@@ -92,6 +107,31 @@ impl Hunt<'_> {
             self.sweep(method, expansions_max);
         }
         Ok(())
+    }
+
+    /// Takes in nodes that the plan would be quicker with, and plans again, while that helps.
+    fn look_further(&mut self, next: &[usize], method: Method, expansions_max: usize) {
+        for _ in 0..FURTHER_ROUNDS_MAX {
+            let Some(best) = self.best.clone().filter(|_| !next.is_empty()) else { return };
+            let is_member = |node: &usize| self.members.iter().any(|member| member.node == *node);
+            let others = next.iter().copied().filter(|node| !is_member(node));
+            let plan = (&best.shape, best.latency_ms);
+            let mut new = quicker_with(self.problem, self.ranges, plan, others);
+            new.truncate(FURTHER_NODES_MAX);
+            if new.is_empty() {
+                return;
+            }
+            let count = self.members.len();
+            self.members.extend(new.into_iter().map(|node| Member { node, computes: true }));
+            if self.run(method, expansions_max).is_err() {
+                self.members.truncate(count);
+                return;
+            }
+            let is_better = self.best.as_ref().is_some_and(|now| now.latency_ms < best.latency_ms);
+            if !is_better {
+                return;
+            }
+        }
     }
 
     fn found(self, nodes_left_out: usize, method: Method, expansions_max: usize) -> Result<Found, Missed> {

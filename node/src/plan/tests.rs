@@ -9,6 +9,7 @@ mod hand_cases;
 mod instances;
 mod losses;
 mod metamorphic;
+mod nearby;
 mod refusals;
 mod replicated;
 mod shared_instances;

@@ -147,7 +147,7 @@ impl Coarse {
 }
 
 /// Input and result, and between them the thinnest cut of each stretch.
-fn cuts(problem: &Problem) -> Vec<usize> {
+pub(super) fn cuts(problem: &Problem) -> Vec<usize> {
     let blocks = problem.block_count();
     let stretches = CUTS_MAX.min(blocks - 1);
     let inner = (0..stretches).filter_map(|stretch| {
