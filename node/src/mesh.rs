@@ -23,6 +23,6 @@ pub use life::{Belief, FORGET_MS};
 pub use links::{LinkQuality, Links};
 pub use member::{About, Member, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS};
 pub use stewardship::{
-    Costs, Origin, Proposal, Situation, Steward, StewardAction, Stewardship, Tier, propose,
+    Costs, Origin, Part, Proposal, Situation, Steward, StewardAction, Stewardship, Tier, propose,
 };
 pub use view::{Applied, Known, View};

@@ -10,6 +10,7 @@
 //! are each obeyed by those who see them; when views are one again, one of them is nobody's steward any more,
 //! and the other one gives an order above both.
 
+mod choosing;
 mod moving;
 mod replacing;
 mod seats;
@@ -24,7 +25,7 @@ use stormo_protocol::state::{Deployment, Division, Order, Place};
 
 use super::deployments::Given;
 use super::{Deployments, Heard, Said, View};
-pub use moving::{Costs, Origin, Proposal, propose};
+pub use moving::{Costs, Origin, Part, Proposal, propose};
 
 use moving::Moving;
 use replacing::Replacing;
@@ -140,6 +141,11 @@ impl Stewardship {
         let is_publisher = deployments.by_id(id).is_some_and(|known| known.publisher == self.seats.own());
         let sequence = if is_publisher { sequence } else { sequence.max(2) };
         Order { deployment: id, sequence, steward: self.seats.own(), places }
+    }
+
+    /// The places that the last comparison found, if they were worth it.
+    pub fn favoured(&self, id: DeploymentId) -> Option<&[Place]> {
+        self.courses.get(&id)?.moving.favoured()
     }
 
     /// What a comparison found for an order that counted then. Gives the order that is due, if that is still how

@@ -1,17 +1,18 @@
 //! Whether other hosts would serve those who ask better, by the planner, beside the loop.
 
+mod pricing;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
-use stormo_protocol::state::{Division, NodeRecord, Place, shared};
+use stormo_protocol::state::{NodeRecord, Place, Wished};
 
 use super::{Driver, Event};
 use crate::app::planning::{Candidate, Posed, Question};
 use crate::ends::Described;
-use crate::mesh::{Costs, LinkQuality, Origin, Proposal, propose};
-use crate::plan::{self, EXPANSIONS_DEFAULT, KnownRange};
+use crate::mesh::{LinkQuality, Origin, Proposal, propose};
+use pricing::Planner;
 
 /// Nodes beyond the hosts that are looked at for each who asks, the nearest: what is far away is hardly better.
 const NEAREST_MAX: usize = 24;
@@ -24,8 +25,10 @@ const NEVER_MS: f64 = 1e8;
 struct Scene {
     deployment: DeploymentId,
     sequence: u64,
-    division: Division,
+    wished: Wished,
     places: Vec<Place>,
+    /// What the last comparison found.
+    found: Option<Vec<Place>>,
     origins: Vec<Origin>,
     /// All nodes that can be used, and whether they take work.
     nodes: BTreeMap<NodeId, (Arc<NodeRecord>, bool)>,
@@ -75,8 +78,9 @@ impl Driver {
         Some(Scene {
             deployment: id,
             sequence: order.sequence,
-            division: deployment.wished.division.clone(),
+            wished: deployment.wished.clone(),
             places: order.places.clone(),
+            found: self.stewardship.favoured(id).map(<[Place]>::to_vec),
             origins,
             nodes,
             manifests: described.collect::<Option<_>>()?,
@@ -101,10 +105,12 @@ impl Scene {
     /// The best other hosts of one variant, with the places of the others as they are.
     fn propose(&self) -> Option<Proposal> {
         self.manifests.iter().find_map(|(index, described)| {
-            let (mine, others): (Vec<Place>, Vec<Place>) =
-                self.places.iter().partition(|place| place.variant == *index);
+            let is_of_it = |place: &&Place| place.variant == *index;
+            let (mine, others): (Vec<Place>, Vec<Place>) = self.places.iter().partition(is_of_it);
+            let found = self.found.as_ref();
+            let found: Option<Vec<Place>> = found.map(|all| all.iter().filter(is_of_it).copied().collect());
             let mut costs = self.costs(VariantId { deployment: self.deployment, index: *index }, described);
-            let mut proposal = propose(&mut costs, &self.origins, &mine, &self.division)?;
+            let mut proposal = propose(&mut costs, &self.origins, &mine, &self.wished, found.as_deref())?;
             proposal.places.extend(others);
             proposal.places.sort_unstable();
             Some(proposal)
@@ -133,7 +139,8 @@ impl Scene {
         let mut posed = Question {
             manifest: &described.manifest,
             variant,
-            blocks: described.manifest.graph_blocks(),
+            // With a card, those who ask bring images, and any node decodes.
+            blocks: 0..described.manifest.block_count(),
             candidates: candidates.collect(),
             force_first: false,
             force_last: false,
@@ -147,135 +154,5 @@ impl Scene {
             (node.queue_wait_ms, node.cold_fixed_ms) = (0.0, NEVER_MS);
         }
         posed
-    }
-}
-
-/// Plans from each who asks.
-struct Planner<'a> {
-    scene: &'a Scene,
-    variant: VariantId,
-    described: &'a Described,
-    posed: BTreeMap<NodeId, Posed>,
-}
-
-impl Planner<'_> {
-    fn bytes(&self, blocks: Range<u16>) -> u64 {
-        self.described.manifest.range_memory_bytes(blocks)
-    }
-
-    fn free_bytes(&self, node: NodeId) -> u64 {
-        self.scene.nodes.get(&node).map_or(0, |(record, _)| {
-            record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes)
-        })
-    }
-
-    fn hosts(&self, place: &Place) -> bool {
-        self.scene.nodes.get(&place.node).is_some_and(|(record, _)| {
-            let is_it = |variant, first, end| (variant, first, end) == (self.variant, place.first, place.end);
-            record.hosted.iter().any(|hosted| is_it(hosted.variant, hosted.first, hosted.end))
-        })
-    }
-
-    /// The best plan from there on these places, as if they were loaded: its latency, and who runs which blocks.
-    fn best(&self, from: NodeId, places: &[Place]) -> Option<(f64, Vec<Place>)> {
-        let posed = self.posed.get(&from)?;
-        let mut problem = posed.problem.clone();
-        for (node, id) in problem.nodes.iter_mut().zip(&posed.nodes) {
-            let measured = std::mem::take(&mut node.known);
-            let mine = places.iter().filter(|place| place.node == *id);
-            let time_ms = |first, end| {
-                let of_it = measured.iter().find(|known| (known.first, known.end) == (first, end));
-                of_it.and_then(|known| known.time_ms)
-            };
-            let as_loaded = |place: &Place| {
-                let (first, end) = (place.first - posed.first, place.end - posed.first);
-                let time_ms = time_ms(first, end);
-                KnownRange { first, end, time_ms, is_loaded: true, has_memory: true }
-            };
-            node.known = mine.map(as_loaded).collect();
-            node.known.dedup();
-            node.can_compute &= !node.known.is_empty();
-        }
-        let best = plan::best(&problem, EXPANSIONS_DEFAULT).ok()?;
-        let plan = posed.plan(&best.priced.shape);
-        let index = self.variant.index;
-        let place = |stage: &stormo_protocol::plan::Stage| Place {
-            node: stage.node,
-            variant: index,
-            first: stage.first,
-            end: stage.end,
-        };
-        let latency_ms = best.priced.latency_ms;
-        (latency_ms < NEVER_MS).then(|| (latency_ms, plan.stages.iter().map(place).collect()))
-    }
-}
-
-impl Costs for Planner<'_> {
-    fn latency_ms(&mut self, from: NodeId, places: &[Place]) -> Option<f64> {
-        self.best(from, places).map(|(latency_ms, _)| latency_ms)
-    }
-
-    fn ideal(&mut self, from: NodeId, parts: &[Place], apart: bool) -> Option<Vec<Place>> {
-        let nodes = &self.posed.get(&from)?.nodes;
-        let mut all: Vec<Place> = Vec::new();
-        for node in nodes {
-            let of_part = parts.iter().map(|part| Place { node: *node, ..*part });
-            all.extend(of_part.filter(|place| {
-                self.hosts(place) || self.free_bytes(*node) >= self.bytes(place.first..place.end)
-            }));
-        }
-        let mut best = self.best(from, &all)?.1;
-        let twice = |best: &[Place]| {
-            let is_twice = |index: &usize| best[..*index].iter().any(|other| other.node == best[*index].node);
-            (0..best.len()).find(is_twice).map(|index| best[index])
-        };
-        // A node keeps the first of its parts; each round takes one place away, so this ends.
-        while let Some(second) = twice(&best).filter(|_| apart) {
-            all.retain(|place| *place != second);
-            best = self.best(from, &all)?.1;
-        }
-        Some(best)
-    }
-
-    fn move_ms(&mut self, to: &Place) -> f64 {
-        if self.hosts(to) {
-            return 0.0;
-        }
-        let Some((target, _)) = self.scene.nodes.get(&to.node) else { return NEVER_MS };
-        let bytes = self.bytes(to.first..to.end) as f64;
-        let hosts = self.scene.places.iter().filter(|place| (place.first, place.end) == (to.first, to.end));
-        let ways = hosts.filter_map(|place| {
-            let (source, _) = self.scene.nodes.get(&place.node)?;
-            let way = LinkQuality::between(source, target);
-            Some(way.latency_ms + way.ms_per_byte * bytes)
-        });
-        let way_ms = ways.min_by(f64::total_cmp).unwrap_or(NEVER_MS);
-        let load = target.load;
-        way_ms + load.cold_us as f64 / 1000.0 + load.cold_us_per_mb as f64 / 1000.0 * bytes / 1e6
-    }
-
-    fn fits(&mut self, before: &[Place], after: &[Place]) -> bool {
-        let mut new_bytes: BTreeMap<NodeId, u64> = BTreeMap::new();
-        for place in after.iter().filter(|place| !before.contains(place) && !self.hosts(place)) {
-            let sum = new_bytes.entry(place.node).or_default();
-            *sum = sum.saturating_add(self.bytes(place.first..place.end));
-        }
-        let has_room = new_bytes.iter().all(|(node, bytes)| *bytes <= self.free_bytes(*node));
-        has_room && self.shared(after) <= self.shared(before)
-    }
-}
-
-impl Planner<'_> {
-    /// Failure domains that hosts of the same part have in common, all together.
-    fn shared(&self, places: &[Place]) -> usize {
-        let domains =
-            |place: &Place| self.scene.nodes.get(&place.node).map(|(record, _)| &record.domains[..]);
-        let pairs = places.iter().enumerate().flat_map(|(index, one)| {
-            let alike = |other: &&Place| (one.first, one.end) == (other.first, other.end);
-            places[index + 1..].iter().filter(alike).map(move |other| (one, other))
-        });
-        pairs
-            .map(|(one, other)| shared(domains(one).unwrap_or_default(), domains(other).unwrap_or_default()))
-            .sum()
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::state::{Division, Place};
+use stormo_protocol::state::{Division, Place, Wished};
+
+use super::choosing::choose;
 
 /// Between two looks at one version: each takes some hundred plans.
 const LOOK_MS: u64 = 20_000;
@@ -20,6 +22,9 @@ const LEFT_MS: u64 = 1_800_000;
 const HORIZON_S: f64 = 600.0;
 /// Places that are remembered as left.
 const LEFT_MAX: usize = 64;
+/// What is found later must save so much more than what was found before: times drift from look to look, and two looks
+/// are to agree.
+const PREFERENCE: f64 = 0.02;
 /// Who ask most; what is best for others is not looked for.
 const ORIGINS_MAX: usize = 4;
 
@@ -41,6 +46,13 @@ pub trait Costs {
     /// Where each of these parts would be best for one who asks there, on a node of its own if `apart`, wherever there
     /// is memory for it.
     fn ideal(&mut self, from: NodeId, parts: &[Place], apart: bool) -> Option<Vec<Place>>;
+
+    /// The best plan from there if every node may host any range of blocks that its memory has room for beside
+    /// these, but nobody else than now a part that has hosts enough: who runs what in it.
+    fn anywhere(&mut self, from: NodeId, taken: &[Place], enough: &[Part]) -> Option<Vec<Place>>;
+
+    /// Who may host anything.
+    fn nodes(&self) -> Vec<NodeId>;
 
     /// Time to bring a part to a node and load it there.
     fn move_ms(&mut self, to: &Place) -> f64;
@@ -74,15 +86,16 @@ impl Proposal {
     }
 }
 
-type Part = (u8, u16, u16);
+/// The range of a place, wherever it is.
+pub type Part = (u8, u16, u16);
 
-fn part(place: &Place) -> Part {
+pub(super) fn part(place: &Place) -> Part {
     (place.variant, place.first, place.end)
 }
 
 /// Time of all requests of a second; those that no plan serves, now or then, count for nothing, but a plan that would
 /// be lost is no proposal.
-fn total_ms(costs: &mut impl Costs, origins: &[Origin], places: &[Place]) -> Option<f64> {
+pub(super) fn total_ms(costs: &mut impl Costs, origins: &[Origin], places: &[Place]) -> Option<f64> {
     let mut sum = 0.0;
     for origin in origins {
         sum += origin.per_s * costs.latency_ms(origin.node, places)?;
@@ -90,13 +103,15 @@ fn total_ms(costs: &mut impl Costs, origins: &[Origin], places: &[Place]) -> Opt
     Some(sum)
 }
 
-/// The best other hosts for one variant's places, if any are worth it: for each who asks, the hosts that are best for
-/// it take the places of those that are missed least.
+/// The best other hosts for one variant's places, if any are worth it. For each who asks, the hosts that are best for
+/// it take the places of those that are missed least; where the division is free, the parts may be others as well
+/// ([`choose`]). What was `found` by an earlier look stays it, unless something is clearly better.
 pub fn propose(
     costs: &mut impl Costs,
     origins: &[Origin],
     places: &[Place],
-    division: &Division,
+    wished: &Wished,
+    found: Option<&[Place]>,
 ) -> Option<Proposal> {
     let mut heaviest: Vec<Origin> = origins.iter().filter(|origin| origin.per_s > 0.0).copied().collect();
     heaviest.sort_by(|one, other| other.per_s.total_cmp(&one.per_s).then(one.node.cmp(&other.node)));
@@ -105,11 +120,18 @@ pub fn propose(
     let before_ms = total_ms(costs, &heaviest, places)?;
     let parts: BTreeMap<Part, Place> = places.iter().map(|place| (part(place), *place)).collect();
     let parts: Vec<Place> = parts.into_values().collect();
-    let apart = matches!(division, Division::Parts(_));
-    let mut best: Option<Proposal> = None;
+    let apart = matches!(wished.division, Division::Parts(_));
+    let mut candidates: Vec<Vec<Place>> = found.map(<[Place]>::to_vec).into_iter().collect();
     for origin in &heaviest {
-        let Some(ideal) = costs.ideal(origin.node, &parts, apart) else { continue };
-        let after = exchanged(costs, &heaviest, places, &ideal, apart);
+        if let Some(ideal) = costs.ideal(origin.node, &parts, apart) {
+            candidates.push(exchanged(costs, &heaviest, places, &ideal, apart));
+        }
+    }
+    if wished.division == Division::Whole {
+        candidates.extend(choose(costs, &heaviest, places, wished.replicas));
+    }
+    let mut best: Option<Proposal> = None;
+    for after in candidates {
         if after.as_slice() == places || !costs.fits(places, &after) {
             continue;
         }
@@ -117,7 +139,8 @@ pub fn propose(
         let moved = after.iter().filter(|place| !places.contains(place));
         let move_ms = moved.map(|place| costs.move_ms(place)).sum();
         let proposal = Proposal { places: after, before_ms, after_ms, move_ms };
-        let is_better = best.as_ref().is_none_or(|best| proposal.after_ms < best.after_ms);
+        let is_better =
+            best.as_ref().is_none_or(|best| proposal.after_ms < best.after_ms * (1.0 - PREFERENCE));
         if is_better && proposal.is_worth(GAIN_MIN.0) {
             best = Some(proposal);
         }
@@ -174,6 +197,11 @@ impl Moving {
         }
         self.next_look_ms = now_ms + LOOK_MS;
         true
+    }
+
+    /// The places that the last look found, if it found any.
+    pub(super) fn favoured(&self) -> Option<&[Place]> {
+        self.found.as_ref().map(|(places, _)| places.as_slice())
     }
 
     /// What a look found; the places that are now to be ordered, if any.

@@ -5,7 +5,7 @@ use stormo_protocol::state::{Demand, Division, NodeRecord, Place};
 
 use super::node::Node;
 use super::{Random, World, bytes, id};
-use crate::mesh::{Costs, Origin, propose};
+use crate::mesh::{Costs, Origin, Part, propose};
 
 /// From one node to another at its site, and to one elsewhere, milliseconds.
 const WAYS_MS: (f64, f64) = (1.0, 30.0);
@@ -79,6 +79,26 @@ impl Costs for Ways<'_> {
         Some(parts.iter().zip(way).map(|(part, node)| Place { node, ..*part }).collect())
     }
 
+    fn anywhere(&mut self, from: NodeId, taken: &[Place], enough: &[Part]) -> Option<Vec<Place>> {
+        let whole = Place { node: from, variant: 0, first: 0, end: super::BLOCKS };
+        let fits = |node: NodeId, free: u64| {
+            let used: u64 = taken
+                .iter()
+                .filter(|place| place.node == node && **place != Place { node, ..whole })
+                .map(|place| bytes(place.first..place.end))
+                .sum();
+            let place = Place { node, ..whole };
+            taken.contains(&place) || (enough.is_empty() && free >= used + bytes(0..super::BLOCKS))
+        };
+        let hosts = self.free.iter().filter(|(node, free)| fits(*node, *free)).map(|(node, _)| *node);
+        let (_, way) = self.best(from, &[hosts.collect()], false)?;
+        way.first().map(|node| vec![Place { node: *node, ..whole }])
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.free.iter().map(|(node, _)| *node).collect()
+    }
+
     fn move_ms(&mut self, _: &Place) -> f64 {
         MOVE_MS
     }
@@ -122,7 +142,8 @@ impl World {
         });
         let free = free.collect();
         let mut ways = Ways { random: &mut self.random, noise: self.options.noise, free };
-        let proposal = propose(&mut ways, &origins, &order.places, &self.wished.division);
+        let proposal =
+            propose(&mut ways, &origins, &order.places, &self.wished, node.stewardship.favoured(deployment));
         let node = &mut self.nodes[index];
         let of = (deployment, order.sequence);
         if let Some(order) = node.stewardship.proposed(now_ms, &node.deployments, of, proposal) {
