@@ -51,7 +51,7 @@ pub use price::{Infeasible, PlanShape, Priced, PricedEdge, PricedStage, StageSha
 pub use problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 pub use question::{Answer, NoAnswer, Question, Variant};
 pub use replicated::{PricedReplicated, Replica, Replicated, ReplicatedShape, best_replicated};
-pub use split::{Branch, PricedSplit, Region, SPLIT_GAIN_MIN, Split, SplitShape, best_split};
+pub use split::{Branch, PricedSplit, Region, SPLIT_GAIN_MIN, Split, SplitRun, SplitShape, best_split};
 
 /// Labels that a planning call may look at to improve and prove its answer where memory or
 /// distinctness couples the stages: about 10 ms on one core. Measured on random meshes so tight

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use stormo::serve::json::RequestsView;
+use stormo::serve::json::{RequestView, RequestsView};
 use stormo_testnet::commands::Progress;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::trial::{self, COMMAND_MAX, SOON, arguments, edge};
@@ -63,8 +63,26 @@ fn limits_are_held_and_what_binds_is_told() -> Result<()> {
         let image = image.as_str();
         let ask = |options: &[&'static str]| [&["infer", "digits", image][..], options].concat();
         says(&refused(mesh, "board", &ask(&["--max-energy", "0.001mJ"]))?, &["max_energy_j"])?;
-        let both = [ask(&["--max-energy", "1J", "--plan-id"]), vec![closest]].concat();
-        says(&refused(mesh, "board", &both)?, &["leave one of them out"])?;
+        // A plan by its id is held to the same limits; answers tell what was foretold, and what was accounted.
+        let both = |most: &'static str| [ask(&["--max-energy", most, "--plan-id"]), vec![closest]].concat();
+        says(&refused(mesh, "board", &both("0.001mJ"))?, &["max_energy_j", "is foretold to draw", closest])?;
+        let answer = json(mesh, &both("100J"))?;
+        let told = &answer["parameters"];
+        let [drawn, foretold] = ["energy_j", "predicted_energy_j"].map(|name| told[name].as_f64());
+        let (drawn, foretold) = drawn.zip(foretold).with_context(|| format!("no energy: {answer}"))?;
+        ensure!(drawn > 0.0 && foretold > 0.0, "{answer}");
+        // Idle power over the latency at least, all that this machine can draw at once at most.
+        let latency_s = told["latency_ms"].as_f64().context("a latency")? / 1000.0;
+        ensure!((0.5 * latency_s..=6.0 * latency_s + 0.01 + 1e-9).contains(&drawn), "{answer}");
+        let request = told["request_id"].as_str().context("an id")?;
+        let request: RequestView = mesh.node("board").client.get(&format!("/v1/requests/{request}"))?;
+        ensure!(
+            request.energy_j == Some(drawn) && request.predicted_energy_j == Some(foretold),
+            "{request:?}"
+        );
+        let at_server: Value =
+            mesh.stormo().json(&at(mesh, "server", &ask(&[])), Progress::Kept, COMMAND_MAX)?;
+        ensure!(at_server["parameters"].get("energy_j").is_none(), "{at_server}");
         let enough = json(mesh, &ask(&["--max-energy", "100J", "--objective", "energy"]))?;
         ensure!(enough["parameters"]["late"] == false, "{enough}");
         // A latency is only wished for.

@@ -122,7 +122,12 @@ pub struct Answer {
     pub outputs: Vec<Tensor>,
     /// From the request's arrival to its result.
     pub latency_ms: f64,
-    /// Whether that was longer than wished.
+    /// What the machine of this node drew for it, J, by the times that were measured and the watts that its owner said;
+    /// `None` where that was not said.
+    pub energy_j: Option<f64>,
+    /// The same as its plan foretold it, J.
+    pub predicted_energy_j: Option<f64>,
+    /// Whether the latency was longer than wished.
     pub late: bool,
 }
 

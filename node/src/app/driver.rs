@@ -8,6 +8,7 @@ mod comparing;
 mod contacts;
 mod demand;
 mod deploying;
+mod energy;
 mod gossip;
 mod health;
 mod hosting;
@@ -15,6 +16,7 @@ mod loading;
 mod origins;
 mod owning;
 mod placing;
+mod plan_kinds;
 mod plan_views;
 mod plans;
 mod ready_plans;
@@ -167,6 +169,7 @@ pub struct Driver {
     parked: Vec<origins::Parked>,
     finished: VecDeque<RequestView>,
     plans: KnownPlans,
+    foretold: energy::Foretold,
     ready_plans: ready_plans::ReadyPlans,
     stewardship: Stewardship,
     keeping: Keeping,
@@ -211,6 +214,7 @@ impl Driver {
             parked: Vec::new(),
             finished: VecDeque::new(),
             plans: KnownPlans::default(),
+            foretold: energy::Foretold::default(),
             ready_plans: ready_plans::ReadyPlans::default(),
             ticks: 0,
             watching,

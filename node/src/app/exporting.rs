@@ -5,7 +5,7 @@ use stormo_protocol::codec::payload::Codec;
 
 use crate::app::calls::PlanLimits;
 use crate::app::planning::Posed;
-use crate::plan::{Coding, Link, Node, Watts};
+use crate::plan::{Branch, Coding, Link, Node, Region, Watts};
 
 const BYTES_PER_MB: f64 = 1e6;
 
@@ -107,8 +107,20 @@ fn of_variant(posed: &Posed) -> Value {
         "weights_bytes": problem.block_weights_bytes,
         "peak_bytes": problem.block_peak_bytes,
         "extra_ms": (0..blocks).map(extra).collect::<Vec<_>>(),
+        "regions": posed.regions.iter().map(region).collect::<Vec<_>>(),
         "codings": problem.codings.iter().map(|cut| cut.iter().map(coding).collect()).collect::<Vec<Vec<Value>>>(),
     })
+}
+
+fn region(region: &Region) -> Value {
+    let branch = |branch: &Branch| {
+        json!({
+            "blocks": [branch.first, branch.end],
+            "in_bytes": branch.in_bytes,
+            "out_bytes": branch.out_bytes,
+        })
+    };
+    json!({ "branches": region.branches.iter().map(branch).collect::<Vec<_>>() })
 }
 
 fn coding(coding: &Coding) -> Value {

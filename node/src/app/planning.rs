@@ -1,5 +1,7 @@
 //! From what a node believes about the mesh to a planner's problem, and from its answer to a plan.
 
+mod regions;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -13,7 +15,7 @@ use stormo_protocol::state::{Domain, Hosted, NodeRecord};
 use crate::app::power::Power;
 use crate::mesh::LinkQuality;
 use crate::plan::{
-    Coding, Extra, Factors, KnownRange, Link, Links, Node, PlanShape, Problem, Watts, backups,
+    Coding, Extra, Factors, KnownRange, Link, Links, Node, PlanShape, Problem, Region, Watts, backups,
 };
 use crate::profile::{Measured, Predictor};
 
@@ -48,6 +50,8 @@ pub(super) struct Posed {
     pub accuracy: f64,
     /// The manifest's block that is the problem's first.
     pub first: u16,
+    /// Parallel regions, in the problem's blocks.
+    pub regions: Vec<Region>,
 }
 
 /// What a planner is asked.
@@ -97,6 +101,7 @@ impl Question<'_> {
             label: self.manifest.variant.clone(),
             accuracy: self.accuracy,
             first: start,
+            regions: regions::regions(self.manifest, &self.blocks),
         }
     }
 
@@ -332,6 +337,7 @@ pub(super) mod tests {
             accuracy,
             domains: vec![vec![]; 2],
             first: 0,
+            regions: vec![],
         }
     }
 

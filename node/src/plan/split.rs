@@ -64,6 +64,17 @@ pub struct PricedSplit {
     pub region_ms: f64,
     /// What goes over links, as coded.
     pub bytes: u64,
+    /// When its stages run: those up to the region, the branches in the order of the shape, those behind it.
+    pub runs: Vec<SplitRun>,
+}
+
+/// When a stage of a plan with a fork runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SplitRun {
+    /// From the request until its inputs are there, and its node is done with what it ran before.
+    pub start_ms: f64,
+    /// Waiting for its turn, loading and running.
+    pub takes_ms: f64,
 }
 
 /// What moving a tensor takes: of the sender's way out, and then of the receiver; and its bytes.
@@ -114,10 +125,14 @@ impl Problem {
         let (first, end) = region.blocks();
         let blocks = self.block_count() as u16;
         let ways = [(0, &shape.before), (shape.join(), &shape.after)];
+        let (mut runs, mut forked_ms) = (vec![], 0.0);
         for (mut holder, stages) in ways {
+            forked_ms = latency_ms;
             for stage in stages {
                 let moved = self.moved(holder, stage.node, stage.first, None)?;
-                latency_ms += moved.out_ms + moved.in_ms + self.stage_ms(*stage);
+                let takes_ms = self.stage_ms(*stage);
+                runs.push(SplitRun { start_ms: latency_ms + moved.out_ms + moved.in_ms, takes_ms });
+                latency_ms += moved.out_ms + moved.in_ms + takes_ms;
                 bytes = bytes.saturating_add(moved.bytes);
                 holder = stage.node;
             }
@@ -127,17 +142,24 @@ impl Problem {
             latency_ms += home.out_ms + home.in_ms;
             bytes = bytes.saturating_add(home.bytes);
         }
-        let (region_ms, moved_bytes) = self.region_ms(region, shape, (first, end))?;
+        let mut branch_runs = vec![];
+        let (region_ms, moved_bytes) = self.region_ms(region, shape, (first, end), &mut branch_runs)?;
+        branch_runs.iter_mut().for_each(|run| run.start_ms += forked_ms);
+        let mut behind = runs.split_off(shape.before.len());
+        behind.iter_mut().for_each(|run| run.start_ms += region_ms);
+        let runs = [runs, branch_runs, behind].concat();
         let bytes = bytes.saturating_add(moved_bytes);
-        Ok(PricedSplit { shape: shape.clone(), latency_ms: latency_ms + region_ms, region_ms, bytes })
+        let latency_ms = latency_ms + region_ms;
+        Ok(PricedSplit { shape: shape.clone(), latency_ms, region_ms, bytes, runs })
     }
 
-    /// From the fork's input to the join's, and the bytes moved between.
+    /// From the fork's input to the join's, and the bytes moved between; when the branches run, from the fork's input on.
     fn region_ms(
         &self,
         region: &Region,
         shape: &SplitShape,
         (first, end): (u16, u16),
+        runs: &mut Vec<SplitRun>,
     ) -> Result<(f64, u64), Infeasible> {
         let (fork, join) = (shape.fork(), shape.join());
         let mut out_free_ms = vec![0.0; self.nodes.len()];
@@ -151,7 +173,9 @@ impl Problem {
             out_free_ms[fork] += moved.out_ms;
             let arrived_ms = if stage.node == fork { 0.0 } else { out_free_ms[fork] + moved.in_ms };
             let free_ms: &mut f64 = &mut free_ms[stage.node];
-            *free_ms = free_ms.max(arrived_ms) + self.stage_ms(*stage);
+            let (start_ms, takes_ms) = (free_ms.max(arrived_ms), self.stage_ms(*stage));
+            *free_ms = start_ms + takes_ms;
+            runs.push(SplitRun { start_ms, takes_ms });
             finished_ms.push((*free_ms, stage.node, out_bytes));
             bytes = bytes.saturating_add(moved.bytes);
         }

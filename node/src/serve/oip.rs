@@ -423,7 +423,7 @@ fn respond(
             data: (!as_binary).then_some(OutputValues::Numbers(OutputData(tensor))),
         });
     }
-    let parameters = json!({
+    let mut parameters = json!({
         "plan_id": answer.plan.to_string(),
         "request_id": answer.request.to_string(),
         "attempts": answer.attempts,
@@ -433,6 +433,13 @@ fn respond(
         "latency_ms": answer.latency_ms,
         "late": answer.late,
     });
+    // Of a node that does not know what it draws there is nothing to tell.
+    for (name, energy_j) in [("energy_j", answer.energy_j), ("predicted_energy_j", answer.predicted_energy_j)]
+    {
+        if let Some(energy_j) = energy_j {
+            parameters[name] = json!(energy_j);
+        }
+    }
     let body =
         InferAnswer { model_name: model, model_version: answer.version.to_string(), id, parameters, outputs };
     let mut bytes = match serde_json::to_vec(&body) {

@@ -155,8 +155,13 @@ fn show(answer: &Value) {
     }
     let parameters = &answer["parameters"];
     let nodes = parameters["nodes"].as_str().unwrap_or_default().split(',').count();
+    let energy = parameters["energy_j"].as_f64().map_or(String::new(), |energy_j| {
+        let foretold = parameters["predicted_energy_j"].as_f64();
+        let foretold = foretold.map_or(String::new(), |energy_j| format!(" (foretold {energy_j:.4})"));
+        format!(", {energy_j:.4} J{foretold}")
+    });
     say(format!(
-        "{} ms{}, variant `{}`, {nodes} stage{}, plan {}",
+        "{} ms{}{energy}, variant `{}`, {nodes} stage{}, plan {}",
         ms(parameters["latency_ms"].as_f64().unwrap_or(0.0)),
         if parameters["late"].as_bool().unwrap_or(false) { " (late)" } else { "" },
         parameters["variant"].as_str().unwrap_or("?"),

@@ -7,12 +7,12 @@ use serde_json::Value;
 use stormo_protocol::codec::payload::Codec;
 
 use super::table::{Column, Screen, Tone, bytes, fitted, ms, plain, toned};
-use super::timeline::{short, timeline};
+use super::timeline::{short, split_timeline, timeline};
 use super::{here, say, say_json};
 use crate::app::cli::PlanArgs;
 use crate::app::client::{Client, CommandError, encoded};
 use crate::files;
-use crate::serve::json::{PlanView, PlansView};
+use crate::serve::json::{PlanView, PlansView, SplitStageView, SplitView};
 
 pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
@@ -75,6 +75,7 @@ fn show(args: &PlanArgs, view: &PlansView) {
         Column::with_room("ACCURACY", 4),
         Column::with_room("SENT", 1),
         Column::with_room("LOSS", 6),
+        Column::with_room("BACKUPS", 2),
         Column::with_room("EXCEEDS", 3),
         Column::always("STAGES"),
     ];
@@ -89,6 +90,7 @@ fn show(args: &PlanArgs, view: &PlansView) {
         view.plans.iter().any(|plan| plan.accuracy.is_some()),
         true,
         view.plans.iter().any(|plan| plan.loss > 0.0),
+        view.plans.iter().any(|plan| plan.redundant),
         view.plans.iter().any(|plan| !plan.exceeds.is_empty()),
         true,
     ];
@@ -97,7 +99,8 @@ fn show(args: &PlanArgs, view: &PlansView) {
     };
     let columns: Vec<Column> =
         columns.into_iter().zip(is_told).filter(|(_, told)| *told).map(|(column, _)| column).collect();
-    let rows: Vec<_> = view.plans.iter().map(|plan| kept(row(plan))).collect();
+    let plans = view.plans.iter().map(row).chain(view.not_runnable.iter().map(split_row));
+    let rows: Vec<_> = plans.map(kept).collect();
     say(fitted(&columns, &rows, &screen));
     let mut shown = BTreeSet::new();
     for plan in &view.plans {
@@ -105,6 +108,10 @@ fn show(args: &PlanArgs, view: &PlansView) {
             say("");
             timeline(plan, &screen).into_iter().for_each(say);
         }
+    }
+    for split in &view.not_runnable {
+        say("");
+        split_timeline(split, &screen).into_iter().for_each(say);
     }
 }
 
@@ -114,6 +121,41 @@ fn arrow(codec: Codec) -> String {
         Codec::Raw => " > ".to_owned(),
         codec => format!(" {}> ", codec.name()),
     }
+}
+
+/// How many nodes can take each stage over at once, at least.
+fn backups(plan: &PlanView) -> String {
+    let least = plan.stages.iter().map(|stage| stage.backups.len()).min().unwrap_or(0);
+    if least == 0 { "-".to_owned() } else { format!("{least} each") }
+}
+
+/// A plan with a fork: its branches are between brackets, beside each other.
+fn split_row(plan: &SplitView) -> Vec<super::table::Cell> {
+    let name = |stage: &SplitStageView| {
+        let [first, end] = stage.blocks;
+        format!("{} {first}-{}", stage.label, end - 1)
+    };
+    let mut parts: Vec<String> = Vec::new();
+    for run in plan.stages.chunk_by(|one, other| one.branch.is_some() == other.branch.is_some()) {
+        let names: Vec<String> = run.iter().map(name).collect();
+        let is_fork = run.first().is_some_and(|stage| stage.branch.is_some());
+        parts.push(if is_fork { format!("[{}]", names.join(" | ")) } else { names.join(" > ") });
+    }
+    let nothing = || plain("-".to_owned());
+    vec![
+        toned("not yet".to_owned(), Tone::Bad),
+        plain(plan.kind.clone()),
+        plain(plan.variant.clone()),
+        plain(ms(plan.latency_ms)),
+        nothing(),
+        nothing(),
+        nothing(),
+        plain(bytes(plan.bytes)),
+        nothing(),
+        nothing(),
+        nothing(),
+        plain(parts.join(" > ")),
+    ]
 }
 
 fn row(plan: &PlanView) -> Vec<super::table::Cell> {
@@ -138,6 +180,7 @@ fn row(plan: &PlanView) -> Vec<super::table::Cell> {
         number(plan.accuracy, 4),
         plain(bytes(plan.bytes)),
         plain(format!("{:.2} %", 100.0 * plan.loss)),
+        plain(backups(plan)),
         toned(plan.exceeds.join(", "), Tone::Bad),
         plain(stages.concat()),
     ]

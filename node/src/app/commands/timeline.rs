@@ -2,7 +2,7 @@
 
 use super::table::{Screen, bytes, ms};
 use crate::app::calls::PLAN_DIGITS_MIN;
-use crate::serve::json::{EdgeView, PlanView};
+use crate::serve::json::{EdgeView, PlanView, SplitStageView, SplitView, StageView};
 
 /// Characters of the scale where the screen is as wide as it likes, and at least.
 const SCALE: usize = 60;
@@ -30,17 +30,37 @@ pub(super) fn short(plan: &PlanView) -> String {
 
 /// Lines to print.
 pub(super) fn timeline(plan: &PlanView, screen: &Screen) -> Vec<String> {
-    let lines = lines(plan);
+    let energy = plan.energy_j.map_or(String::new(), |energy_j| format!(", {energy_j:.4} J"));
+    let title = format!("{} ({}): {} ms{energy}", short(plan), plan.kind, ms(plan.latency_ms));
+    drawn(title, &lines(plan), plan.latency_ms, screen)
+}
+
+/// The same of a plan with a fork.
+pub(super) fn split_timeline(plan: &SplitView, screen: &Screen) -> Vec<String> {
+    let title = format!("{}: {} ms, {}", plan.kind, ms(plan.latency_ms), plan.why);
+    let line = |stage: &SplitStageView| {
+        let [first, end] = stage.blocks;
+        Line {
+            who: stage.label.clone(),
+            what: format!("{first}-{}  {} ms", end - 1, ms(stage.takes_ms)),
+            start_ms: stage.start_ms,
+            spent: vec![(RUNNING, stage.takes_ms)],
+        }
+    };
+    let lines: Vec<Line> = plan.stages.iter().map(line).collect();
+    drawn(title, &lines, plan.latency_ms, screen)
+}
+
+fn drawn(title: String, lines: &[Line], latency_ms: f64, screen: &Screen) -> Vec<String> {
     let width_of = |of: &dyn Fn(&Line) -> usize| lines.iter().map(of).max().unwrap_or(0);
     let who = width_of(&|line| line.who.chars().count());
     let what = width_of(&|line| line.what.chars().count());
     let room = screen.width().map_or(SCALE, |width| width.saturating_sub(who + what + 6));
     let scale = room.clamp(SCALE_MIN, SCALE);
-    let whole_ms = plan.latency_ms.max(f64::MIN_POSITIVE);
+    let whole_ms = latency_ms.max(f64::MIN_POSITIVE);
     let place = |time_ms: f64| ((time_ms / whole_ms * scale as f64).round() as usize).min(scale);
-    let energy = plan.energy_j.map_or(String::new(), |energy_j| format!(", {energy_j:.4} J"));
-    let mut shown = vec![format!("{} ({}): {} ms{energy}", short(plan), plan.kind, ms(plan.latency_ms))];
-    for line in &lines {
+    let mut shown = vec![title];
+    for line in lines {
         let mut drawn = " ".repeat(place(line.start_ms));
         let (mut now_ms, mut used) = (line.start_ms, place(line.start_ms));
         for (sign, time_ms) in &line.spent {
@@ -73,13 +93,22 @@ fn lines(plan: &PlanView) -> Vec<Line> {
             let [first, end] = stage.blocks;
             lines.push(Line {
                 who: stage.label.clone(),
-                what: format!("{first}-{}  {} ms", end - 1, ms(stage.compute_ms)),
+                what: format!("{first}-{}  {} ms{}", end - 1, ms(stage.compute_ms), taken_over(stage)),
                 start_ms: stage.start_ms,
                 spent: vec![(WAITING, stage.wait_ms), (LOADING, stage.cold_ms), (RUNNING, stage.compute_ms)],
             });
         }
     }
     lines
+}
+
+/// Who else can run a stage at once.
+fn taken_over(stage: &StageView) -> String {
+    match stage.backups.len() {
+        0 => String::new(),
+        1 => " (1 backup)".to_owned(),
+        count => format!(" ({count} backups)"),
+    }
 }
 
 fn moved(plan: &PlanView, edge: &EdgeView) -> Line {

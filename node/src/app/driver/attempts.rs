@@ -6,7 +6,7 @@ use std::time::Duration;
 use stormo_protocol::control::Request;
 use stormo_protocol::ids::{NodeId, RequestId};
 
-use super::plans::{Planned, Unplanned};
+use super::plans::{Made, Planned, Unplanned};
 use super::ready_plans::MadeFor;
 use super::variants::Bound;
 use super::{Driver, Event};
@@ -48,7 +48,8 @@ impl Driver {
     pub(super) fn on_planned(&mut self, planned: Planned) {
         let Planned { request, result, or_without, made_for } = planned;
         match (result, or_without) {
-            (Ok(plan), _) => {
+            (Ok(Made { plan, energy_mj }), _) => {
+                self.foretell(&plan, energy_mj);
                 if let Some(made_for) = made_for {
                     self.keep_ready(request, made_for, &plan);
                 }

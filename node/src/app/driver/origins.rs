@@ -13,6 +13,8 @@ use stormo_protocol::tensor::Tensor;
 use tokio::task::AbortHandle;
 
 use super::arriving::check_tensors;
+use super::energy::{Measured, accounted_j};
+use super::plans::Made;
 use super::result::Collection;
 use super::signature::outputs_of;
 use super::variants::{Bound, Choice, accurate_enough, bound};
@@ -167,11 +169,6 @@ impl Driver {
 
     /// A plan asked for by its id, if all its hosts are there.
     fn fixed_plan(&self, name: &PlanName, variants: &[Bound], limits: PlanLimits) -> Result<Plan, CallError> {
-        if limits.max_energy_j.is_some() {
-            return Err(CallError::BadRequest(
-                "max_energy_j chooses a plan, and plan_id says which: leave one of them out".to_owned(),
-            ));
-        }
         let id = name.digits();
         let of_plan = |plan: &&Plan| variants.iter().find(|bound| bound.choice.id == plan.variant);
         let found = self.plans.get(name).and_then(|plan| Some((plan, of_plan(&plan)?)));
@@ -182,6 +179,9 @@ impl Driver {
             ))
         })?;
         check_accuracy(plan, &bound.choice, limits)?;
+        if let Some(most_j) = limits.max_energy_j {
+            self.foretold.check(plan.id(), most_j)?;
+        }
         if plan.check().as_ref() != Ok(&bound.blocks) {
             return Err(CallError::BadRequest(format!(
                 "plan {id} is not for this kind of input; `stormo plan NAME --all` lists those for images of \
@@ -350,12 +350,14 @@ impl Driver {
             let error = self.explain(&pending, failure);
             return self.end_badly(request, pending, error);
         }
-        let view = RequestView {
+        let mut view = RequestView {
             id: request.to_string(),
             model: pending.model.clone(),
             plan_id: plan.id(),
             attempts: pending.machine.attempts(),
             latency_ms,
+            energy_j: None,
+            predicted_energy_j: None,
             planning_ms: pending.planning_time.unwrap_or_default().as_secs_f64() * 1000.0,
             input_encode_ms: input_encode_ms(&result.traces),
             result_receive_ms: result.receive_time.as_secs_f64() * 1000.0,
@@ -366,6 +368,17 @@ impl Driver {
             let error = CallError::Failed("the plan was of no variant that was asked for".into());
             return self.end_badly(request, pending, error);
         };
+        let hosts: Vec<NodeId> = hosts_of(&plan, &result.traces).collect();
+        let measured = Measured {
+            hosts: &hosts,
+            traces: &result.traces,
+            result_receive_ms: view.result_receive_ms,
+            result_decode_ms: view.result_decode_ms,
+            latency_ms,
+        };
+        let own = self.own();
+        view.energy_j = self.parts.power.map(|power| accounted_j(power, own, &plan, &measured));
+        view.predicted_energy_j = self.foretold.energy_j(plan.id());
         let variant = choice.manifest.variant.clone();
         let outputs = outputs_of(&choice.manifest, blocks, &result.tensors);
         let answer = Answer {
@@ -374,10 +387,12 @@ impl Driver {
             version: pending.version,
             variant,
             plan: plan.id(),
-            nodes: hosts_of(&plan, &result.traces).map(|host| host.to_string()).collect(),
+            nodes: hosts.iter().map(ToString::to_string).collect(),
             codecs: plan.codecs().collect(),
             outputs,
             latency_ms,
+            energy_j: view.energy_j,
+            predicted_energy_j: view.predicted_energy_j,
             late: pending.options.limits.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
         };
         self.watching.count(Some(latency_ms));
@@ -404,8 +419,8 @@ impl Driver {
     }
 
     /// No plan keeps to what the caller allows; the closest can be asked for.
-    pub(super) fn refuse_by_limit(&mut self, request: RequestId, why: String, closest: &Plan) {
-        self.plans.remember(closest);
+    pub(super) fn refuse_by_limit(&mut self, request: RequestId, why: String, closest: &Made) {
+        self.remember(&closest.plan, closest.energy_mj);
         if let Some(pending) = self.origins.remove(&request) {
             self.end_badly(request, pending, CallError::Conflict(why));
         }

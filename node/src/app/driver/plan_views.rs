@@ -56,6 +56,7 @@ impl Driver {
             loss,
             bytes: priced.bytes,
             cold_ms: priced.cold_ms,
+            redundant: plan.stages.iter().all(|stage| !stage.backups.is_empty()),
             exceeds: exceeds.iter().map(|name| (*name).to_owned()).collect(),
         }
     }

@@ -9,6 +9,7 @@ use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 
+use super::plan_kinds::{redundant, split};
 use super::plan_views::kind_name;
 use super::ready_plans::MadeFor;
 use super::variants::{Choice, accurate_enough, with_any};
@@ -17,7 +18,7 @@ use crate::app::calls::{CallError, PlanLimits, PlanName, PlansAsked, Reply};
 use crate::app::choosing::{self, Chosen, NotChosen};
 use crate::app::exporting;
 use crate::app::planning::{Candidate, Posed, Question};
-use crate::plan::{self, EXPANSIONS_DEFAULT, Kind, Priced};
+use crate::plan::{self, EXPANSIONS_DEFAULT, Kind, Priced, PricedSplit};
 use crate::serve::json::PlansView;
 
 /// Plans that can be asked for by id without listing them again.
@@ -27,11 +28,19 @@ const KNOWN_PLANS_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Planned {
     pub request: RequestId,
-    pub result: Result<Plan, Unplanned>,
+    pub result: Result<Made, Unplanned>,
     /// If there is none: plan again, without these only.
     pub or_without: Option<Vec<NodeId>>,
     /// Others may ask the same, of the same mesh.
     pub made_for: Option<MadeFor>,
+}
+
+/// A plan as it was made.
+#[derive(Debug)]
+pub struct Made {
+    pub plan: Plan,
+    /// What the origin draws for it, mJ; of worth only where its owner said what it draws.
+    pub energy_mj: f64,
 }
 
 /// Why there is no plan.
@@ -40,7 +49,7 @@ pub enum Unplanned {
     /// Nobody can run it.
     Nobody(String),
     /// A limit of the request forbids all; the closest, which can be asked for by its id.
-    Limit(String, Plan),
+    Limit(String, Made),
 }
 
 /// Plans for a call.
@@ -57,6 +66,8 @@ pub struct Listed {
 #[derive(Debug)]
 pub(super) struct PlanList {
     plans: Vec<PricedPlan>,
+    /// The best plan with a fork of each variant that has one.
+    splits: Vec<(Posed, PricedSplit)>,
     /// No plan has less of what is to be least, where it was looked for; in the objective's unit.
     lower_bound: Option<f64>,
     planning_ms: f64,
@@ -107,9 +118,12 @@ impl KnownPlans {
 }
 
 /// The plan of a request that all who look at the mesh from here would find.
-pub(super) fn best(posed: &[Posed], limits: &PlanLimits) -> Result<Plan, Unplanned> {
+pub(super) fn best(posed: &[Posed], limits: &PlanLimits) -> Result<Made, Unplanned> {
     match choosing::for_request(posed, limits) {
-        Ok(Chosen { posed: index, found }) => Ok(posed[index].plan(&found.priced.shape)),
+        Ok(Chosen { posed: index, found }) => {
+            let Priced { shape, energy_mj, .. } = &found.priced;
+            Ok(Made { plan: posed[index].plan(shape), energy_mj: *energy_mj })
+        }
         Err(none) => Err(unplanned(posed, limits, none)),
     }
 }
@@ -124,7 +138,7 @@ fn unplanned(posed: &[Posed], limits: &PlanLimits, none: NotChosen) -> Unplanned
                 "no plan keeps to {unmet} (plan {}, {kind}); allow that much, or ask for it by its id",
                 plan.id()
             );
-            Unplanned::Limit(why, plan)
+            Unplanned::Limit(why, Made { plan, energy_mj: closest.energy_mj })
         }
     }
 }
@@ -156,6 +170,7 @@ fn listed(posed: &[Posed], asked: &PlansAsked) -> Result<(Vec<PricedPlan>, Optio
             found.into_iter().map(|other| told(posed, other.priced, limits)).collect::<Vec<_>>()
         });
         plans.extend(others);
+        plans.extend(posed.iter().filter_map(|posed| Some(told(posed, redundant(&posed.problem)?, limits))));
         // The sort is stable: what was chosen stays in front of what is as good.
         let goal = limits.goal();
         let value = |plan: &PricedPlan| goal.value(&plan.priced);
@@ -356,7 +371,14 @@ impl Driver {
             let find = move || {
                 let began = Instant::now();
                 let (plans, lower_bound) = listed(&posed, &asked)?;
-                Ok(PlanList { plans, lower_bound, planning_ms: began.elapsed().as_secs_f64() * 1000.0 })
+                let of_all = posed.into_iter().filter(|_| asked.all && asked.codec.is_none());
+                let splits = of_all.filter_map(|posed| split(&posed).map(|priced| (posed, priced))).collect();
+                Ok(PlanList {
+                    plans,
+                    splits,
+                    lower_bound,
+                    planning_ms: began.elapsed().as_secs_f64() * 1000.0,
+                })
             };
             let found = tokio::task::spawn_blocking(find).await;
             let result = found.unwrap_or_else(|error| Err(planner_failed(&error)));
@@ -364,21 +386,36 @@ impl Driver {
         });
     }
 
+    /// A plan can be asked for by its id from now on.
+    pub(super) fn remember(&mut self, plan: &Plan, energy_mj: f64) {
+        self.plans.remember(plan);
+        self.foretell(plan, energy_mj);
+    }
+
+    /// What a plan draws, for the answers that it gives.
+    pub(super) fn foretell(&mut self, plan: &Plan, energy_mj: f64) {
+        if self.parts.power.is_some() {
+            self.foretold.note(plan.id(), energy_mj);
+        }
+    }
+
     pub(super) fn on_listed(&mut self, listed: Listed) {
         let Listed { model, version, choices, result, reply } = listed;
         let answer = match result {
-            Ok(PlanList { plans, lower_bound, planning_ms }) => {
-                plans.iter().for_each(|plan| self.plans.remember(&plan.plan));
+            Ok(PlanList { plans, splits, lower_bound, planning_ms }) => {
+                plans.iter().for_each(|plan| self.remember(&plan.plan, plan.priced.energy_mj));
                 let view = |plan: &PricedPlan| {
                     let choice = choices.iter().find(|choice| choice.id == plan.plan.variant)?;
                     Some(self.plan_view(plan, choice))
                 };
                 let plans = plans.iter().filter_map(view).collect();
-                Ok(PlansView { model, version, plans, lower_bound, planning_ms })
+                let not_runnable =
+                    splits.iter().map(|(posed, priced)| self.split_view(posed, priced)).collect();
+                Ok(PlansView { model, version, plans, not_runnable, lower_bound, planning_ms })
             }
             Err(Unplanned::Nobody(why)) => Err(CallError::Unavailable(why)),
             Err(Unplanned::Limit(why, closest)) => {
-                self.plans.remember(&closest);
+                self.remember(&closest.plan, closest.energy_mj);
                 Err(CallError::Conflict(why))
             }
         };

@@ -6,7 +6,7 @@ use std::time::Instant;
 use stormo_protocol::ids::RequestId;
 use stormo_protocol::plan::Plan;
 
-use super::plans::{Unplanned, best};
+use super::plans::{Made, Unplanned, best};
 use super::variants::{Bound, Choice};
 use super::{Driver, Event};
 use crate::app::calls::PlanLimits;
@@ -32,7 +32,7 @@ pub struct MadeFor {
 #[derive(Debug)]
 pub struct Refreshed {
     made_for: MadeFor,
-    result: Result<Plan, Unplanned>,
+    result: Result<Made, Unplanned>,
 }
 
 /// The plans, and when they may be made again.
@@ -105,7 +105,10 @@ impl Driver {
 
     pub(super) fn on_refreshed(&mut self, refreshed: Refreshed) {
         let Refreshed { made_for: MadeFor { key, basis }, result } = refreshed;
-        self.ready_plans.table.refreshed(&key, basis, result.ok());
+        if let Ok(Made { plan, energy_mj }) = &result {
+            self.foretell(plan, *energy_mj);
+        }
+        self.ready_plans.table.refreshed(&key, basis, result.ok().map(|made| made.plan));
     }
 
     /// How often a plan was ready.

@@ -105,9 +105,49 @@ pub struct PlanView {
     pub bytes: u64,
     /// Of the latency, loading of parts that are not loaded yet.
     pub cold_ms: f64,
+    /// Whether each stage names who can take it over at once: losing any one host does not cost the request.
+    #[serde(default)]
+    pub redundant: bool,
     /// Limits that it does not keep to, of those asked with.
     #[serde(default)]
     pub exceeds: Vec<String>,
+}
+
+/// A stage of a plan with a fork, with its predicted times.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SplitStageView {
+    /// Host.
+    #[serde(with = "as_text")]
+    pub node: NodeId,
+    /// Its label.
+    pub label: String,
+    /// First block and one past the last.
+    pub blocks: [u16; 2],
+    /// Which branch of the region, in the order of blocks; `null` before and behind it.
+    pub branch: Option<u16>,
+    /// From the request until it begins.
+    pub start_ms: f64,
+    /// Waiting for its turn, loading and running.
+    pub takes_ms: f64,
+}
+
+/// A plan with the branches of a parallel region beside each other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SplitView {
+    /// `split-merge`.
+    pub kind: String,
+    /// Label of the variant.
+    pub variant: String,
+    /// Stages up to the region, its branches in the order in which they are sent their inputs, stages behind it.
+    pub stages: Vec<SplitStageView>,
+    /// Predicted latency, loading included.
+    pub latency_ms: f64,
+    /// Bytes over the network.
+    pub bytes: u64,
+    /// Whether it can be run.
+    pub is_runnable: bool,
+    /// If not, why.
+    pub why: String,
 }
 
 /// Answer of `/v1/plans`.
@@ -119,6 +159,9 @@ pub struct PlansView {
     pub version: u64,
     /// Best first.
     pub plans: Vec<PlanView>,
+    /// With `all`: plans that are foretold and cannot be run yet, one for each variant that has any.
+    #[serde(default)]
+    pub not_runnable: Vec<SplitView>,
     /// No plan within the limits has less of what is to be least (ms, or mJ for energy), as far as that was
     /// looked for; `null` where it was not.
     #[serde(default)]
@@ -191,7 +234,14 @@ pub struct RequestView {
     pub attempts: u16,
     /// From the request's arrival at the node to its result there.
     pub latency_ms: f64,
-    /// Of that, until there was a plan: one was looked up, or made.
+    /// What the machine of this node drew for it, J, by the times below and the watts that its owner said (`--power`);
+    /// `null` where that was not said.
+    #[serde(default)]
+    pub energy_j: Option<f64>,
+    /// The same as the plan foretold it, J.
+    #[serde(default)]
+    pub predicted_energy_j: Option<f64>,
+    /// Of the latency, until there was a plan: one was looked up, or made.
     #[serde(default)]
     pub planning_ms: f64,
     /// Encoding the input.

@@ -1,0 +1,118 @@
+//! Kinds of plans beside those that are found for their latency: of parts that several nodes have loaded, so that each
+//! stage can be taken over; and with the branches of a parallel region beside each other, which cannot be run yet.
+
+use super::Driver;
+use crate::app::planning::Posed;
+use crate::plan::{self, EXPANSIONS_DEFAULT, KnownRange, Method, Priced, PricedSplit, Problem};
+use crate::serve::json::{SplitStageView, SplitView};
+
+/// What nobody waits for, ms: no plan loads anything.
+const NEVER_MS: f64 = 1e8;
+/// Why a plan with a fork cannot be asked for.
+const NOT_RUNNABLE_YET: &str = "not runnable yet: stages with several inputs are planned, but cannot be run";
+
+/// The best plan of ranges that two nodes or more have loaded; `None` if there is none.
+pub(super) fn redundant(problem: &Problem) -> Option<Priced> {
+    let mut shared = problem.clone();
+    let hosts = |known: &KnownRange| {
+        let is_it =
+            |other: &KnownRange| other.is_loaded && (other.first, other.end) == (known.first, known.end);
+        let able = problem.nodes.iter().filter(|node| node.can_compute);
+        able.filter(|node| node.known.iter().any(is_it)).count()
+    };
+    for node in &mut shared.nodes {
+        node.known.retain(|known| known.is_loaded && hosts(known) > 1);
+        (node.cold_fixed_ms, node.cold_ms_per_byte) = (NEVER_MS, 0.0);
+    }
+    let best = plan::best(&shared, EXPANSIONS_DEFAULT).ok()?;
+    if best.priced.latency_ms >= NEVER_MS {
+        return None;
+    }
+    problem.price(&best.priced.shape).ok()
+}
+
+/// The best plan with a fork, on more than one node; `None` where the model has no parallel region.
+pub(super) fn split(posed: &Posed) -> Option<PricedSplit> {
+    let found = plan::best_split(&posed.problem, &posed.regions, Method::Greedy, EXPANSIONS_DEFAULT)?.priced;
+    let first = found.shape.branches.first()?.node;
+    found.shape.branches.iter().any(|stage| stage.node != first).then_some(found)
+}
+
+impl Driver {
+    /// A plan with a fork as the mesh API shows it.
+    pub(super) fn split_view(&self, posed: &Posed, split: &PricedSplit) -> SplitView {
+        let shape = &split.shape;
+        let before = shape.before.iter().map(|stage| (stage, None));
+        let mut places: Vec<u16> = shape.branches.iter().map(|stage| stage.first).collect();
+        places.sort_unstable();
+        let branch = |first: u16| places.iter().position(|place| *place == first).map(|index| index as u16);
+        let branches = shape.branches.iter().map(|stage| (stage, branch(stage.first)));
+        let after = shape.after.iter().map(|stage| (stage, None));
+        let stages = before.chain(branches).chain(after).zip(&split.runs);
+        let stage =
+            |((stage, branch), run): ((&plan::StageShape, Option<u16>), &plan::SplitRun)| SplitStageView {
+                node: posed.nodes[stage.node],
+                label: self.label_of(posed.nodes[stage.node]),
+                blocks: [stage.first + posed.first, stage.end + posed.first],
+                branch,
+                start_ms: run.start_ms,
+                takes_ms: run.takes_ms,
+            };
+        SplitView {
+            kind: "split-merge".to_owned(),
+            variant: posed.label.clone(),
+            stages: stages.map(stage).collect(),
+            latency_ms: split.latency_ms,
+            bytes: split.bytes,
+            is_runnable: false,
+            why: NOT_RUNNABLE_YET.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::planning::tests::two_nodes;
+    use crate::plan::{Branch, Region};
+
+    #[test]
+    fn a_plan_that_can_be_taken_over_is_of_parts_that_two_nodes_have() {
+        let mut posed = two_nodes("base", 1.0, &[30.0, 30.0]);
+        let loaded = |first: u16, end: u16| KnownRange {
+            first,
+            end,
+            time_ms: None,
+            is_loaded: true,
+            has_memory: true,
+        };
+        posed.problem.nodes[0].known = vec![loaded(0, 1), loaded(1, 2)];
+        posed.problem.nodes[1].known = vec![loaded(0, 2), loaded(1, 2)];
+        assert_eq!(redundant(&posed.problem), None, "nobody but this node has the first block alone");
+        posed.problem.nodes[1].known.push(loaded(0, 1));
+        let found = redundant(&posed.problem).expect("both parts are on both nodes");
+        let parts: Vec<(u16, u16)> =
+            found.shape.stages.iter().map(|stage| (stage.first, stage.end)).collect();
+        assert_eq!(parts, [(0, 1), (1, 2)]);
+        let backups = posed.plan(&found.shape).stages.into_iter().map(|stage| stage.backups.len());
+        assert_eq!(backups.collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn a_fork_is_priced_where_branches_gain_by_it() {
+        let mut posed = two_nodes("base", 1.0, &[1.0, 60.0, 60.0, 1.0]);
+        posed.problem.nodes[1].block_ms = posed.problem.nodes[0].block_ms.clone();
+        let branch = |first: u16| Branch { first, end: first + 1, in_bytes: 100, out_bytes: 100 };
+        assert_eq!(split(&posed), None);
+        posed.regions = vec![Region { branches: vec![branch(1), branch(2)] }];
+        let found = split(&posed).expect("two branches on two nodes");
+        assert_eq!(found.runs.len(), 4);
+        let ends = found.runs.iter().map(|run| run.start_ms + run.takes_ms);
+        assert!(ends.clone().all(|end_ms| end_ms <= found.latency_ms + 1e-9), "{found:?}");
+        // The branches run beside each other.
+        let [one, other] = [&found.runs[1], &found.runs[2]];
+        assert!(
+            one.start_ms < other.start_ms + other.takes_ms && other.start_ms < one.start_ms + one.takes_ms
+        );
+    }
+}
