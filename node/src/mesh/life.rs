@@ -20,6 +20,8 @@ pub(super) const BEAT_MS: u64 = 1_000;
 /// Heartbeats are at most so far ahead of those that were heard before, milliseconds: in a mesh of a thousand the first
 /// one may be as old as that.
 const AHEAD_MS: i64 = 8_000;
+/// A node that falls silent may have given heartbeats for so long after the last sign of it that came here, milliseconds.
+const UNHEARD_MS: u64 = 10_000;
 /// Heartbeats below the newest one that rise by so many, in as many seconds without any other, are the true ones: those
 /// of a dead node that still travel are fewer.
 const TRUE_BEATS: u64 = 10;
@@ -110,6 +112,13 @@ impl Life {
     /// The newest heartbeat, 0 before the first.
     pub(super) fn beat(&self) -> u64 {
         self.beat.unwrap_or(0)
+    }
+
+    /// No heartbeat that it gave until its last sign of life is above this: others may have heard some that did not come
+    /// here.
+    pub(super) fn last_beat(&self) -> u64 {
+        let heard = self.earliest_ms.is_some();
+        if heard { self.beat().max(self.beat_max(self.shown_ms + UNHEARD_MS)) } else { self.beat() }
     }
 
     /// When it last gave a sign of life, milliseconds.

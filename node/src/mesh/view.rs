@@ -62,10 +62,19 @@ pub enum Applied {
 #[derive(Debug, Clone)]
 struct Gone {
     stamp: Stamp,
+    /// It gave none above this before it fell silent, as far as can be told.
     beat: u64,
     heard_ms: u64,
     /// Empty if it said that it leaves.
     addresses: Vec<String>,
+}
+
+impl Gone {
+    /// Whether this can only have been said after it was last heard. A record alone cannot, however new: perhaps it is
+    /// one of its last, which did not come here then.
+    fn is_outdone_by(&self, stamp: Stamp, beat: u64) -> bool {
+        stamp.generation > self.stamp.generation || stamp >= self.stamp && beat > self.beat
+    }
 }
 
 /// This node's own record and heartbeat, which an exchange speaks of too.
@@ -115,9 +124,9 @@ impl View {
             (known.record, known.heard) = (record.clone(), heard.clone());
             return Applied::News;
         }
-        // A record that was forgotten comes back with a heartbeat that is newer than all that was heard before.
+        // A record that was forgotten comes back with a heartbeat that is newer than all that it gave before.
         let past = self.gone.get(&record.node);
-        if past.is_some_and(|gone| (record.stamp, beat.unwrap_or(0)) <= (gone.stamp, gone.beat)) {
+        if past.is_some_and(|gone| !gone.is_outdone_by(record.stamp, beat.unwrap_or(0))) {
             return Applied::Old;
         }
         if self.nodes.len() >= VIEW_RECORDS_MAX {
@@ -153,6 +162,10 @@ impl View {
     /// A connection to a node stands.
     pub(super) fn connected(&mut self, now_ms: u64, node: NodeId) {
         self.live(node, |life| life.connected(now_ms));
+        if let Some(gone) = self.gone.get_mut(&node) {
+            // It lives, even if its clock stood still with its machine: whatever it says is believed.
+            gone.beat = 0;
+        }
     }
 
     /// The last connection to a node broke: plans leave it out until it is there again.
@@ -210,8 +223,8 @@ impl View {
         }
         let record = &known.record;
         let addresses = if record.load.leaving { vec![] } else { record.machine.addresses.clone() };
-        let gone =
-            Gone { stamp: record.stamp, beat: known.life.beat(), heard_ms: known.life.shown_ms(), addresses };
+        let (stamp, beat, heard_ms) = (record.stamp, known.life.last_beat(), known.life.shown_ms());
+        let gone = Gone { stamp, beat, heard_ms, addresses };
         self.gone.insert(node, gone);
     }
 
@@ -306,8 +319,8 @@ impl View {
     /// Another speaks of a node that is not known here, or was forgotten.
     fn consider_wanting(&self, their: Held, difference: &mut Difference) {
         let (from, to) = bounds(their.node);
-        let gone = self.gone.range(from..=to).next().map(|(_, gone)| (gone.stamp, gone.beat));
-        if their.beat > 0 && gone.is_none_or(|gone| (their.stamp, their.beat) > gone) {
+        let gone = self.gone.range(from..=to).next().map(|(_, gone)| gone);
+        if their.beat > 0 && gone.is_none_or(|gone| gone.is_outdone_by(their.stamp, their.beat)) {
             difference.want(their.node);
         }
     }

@@ -450,6 +450,11 @@ fn what_is_said_again_after_two_minutes_is_not_believed() {
         member.handle(121_000, replayed);
         assert!(member.view().get(id(1)).is_none());
     }
+    // What it said last came to others only: it is new here, and no sign of life either.
+    let last = Held { stamp: Stamp { generation: 1, sequence: 8 }, ..held(103) };
+    let news = News { heard: vec![said_by(id(1), 1, 8)], beats: vec![last], ..News::default() };
+    member.handle(121_000, MemberEvent::Told { peer: id(2), news });
+    assert!(member.view().get(id(1)).is_none(), "said before it died");
     let older = Exchange { held: vec![held(101)], ..Exchange::default() };
     assert_eq!(member.answer(121_000, id(2), &older).wanted, [], "nor asked for");
     hears(&mut member, 121_000, id(1));
