@@ -4,7 +4,7 @@
 //! prices of resources say which route would help most, and how much any could (Lasdon, "Optimization theory for large
 //! systems", 1970). Prices are smoothed towards the best ones known (Wentges, ITOR 4, 1997), which saves passes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::Streams;
 use super::routes::{Prices, RunTimes, cheapest};
@@ -21,7 +21,8 @@ const SMOOTHING: f64 = 0.6;
 /// A route and what it keeps busy.
 pub(super) struct Column {
     pub(super) shape: PlanShape,
-    pub(super) busy: Vec<(Resource, f64)>,
+    /// By the numbers of resources.
+    busy: Vec<(usize, f64)>,
 }
 
 /// The stream of highest rate, each run's memory looked at alone.
@@ -38,6 +39,8 @@ pub(super) struct Rates<'a> {
     member_of: HashMap<usize, usize>,
     pub(super) columns: Vec<Column>,
     known: HashSet<PlanShape>,
+    resources: Vec<Resource>,
+    numbers: HashMap<Resource, usize>,
 }
 
 impl<'a> Rates<'a> {
@@ -48,6 +51,8 @@ impl<'a> Rates<'a> {
             member_of: members.map(|(index, worker)| (worker.member.node, index)).collect(),
             columns: vec![],
             known: HashSet::new(),
+            resources: vec![],
+            numbers: HashMap::new(),
         }
     }
 
@@ -71,9 +76,19 @@ impl<'a> Rates<'a> {
         let busy = problem.busy(&shape, &priced.stages, &priced.edges);
         let mut busy: Vec<(Resource, f64)> = busy.into_iter().filter(|(_, busy_ms)| *busy_ms > 0.0).collect();
         busy.sort_unstable_by_key(|(resource, _)| *resource);
+        let busy = busy.into_iter().map(|(resource, busy_ms)| (self.number(resource), busy_ms)).collect();
         self.known.insert(shape.clone());
         self.columns.push(Column { shape, busy });
         Some(self.columns.len() - 1)
+    }
+
+    fn number(&mut self, resource: Resource) -> usize {
+        let next = self.resources.len();
+        let number = *self.numbers.entry(resource).or_insert(next);
+        if number == next {
+            self.resources.push(resource);
+        }
+        number
     }
 
     /// The highest rate with these runs, to within a factor; none if no route is left.
@@ -85,7 +100,7 @@ impl<'a> Rates<'a> {
             (0..self.columns.len()).filter(|index| is_open(&self.columns[*index])).collect();
         let mut simplex = Simplex::new();
         let mut bound_ms = 0.0;
-        let mut center: Option<BTreeMap<Resource, f64>> = None;
+        let mut center: Option<Vec<f64>> = None;
         let mut smoothing = SMOOTHING;
         for _ in 0..PASSES_MAX {
             if let Some(free) = open.iter().find(|index| self.columns[**index].busy.is_empty()) {
@@ -104,11 +119,10 @@ impl<'a> Rates<'a> {
             };
             let prices = self.prices(&asked);
             let Some(route) = cheapest(self.streams, runs, &prices, false) else { break };
-            let sum: f64 = asked.values().sum();
+            let sum: f64 = asked.iter().sum();
             if sum > 0.0 && route.cost / sum > bound_ms {
                 bound_ms = route.cost / sum;
-                center =
-                    Some(asked.iter().map(|(resource, price)| (*resource, price / route.cost)).collect());
+                center = Some(asked.iter().map(|price| price / route.cost).collect());
             }
             let mut new = self.know(route.shape);
             if new.is_none() && self.streams.problem.loss_max > 0.0 {
@@ -117,7 +131,7 @@ impl<'a> Rates<'a> {
             }
             match new {
                 Some(index) => {
-                    let cost = simplex.cost(&own, &self.columns[index].busy);
+                    let cost = cost(&own, &self.columns[index].busy);
                     smoothing = if cost >= 1.0 { 0.0 } else { SMOOTHING };
                     open.push(index);
                 }
@@ -130,10 +144,10 @@ impl<'a> Rates<'a> {
         (rate > 0.0).then(|| Relaxed { shares, bound_ms: bound_ms.min(1.0 / rate) })
     }
 
-    fn prices(&self, of: &BTreeMap<Resource, f64>) -> Prices {
+    fn prices(&self, of: &[f64]) -> Prices {
         let count = self.streams.count();
         let mut prices = Prices::none(count);
-        for (resource, price) in of {
+        for (resource, price) in self.resources.iter().zip(of) {
             let price = price.max(f64::MIN_POSITIVE);
             match resource {
                 Resource::Node(node) => prices.members[self.member(*node)] = price,
@@ -147,15 +161,13 @@ impl<'a> Rates<'a> {
     }
 }
 
-fn blend(
-    one: &BTreeMap<Resource, f64>,
-    other: &BTreeMap<Resource, f64>,
-    share: f64,
-) -> BTreeMap<Resource, f64> {
-    let mut blended: BTreeMap<Resource, f64> =
-        one.iter().map(|(resource, price)| (*resource, price * (1.0 - share))).collect();
-    for (resource, price) in other {
-        *blended.entry(*resource).or_default() += price * share;
-    }
-    blended
+/// What a route costs at prices by resources' numbers.
+fn cost(prices: &[f64], busy: &[(usize, f64)]) -> f64 {
+    busy.iter().map(|(number, busy_ms)| busy_ms * prices.get(*number).copied().unwrap_or(0.0)).sum()
+}
+
+/// Prices between two lists, the second of which may not know the last resources yet.
+fn blend(one: &[f64], other: &[f64], share: f64) -> Vec<f64> {
+    let others = other.iter().copied().chain(std::iter::repeat(0.0));
+    one.iter().zip(others).map(|(one, other)| one * (1.0 - share) + other * share).collect()
 }

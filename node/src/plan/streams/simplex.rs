@@ -2,14 +2,12 @@
 //! of each row at most. Columns and rows may come while it goes on. How Dantzig did it, with an inverse that is kept
 //! and a limit of pivots: what is found at any time is a packing.
 
-use std::collections::{BTreeMap, HashMap};
-
-use crate::plan::effort::Resource;
-
 /// What counts as zero.
 const TINY: f64 = 1e-11;
 /// Pivots between two new columns.
 const PIVOTS_MAX: usize = 2_000;
+
+const NONE: usize = usize::MAX;
 
 /// What is in the basis.
 #[derive(Clone, Copy, PartialEq)]
@@ -18,9 +16,11 @@ enum Basic {
     Column(usize),
 }
 
+/// Rows go by numbers that whoever asks gives them; those that no column has are no part of it.
 pub(super) struct Simplex {
-    rows: HashMap<Resource, usize>,
-    names: Vec<Resource>,
+    /// Which row a number is; `NONE` if it is none yet.
+    rows: Vec<usize>,
+    numbers: Vec<usize>,
     /// Of the basis, by rows.
     inverse: Vec<Vec<f64>>,
     basis: Vec<Basic>,
@@ -30,7 +30,7 @@ pub(super) struct Simplex {
 
 impl Simplex {
     pub(super) fn new() -> Self {
-        Self { rows: HashMap::new(), names: vec![], inverse: vec![], basis: vec![], amounts: vec![] }
+        Self { rows: vec![], numbers: vec![], inverse: vec![], basis: vec![], amounts: vec![] }
     }
 
     /// The sum of all columns' amounts.
@@ -50,29 +50,27 @@ impl Simplex {
         columns().filter(move |(_, amount)| *amount > least)
     }
 
-    /// What each row's time is worth; none is below zero.
-    pub(super) fn prices(&self) -> BTreeMap<Resource, f64> {
-        let prices = self.row_prices();
-        self.names.iter().copied().zip(prices.into_iter().map(|price| price.max(0.0))).collect()
-    }
-
-    /// What a column costs at prices; below one, it is worth taking in.
-    pub(super) fn cost(&self, prices: &BTreeMap<Resource, f64>, busy: &[(Resource, f64)]) -> f64 {
-        busy.iter().map(|(resource, busy_ms)| busy_ms * prices.get(resource).copied().unwrap_or(0.0)).sum()
+    /// What each row is worth, by its number; none is below zero.
+    pub(super) fn prices(&self) -> Vec<f64> {
+        let mut prices = vec![0.0; self.rows.len()];
+        for (number, price) in self.numbers.iter().zip(self.row_prices()) {
+            prices[*number] = price.max(0.0);
+        }
+        prices
     }
 
     /// The most of these columns; those in the basis must be among them.
     pub(super) fn solve<'a, C>(&mut self, columns: impl Fn() -> C)
     where
-        C: Iterator<Item = (usize, &'a [(Resource, f64)])>,
+        C: Iterator<Item = (usize, &'a [(usize, f64)])>,
     {
         for (_, busy) in columns() {
-            busy.iter().for_each(|(resource, _)| self.add_row(*resource));
+            busy.iter().for_each(|(number, _)| self.add_row(*number));
         }
         for _ in 0..PIVOTS_MAX {
             let prices = self.row_prices();
-            let cost = |busy: &[(Resource, f64)]| -> f64 {
-                busy.iter().map(|(resource, busy_ms)| busy_ms * prices[self.rows[resource]]).sum()
+            let cost = |busy: &[(usize, f64)]| -> f64 {
+                busy.iter().map(|(number, busy_ms)| busy_ms * prices[self.rows[*number]]).sum()
             };
             // The slack of a row whose price is below zero is worth that much.
             let slack = (0..prices.len()).min_by(|one, other| prices[*one].total_cmp(&prices[*other]));
@@ -86,7 +84,7 @@ impl Simplex {
             }
             let (entering, basic) = match (column, slack) {
                 (Some((_, index, busy)), _) if column_gain >= slack_gain => {
-                    let rows = busy.iter().map(|(resource, busy_ms)| (self.rows[resource], *busy_ms));
+                    let rows = busy.iter().map(|(number, busy_ms)| (self.rows[*number], *busy_ms));
                     (self.direction(rows), Basic::Column(index))
                 }
                 (_, Some(row)) => (self.direction(std::iter::once((row, 1.0))), Basic::Slack),
@@ -98,24 +96,27 @@ impl Simplex {
         }
     }
 
-    fn add_row(&mut self, resource: Resource) {
-        if self.rows.contains_key(&resource) {
+    fn add_row(&mut self, number: usize) {
+        if self.rows.len() <= number {
+            self.rows.resize(number + 1, NONE);
+        }
+        if self.rows[number] != NONE {
             return;
         }
         // No column in the basis uses it, so its slack stands by itself.
-        let row = self.names.len();
+        let row = self.numbers.len();
         self.inverse.iter_mut().for_each(|of| of.push(0.0));
         let mut unit = vec![0.0; row + 1];
         unit[row] = 1.0;
         self.inverse.push(unit);
         self.basis.push(Basic::Slack);
         self.amounts.push(1.0);
-        self.names.push(resource);
-        self.rows.insert(resource, row);
+        self.numbers.push(number);
+        self.rows[number] = row;
     }
 
     fn row_prices(&self) -> Vec<f64> {
-        let mut prices = vec![0.0; self.names.len()];
+        let mut prices = vec![0.0; self.numbers.len()];
         for (basic, row) in self.basis.iter().zip(&self.inverse) {
             if matches!(basic, Basic::Column(_)) {
                 prices.iter_mut().zip(row).for_each(|(price, entry)| *price += entry);
