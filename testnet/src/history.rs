@@ -133,6 +133,8 @@ pub struct Answer {
     pub codecs: Name,
     /// Attempts that the origin made.
     pub attempts: u16,
+    /// Stages that a backup ran.
+    pub failovers: u16,
     /// Whether the node says that it is later than wished.
     pub is_late: bool,
     /// Place among [`History::outputs`].
@@ -180,7 +182,7 @@ impl FaultEvent {
     }
 }
 
-/// A node that begins, or ceases, to leave another one out of its plans.
+/// A node that begins, or ceases, to leave another one out of its plans, or to take it for lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateChange {
     /// When it was seen; up to one look later than it was so.
@@ -191,6 +193,8 @@ pub struct StateChange {
     pub of: u16,
     /// Whether plans may use it.
     pub is_usable: bool,
+    /// Whether it is taken for lost: suspected, or told of as lost.
+    pub is_lost: bool,
 }
 
 /// A deployment that begins, or ceases, to be hosted as it was when the load began: as many hosts, all warm.

@@ -108,6 +108,8 @@ pub struct Answer {
     pub request: RequestId,
     /// Attempts made, each by a plan of its own.
     pub attempts: u16,
+    /// Stages of the last attempt that a backup ran, since those before it were lost or refused.
+    pub failovers: u16,
     /// Version of the deployment.
     pub version: u64,
     /// Label of the variant.

@@ -94,8 +94,8 @@ pub enum Event {
     Probed(NodeId, Option<u64>),
     /// Nodes were asked how they are.
     States(asking::States),
-    /// A suspect was asked whether it lives; whether it answered.
-    Asked(NodeId, bool),
+    /// A suspect was asked whether it lives; after how long it answered, if it did.
+    Asked(NodeId, Option<Duration>),
     /// Contacts were written to disk, or not.
     ContactsStored(Result<(), String>),
     /// Deployments were written to disk, or not.
@@ -269,7 +269,7 @@ impl Driver {
             Event::Probed(peer, bytes_per_second) => {
                 self.on_member(MemberEvent::Probed { peer, bytes_per_second });
             }
-            Event::Asked(node, has_answered) => self.on_suspect_asked(node, has_answered),
+            Event::Asked(node, answered_after) => self.on_suspect_asked(node, answered_after),
             Event::States(states) => self.on_states(states),
             Event::ContactsStored(written) => self.on_contacts_stored(written),
             Event::Stored(written) => self.on_stored(written),
@@ -291,7 +291,10 @@ impl Driver {
             NetEvent::Foreign(node, speaks) => self.on_foreign(node, &speaks),
             NetEvent::Gossip(signed) => self.on_records(vec![signed]),
             NetEvent::Found(node, address) => self.on_found(node, address),
-            NetEvent::Asked { from, request, answer } => self.on_asked(from, request, answer),
+            NetEvent::Asked { from, request, answer } => {
+                self.suspects.heard(self.now_ms(), from);
+                self.on_asked(from, request, answer);
+            }
             NetEvent::Offered(offer) => self.on_offered(*offer),
             NetEvent::Received(received) => self.on_received(received),
             NetEvent::Broken(key) => self.on_broken(key),
@@ -382,9 +385,9 @@ impl Driver {
         self.parts.identity.node()
     }
 
-    /// Whether plans may use another node now.
+    /// Whether another node is there, as far as is known. Plans leave out who is suspected as well.
     fn is_usable(&self, node: NodeId) -> bool {
-        self.member.view().is_usable(self.now_ms(), node) && !self.suspects.is_out(node)
+        self.member.view().is_usable(self.now_ms(), node) && !self.suspects.is_silent(node)
     }
 
     /// Milliseconds since the start: the clock of the pure rooms.

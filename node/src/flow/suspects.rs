@@ -1,16 +1,21 @@
 //! Hosts that fell silent in the middle of a request: plans leave them out at once and take them back slowly, a
 //! circuit breaker for each (Nygard, *Release It!*, 2nd edition 2018, chapter 5). A suspect comes back by an
-//! answer to a question of its own, never by a request that is risked on it; each relapse doubles the
-//! time before that.
+//! answer to a question of its own, or by a sign about a request that it has already, never by a request that is
+//! risked on it. The first time it is back with the answer: a link that turned long looks like silence
+//! for a moment. Each relapse doubles the time before that. Only who leaves the question unanswered as well, and says
+//! nothing of its own meanwhile, is *silent*, for all that is not a plan: what owners see, and where partitions are hosted.
 
 use std::collections::BTreeMap;
 
 use stormo_protocol::ids::NodeId;
 
-/// A suspect stays out for so long at least, at first and at most.
+/// A suspect that was one before stays out for so long at least: at its first relapse, and at most.
 const HOLD_MS: (u64, u64) = (1_000, 8_000);
 /// Between two questions whether it lives.
 const ASK_MS: u64 = 250;
+/// Who says something of its own at least so often lives, though questions do not get through to it: nodes exchange states
+/// twice a second.
+const LIFE_MS: u64 = 700;
 /// A node that was back for so long is a suspect for the first time again.
 const FORGIVEN_MS: u64 = 60_000;
 /// Suspects that are remembered; nodes of one mesh that carry requests at once are fewer.
@@ -21,6 +26,10 @@ const REMEMBERED_MAX: usize = 1_024;
 struct Suspect {
     /// Whether plans leave it out.
     is_out: bool,
+    /// Whether it left a question unanswered since, and said nothing else meanwhile.
+    is_silent: bool,
+    /// When it said something else last.
+    heard_ms: Option<u64>,
     relapses: u32,
     /// Not back before.
     hold_until_ms: u64,
@@ -36,8 +45,8 @@ pub struct Suspects {
 }
 
 impl Suspects {
-    /// A node fell silent, or its stream broke. Accusations of one that is out already are of the same
-    /// outage: many requests meet it.
+    /// A node fell silent, or its stream broke; it is to be asked now. Accusations of one that is out already are of
+    /// the same outage: many requests meet it.
     pub fn accuse(&mut self, now_ms: u64, node: NodeId) {
         let known = self.by_node.get(&node);
         if known.is_some_and(|suspect| suspect.is_out) {
@@ -45,12 +54,17 @@ impl Suspects {
         }
         self.make_room();
         let relapses = self.by_node.get(&node).map_or(0, |suspect| suspect.relapses + 1);
-        let hold_ms = HOLD_MS.0.saturating_mul(1 << relapses.min(16)).min(HOLD_MS.1);
+        let hold_ms = match relapses {
+            0 => 0,
+            _ => HOLD_MS.0.saturating_mul(1 << (relapses - 1).min(16)).min(HOLD_MS.1),
+        };
         let suspect = Suspect {
             is_out: true,
+            is_silent: false,
+            heard_ms: None,
             relapses,
             hold_until_ms: now_ms + hold_ms,
-            ask_at_ms: now_ms + ASK_MS,
+            ask_at_ms: now_ms,
             changed_ms: now_ms,
         };
         self.by_node.insert(node, suspect);
@@ -68,6 +82,11 @@ impl Suspects {
     /// Whether plans leave it out.
     pub fn is_out(&self, node: NodeId) -> bool {
         self.by_node.get(&node).is_some_and(|suspect| suspect.is_out)
+    }
+
+    /// Whether it does not answer questions either, as far as is known.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.by_node.get(&node).is_some_and(|suspect| suspect.is_out && suspect.is_silent)
     }
 
     /// All that plans leave out.
@@ -88,10 +107,27 @@ impl Suspects {
         .collect()
     }
 
-    /// A node answered. It is back if it was out for long enough.
+    /// A node answered, or gave a sign. It is back if it was out for long enough.
     pub fn answered(&mut self, now_ms: u64, node: NodeId) {
-        if let Some(suspect) = self.by_node.get_mut(&node).filter(|suspect| suspect.hold_until_ms <= now_ms) {
+        let Some(suspect) = self.by_node.get_mut(&node).filter(|suspect| suspect.is_out) else { return };
+        suspect.is_silent = false;
+        if suspect.hold_until_ms <= now_ms {
             (suspect.is_out, suspect.changed_ms) = (false, now_ms);
+        }
+    }
+
+    /// A node asked or told something. That shows that it lives, not that requests get through to it.
+    pub fn heard(&mut self, now_ms: u64, node: NodeId) {
+        if let Some(suspect) = self.by_node.get_mut(&node) {
+            (suspect.is_silent, suspect.heard_ms) = (false, Some(now_ms));
+        }
+    }
+
+    /// A node left a question unanswered.
+    pub fn unanswered(&mut self, now_ms: u64, node: NodeId) {
+        if let Some(suspect) = self.by_node.get_mut(&node) {
+            let lives = suspect.heard_ms.is_some_and(|heard_ms| now_ms < heard_ms + LIFE_MS);
+            suspect.is_silent = suspect.is_out && !lives;
         }
     }
 }
@@ -129,10 +165,50 @@ mod tests {
             now_ms += took_ms + 1;
         }
         let is_about = |(took_ms, hold_ms): (&u64, u64)| (hold_ms..hold_ms + 2 * ASK_MS).contains(took_ms);
-        let holds_ms = [1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000, 8_000];
+        let holds_ms = [0, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000];
         assert!(times.iter().zip(holds_ms).all(is_about), "{times:?}");
         suspects.to_ask(now_ms + FORGIVEN_MS);
-        assert!(out_ms(&mut suspects, now_ms + FORGIVEN_MS) < 2_000);
+        assert!(out_ms(&mut suspects, now_ms + FORGIVEN_MS) < 500);
+    }
+
+    #[test]
+    fn only_who_leaves_a_question_unanswered_is_silent() {
+        let mut suspects = Suspects::default();
+        suspects.unanswered(0, NODE);
+        assert!(!suspects.is_silent(NODE), "nobody accused it");
+        suspects.accuse(0, NODE);
+        assert_eq!(
+            (suspects.to_ask(0), suspects.is_silent(NODE)),
+            (vec![NODE], false),
+            "it is asked at once"
+        );
+        suspects.unanswered(500, NODE);
+        assert!(suspects.is_silent(NODE) && suspects.is_out(NODE));
+        suspects.answered(700, NODE);
+        assert!(!suspects.is_silent(NODE) && !suspects.is_out(NODE));
+        suspects.accuse(1_000, NODE);
+        suspects.unanswered(1_500, NODE);
+        suspects.answered(1_500, NODE);
+        assert!(
+            !suspects.is_silent(NODE) && suspects.is_out(NODE),
+            "it lives; plans wait until the hold has passed"
+        );
+        suspects.answered(2_000, NODE);
+        suspects.unanswered(2_000, NODE);
+        assert!(!suspects.is_silent(NODE), "a question from before its return");
+    }
+
+    #[test]
+    fn who_speaks_but_does_not_answer_lives_and_stays_out() {
+        let mut suspects = Suspects::default();
+        suspects.accuse(0, NODE);
+        suspects.heard(300, NODE);
+        suspects.unanswered(500, NODE);
+        assert!(suspects.is_out(NODE) && !suspects.is_silent(NODE), "its link may be full");
+        suspects.unanswered(300 + LIFE_MS, NODE);
+        assert!(suspects.is_silent(NODE));
+        suspects.heard(1_100, NODE);
+        assert!(suspects.is_out(NODE) && !suspects.is_silent(NODE));
     }
 
     #[test]
@@ -159,6 +235,7 @@ mod tests {
                 let node = NodeId([node; 32]);
                 if is_answer { suspects.answered(now_ms, node) } else { suspects.accuse(now_ms, node) }
                 prop_assert!(is_answer || suspects.is_out(node));
+                prop_assert!(!suspects.is_silent(node));
                 suspects.to_ask(now_ms);
             }
             now_ms += HOLD_MS.1;

@@ -427,6 +427,7 @@ fn respond(
         "plan_id": answer.plan.to_string(),
         "request_id": answer.request.to_string(),
         "attempts": answer.attempts,
+        "failovers": answer.failovers,
         "variant": answer.variant,
         "nodes": answer.nodes.join(","),
         "codecs": answer.codecs.iter().map(|codec| codec.name()).collect::<Vec<_>>().join(","),

@@ -21,6 +21,7 @@ pub(super) struct Parameters {
     pub(super) nodes: String,
     pub(super) codecs: String,
     pub(super) attempts: u16,
+    pub(super) failovers: u16,
     pub(super) late: bool,
 }
 
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
     use crate::history::Values;
 
-    const HEAD: &str = r#"{"model_name":"m","id":"7-1","parameters":{"plan_id":"p","request_id":"r","attempts":2,
+    const HEAD: &str = r#"{"model_name":"m","id":"7-1","parameters":{"plan_id":"p","request_id":"r","attempts":2,"failovers":1,
         "variant":"base","nodes":"a,b","codecs":"raw,raw,raw","latency_ms":1.5,"late":false},
         "outputs":[{"name":"y","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#;
 
@@ -96,7 +97,10 @@ mod tests {
     fn an_answer_is_read() {
         let body = body(&[0.5, -2.0]);
         let (head, tensors) = read(&body, Some(HEAD.len())).unwrap();
-        assert_eq!((head.id.as_deref(), head.parameters.attempts), (Some("7-1"), 2));
+        assert_eq!(
+            (head.id.as_deref(), head.parameters.attempts, head.parameters.failovers),
+            (Some("7-1"), 2, 1)
+        );
         let outputs = outputs(&head, tensors).unwrap();
         let values = Values::Floats(vec![0.5, -2.0]);
         assert_eq!(outputs, [Output { name: "y".into(), dtype: DType::F32, shape: vec![1, 2], values }]);

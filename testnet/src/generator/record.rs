@@ -167,6 +167,7 @@ impl Recorder {
             nodes: self.names.place(&parameters.nodes),
             codecs: self.names.place(&parameters.codecs),
             attempts: parameters.attempts,
+            failovers: parameters.failovers,
             is_late: parameters.late,
             outputs,
         })

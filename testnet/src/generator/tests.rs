@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use super::*;
 use crate::history::Request;
 
-const ANSWER: &str = r#"{"model_name":"m","id":"@","parameters":{"plan_id":"p","request_id":"r","attempts":1,"variant":"base","nodes":"A","codecs":"raw,raw","latency_ms":1,"late":false},"outputs":[{"name":"y","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}]}"#;
+const ANSWER: &str = r#"{"model_name":"m","id":"@","parameters":{"plan_id":"p","request_id":"r","attempts":1,"failovers":0,"variant":"base","nodes":"A","codecs":"raw,raw","latency_ms":1,"late":false},"outputs":[{"name":"y","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}]}"#;
 
 /// What the server does with the n-th request of its life.
 #[derive(Debug, Clone, Copy)]

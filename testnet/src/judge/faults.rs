@@ -1,7 +1,9 @@
 //! What faults did to requests, and how nodes saw each other meanwhile.
 
+use std::collections::BTreeMap;
+
 use super::{Class, Classified, Latency};
-use crate::history::{FaultEvent, History, Request};
+use crate::history::{FaultEvent, History, Request, StateChange};
 
 /// A node that was lost may be taken for lost for so long after its return, or after a split is mended.
 const AFTERMATH_US: u64 = 5_000_000;
@@ -19,7 +21,7 @@ pub(super) struct Affected {
     pub(super) added: Option<Latency>,
 }
 
-/// Those that were planned anew, those that were under way at a fault's node when it began and ran there
+/// Those that were planned anew, those that a backup ran a stage of, those that were under way at a fault's node when it began and ran there
 /// all the same, and those under way then that were not answered.
 pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected {
     let Some(first_us) = history.faults.iter().map(|fault| fault.begun_us).min() else {
@@ -35,7 +37,9 @@ pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected
                 .is_none_or(|answer| history.hosts(answer).iter().any(|host| fault.nodes.contains(host)));
             request.is_under_way(fault.begun_us) && ran_there && class != Class::Unknown
         };
-        request.answer().is_some_and(|answer| answer.attempts > 1) || history.faults.iter().any(met)
+        let answer = request.answer();
+        answer.is_some_and(|answer| answer.attempts > 1 || answer.failovers > 0)
+            || history.faults.iter().any(met)
     };
     let count =
         history.requests.iter().zip(classified).filter(|(request, of)| is_met(request, of.class)).count();
@@ -158,7 +162,12 @@ pub(super) fn avoidances_ms(history: &History, entries: &[u16], within_ms: f64) 
 
 /// Times that a node was taken for lost without a reason on either side, or between them.
 pub(super) fn false_losses(history: &History) -> usize {
-    let lost = history.states.iter().filter(|state| !state.is_usable);
+    let mut taken: BTreeMap<(u16, u16), bool> = BTreeMap::new();
+    let begins = |state: &&StateChange| {
+        let before = taken.insert((state.by, state.of), state.is_lost);
+        state.is_lost && before != Some(true)
+    };
+    let lost = history.states.iter().filter(begins);
     let has_reason = |by: u16, of: u16, at_us: u64| {
         history.faults.iter().any(|fault| {
             let is_about =

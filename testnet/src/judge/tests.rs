@@ -59,6 +59,7 @@ fn healthy(count: u32) -> (History, Truth) {
                     nodes,
                     codecs,
                     attempts: 1,
+                    failovers: 0,
                     is_late: false,
                     outputs: u32::from(input),
                 }),
@@ -237,17 +238,19 @@ fn affected_requests_are_those_that_the_fault_met() {
     history.requests[50].ended_us += 98_000;
     answer(&mut history, 51).attempts = 2;
     history.requests[51].ended_us += 48_000;
+    // A backup took over in request 53.
+    answer(&mut history, 52).failovers = 1;
     let demands = Expectations { added_p99_ms_max: Some(97.0), affected_min: Some(2), ..demands() };
     let verdict = judge(&demands, &history, &truth);
-    assert_eq!((verdict.affected, verdict.added.map(|added| added.max_ms)), (2, Some(98.0)));
+    assert_eq!((verdict.affected, verdict.added.map(|added| added.max_ms)), (3, Some(98.0)));
     assert_eq!(failed(&verdict), ["latency that a fault adds, 99th percentile"]);
     let enough = Expectations { added_p99_ms_max: Some(98.0), ..demands.clone() };
     assert!(judge(&enough, &history, &truth).holds());
-    let too_few = Expectations { affected_min: Some(3), ..enough };
+    let too_few = Expectations { affected_min: Some(4), ..enough };
     assert!(!judge(&too_few, &history, &truth).holds());
     let alone = |least| Expectations { affected_min: Some(least), added_p99_ms_max: None, ..demands.clone() };
-    assert!(judge(&alone(2), &history, &truth).holds());
-    assert_eq!(failed(&judge(&alone(3), &history, &truth)), ["requests that a fault met"]);
+    assert!(judge(&alone(3), &history, &truth).holds());
+    assert_eq!(failed(&judge(&alone(4), &history, &truth)), ["requests that a fault met"]);
 }
 
 #[test]
@@ -270,7 +273,7 @@ fn replicas_are_missed_until_they_are_there_again() {
 fn reactions_are_timed_and_false_losses_counted() {
     let (mut history, truth) = healthy(1000);
     history.faults.push(kill(1_000_000, Some(4_000_000)));
-    let seen = |at_us, of, is_usable| StateChange { at_us, by: 0, of, is_usable };
+    let seen = |at_us, of, is_usable| StateChange { at_us, by: 0, of, is_usable, is_lost: !is_usable };
     history.states = vec![seen(1_600_000, 1, false), seen(4_900_000, 1, true)];
     let within = |out, back| Expectations {
         left_out_within_ms: Some(out),
@@ -284,7 +287,10 @@ fn reactions_are_timed_and_false_losses_counted() {
         failed(&judge(&within(600.0, 899.0), &history, &truth)),
         ["a node that is back is used again"]
     );
+    history.states.push(StateChange { is_lost: false, ..seen(4_930_000, 2, false) });
+    assert!(judge(&within(600.0, 900.0), &history, &truth).holds(), "left out of plans, but not for lost");
     history.states.push(seen(4_950_000, 2, false));
+    history.states.push(seen(4_960_000, 2, false));
     assert_eq!(
         failed(&judge(&within(600.0, 900.0), &history, &truth)),
         ["nodes taken for lost that were not"]

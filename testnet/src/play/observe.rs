@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use stormo::serve::json::{DeploymentState, DeploymentsView, NodesView};
+use stormo::serve::json::{DeploymentState, DeploymentsView, NodeState, NodeView, NodesView};
 use ureq::Agent;
 
 use super::strain;
@@ -182,7 +182,7 @@ impl Shared {
     fn watch_states(&self, entry: usize, between: Duration) {
         let config = Agent::config_builder().timeout_global(Some(SAY_MAX)).proxy(None);
         let agent = config.build().new_agent();
-        let mut known: BTreeMap<u16, bool> = BTreeMap::new();
+        let mut known: BTreeMap<u16, (bool, bool)> = BTreeMap::new();
         let mut next = self.begun;
         while self.again(&mut next, between) {
             let Some(node) = self.node(entry) else { return };
@@ -198,18 +198,21 @@ impl Shared {
                 own.push(at_us);
             }
             drop(looks);
-            let seen: BTreeMap<u16, bool> = view
+            let is_lost = |node: &NodeView| matches!(node.state, NodeState::Suspected | NodeState::Lost);
+            let seen: BTreeMap<u16, (bool, bool)> = view
                 .nodes
                 .iter()
-                .filter_map(|node| Some((*self.peers.get(&node.id.to_string())?, node.usable)))
+                .filter_map(|node| {
+                    Some((*self.peers.get(&node.id.to_string())?, (node.usable, is_lost(node))))
+                })
                 .collect();
             for of in self.peers.values() {
                 // One that it does not know (any more) it cannot use.
-                let is_usable = seen.get(of).copied().unwrap_or(false);
-                if known.insert(*of, is_usable).unwrap_or(true) != is_usable {
+                let (is_usable, is_lost) = seen.get(of).copied().unwrap_or((false, true));
+                if known.insert(*of, (is_usable, is_lost)).unwrap_or((true, false)) != (is_usable, is_lost) {
                     let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
                     if states.len() < CHANGES_MAX {
-                        states.push(StateChange { at_us, by: entry as u16, of: *of, is_usable });
+                        states.push(StateChange { at_us, by: entry as u16, of: *of, is_usable, is_lost });
                     }
                 }
             }

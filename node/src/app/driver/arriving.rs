@@ -181,9 +181,7 @@ impl Driver {
         if !self.take_part(request, attempt, &[from, node]) {
             return Response::Refused(Refusal::NotWaiting);
         }
-        if node != self.own() {
-            self.suspects.accuse(self.now_ms(), node);
-        }
+        self.accuse(node);
         self.on_origin(request, OriginEvent::HostLost { attempt });
         Response::Done
     }

@@ -291,7 +291,8 @@ impl Driver {
         self.refuse_to_keep(key, reason);
     }
 
-    /// Who may have the objects of a deployment: its publisher, its hosts, then anyone connected.
+    /// Who may have the objects of a deployment: its publisher, its hosts, then anyone connected; who
+    /// fell silent a moment ago comes last.
     fn holders(&self, deployment: DeploymentId) -> Vec<NodeId> {
         let publisher = self.member.deployments().by_id(deployment).map(|deployment| deployment.publisher);
         let hosts =
@@ -310,6 +311,7 @@ impl Driver {
                 holders.push(node);
             }
         }
+        holders.sort_by_key(|node| self.suspects.is_out(*node));
         holders
     }
 

@@ -270,10 +270,18 @@ impl Driver {
         tracing::debug!(%request, attempt, stage, %reason, "an attempt failed");
         let plan = self.origins.get(&request).and_then(|pending| pending.plan_of(attempt));
         let failing = plan.and_then(|plan| Some(plan.stages.get(usize::from(stage))?.node));
-        if let Some(node) = failing.filter(|node| reason == Refusal::SuccessorLost && *node != self.own()) {
-            self.suspects.accuse(self.now_ms(), node);
+        if let Some(node) = failing.filter(|_| reason == Refusal::SuccessorLost) {
+            self.accuse(node);
         }
+        self.tell_of_loss(request, attempt, reason);
         self.on_origin(request, OriginEvent::Failed { attempt, stage, reason });
+    }
+
+    /// While a host is out, those that are left have its work on top: that they are full will pass.
+    pub(super) fn tell_of_loss(&mut self, request: RequestId, attempt: u16, reason: Refusal) {
+        if reason == Refusal::Overloaded && !self.suspects.out().is_empty() {
+            self.on_origin(request, OriginEvent::HostLost { attempt });
+        }
     }
 
     pub(super) fn peer_lost(&mut self, node: NodeId) {
@@ -384,6 +392,8 @@ impl Driver {
         let answer = Answer {
             request,
             attempts: pending.machine.attempts(),
+            failovers: result.traces.iter().filter(|trace| trace.stage != ORIGIN && trace.host > 0).count()
+                as u16,
             version: pending.version,
             variant,
             plan: plan.id(),

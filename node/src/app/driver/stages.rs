@@ -80,6 +80,9 @@ impl Driver {
             let micros = sent.transfer_time.as_micros() as f64 + round_trip_us;
             self.on_member(MemberEvent::Transferred { peer: to, bytes: sent.bytes, micros });
         }
+        if !matches!(progress, Progress::Lost) {
+            self.suspects.answered(self.now_ms(), to);
+        }
         if key.edge.from == ORIGIN {
             return self.on_input_delivery(key, to, progress);
         }
@@ -324,9 +327,7 @@ impl Driver {
             request = %key.request, attempt = key.attempt, stage = key.stage + 1, peer = %node.short(),
             "a host fell silent; another one takes its stage over"
         );
-        if node != own {
-            self.suspects.accuse(self.now_ms(), node);
-        }
+        self.accuse(node);
         let origin = self.stages.get(&key).map(|hosted| hosted.machine.plan().origin);
         let (request, attempt) = (key.request, key.attempt);
         match origin {

@@ -32,7 +32,7 @@ impl Driver {
         let (now_ms, own) = (self.now_ms(), self.record());
         let (deployments, view) = self.member.settling();
         let suspects = &self.suspects;
-        let is_usable = |node| view.is_usable(now_ms, node) && !suspects.is_out(node);
+        let is_usable = |node| view.is_usable(now_ms, node) && !suspects.is_silent(node);
         let usable = view.iter().filter(|known| is_usable(known.record.node));
         let records: Vec<&NodeRecord> =
             usable.map(|known| known.record.as_ref()).chain(std::iter::once(&own)).collect();
@@ -53,7 +53,7 @@ impl Driver {
         let now_ms = self.started.elapsed().as_millis() as u64;
         let (deployments, view) = self.member.settling();
         let suspects = &self.suspects;
-        let is_suspect = |node| suspects.is_out(node);
+        let is_suspect = |node| suspects.is_silent(node);
         let situation =
             Situation { now_ms, own: &own, view, memory_bytes: &memory_bytes, is_suspect: &is_suspect };
         let actions = self.stewardship.look(deployments, &situation);

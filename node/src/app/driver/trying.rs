@@ -136,13 +136,12 @@ impl Driver {
             Progress::Taken => {}
             Progress::Passed(_) => self.on_origin(request, OriginEvent::FirstPassed(attempt)),
             Progress::Refused(0, reason) => {
+                self.tell_of_loss(request, attempt, reason);
                 self.on_origin(request, OriginEvent::InputFailed { attempt, reason });
             }
             Progress::Refused(stage, reason) => self.origin_failed(request, attempt, stage, reason),
             Progress::Lost => {
-                if to != self.own() {
-                    self.suspects.accuse(self.now_ms(), to);
-                }
+                self.accuse(to);
                 let reason = Refusal::SuccessorLost;
                 self.on_origin(request, OriginEvent::InputFailed { attempt, reason });
             }

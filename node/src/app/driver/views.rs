@@ -81,7 +81,7 @@ impl Driver {
             class: machine.class,
             is_self: record.node == self.own(),
             state,
-            usable: state == NodeState::Usable,
+            usable: state == NodeState::Usable && !self.suspects.is_out(record.node),
             leaving: record.load.leaving,
             age_ms,
             offer: offer_view(record.offer),

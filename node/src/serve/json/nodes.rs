@@ -69,9 +69,9 @@ pub struct TrafficView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
-    /// Plans may use it.
+    /// It is there.
     Usable,
-    /// Not heard of for some seconds: left out of plans until it speaks again.
+    /// Silent in a request and to a question, or not heard of for some seconds: left out of plans until it speaks again.
     Suspected,
     /// It said that it is going away.
     Leaving,
@@ -110,7 +110,7 @@ pub struct NodeView {
     pub is_self: bool,
     /// How it is.
     pub state: NodeState,
-    /// Whether plans may use it: `state` is `usable`.
+    /// Whether plans may use it now: `state` is `usable`, and no request met silence there a moment ago.
     pub usable: bool,
     /// Whether it said that it is going away.
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! Whom a fault is done to that chooses its node itself.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::Acts;
@@ -7,7 +8,8 @@ use crate::generator::Generator;
 use crate::mesh::Mesh;
 use crate::scenario::{Scenario, Target, clash};
 
-/// Whoever ran most of the answers of so long before is the busiest.
+/// Whoever ran most of the answers of so long before is the busiest. Of those that ran half as much at least, who met
+/// fewest faults comes first, so that a fault that is repeated meets another one each time.
 const BUSIEST_OF_US: u64 = 1_000_000;
 
 impl Acts {
@@ -59,7 +61,13 @@ impl Acts {
                 *runs.entry(place).or_default() += 1;
             }
         }
-        let busiest = runs.into_iter().max_by_key(|(place, runs)| (*runs, std::cmp::Reverse(*place)));
+        let met = |place: &usize| {
+            self.events.iter().flatten().filter(|event| event.nodes.contains(&(*place as u16))).count()
+        };
+        let most = runs.values().max().copied().unwrap_or(0);
+        let busy = runs.into_iter().filter(|(_, runs)| 2 * runs >= most);
+        let rank = |(place, runs): &(usize, usize)| (Reverse(met(place)), *runs, Reverse(*place));
+        let busiest = busy.max_by_key(rank);
         let label = busiest.map(|(place, _)| scenario.topology.nodes[place].label.clone());
         label.ok_or_else(|| {
             "no node ran an answer in the last second but those where requests enter or faults act".to_owned()
