@@ -290,7 +290,10 @@ fn cards_and_samples_go_by_their_names() {
     let models = workspace_root().join("testnet/models");
     assert_eq!(read.deploys[0].card, Some(models.join("digits.toml")));
     assert_eq!(read.deploys[0].samples, Some(models.join("digits")));
+    let from = |first: u16| format!("placement = [{{ node = \"one\", blocks = [{first}, 16] }}]\n");
+    assert!(deploy(&format!("card = \"digits\"\n{}", from(1))).is_ok(), "its first block is the card's");
     let cases = [
+        (deploy(&from(1)), "a/b.toml:8: `placement.blocks`", "block 0 is nowhere"),
         (deploy("card = \"none\"\n"), "a/b.toml:8: `card`", "there is no `none.toml`"),
         (deploy("card = \"../digits\"\n"), "a/b.toml:8: `card`", ""),
         (deploy("samples = \"digits\"\n"), "a/b.toml:8: `samples` without `card`", ""),

@@ -129,7 +129,9 @@ fn placed_well(entry: &DeployEntry, placement: &[(String, [u16; 2])]) -> Result<
     }
     let last = placement.iter().map(|(_, [_, end])| *end).max().unwrap_or(0);
     let is_hosted = |block: &u16| placement.iter().any(|(_, [first, end])| (*first..*end).contains(block));
-    if let Some(gap) = (0..last).find(|block| !is_hosted(block)) {
+    // With a card, the first block is the image's way to the input, which nobody hosts who gets tensors.
+    let first = u16::from(entry.card.is_some());
+    if let Some(gap) = (first..last).find(|block| !is_hosted(block)) {
         let behind = placement.iter().position(|(_, [first, _])| *first > gap).unwrap_or(0);
         let message = format!(
             "`placement.blocks`: block {gap} is nowhere; a place of `blocks = [{gap}, ...]` is missing (the second is \
