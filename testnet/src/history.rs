@@ -232,7 +232,7 @@ pub struct Usage {
     pub life: u32,
     /// Resident memory.
     pub resident_bytes: u64,
-    /// Open file descriptors.
+    /// Open file descriptors, without connections of those who call its API.
     pub descriptors: u32,
     /// Threads.
     pub threads: u32,

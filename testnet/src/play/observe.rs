@@ -252,10 +252,13 @@ impl Shared {
         let count = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).len();
         let mut next = self.begun;
         while self.again(&mut next, between) {
+            let connected = connected_ports();
             for place in 0..count {
                 let Some(node) = self.node(place) else { continue };
                 // A node that is down takes nothing.
                 let Some(mut usage) = usage_of(node.pid) else { continue };
+                // As many as its callers want is no leak.
+                usage.descriptors = usage.descriptors.saturating_sub(callers(&node.api, &connected));
                 usage.at_us = self.now_us();
                 usage.node = place as u16;
                 usage.life = node.life;
@@ -265,9 +268,49 @@ impl Shared {
     }
 }
 
+/// Port at the far end of each connection that is open here, of IPv4 (proc_pid_net(5)).
+fn connected_ports() -> Vec<u16> {
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    table.lines().skip(1).filter_map(established).collect()
+}
+
+/// The far port of one that is established.
+fn established(line: &str) -> Option<u16> {
+    let mut columns = line.split_whitespace().skip(2);
+    let (_, port) = columns.next()?.rsplit_once(':')?;
+    (columns.next()? == "01").then(|| u16::from_str_radix(port, 16).ok()).flatten()
+}
+
+/// Connections to an API.
+fn callers(api: &str, connected: &[u16]) -> u32 {
+    let port = api.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    connected.iter().filter(|connected| Some(**connected) == port).count() as u32
+}
+
 /// What a process takes; `None` when it is gone.
 fn usage_of(pid: u32) -> Option<Usage> {
     let ProcessStat { resident_bytes, threads, cpu_us } = process_stat::of(pid)?;
     let descriptors = u32::try_from(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()).ok()?;
     Some(Usage { at_us: 0, node: 0, life: 0, resident_bytes, descriptors, threads, cpu_us })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn callers_are_counted_while_they_are_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let api = format!("http://{address}");
+        let count = || callers(&api, &connected_ports());
+        assert_eq!(count(), 0);
+        let clients: Vec<TcpStream> =
+            (0..3).map(|_| TcpStream::connect(address).expect("connects")).collect();
+        assert_eq!(count(), 3);
+        drop(clients);
+        assert_eq!(count(), 0);
+    }
 }
