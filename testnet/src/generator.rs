@@ -29,8 +29,8 @@ use crate::generator::record::{End, Exchange, Recorder};
 use crate::history::Outcome;
 use crate::wait;
 
-/// Requests under way at one node; below the connections that it takes, so that others can ask it too.
-const UNDER_WAY_MAX: usize = 400;
+/// Requests under way at one node: more than it takes, so that it refuses, and below the connections that it takes, so that others can ask it too.
+const UNDER_WAY_MAX: usize = 440;
 /// Beyond its deadline a node has this long to say that it is over.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// A caller of a closed loop waits so long after what cost no time: a refused connection.
