@@ -11,7 +11,8 @@ use stormo_testnet::mesh::Mesh;
 use stormo_testnet::trial::{self, COMMAND_MAX, SOON, arguments, edge};
 use stormo_testnet::{arrays, digits};
 
-const COMMANDS: [&str; 8] = ["init", "invite", "node", "deploy", "undeploy", "infer", "plan", "status"];
+const COMMANDS: [&str; 9] =
+    ["init", "invite", "node", "deploy", "undeploy", "infer", "stream", "plan", "status"];
 
 #[test]
 fn every_command_explains_itself() -> Result<()> {

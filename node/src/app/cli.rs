@@ -1,5 +1,6 @@
 //! The command line: what can be said, and what it means. What is done is in `commands`.
 
+mod streaming;
 mod values;
 
 use std::net::SocketAddr;
@@ -14,6 +15,8 @@ use values::{
     parse_accuracy, parse_bytes, parse_codec, parse_energy_j, parse_shape, parse_share_below_1,
     parse_time_ms, parse_variant,
 };
+
+pub use streaming::StreamArgs;
 
 use super::calls::PlannerName;
 use super::config;
@@ -44,6 +47,8 @@ pub enum Command {
     Undeploy(UndeployArgs),
     /// Ask a model.
     Infer(InferArgs),
+    /// Ask a model about one frame after the other: images of a folder, or of a camera.
+    Stream(StreamArgs),
     /// Show how a request would be run.
     Plan(PlanArgs),
     /// Show what is deployed, or how one model is divided.
@@ -376,14 +381,9 @@ impl ObjectiveArg {
     }
 }
 
-/// `stormo infer`.
+/// How to ask a model.
 #[derive(Debug, Args)]
-pub struct InferArgs {
-    /// The model.
-    pub name: String,
-    /// An image, NAME=FILE.npy, FILE.npz, or NAME=FILE.txt with one text on each line.
-    #[arg(required = true)]
-    pub inputs: Vec<String>,
+pub struct AskArgs {
     /// The request ends after this in any case.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time_ms)]
     pub timeout: f64,
@@ -396,6 +396,19 @@ pub struct InferArgs {
     /// Run exactly this plan, from `stormo plan NAME --all`.
     #[arg(long, value_name = "ID")]
     pub plan_id: Option<String>,
+}
+
+/// `stormo infer`.
+#[derive(Debug, Args)]
+pub struct InferArgs {
+    /// The model.
+    pub name: String,
+    /// An image, NAME=FILE.npy, FILE.npz, or NAME=FILE.txt with one text on each line.
+    #[arg(required = true)]
+    pub inputs: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ask: AskArgs,
     /// Write the image with the boxes of what was found in it, as .png or .jpg.
     #[arg(long, value_name = "FILE")]
     pub draw: Option<PathBuf>,

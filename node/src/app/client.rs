@@ -177,13 +177,26 @@ impl Client {
     /// # Errors
     /// When no node answers, or it says no.
     pub fn infer(&self, model: &str, header_length: usize, body: &[u8]) -> Result<Answered, CommandError> {
+        good(self.try_infer(model, header_length, body)?)
+    }
+
+    /// Likewise; a refusal is an answer too.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub fn try_infer(
+        &self,
+        model: &str,
+        header_length: usize,
+        body: &[u8],
+    ) -> Result<Answered, CommandError> {
         let request = self
             .agent
             .post(self.url(&format!("/v2/models/{}/infer", encoded(model))))
             .header("authorization", self.bearer())
             .header("inference-header-content-length", header_length)
             .header("content-type", "application/octet-stream");
-        good(self.read(request.send(body))?)
+        self.read(request.send(body))
     }
 
     fn value<T: DeserializeOwned>(
@@ -218,7 +231,11 @@ pub fn encoded(text: &str) -> String {
         .collect()
 }
 
-fn good(answered: Answered) -> Result<Answered, CommandError> {
+/// An answer that is no refusal.
+///
+/// # Errors
+/// The refusal, in the node's words.
+pub fn good(answered: Answered) -> Result<Answered, CommandError> {
     if (200..300).contains(&answered.status) {
         return Ok(answered);
     }

@@ -1,6 +1,7 @@
 //! What each command does. Results go to stdout, progress and errors to stderr.
 
 mod annotate;
+mod asking;
 mod deploy;
 mod drawing;
 mod external_data;
@@ -14,6 +15,7 @@ mod plan;
 mod quantise;
 mod samples;
 mod status;
+mod stream;
 mod table;
 mod texts;
 mod timeline;
@@ -36,6 +38,7 @@ pub fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Deploy(args) => deploy::run(args),
         Command::Undeploy(args) => deploy::take_back(&args),
         Command::Infer(args) => infer::run(&args),
+        Command::Stream(args) => stream::run(args),
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Status(args) => status::run(&args),

@@ -45,6 +45,21 @@ pub(super) fn parse_energy_j(text: &str) -> Result<f64, String> {
     if number.is_finite() && number > 0.0 { Ok(number * factor) } else { Err(wrong()) }
 }
 
+/// Frames a second.
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    let number = number.filter(|number| *number > 0.0 && *number <= 10_000.0);
+    number.ok_or_else(|| "use a number of frames a second above 0 and at most 10000, such as 25".to_owned())
+}
+
+/// Width and height of an image, pixels.
+pub(super) fn parse_size(text: &str) -> Result<[u32; 2], String> {
+    let sides =
+        text.split_once('x').and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
+    let sides = sides.filter(|sides| sides.iter().all(|side| (1..=16_384).contains(side)));
+    sides.ok_or_else(|| "use the width and height in pixels, 16384 each at most, such as 640x480".to_owned())
+}
+
 pub(super) fn parse_accuracy(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok();
     let number = number.filter(|number| *number > 0.0 && *number <= 1.0);

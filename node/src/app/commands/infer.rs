@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-use stormo_protocol::model::{ENCODED_IMAGE, MEANING};
-use stormo_protocol::tensor::{DType, Tensor};
+use serde_json::Value;
+use stormo_protocol::model::MEANING;
+use stormo_protocol::tensor::DType;
 
 use super::annotate::Drawing;
+use super::asking::{answer_error, meaning_of, model_of, read_answer, request};
 use super::inputs::{encoded_image, read_inputs};
 use super::table::ms;
 use super::{here, say, say_json};
-use crate::app::cli::{InferArgs, ObjectiveArg};
-use crate::app::client::{Answered, Client, CommandError, encoded};
+use crate::app::cli::InferArgs;
+use crate::app::client::{Client, CommandError};
 use crate::card::Meaning;
 use crate::serve::json::ModelView;
 
@@ -21,14 +22,11 @@ const SHOWN_MAX: usize = 5;
 pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
     let drawing = args.draw.as_deref().map(Drawing::begin).transpose()?;
     let client = Client::new(&args.api)?;
-    let variant = args.variant.as_deref().map(|label| format!("?variant={}", encoded(label)));
-    let path = format!("/v1/models/{}{}", encoded(&args.name), variant.unwrap_or_default());
-    let model: ModelView = client.get(&path)?;
+    let model = model_of(&client, &args.name, args.ask.variant.as_deref())?;
     let inputs = read_inputs(&args.inputs, &model)?;
     let drawn_on = drawing.map(|drawing| Ok((drawing, shows(args, &model)?))).transpose()?;
-    let (header_length, body) = request(args, &inputs)?;
-    let answered = client.infer(&args.name, header_length, &body)?;
-    let answer: Value = serde_json::from_slice(head(&answered)?).map_err(|error| answer_error(&error))?;
+    let (header_length, body) = request(&args.ask, &inputs)?;
+    let answer = read_answer(&client.infer(&args.name, header_length, &body)?)?;
     if let Some((drawing, image)) = drawn_on {
         let Some(Meaning::Detections(found)) = meaning_of(&answer) else {
             return Err(answer_error(&"it has no detections to draw"));
@@ -63,78 +61,6 @@ fn shows<'a>(args: &'a InferArgs, model: &ModelView) -> Result<&'a Path, Command
     }
     encoded_image(&args.inputs, model)
         .ok_or_else(|| here("--draw needs an image among the inputs, as .jpg or .png, to draw on"))
-}
-
-/// What the answer says the model saw, where it does and this version understands it.
-fn meaning_of(answer: &Value) -> Option<Meaning> {
-    let output = answer["outputs"].as_array()?.iter().find(|output| output["name"] == MEANING)?;
-    serde_json::from_str(output["data"][0].as_str()?).ok()
-}
-
-fn answer_error(error: &dyn std::fmt::Display) -> CommandError {
-    CommandError::Answer(error.to_string())
-}
-
-fn head(answered: &Answered) -> Result<&[u8], CommandError> {
-    let length = answered.header_length.unwrap_or(answered.body.len());
-    answered.body.get(..length).ok_or_else(|| answer_error(&"the body is shorter than announced"))
-}
-
-/// JSON, then the inputs' bytes; the answer is asked for as JSON.
-fn request(args: &InferArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u8>), CommandError> {
-    let described: Vec<Value> = inputs
-        .iter()
-        .map(|tensor| {
-            if tensor.spec().name == ENCODED_IMAGE {
-                let size = 4 + tensor.data().as_bytes().len();
-                return json!({
-                    "name": "image",
-                    "shape": [1],
-                    "datatype": "BYTES",
-                    "parameters": { "binary_data_size": size },
-                });
-            }
-            json!({
-                "name": tensor.spec().name,
-                "shape": tensor.spec().shape,
-                "datatype": tensor.spec().dtype.oip_name(),
-                "parameters": { "binary_data_size": tensor.data().as_bytes().len() },
-            })
-        })
-        .collect();
-    let mut parameters = json!({
-        "timeout_ms": args.timeout,
-        "force_first": args.limits.force_first,
-        "force_last": args.limits.force_last,
-    });
-    if let Some(limit) = args.limits.max_latency {
-        parameters["max_latency_ms"] = json!(limit);
-    }
-    if let Some(limit) = args.limits.max_energy {
-        parameters["max_energy_j"] = json!(limit);
-    }
-    if args.limits.objective != ObjectiveArg::Latency {
-        parameters["objective"] = json!(args.limits.objective.name());
-    }
-    if let Some(enough) = args.limits.min_accuracy {
-        parameters["min_accuracy"] = json!(enough);
-    }
-    if let Some(label) = &args.variant {
-        parameters["variant"] = json!(label);
-    }
-    if let Some(plan) = &args.plan_id {
-        parameters["plan_id"] = json!(plan);
-    }
-    let mut body =
-        serde_json::to_vec(&json!({ "inputs": described, "parameters": parameters })).map_err(here)?;
-    let header_length = body.len();
-    for tensor in inputs {
-        if tensor.spec().name == ENCODED_IMAGE {
-            body.extend_from_slice(&(tensor.data().as_bytes().len() as u32).to_le_bytes());
-        }
-        body.extend_from_slice(tensor.data().as_bytes());
-    }
-    Ok((header_length, body))
 }
 
 fn show(answer: &Value) {

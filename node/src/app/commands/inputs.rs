@@ -33,27 +33,60 @@ fn wrong(what: impl Into<String>) -> CommandError {
 
 /// Reads all inputs as given on the command line.
 pub(super) fn read_inputs(given: &[String], model: &ModelView) -> Result<Vec<Tensor>, CommandError> {
-    let inputs = &model.inputs;
     let mut tensors = Vec::new();
     for argument in given {
-        let (name, path) = split(argument, inputs);
-        let path = Path::new(path);
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("npz") => {
-                let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
-                read_npz(path, &names, &mut tensors)?;
-            }
-            Some("npy") => tensors.push(read_npy_file(path, &only_name(name, inputs)?)?),
-            _ if model.card.is_some() => tensors.push(read_encoded(path)?),
-            _ => {
-                let input = input_of(&only_name(name, inputs)?, inputs)?;
-                let takes_texts = input.datatype == DType::Text.oip_name();
-                let read = if takes_texts { read_texts } else { read_image };
-                tensors.push(read(path, &input)?);
+        let (name, path) = split(argument, &model.inputs);
+        read_input(Path::new(path), name, model, &mut tensors, |note| eprintln!("note: {note}"))?;
+    }
+    Ok(tensors)
+}
+
+/// Reads a file of one input, or of several if it is an archive; without a name, the model has one only. What became of
+/// an image that no card describes is noted.
+pub(super) fn read_input(
+    path: &Path,
+    name: Option<&str>,
+    model: &ModelView,
+    into: &mut Vec<Tensor>,
+    note: impl FnOnce(&str),
+) -> Result<(), CommandError> {
+    let inputs = &model.inputs;
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("npz") => {
+            let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+            read_npz(path, &names, into)?;
+        }
+        Some("npy") => into.push(read_npy_file(path, &only_name(name, inputs)?)?),
+        _ if model.card.is_some() => into.push(read_encoded(path)?),
+        _ => {
+            let input = input_of(&only_name(name, inputs)?, inputs)?;
+            if input.datatype == DType::Text.oip_name() {
+                into.push(read_texts(path, &input)?);
+            } else {
+                into.push(read_image(path, &input)?);
+                note(&how_scaled(&format!("`{}`", path.display()), &input));
             }
         }
     }
-    Ok(tensors)
+    Ok(())
+}
+
+/// An image that is in memory, as the model's only input.
+///
+/// # Errors
+/// When the model takes no image.
+pub(super) fn image_input(
+    bytes: &[u8],
+    model: &ModelView,
+    note: impl FnOnce(&str),
+) -> Result<Tensor, CommandError> {
+    if model.card.is_some() {
+        return bytes_tensor(ENCODED_IMAGE, bytes).ok_or_else(|| wrong("the image is too long"));
+    }
+    let input = input_of(&only_name(None, &model.inputs)?, &model.inputs)?;
+    let tensor = image_tensor(bytes, &input).map_err(wrong)?;
+    note(&how_scaled("each image", &input));
+    Ok(tensor)
 }
 
 /// The image among the inputs that goes to the model as it is.
@@ -198,10 +231,30 @@ fn read_encoded(path: &Path) -> Result<Tensor, CommandError> {
     bytes_tensor(ENCODED_IMAGE, &bytes).ok_or_else(|| told(&"is too long"))
 }
 
+/// An image for a model without a card.
+fn read_image(path: &Path, input: &TensorView) -> Result<Tensor, CommandError> {
+    // A decoder may read all of the file.
+    let bytes = read_file(path, IMAGE_BYTES_MAX)?;
+    image_tensor(&bytes, input).map_err(|error| wrong(format!("`{}`: {error}", path.display())))
+}
+
+/// What became of an image, and what to do if that is wrong.
+fn how_scaled(what: &str, input: &TensorView) -> String {
+    let [.., height, width] = input.shape[..] else { return String::new() };
+    format!(
+        "{what} is resized to {width}x{height} and its pixels go from 0 to 1; a model that was trained on other numbers \
+         needs {}=FILE.npy",
+        input.name
+    )
+}
+
 /// An image for a model with one NCHW float input: resized to its size, pixels from 0 to 1. Models
 /// that want other numbers get a `.npy` file.
-fn read_image(path: &Path, input: &TensorView) -> Result<Tensor, CommandError> {
-    let told = |error: &dyn std::fmt::Display| wrong(format!("`{}`: {error}", path.display()));
+///
+/// # Errors
+/// In words, when the input takes no image, or the bytes are none.
+fn image_tensor(bytes: &[u8], input: &TensorView) -> Result<Tensor, String> {
+    let told = |error: &dyn std::fmt::Display| error.to_string();
     let [1, channels @ (1 | 3), height, width] = input.shape[..] else {
         return Err(told(&format!(
             "an image needs an input of shape [1, 1 or 3, height, width]; `{}` has {:?}; give {}=FILE.npy",
@@ -211,8 +264,6 @@ fn read_image(path: &Path, input: &TensorView) -> Result<Tensor, CommandError> {
     if input.datatype != DType::F32.oip_name() {
         return Err(told(&format!("an image needs an FP32 input; `{}` is {}", input.name, input.datatype)));
     }
-    // A decoder may read all of the file.
-    let bytes = read_file(path, IMAGE_BYTES_MAX)?;
     let mut reader =
         image::ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| told(&error))?;
     let mut limits = image::Limits::default();
@@ -223,12 +274,6 @@ fn read_image(path: &Path, input: &TensorView) -> Result<Tensor, CommandError> {
     let image = reader
         .decode()
         .map_err(|error| told(&format!("is neither a JPEG, a PNG, a .npy nor a .npz file: {error}")))?;
-    eprintln!(
-        "note: `{}` is resized to {width}x{height} and its pixels go from 0 to 1; a model that was trained \
-         on other numbers needs {}=FILE.npy",
-        path.display(),
-        input.name
-    );
     let (width, height) = (width as u32, height as u32);
     let same_size = (image.width(), image.height()) == (width, height);
     let image = if same_size { image } else { image.resize_exact(width, height, FilterType::Triangle) };

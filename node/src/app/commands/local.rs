@@ -52,6 +52,7 @@ impl Progress {
         }
     }
 
+    /// Takes the last step off the terminal.
     pub(super) fn end(&self) {
         if self.terminal {
             eprint!("\r\x1b[2K");
