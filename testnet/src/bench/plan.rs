@@ -23,8 +23,8 @@ const EXPANSIONS_EXACT: usize = 20_000_000;
 const SCHEDULES_EXACT: usize = 2_000_000;
 /// Larger meshes have too many pairs of fork and join for a proof.
 const REGION_NODES_MAX: usize = 200;
-/// Larger meshes take minutes until the bound of streams over several routes is known.
-const REPLICATED_NODES_MAX: usize = 50;
+/// Larger meshes take minutes for each proof of a stream over several routes.
+const REPLICATED_NODES_MAX: usize = 12;
 /// Programmes solved for such a bound.
 const RELAXATIONS_EXACT: usize = 50;
 const SIZES: [usize; 4] = [12, 50, 200, 1_000];
