@@ -193,6 +193,11 @@ fn infer(stormo: &Stormo, folder: &Path, asked: &dyn Fn(&[&str]) -> Vec<OsString
             "plan ",
         ],
     )?;
+    let said = text(stormo, &asked(&["infer", "digits", &paths[0], "--trace"]))?;
+    says(&said, &["plan ", "request ", "planned, encoded  ", "received  ", "ways, hand-overs  ", "█ runs"])?;
+    let trace = &json(stormo, &asked(&["infer", "digits", &paths[0], "--trace"]))?["trace"];
+    let run_ms = trace["stages"][0]["run_ms"].as_f64();
+    ensure!(run_ms > Some(0.0) && run_ms < trace["latency_ms"].as_f64(), "{trace}");
     let all = json(stormo, &asked(&["plan", "digits", "--all"]))?;
     for plan in all["plans"].as_array().into_iter().flatten() {
         let id = plan["id"].as_str().context("an id")?;

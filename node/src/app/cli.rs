@@ -409,6 +409,9 @@ pub struct InferArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub ask: AskArgs,
+    /// Show what the request's time went into: waiting, moving, coding and running, stage by stage.
+    #[arg(long)]
+    pub trace: bool,
     /// Write the image with the boxes of what was found in it, as .png or .jpg.
     #[arg(long, value_name = "FILE")]
     pub draw: Option<PathBuf>,

@@ -1,20 +1,23 @@
 //! `stormo infer`: asks a model and shows what it answers.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::Value;
+use stormo_protocol::ids::NodeId;
 use stormo_protocol::model::MEANING;
 use stormo_protocol::tensor::DType;
 
 use super::annotate::Drawing;
 use super::asking::{answer_error, meaning_of, model_of, read_answer, request};
 use super::inputs::{encoded_image, read_inputs};
-use super::table::ms;
+use super::table::{Screen, ms};
+use super::timeline::waterfall;
 use super::{here, say, say_json};
 use crate::app::cli::InferArgs;
-use crate::app::client::{Client, CommandError};
+use crate::app::client::{Client, CommandError, encoded};
 use crate::card::Meaning;
-use crate::serve::json::ModelView;
+use crate::serve::json::{ModelView, NodesView, RequestView};
 
 /// Values of an output that are shown to people.
 const SHOWN_MAX: usize = 5;
@@ -26,21 +29,38 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
     let inputs = read_inputs(&args.inputs, &model)?;
     let drawn_on = drawing.map(|drawing| Ok((drawing, shows(args, &model)?))).transpose()?;
     let (header_length, body) = request(&args.ask, &inputs)?;
-    let answer = read_answer(&client.infer(&args.name, header_length, &body)?)?;
+    let mut answer = read_answer(&client.infer(&args.name, header_length, &body)?)?;
     if let Some((drawing, image)) = drawn_on {
         let Some(Meaning::Detections(found)) = meaning_of(&answer) else {
             return Err(answer_error(&"it has no detections to draw"));
         };
         drawing.finish(image, &found)?;
     }
+    let trace = args.trace.then(|| traced(&client, &answer)).transpose()?;
     if args.api.json {
+        if let Some((request, _)) = trace {
+            answer["trace"] = serde_json::to_value(request).map_err(here)?;
+        }
         return say_json(&answer);
     }
     show(&answer);
+    if let Some((request, labels)) = trace {
+        let label_of = |node: NodeId| labels.get(&node).cloned().unwrap_or_else(|| node.short());
+        waterfall(&request, label_of, &Screen::of_stdout()).into_iter().for_each(say);
+    }
     if let Some(path) = &args.draw {
         say(format!("the picture with the boxes: {}", path.display()));
     }
     Ok(())
+}
+
+/// How the answered request went, and what nodes are called.
+fn traced(client: &Client, answer: &Value) -> Result<(RequestView, HashMap<NodeId, String>), CommandError> {
+    let id = answer["parameters"]["request_id"].as_str();
+    let id = id.ok_or_else(|| answer_error(&"it does not tell the request's id"))?;
+    let NodesView { nodes } = client.get("/v1/nodes")?;
+    let labels = nodes.into_iter().map(|node| (node.id, node.label)).collect();
+    Ok((client.get(&format!("/v1/requests/{}", encoded(id)))?, labels))
 }
 
 /// The image in which a detector finds what is to be drawn.

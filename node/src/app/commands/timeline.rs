@@ -1,8 +1,10 @@
 //! A plan as a timeline: one line for each thing that happens, on one scale from the request to its answer.
 
+use stormo_protocol::ids::NodeId;
+
 use super::table::{Screen, bytes, ms};
 use crate::app::calls::PLAN_DIGITS_MIN;
-use crate::serve::json::{EdgeView, PlanView, SplitStageView, SplitView, StageView};
+use crate::serve::json::{EdgeView, PlanView, RequestView, SplitStageView, SplitView, StageView};
 
 /// Characters of the scale where the screen is as wide as it likes, and at least.
 const SCALE: usize = 60;
@@ -33,6 +35,52 @@ pub(super) fn timeline(plan: &PlanView, screen: &Screen) -> Vec<String> {
     let energy = plan.energy_j.map_or(String::new(), |energy_j| format!(", {energy_j:.4} J"));
     let title = format!("{} ({}): {} ms{energy}", short(plan), plan.kind, ms(plan.latency_ms));
     drawn(title, &lines(plan), plan.latency_ms, screen)
+}
+
+/// How a request went, as far as it was measured. Ways between nodes and hand-overs are not, so the stages stand one behind
+/// the other, and what is missing to the latency stands last.
+pub(super) fn waterfall(
+    request: &RequestView,
+    label_of: impl Fn(NodeId) -> String,
+    screen: &Screen,
+) -> Vec<String> {
+    let mut lines = vec![];
+    let spent = vec![(WAITING, request.planning_ms), (CODING, request.input_encode_ms)];
+    follow(&mut lines, String::new(), "planned, encoded", spent);
+    for stage in &request.stages {
+        let [first, end] = stage.blocks;
+        let spent = vec![
+            (MOVING, stage.receive_ms),
+            (CODING, stage.decode_ms),
+            (WAITING, stage.wait_ms),
+            (RUNNING, stage.run_ms),
+            (CODING, stage.encode_ms),
+        ];
+        follow(&mut lines, label_of(stage.node), &format!("{first}-{}", end - 1), spent);
+    }
+    let spent = vec![(MOVING, request.result_receive_ms), (CODING, request.result_decode_ms)];
+    follow(&mut lines, String::new(), "received", spent);
+    let measured_ms = end_ms(&lines);
+    let rest_ms = (request.latency_ms - measured_ms).max(0.0);
+    follow(&mut lines, String::new(), "ways, hand-overs", vec![(' ', rest_ms)]);
+    let attempts = match request.attempts {
+        1 => String::new(),
+        attempts => format!(", the last of {attempts} attempts"),
+    };
+    let title = format!("request {}: {} ms{attempts}", request.id, ms(request.latency_ms));
+    drawn(title, &lines, request.latency_ms.max(measured_ms), screen)
+}
+
+/// Adds what begins where the line before ends.
+fn follow(lines: &mut Vec<Line>, who: String, what: &str, spent: Vec<(char, f64)>) {
+    let took_ms: f64 = spent.iter().map(|(_, time_ms)| time_ms).sum();
+    lines.push(Line { who, what: format!("{what}  {} ms", ms(took_ms)), start_ms: end_ms(lines), spent });
+}
+
+fn end_ms(lines: &[Line]) -> f64 {
+    lines
+        .last()
+        .map_or(0.0, |line| line.start_ms + line.spent.iter().map(|(_, time_ms)| time_ms).sum::<f64>())
 }
 
 /// The same of a plan with a fork.
@@ -169,5 +217,31 @@ mod tests {
         assert_eq!(begins(3), ends(2));
         assert!(lines[4].ends_with('│'), "{lines:#?}");
         assert!(lines[..5].iter().all(|line| line.chars().count() <= 60), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_request_is_shown_stage_behind_stage_and_what_is_missing_last() {
+        let node = NodeId([1; 32]);
+        let stage = |id: u16, run_ms: f64| {
+            json!({
+                "id": id, "node": node.to_string(), "blocks": [id, id + 2], "receive_ms": 1.0, "decode_ms": 0.0,
+                "wait_ms": 1.0, "run_ms": run_ms, "encode_ms": 0.0,
+            })
+        };
+        let view = json!({
+            "id": "r", "model": "m", "plan_id": "00000000000000000000000000000000", "attempts": 2,
+            "latency_ms": 20.0, "planning_ms": 1.0, "input_encode_ms": 0.0, "result_receive_ms": 1.0,
+            "result_decode_ms": 0.0, "stages": [stage(0, 6.0), stage(1, 2.0)],
+        });
+        let request: RequestView = serde_json::from_value(view).unwrap();
+        let shown = waterfall(&request, |_| "board".to_owned(), &Screen::fixed(120));
+        assert_eq!(shown[0], "request r: 20 ms, the last of 2 attempts");
+        assert!(
+            shown[2].contains("board  0-1  8.00 ms") && shown[2].matches(RUNNING).count() == 18,
+            "{shown:#?}"
+        );
+        let begins = |line: &str, sign: char| line.chars().position(|letter| letter == sign);
+        assert!(begins(&shown[2], RUNNING) < begins(&shown[3], RUNNING), "{shown:#?}");
+        assert!(shown[5].contains("ways, hand-overs  6.00 ms"), "{shown:#?}");
     }
 }
