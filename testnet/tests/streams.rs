@@ -26,6 +26,7 @@ fn frames_are_answered_in_order_wherever_they_come_from() -> Result<()> {
         of_raw_pixels(mesh, &images)?;
         of_a_folder_that_fills(mesh, &images)?;
         the_newest(mesh)?;
+        nobody_reads_on(mesh)?;
         what_is_no_frame(mesh, &images)
     })
 }
@@ -85,7 +86,7 @@ fn of_a_folder(mesh: &Mesh, images: &[Image]) -> Result<()> {
     }
     let (status, summary) = stream.end()?;
     ensure!(status.success() && summary["answered"] == 3 * images.len(), "{status}: {summary}");
-    ensure!(summary["dropped"] == 0 && summary["late"] == 0 && summary["failed"] == 0, "{summary}");
+    ensure!(summary["dropped"] == 0 && summary["outrun"] == 0 && summary["failed"] == 0, "{summary}");
     let answered = mesh.stormo().run(
         &arguments(&["stream", "digits", &folder(), "--api", mesh.node("asks").client.base()]),
         Progress::Kept,
@@ -177,9 +178,40 @@ fn the_newest(mesh: &Mesh) -> Result<()> {
     let count = |of: &str| summary[of].as_u64().unwrap_or(0);
     ensure!(count("dropped") > 0, "{summary}");
     let all = 200 * digits::load()?.len() as u64;
-    let told = count("answered") + count("failed") + count("dropped") + count("late");
+    let told = count("answered") + count("failed") + count("dropped") + count("outrun");
     ensure!(told == all, "{told} of {all} are accounted for: {summary}");
     Ok(())
+}
+
+/// `stormo stream ... | head -1`, and a reader that stands still while it is interrupted.
+fn nobody_reads_on(mesh: &Mesh) -> Result<()> {
+    let mut enough = Stream::of(mesh, &folder(), &["--times", "0"])?;
+    enough.answer(0)?;
+    let Stream { child, lines } = &mut enough;
+    let (closed, _) = std::io::pipe()?;
+    *lines = BufReader::new(ChildStdout::from(std::os::fd::OwnedFd::from(closed)));
+    let status = ended(child)?;
+    ensure!(status.success(), "{status}");
+
+    let mut stuck = Stream::of(mesh, &folder(), &["--times", "0", "--fps", "10000"])?;
+    stuck.answer(0)?;
+    // The first counts with all that come at the same time.
+    let status = wait::until("its end", COMMAND_MAX, || {
+        let _ = stuck.interrupt();
+        match stuck.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    ensure!(!status.success(), "{status}, though answers were not read");
+    Ok(())
+}
+
+fn ended(child: &mut Child) -> Result<ExitStatus> {
+    Ok(wait::until("its end", COMMAND_MAX, || match child.try_wait() {
+        Ok(Some(status)) => Ok(status),
+        other => Err(format!("{other:?}")),
+    })?)
 }
 
 fn what_is_no_frame(mesh: &Mesh, images: &[Image]) -> Result<()> {
@@ -211,6 +243,11 @@ fn what_is_no_frame(mesh: &Mesh, images: &[Image]) -> Result<()> {
         let asked = ["stream", "digits", "--api", mesh.node("asks").client.base()];
         let ran = stormo.run(&arguments(&[&asked, words].concat()), Progress::Kept, COMMAND_MAX)?;
         ensure!(ran.status.code() == Some(1) && ran.stderr.contains(told), "{words:?}: {}", ran.stderr);
+    }
+    for wrong in [["--fps", "1e-19"], ["--raw", "16384x16384"], ["--window", "0"]] {
+        let asked = ["stream", "digits", "-", "--api", mesh.node("asks").client.base()];
+        let ran = stormo.run(&arguments(&[&asked[..], &wrong].concat()), Progress::Kept, COMMAND_MAX)?;
+        ensure!(ran.status.code() == Some(2), "{wrong:?}: {} {}", ran.status, ran.stderr);
     }
     let mut garbage = Stream::of(mesh, "-", &[])?;
     garbage.write(b"RIFF and so on".to_vec())?;
@@ -270,11 +307,7 @@ impl Stream {
                 break line["summary"].clone();
             }
         };
-        let status = wait::until("its end", COMMAND_MAX, || match self.child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            other => Err(format!("{other:?}")),
-        })?;
-        Ok((status, summary))
+        Ok((ended(&mut self.child)?, summary))
     }
 }
 

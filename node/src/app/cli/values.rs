@@ -48,16 +48,24 @@ pub(super) fn parse_energy_j(text: &str) -> Result<f64, String> {
 /// Frames a second.
 pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok();
-    let number = number.filter(|number| *number > 0.0 && *number <= 10_000.0);
-    number.ok_or_else(|| "use a number of frames a second above 0 and at most 10000, such as 25".to_owned())
+    let number = number.filter(|number| (0.001..=10_000.0).contains(number));
+    number.ok_or_else(|| "use a number of frames a second from 0.001 to 10000, such as 25".to_owned())
 }
+
+/// Raw frames are packed without loss for the node, which takes 32 MiB.
+const RAW_PIXELS_MAX: u64 = 8_000_000;
 
 /// Width and height of an image, pixels.
 pub(super) fn parse_size(text: &str) -> Result<[u32; 2], String> {
     let sides =
         text.split_once('x').and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
-    let sides = sides.filter(|sides| sides.iter().all(|side| (1..=16_384).contains(side)));
-    sides.ok_or_else(|| "use the width and height in pixels, 16384 each at most, such as 640x480".to_owned())
+    let sides = sides.filter(|sides: &[u32; 2]| {
+        let pixels = u64::from(sides[0]) * u64::from(sides[1]);
+        (1..=RAW_PIXELS_MAX).contains(&pixels)
+    });
+    sides.ok_or_else(|| {
+        "use the width and height in pixels, 8 million in all at most, such as 640x480".to_owned()
+    })
 }
 
 pub(super) fn parse_accuracy(text: &str) -> Result<f64, String> {

@@ -42,12 +42,12 @@ impl Progress {
     pub(super) fn step(&self, text: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.terminal {
-            return eprint!("\r\x1b[2K[{seconds:5.1} s] {text}");
+            return write(format_args!("\r\x1b[2K[{seconds:5.1} s] {text}"));
         }
         let words: String = text.chars().filter(|letter| !letter.is_ascii_digit()).collect();
         let (last, at) = &mut *self.told.borrow_mut();
         if *last != words || at.elapsed() >= STEP_EVERY {
-            eprintln!("[{seconds:5.1} s] {text}");
+            note(format_args!("[{seconds:5.1} s] {text}"));
             (*last, *at) = (words, Instant::now());
         }
     }
@@ -55,13 +55,23 @@ impl Progress {
     /// Takes the last step off the terminal.
     pub(super) fn end(&self) {
         if self.terminal {
-            eprint!("\r\x1b[2K");
+            write(format_args!("\r\x1b[2K"));
         }
     }
 
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+/// A line on standard error; that nobody takes it is no reason to end.
+pub(super) fn note(text: impl std::fmt::Display) {
+    write(format_args!("{text}\n"));
+}
+
+fn write(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_fmt(text);
 }
 
 /// ONNX Runtime for this command alone, and what waits for it.

@@ -7,6 +7,8 @@ mod framing;
 mod source;
 mod window;
 
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +22,9 @@ use self::figures::Figures;
 use self::source::{Frame, Source};
 use self::window::{Keep, Order, Window};
 use super::asking::{meaning_of, model_of, read_answer, request};
-use super::local::Progress;
+use super::here;
+use super::local::{Progress, note};
 use super::table::ms;
-use super::{here, say};
 use crate::app::cli::StreamArgs;
 use crate::app::client::{Answered, Client, CommandError, good};
 use crate::card::Meaning;
@@ -31,6 +33,10 @@ use crate::card::Meaning;
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// A second signal ends the program within this.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Signals so close to the first are the same one.
+const SAME_SIGNAL: Duration = Duration::from_millis(200);
+/// Exit code of a program that was ended by signals.
+const INTERRUPTED: i32 = 130;
 /// A frame that a node refuses for now, or cannot be brought to it, is tried again after this, then twice as long.
 const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Detections that are told in a line.
@@ -80,7 +86,8 @@ pub(super) fn run(args: StreamArgs) -> Result<(), CommandError> {
     let giving = asking.clone();
     // Not waited for: it may hang in reading.
     let from_source = move || {
-        let given = source.give(&model, giving.args.fps, &giving.window);
+        let given = catch_unwind(AssertUnwindSafe(|| source.give(&model, giving.args.fps, &giving.window)));
+        let given = given.unwrap_or_else(|_| Err(here("reading the source broke down; please report it")));
         *giving.broken.lock().unwrap_or_else(PoisonError::into_inner) = given.err();
         giving.window.end();
     };
@@ -105,10 +112,11 @@ impl Asking {
         while let Some(frame) = self.window.take() {
             let Frame { number, name, inputs } = frame;
             let began = Instant::now();
-            let answer = inputs.and_then(|inputs| {
-                let (header_length, body) = request(&self.args.ask, &inputs)?;
+            let asked = catch_unwind(AssertUnwindSafe(|| {
+                let (header_length, body) = request(&self.args.ask, &inputs?)?;
                 self.ask(header_length, &body)
-            });
+            }));
+            let answer = asked.unwrap_or_else(|_| Err(here("asking broke down; please report it")));
             let came = Came { number, name, latency: began.elapsed(), answer };
             if answers.send(came).is_err() {
                 return;
@@ -143,9 +151,9 @@ impl Asking {
         while !self.gives_up.load(Ordering::Relaxed) {
             let shown = match came.recv_timeout(LOOK_EVERY) {
                 Ok(came) => {
-                    let late = order.late();
+                    let outrun = order.outrun();
                     let shown = order.came(came.number, came);
-                    if order.late() > late {
+                    if order.outrun() > outrun {
                         self.window.done();
                     }
                     shown
@@ -156,7 +164,15 @@ impl Asking {
             for (_, came) in shown {
                 self.window.done();
                 progress.end();
-                self.show(&came, &mut figures)?;
+                match self.show(&came, &mut figures) {
+                    Ok(()) => {}
+                    // Whoever read the answers has seen enough.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                        self.window.end();
+                        return Ok((figures.summary(0, 0).answered, 0));
+                    }
+                    Err(error) => return Err(here(format!("standard output: {error}"))),
+                }
             }
             if told.elapsed() >= TOLD_EVERY {
                 progress.step(&figures.now(self.window.dropped()));
@@ -164,16 +180,17 @@ impl Asking {
             }
         }
         progress.end();
-        let summary = figures.summary(self.window.dropped(), order.late());
+        let summary = figures.summary(self.window.dropped(), order.outrun());
         if self.args.api.json {
-            say(json!({ "summary": summary }));
+            tell(&json!({ "summary": summary }))
+                .map_err(|error| here(format!("standard output: {error}")))?;
         } else {
-            eprintln!("{summary}");
+            note(summary.to_string());
         }
         Ok((summary.answered, summary.failed))
     }
 
-    fn show(&self, came: &Came, figures: &mut Figures) -> Result<(), CommandError> {
+    fn show(&self, came: &Came, figures: &mut Figures) -> io::Result<()> {
         let Came { number, name, latency, answer } = came;
         let name = name.as_deref();
         match answer {
@@ -182,30 +199,47 @@ impl Asking {
                 let plan = parameters["plan_id"].as_str().unwrap_or_default();
                 figures.answered(*latency, plan, parameters["energy_j"].as_f64());
                 let latency_ms = latency.as_secs_f64() * 1000.0;
+                let is_late = parameters["late"].as_bool().unwrap_or(false);
+                if is_late {
+                    figures.late();
+                }
+                let late = if is_late { " (late)" } else { "" };
                 if self.args.api.json {
-                    say(
-                        json!({ "frame": number, "source": name, "latency_ms": latency_ms, "answer": answer }),
-                    );
+                    tell(
+                        &json!({ "frame": number, "source": name, "latency_ms": latency_ms, "answer": answer }),
+                    )
                 } else {
-                    say(line(*number, name, &format!("{:>8} ms  {}", ms(latency_ms), in_short(answer))));
+                    tell(&line(
+                        *number,
+                        name,
+                        &format!("{:>8} ms{late}  {}", ms(latency_ms), in_short(answer)),
+                    ))
                 }
             }
             Err(error) => {
                 figures.failed();
                 if self.args.api.json {
-                    say(json!({ "frame": number, "source": name, "error": error.to_string() }));
+                    tell(&json!({ "frame": number, "source": name, "error": error.to_string() }))
                 } else {
-                    say(line(*number, name, &format!("failed: {error}")));
+                    tell(&line(*number, name, &format!("failed: {error}")))
                 }
             }
         }
-        Ok(())
     }
+}
+
+/// A line of output. Unlike a command that ends anyway, a stream ends when nobody takes it.
+fn tell(line: &impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
 }
 
 fn line(number: u64, name: Option<&str>, told: &str) -> String {
     match name {
-        Some(name) => format!("{number:>6}  {name}  {told}"),
+        // Others may name the files of a folder, and a terminal obeys control characters.
+        Some(name) => {
+            let name: String = name.chars().map(|sign| if sign.is_control() { '?' } else { sign }).collect();
+            format!("{number:>6}  {name}  {told}")
+        }
         None => format!("{number:>6}  {told}"),
     }
 }
@@ -254,6 +288,12 @@ fn largest(output: &Value) -> String {
     }
 }
 
+/// Nothing is open but pipes that nobody reads; the threads that wait for them cannot be told.
+#[allow(clippy::disallowed_methods)]
+fn end_at_once() {
+    std::process::exit(INTERRUPTED);
+}
+
 /// The first signal ends the stream: no further frames, those under way are shown. The second ends the program.
 fn end_by_signal(asking: Arc<Asking>) -> std::io::Result<()> {
     let wait = move || {
@@ -261,15 +301,23 @@ fn end_by_signal(asking: Arc<Asking>) -> std::io::Result<()> {
         let _: std::io::Result<()> = runtime.block_on(async {
             let mut interrupted = signal(SignalKind::interrupt())?;
             let mut terminated = signal(SignalKind::terminate())?;
-            for is_second in [false, true] {
+            let mut first: Option<Instant> = None;
+            loop {
                 tokio::select! {
                     _ = interrupted.recv() => {}
                     _ = terminated.recv() => {}
                 }
                 asking.window.end();
-                asking.gives_up.store(is_second, Ordering::Relaxed);
+                let began = *first.get_or_insert_with(Instant::now);
+                // Some send one signal to a process and to its group.
+                if began.elapsed() < SAME_SIGNAL {
+                    continue;
+                }
+                asking.gives_up.store(true, Ordering::Relaxed);
+                // By itself, unless nobody takes what it says.
+                tokio::time::sleep(2 * LOOK_EVERY).await;
+                end_at_once();
             }
-            Ok(())
         });
     };
     thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ())

@@ -19,6 +19,7 @@ const LATELY: Duration = Duration::from_secs(2);
 pub(super) struct Figures {
     begun: Instant,
     answered: u64,
+    late: u64,
     failed: u64,
     latencies_ms: VecDeque<f64>,
     lately: VecDeque<Instant>,
@@ -38,7 +39,9 @@ pub(super) struct Summary {
     pub(super) failed: u64,
     /// Frames that newer ones replaced before they were asked about.
     pub(super) dropped: u64,
-    /// Answers that were left out, since later ones had been shown.
+    /// Answers that were left out, since those of newer frames had been shown.
+    pub(super) outrun: u64,
+    /// Shown answers that came later than wished (`--max-latency`).
     pub(super) late: u64,
     /// From the first frame to the last answer, seconds.
     pub(super) seconds: f64,
@@ -61,6 +64,7 @@ impl Figures {
         Self {
             begun: Instant::now(),
             answered: 0,
+            late: 0,
             failed: 0,
             latencies_ms: VecDeque::new(),
             lately: VecDeque::new(),
@@ -93,6 +97,11 @@ impl Figures {
         if let Some(energy_j) = energy_j {
             *self.energy_j.get_or_insert(0.0) += energy_j;
         }
+    }
+
+    /// An answer that was shown came later than wished.
+    pub(super) fn late(&mut self) {
+        self.late += 1;
     }
 
     /// A frame had no answer.
@@ -129,13 +138,14 @@ impl Figures {
     }
 
     /// How it went.
-    pub(super) fn summary(&self, dropped: u64, late: u64) -> Summary {
+    pub(super) fn summary(&self, dropped: u64, outrun: u64) -> Summary {
         let seconds = self.last_answer.map_or(0.0, |last| (last - self.begun).as_secs_f64());
         Summary {
             answered: self.answered,
             failed: self.failed,
             dropped,
-            late,
+            outrun,
+            late: self.late,
             seconds,
             rate_per_s: if seconds > 0.0 { self.answered as f64 / seconds } else { 0.0 },
             p50_ms: self.percentile(0.5),
@@ -158,9 +168,12 @@ impl std::fmt::Display for Summary {
         if let Some(energy_j) = self.energy_j {
             write!(out, "; {energy_j:.2} J")?;
         }
-        for (count, what) in
-            [(self.dropped, "dropped for newer ones"), (self.late, "too late"), (self.failed, "failed")]
-        {
+        for (count, what) in [
+            (self.dropped, "dropped for newer ones"),
+            (self.outrun, "outrun by newer ones"),
+            (self.late, "later than wished"),
+            (self.failed, "failed"),
+        ] {
             if count > 0 {
                 write!(out, "; {count} {what}")?;
             }
@@ -180,8 +193,12 @@ mod tests {
             figures.answered(Duration::from_millis(10 * (index as u64 + 1)), plan, Some(0.5));
         }
         figures.failed();
-        let summary = figures.summary(3, 1);
-        assert_eq!((summary.answered, summary.failed, summary.dropped, summary.late), (4, 1, 3, 1));
+        figures.late();
+        let summary = figures.summary(3, 2);
+        assert_eq!(
+            (summary.answered, summary.failed, summary.dropped, summary.outrun, summary.late),
+            (4, 1, 3, 2, 1)
+        );
         assert_eq!((summary.p50_ms, summary.p99_ms), (Some(20.0), Some(40.0)));
         assert_eq!((summary.plans, summary.plan_changes, summary.energy_j), (2, 2, Some(2.0)));
     }

@@ -17,6 +17,7 @@ use crate::app::cli::StreamArgs;
 use crate::app::client::CommandError;
 use crate::app::commands::here;
 use crate::app::commands::inputs::{image_input, read_input};
+use crate::app::commands::local::note;
 use crate::ends::ENCODED_BYTES_MAX;
 use crate::serve::json::ModelView;
 
@@ -96,7 +97,7 @@ impl Source {
         window: &Window<Frame>,
     ) -> Result<(), CommandError> {
         let noted = Once::new();
-        let note = |note: &str| noted.call_once(|| eprintln!("note: {note}"));
+        let note = |text: &str| noted.call_once(|| note(format_args!("note: {text}")));
         let mut giving = Giving::new(fps, window);
         let of_file = |path: &Path| {
             let mut inputs = Vec::new();

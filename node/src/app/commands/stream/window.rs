@@ -119,20 +119,20 @@ pub(super) struct Order<A> {
     /// The first frame that was not shown.
     next: u64,
     early: BTreeMap<u64, A>,
-    /// Answers that came after those of later frames.
-    late: u64,
+    /// Answers that came after those of newer frames.
+    outrun: u64,
 }
 
 impl<A> Order<A> {
     pub(super) fn new(keep: Keep) -> Self {
-        Self { keep, next: 0, early: BTreeMap::new(), late: 0 }
+        Self { keep, next: 0, early: BTreeMap::new(), outrun: 0 }
     }
 
     /// Takes the answer about a frame; what is to be shown now.
     pub(super) fn came(&mut self, frame: u64, answer: A) -> Vec<(u64, A)> {
         if self.keep == Keep::Newest {
             if frame < self.next {
-                self.late += 1;
+                self.outrun += 1;
                 return vec![];
             }
             self.next = frame + 1;
@@ -147,9 +147,9 @@ impl<A> Order<A> {
         shown
     }
 
-    /// Answers that were left out, since later ones had been shown.
-    pub(super) fn late(&self) -> u64 {
-        self.late
+    /// Answers that were left out, since those of newer frames had been shown.
+    pub(super) fn outrun(&self) -> u64 {
+        self.outrun
     }
 }
 
@@ -212,8 +212,8 @@ mod tests {
                 let shown: Vec<u64> =
                     order.iter().flat_map(|frame| all.came(*frame, *frame)).map(|(frame, _)| frame).collect();
                 prop_assert!(shown.is_sorted());
-                prop_assert_eq!(shown.len() as u64 + all.late(), 50);
-                prop_assert!(keep == Keep::Newest || all.late() == 0);
+                prop_assert_eq!(shown.len() as u64 + all.outrun(), 50);
+                prop_assert!(keep == Keep::Newest || all.outrun() == 0);
             }
         }
     }
