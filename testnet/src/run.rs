@@ -158,7 +158,7 @@ pub(crate) fn ran(
     write(REPORT_JSON, serde_json::to_string_pretty(&document)?)?;
     write(REPORT_HTML, page(&document))?;
     tell(&document.verdict, narrator);
-    if let Some(told) = &document.starved {
+    if let Some(told) = document.starved.as_ref().filter(|_| !document.holds) {
         narrator.say(told);
     }
     for battery in &document.batteries {

@@ -97,6 +97,12 @@ fn latencies(expect: &Expectations, verdict: &Verdict) -> Vec<Check> {
     within("latency, 99th percentile", expect.p99_ms_max, verdict.latency.map(|latency| latency.p99_ms));
     if let Some(most) = expect.added_p99_ms_max {
         let got = match verdict.added {
+            Some(added) if faults::is_never(added.p99_ms) => {
+                format!(
+                    "more than one in a hundred had no right answer ({} requests met a fault)",
+                    verdict.affected
+                )
+            }
             Some(added) => format!("{} ({} requests met a fault)", ms(added.p99_ms), verdict.affected),
             None => "no request that met a fault was answered".to_owned(),
         };

@@ -13,16 +13,25 @@ const BLIND_US_MAX: u64 = 3_000_000;
 /// A host is in use if it ran something that was sent in so long before.
 const USED_US: u64 = 1_000_000;
 
+/// Stands for the latency of what was never answered rightly, microseconds: longer than any run.
+const NEVER_US: u64 = u64::MAX / 2;
+
 /// Requests that a fault met.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Affected {
     pub(super) count: u64,
-    /// Their latency less the median of right answers before the first fault.
+    /// Their latency less the median of right answers before the first fault; [`is_never`] for those that had none.
     pub(super) added: Option<Latency>,
 }
 
-/// Those that were planned anew, those that a backup ran a stage of, those that were under way at a fault's node when it began and ran there
-/// all the same, and those under way then that were not answered.
+/// Whether a latency of [`Affected`] says that there was no answer.
+pub(super) fn is_never(latency_ms: f64) -> bool {
+    latency_ms * 1000.0 >= NEVER_US as f64 / 2.0
+}
+
+/// Those that were planned anew, those that a backup ran a stage of, while a fault acted or in the
+/// seconds after; those that were under way at a fault's node when it began and ran there all the same; and those under
+/// way then that were not answered. What was refused for overload never was on its way there.
 pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected {
     let Some(first_us) = history.faults.iter().map(|fault| fault.begun_us).min() else {
         return Affected { count: 0, added: None };
@@ -35,17 +44,29 @@ pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected
             let ran_there = request
                 .answer()
                 .is_none_or(|answer| history.hosts(answer).iter().any(|host| fault.nodes.contains(host)));
-            request.is_under_way(fault.begun_us) && ran_there && class != Class::Unknown
+            request.is_under_way(fault.begun_us) && ran_there
         };
+        let meanwhile = |fault: &FaultEvent| {
+            let until_us = fault.healed_us.unwrap_or(history.load_ended_us).saturating_add(AFTERMATH_US);
+            fault.begun_us <= request.ended_us && request.intended_us <= until_us
+        };
+        if matches!(class, Class::Unknown | Class::Rejected) {
+            return false;
+        }
         let answer = request.answer();
-        answer.is_some_and(|answer| answer.attempts > 1 || answer.failovers > 0)
-            || history.faults.iter().any(met)
+        let was_retried = answer.is_some_and(|answer| answer.attempts > 1 || answer.failovers > 0);
+        (was_retried && history.faults.iter().any(meanwhile)) || history.faults.iter().any(met)
     };
-    let count =
-        history.requests.iter().zip(classified).filter(|(request, of)| is_met(request, of.class)).count();
     let median_us = before.map_or(0, |before| (before.p50_ms * 1000.0) as u64);
-    let met = right().filter(|(request, of)| is_met(request, of.class));
-    let added = Latency::of(met.map(|(request, _)| request.latency_us().saturating_sub(median_us)));
+    let met = history.requests.iter().zip(classified).filter(|(request, of)| is_met(request, of.class));
+    let added_us: Vec<u64> = met
+        .map(|(request, of)| match of.class {
+            Class::Right => request.latency_us().saturating_sub(median_us),
+            _ => NEVER_US,
+        })
+        .collect();
+    let count = added_us.len();
+    let added = Latency::of(added_us.into_iter());
     Affected { count: count as u64, added: added.filter(|_| before.is_some()) }
 }
 
@@ -108,13 +129,11 @@ pub(super) fn blind(history: &History, entries: &[u16]) -> Option<(u16, u64)> {
             let end_us = fault.healed_us.map_or(history.load_ended_us, |us| us.saturating_add(AFTERMATH_US));
             [fault.begun_us, end_us]
         });
-        let is_excused = |from_us: u64, until_us: u64| {
-            spans.clone().any(|[begun_us, end_us]| begun_us <= until_us && from_us <= end_us)
-        };
         let mut seen_us = 0;
         for look_us in looks(history, *entry).iter().copied().chain([history.load_ended_us]) {
-            let gap_us = look_us.saturating_sub(seen_us);
-            if gap_us > most_us && !is_excused(seen_us, look_us) {
+            let gap_us =
+                look_us.saturating_sub(seen_us).saturating_sub(covered_us(spans.clone(), [seen_us, look_us]));
+            if gap_us > most_us {
                 return Some((*entry, gap_us));
             }
             seen_us = look_us;
@@ -123,16 +142,37 @@ pub(super) fn blind(history: &History, entries: &[u16]) -> Option<(u16, u64)> {
     })
 }
 
+/// How much of a stretch of time these spans cover, which may overlap.
+fn covered_us(spans: impl Iterator<Item = [u64; 2]>, [from_us, until_us]: [u64; 2]) -> u64 {
+    let mut spans: Vec<[u64; 2]> =
+        spans.map(|[begun_us, end_us]| [begun_us.max(from_us), end_us.min(until_us)]).collect();
+    spans.sort_unstable();
+    let (mut covered, mut at_us) = (0, from_us);
+    for [begun_us, end_us] in spans {
+        covered += end_us.saturating_sub(begun_us.max(at_us));
+        at_us = at_us.max(end_us);
+    }
+    covered
+}
+
+/// When an entry began to see a node so, for good as far as it is about leaving it out: who uses a dead node again a moment
+/// later has not.
 fn reaction_ms(history: &History, [by, of]: [u16; 2], is_usable: bool, [begun_us, end_us]: [u64; 2]) -> f64 {
-    let mut seen = history.states.iter().filter(|state| state.by == by && state.of == of);
+    let seen = history.states.iter().filter(|state| state.by == by && state.of == of);
     // All are usable to each other when a load begins.
     let before = seen.clone().take_while(|state| state.at_us < begun_us).last();
     if before.is_none_or(|state| state.is_usable) == is_usable {
         return 0.0;
     }
-    let then = seen.find(|state| state.at_us >= begun_us && state.is_usable == is_usable);
-    then.filter(|state| state.at_us <= end_us)
-        .map_or(f64::INFINITY, |state| (state.at_us - begun_us) as f64 / 1000.0)
+    let mut since = None;
+    for state in seen.skip_while(|state| state.at_us < begun_us).take_while(|state| state.at_us <= end_us) {
+        match state.is_usable == is_usable {
+            true => since = since.or(Some(state.at_us)),
+            false if !is_usable => since = None,
+            false => {}
+        }
+    }
+    since.map_or(f64::INFINITY, |at_us| (at_us - begun_us) as f64 / 1000.0)
 }
 
 /// How long after each fault that slows a host down, or its link, requests were still sent that ran there, as

@@ -251,6 +251,11 @@ fn affected_requests_are_those_that_the_fault_met() {
     let alone = |least| Expectations { affected_min: Some(least), added_p99_ms_max: None, ..demands.clone() };
     assert!(judge(&alone(3), &history, &truth).holds());
     assert_eq!(failed(&judge(&alone(4), &history, &truth)), ["requests that a fault met"]);
+    // Long before the fault, and refused at its time.
+    answer(&mut history, 10).failovers = 1;
+    let error = history.names.place("overloaded");
+    history.requests[50].outcome = Outcome::Refused { status: 429, error };
+    assert_eq!(judge(&alone(2), &history, &truth).affected, 2);
 }
 
 #[test]
@@ -295,6 +300,10 @@ fn reactions_are_timed_and_false_losses_counted() {
         failed(&judge(&within(600.0, 900.0), &history, &truth)),
         ["nodes taken for lost that were not"]
     );
+    // Used again while it is dead.
+    history.states.truncate(2);
+    history.states.insert(1, seen(1_900_000, 1, true));
+    assert_eq!(failed(&judge(&within(600.0, 900.0), &history, &truth)), ["a lost node is left out of plans"]);
     // Never seen at all.
     history.states.clear();
     assert_eq!(failed(&judge(&within(600.0, 900.0), &history, &truth)), ["a lost node is left out of plans"]);

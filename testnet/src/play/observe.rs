@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use stormo::serve::json::{DeploymentState, DeploymentsView, NodeState, NodeView, NodesView};
+use stormo::serve::json::{DeploymentState, DeploymentsView, HostView, NodeState, NodeView, NodesView};
 use ureq::Agent;
 
 use super::strain;
@@ -221,7 +221,7 @@ impl Shared {
 
     fn watch_hosting(&self, entry: usize, between: Duration) {
         let agent = Agent::config_builder().timeout_global(Some(SAY_MAX)).proxy(None).build().new_agent();
-        let mut hosts_wanted: BTreeMap<String, usize> = BTreeMap::new();
+        let mut wanted: BTreeMap<String, Cover> = BTreeMap::new();
         let mut known = None;
         let mut next = self.begun;
         while self.again(&mut next, between) {
@@ -234,10 +234,13 @@ impl Shared {
                 looks.push(self.now_us());
             }
             drop(looks);
-            let is_whole = deployments.iter().all(|view| {
-                let wanted = hosts_wanted.entry(view.name.clone()).or_insert(view.hosts.len());
-                let warm = view.hosts.iter().filter(|host| host.state == DeploymentState::Ready).count();
-                warm >= *wanted && warm == view.hosts.len()
+            for view in &deployments {
+                wanted.entry(view.name.clone()).or_insert_with(|| cover(&view.hosts, |_| true));
+            }
+            let is_whole = wanted.iter().all(|(name, wanted)| {
+                let view = deployments.iter().find(|view| view.name == *name);
+                let there = view.map(|view| cover(&view.hosts, |state| state == DeploymentState::Ready));
+                there.is_some_and(|there| is_covered(wanted, &there))
             });
             if known.replace(is_whole) != Some(is_whole) {
                 let mut hosting = self.hosting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -266,6 +269,23 @@ impl Shared {
             }
         }
     }
+}
+
+/// On how many hosts each block of each variant is.
+type Cover = BTreeMap<(String, u16), usize>;
+
+fn cover(hosts: &[HostView], counts: impl Fn(DeploymentState) -> bool) -> Cover {
+    let mut cover = Cover::new();
+    for host in hosts.iter().filter(|host| counts(host.state)) {
+        for block in host.blocks[0]..host.blocks[1] {
+            *cover.entry((host.variant.clone(), block)).or_default() += 1;
+        }
+    }
+    cover
+}
+
+fn is_covered(wanted: &Cover, there: &Cover) -> bool {
+    wanted.iter().all(|(block, count)| there.get(block).is_some_and(|there| there >= count))
 }
 
 /// Port at the far end of each connection that is open here, of IPv4 (proc_pid_net(5)).
@@ -299,6 +319,24 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+
+    #[test]
+    fn parts_are_there_again_when_each_block_is_on_as_many_hosts() {
+        let cover = |hosts: &[[u16; 2]]| {
+            let mut cover = Cover::new();
+            for block in hosts.iter().flat_map(|[first, end]| *first..*end) {
+                *cover.entry(("base".to_owned(), block)).or_default() += 1;
+            }
+            cover
+        };
+        let wanted = cover(&[[0, 2], [2, 4], [0, 2], [2, 4]]);
+        assert!(is_covered(&wanted, &cover(&[[0, 3], [3, 4], [0, 4]])), "divided otherwise");
+        assert!(
+            !is_covered(&wanted, &cover(&[[0, 2], [0, 2], [0, 2], [2, 4]])),
+            "as many hosts of other parts"
+        );
+        assert!(!is_covered(&wanted, &Cover::new()));
+    }
 
     #[test]
     fn callers_are_counted_while_they_are_connected() {

@@ -42,6 +42,11 @@ fn what_nobody_looked_at_does_not_hold() {
     assert!(judge(&false_losses, &history, &truth).holds(), "a second is no gap");
     history.looks.clear();
     assert_eq!(failed(&judge(&false_losses, &history, &truth)), ["nodes taken for lost that were not"]);
+    // Half a second of being frozen does not excuse ten of silence.
+    history.faults = vec![FaultEvent { nodes: vec![0], ..kill(1_000_000, Some(1_500_000)) }];
+    history.looks.insert(0, vec![0, 1_000_000]);
+    let verdict = judge(&Expectations { unknown_share_max: 1.0, ..false_losses.clone() }, &history, &truth);
+    assert_eq!(failed(&verdict), ["nodes taken for lost that were not"]);
     // An entry that was lost could not say anything.
     history.faults = vec![FaultEvent { nodes: vec![0], ..kill(100_000, None) }];
     history.looks.insert(0, vec![0, 100_000]);
