@@ -20,6 +20,7 @@ const ORIGIN: [&str; 6] = ["measured_unix_s", "began_unix_s", "seed", "version",
 const SINGLE: [&str; 2] = ["bad", "slow"];
 
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(crate) struct CompareArgs {
     /// A result of `cargo mesh bench` or `cargo mesh run`
     first: PathBuf,
@@ -47,6 +48,13 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let above = args.above;
     ensure!(above >= 0.0 && above.is_finite(), "--above {above}: percent, 0 or more");
     let (first, second) = (read(&args.first)?, read(&args.second)?);
+    for (value, path) in [(&first, &args.first), (&second, &args.second)] {
+        ensure!(
+            value.get("benchmark").is_some() || value.get("scenario").is_some(),
+            "{} is no result of `cargo mesh bench` or `cargo mesh run`",
+            path.display()
+        );
+    }
     for key in ["benchmark", "scenario"] {
         ensure!(
             first.get(key) == second.get(key),

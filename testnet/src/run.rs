@@ -74,6 +74,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
     }
     let seed = args.seed.unwrap_or(scenario.seed);
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&scenario));
+    if args.out.is_some() {
+        std::fs::create_dir_all(&folder).with_context(|| format!("--out {}", folder.display()))?;
+    }
     let ground = ground(&scenario, seed, args.loopback);
     if let Some(lacking) = lacking(&scenario.topology, args.loopback) {
         narrator.say(lacking);

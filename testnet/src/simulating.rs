@@ -16,7 +16,9 @@ const MINUTE_S: f64 = 60.0;
 const TOLD_EACH: Duration = Duration::from_secs(2);
 
 /// What to simulate.
+// A negative number is a wrong value, not an option.
 #[derive(Debug, Args)]
+#[command(allow_negative_numbers = true)]
 pub(crate) struct SimulateArgs {
     /// Nodes
     #[arg(long, default_value_t = Spec::default().nodes)]

@@ -66,7 +66,8 @@ impl Scenario {
         let loaded_us = self.loads.iter().map(|load| load.until_us).max().unwrap_or(0);
         let seconds = |us: u64| us as f64 / 1e6;
         let why = format!(
-            "the last fault ends at {} s, and the load at {} s: no request would be sent {} s after the fault",
+            "the last fault ends at {} s, and the load at {} s: no request would be sent {} s after the fault; make the load \
+             longer, or give `progress_within_s` (5 unless given) less",
             seconds(changed_us),
             seconds(loaded_us),
             seconds(within_us)

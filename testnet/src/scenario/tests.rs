@@ -177,6 +177,7 @@ fn demands_that_never_hold_are_told() {
         (expect("progress_latency_ms_max = 0"), "a/b.toml:13: `progress_latency_ms_max` is 0", ""),
         (expect("own_memory_mib_max = 0"), "a/b.toml:13: `own_memory_mib_max` is 0", ""),
         (expect("goodput_share_min = 1.5"), "a/b.toml:13: `goodput_share_min` is 1.5", "from 0 to 1"),
+        (expect("goodput_share_min = 0.9"), "a/b.toml:13: `goodput_share_min`", "with `clients`"),
         (expect("divided_share_min = nan"), "a/b.toml:13: `divided_share_min` is NaN", "from 0 to 1"),
         (
             expect("reject_within_ms_max = 50"),

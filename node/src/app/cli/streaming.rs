@@ -7,6 +7,7 @@ use super::{ApiArgs, AskArgs};
 
 /// `stormo stream`.
 #[derive(Debug, Args)]
+#[command(allow_negative_numbers = true)]
 pub struct StreamArgs {
     /// The model.
     pub name: String,

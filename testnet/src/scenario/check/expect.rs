@@ -86,6 +86,14 @@ fn contradictions(around: &Around, entry: &ExpectEntry, loads: &[LoadSpec]) -> R
             "`reject_within_ms_max` wants refusals, and `rejected_share_max` (0) none: give that, too";
         return Err(Wrong::at(&within.span(), message));
     }
+    if let Some(goodput) = &entry.goodput_share_min
+        && (0.0..=1.0).contains(goodput.get_ref())
+        && loads.iter().any(|load| matches!(load.pace, Pace::Closed { .. }))
+    {
+        let message = "`goodput_share_min` is a share of what is sent: with `clients`, who send as they are answered, it would \
+                       always hold; give `rate_per_s` or `capacity_share`";
+        return Err(Wrong::at(&goodput.span(), message));
+    }
     let sent_max = loads.iter().map(sent_max).sum::<Option<f64>>();
     if let (Some(answers), Some(sent)) = (&entry.answers_min, sent_max)
         && *answers.get_ref() as f64 > sent
