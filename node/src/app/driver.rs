@@ -12,6 +12,7 @@ mod energy;
 mod gossip;
 mod health;
 mod hosting;
+mod latest;
 mod loading;
 mod origins;
 mod owning;
@@ -56,6 +57,7 @@ use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
 use crate::serve::json::{EventView, RequestView};
 use hosting::{Hosting, Loaded, PartitionKey};
+use latest::Latest;
 use origins::Pending;
 use plans::{KnownPlans, Listed, Planned};
 use stages::{HostedStage, StageKey};
@@ -162,8 +164,8 @@ pub struct Driver {
     hosting: Hosting,
     kept: loading::Kept,
     stages: BTreeMap<StageKey, HostedStage>,
-    ended: arriving::Recent<StageKey>,
-    cancelled: arriving::Recent<(RequestId, u16, NodeId)>,
+    ended: Latest<StageKey, ()>,
+    cancelled: Latest<(RequestId, u16, NodeId), ()>,
     origins: BTreeMap<RequestId, Pending>,
     suspects: Suspects,
     parked: Vec<origins::Parked>,
@@ -207,8 +209,8 @@ impl Driver {
             hosting: Hosting::default(),
             kept: loading::Kept::default(),
             stages: BTreeMap::new(),
-            ended: arriving::Recent::default(),
-            cancelled: arriving::Recent::default(),
+            ended: Latest::of(arriving::RECENT_MAX),
+            cancelled: Latest::of(arriving::RECENT_MAX),
             origins: BTreeMap::new(),
             suspects: Suspects::default(),
             parked: Vec::new(),

@@ -1,6 +1,5 @@
 //! Frames that come in: the stage that each is for, and whether its tensors are wanted now.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use stormo_protocol::codec::payload::Codec;
@@ -21,7 +20,7 @@ use crate::net::{Offer, Received, SignReader, Verdict, signs};
 /// Stages under way at once, announced ones included.
 const STAGES_MAX: usize = 2048;
 /// Ended stages and cancelled attempts that are remembered: those of some seconds at a thousand requests a second.
-const RECENT_MAX: usize = 4096;
+pub(super) const RECENT_MAX: usize = 4096;
 
 impl Driver {
     /// A plan with a part for this node, which has something to load for it. The answer says no only.
@@ -58,10 +57,10 @@ impl Driver {
             return Ok(());
         }
         // A late copy of an input begins nothing anew.
-        if self.ended.has(&key) {
+        if self.ended.get(&key).is_some() {
             return Err(Refusal::Duplicate);
         }
-        if self.cancelled.has(&(key.request, key.attempt, plan.origin)) {
+        if self.cancelled.get(&(key.request, key.attempt, plan.origin)).is_some() {
             return Err(Refusal::Cancelled);
         }
         let own = self.own();
@@ -206,47 +205,4 @@ pub(super) fn check_tensors(
     }
     let is_named = |descriptor: &Descriptor| codec.may_become(descriptor.codec);
     if described.iter().all(is_named) { Ok(()) } else { Err(Refusal::WrongCodec) }
-}
-
-/// What happened a short while ago: the latest of it, each once.
-pub(super) struct Recent<T> {
-    all: BTreeSet<T>,
-    order: VecDeque<T>,
-}
-
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
-        Self { all: BTreeSet::new(), order: VecDeque::new() }
-    }
-}
-
-impl<T: Copy + Ord> Recent<T> {
-    pub(super) fn add(&mut self, what: T) {
-        if self.all.insert(what) {
-            self.order.push_back(what);
-        }
-        while self.order.len() > RECENT_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.all.remove(&oldest);
-            }
-        }
-    }
-
-    fn has(&self, what: &T) -> bool {
-        self.all.contains(what)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_latest_are_remembered() {
-        let mut recent = Recent::default();
-        (0..RECENT_MAX + 2).for_each(|number| recent.add(number));
-        recent.add(RECENT_MAX);
-        assert!(!recent.has(&0) && !recent.has(&1) && recent.has(&2) && recent.has(&(RECENT_MAX + 1)));
-        assert_eq!(recent.order.len(), RECENT_MAX);
-    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
 use stormo_protocol::state::{NodeRecord, Place, Wished};
 
+use super::plan_kinds::NEVER_MS;
 use super::{Driver, Event};
 use crate::app::planning::{Candidate, Posed, Question};
 use crate::ends::Described;
@@ -18,8 +19,6 @@ use pricing::Planner;
 const NEAREST_MAX: usize = 24;
 /// Who ask most.
 const ORIGINS_MAX: usize = 4;
-/// What nobody waits for, ms: plans may use only what is said to be loaded.
-const NEVER_MS: f64 = 1e8;
 
 /// What a comparison is about, as it was when it began.
 struct Scene {

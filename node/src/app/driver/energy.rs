@@ -1,41 +1,36 @@
 //! What requests cost the machine where they entered, in joules: as foretold with the plan, and as accounted from the
 //! times that were measured, both by what its owner says that it draws.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use stormo_protocol::frame::{ORIGIN, StageTrace};
 use stormo_protocol::ids::{NodeId, PlanId};
 use stormo_protocol::plan::Plan;
 
+use super::latest::Latest;
 use crate::app::calls::CallError;
 use crate::app::power::Power;
 
 /// Plans whose energy is remembered.
 const FORETOLD_MAX: usize = 4096;
 
-/// What plans were foretold to draw when they were last made or listed.
-#[derive(Debug, Default)]
-pub(super) struct Foretold {
-    by_plan: BTreeMap<PlanId, f64>,
-    order: VecDeque<PlanId>,
+/// What plans were foretold to draw when they were last made or listed, mJ.
+#[derive(Debug)]
+pub(super) struct Foretold(Latest<PlanId, f64>);
+
+impl Default for Foretold {
+    fn default() -> Self {
+        Self(Latest::of(FORETOLD_MAX))
+    }
 }
 
 impl Foretold {
     /// A plan draws so much, mJ.
     pub(super) fn note(&mut self, plan: PlanId, energy_mj: f64) {
-        if self.by_plan.insert(plan, energy_mj).is_none() {
-            self.order.push_back(plan);
-        }
-        while self.order.len() > FORETOLD_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_plan.remove(&oldest);
-            }
-        }
+        self.0.insert(plan, energy_mj);
     }
 
     /// What a plan draws, J; `None` if it was never told here.
     pub(super) fn energy_j(&self, plan: PlanId) -> Option<f64> {
-        self.by_plan.get(&plan).map(|energy_mj| energy_mj / 1000.0)
+        self.0.get(&plan).map(|energy_mj| energy_mj / 1000.0)
     }
 
     /// Whether a plan that was asked for by its id draws no more than this, J.
@@ -170,6 +165,6 @@ mod tests {
         for number in 0..=FORETOLD_MAX {
             foretold.note(PlanId((number as u128).to_le_bytes()), 1.0);
         }
-        assert_eq!((foretold.by_plan.len(), foretold.energy_j(id)), (FORETOLD_MAX, None));
+        assert_eq!(foretold.energy_j(id), None);
     }
 }

@@ -6,8 +6,8 @@ use crate::app::planning::Posed;
 use crate::plan::{self, EXPANSIONS_DEFAULT, KnownRange, Method, Priced, PricedSplit, Problem};
 use crate::serve::json::{SplitStageView, SplitView};
 
-/// What nobody waits for, ms: no plan loads anything.
-const NEVER_MS: f64 = 1e8;
+/// What nobody waits for, ms: a plan that has it is none, and one that could load for so long loads nothing.
+pub(super) const NEVER_MS: f64 = 1e8;
 /// Why a plan with a fork cannot be asked for.
 const NOT_RUNNABLE_YET: &str = "not runnable yet: stages with several inputs are planned, but cannot be run";
 

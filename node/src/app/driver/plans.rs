@@ -1,6 +1,6 @@
 //! Planning, beside the loop: for one request, or a list to choose from.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 
+use super::latest::Latest;
 use super::plan_kinds::{redundant, split};
 use super::plan_views::kind_name;
 use super::ready_plans::MadeFor;
@@ -86,32 +87,26 @@ pub(super) struct PricedPlan {
 }
 
 /// Plans that were listed, the latest.
-#[derive(Default)]
-pub(super) struct KnownPlans {
-    by_id: BTreeMap<PlanId, Plan>,
-    order: VecDeque<PlanId>,
+pub(super) struct KnownPlans(Latest<PlanId, Plan>);
+
+impl Default for KnownPlans {
+    fn default() -> Self {
+        Self(Latest::of(KNOWN_PLANS_MAX))
+    }
 }
 
 impl KnownPlans {
     pub(super) fn remember(&mut self, plan: &Plan) {
-        let id = plan.id();
-        if self.by_id.insert(id, plan.clone()).is_none() {
-            self.order.push_back(id);
-        }
-        while self.order.len() > KNOWN_PLANS_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_id.remove(&oldest);
-            }
-        }
+        self.0.insert(plan.id(), plan.clone());
     }
 
     /// The plan of this name; if the beginning of an id fits several, the one that was listed last.
     pub(super) fn get(&self, name: &PlanName) -> Option<&Plan> {
         match name.digits().parse() {
-            Ok(id) => self.by_id.get(&id),
+            Ok(id) => self.0.get(&id),
             Err(_) => {
-                let fits = |id: &&PlanId| id.to_string().starts_with(name.digits());
-                self.order.iter().rev().find(fits).and_then(|id| self.by_id.get(id))
+                let fits = |(id, _): &(&PlanId, &Plan)| id.to_string().starts_with(name.digits());
+                self.0.newest_first().find(fits).map(|(_, plan)| plan)
             }
         }
     }

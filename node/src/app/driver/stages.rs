@@ -156,7 +156,7 @@ impl Driver {
             !is_it
         });
         // By whom: only the origin's word counts.
-        self.cancelled.add((request, attempt, from));
+        self.cancelled.insert((request, attempt, from), ());
         Response::Done
     }
 
@@ -197,7 +197,7 @@ impl Driver {
                 StageAction::Suspect(node) => self.report_lost(key, node),
                 StageAction::Done => {
                     self.stages.remove(&key);
-                    self.ended.add(key);
+                    self.ended.insert(key, ());
                 }
                 StageAction::Forget => {
                     self.stages.remove(&key);
