@@ -26,7 +26,7 @@ const REMEMBERED_MAX: usize = 1_024;
 struct Suspect {
     /// Whether plans leave it out.
     is_out: bool,
-    /// Whether it left a question unanswered since, and said nothing else meanwhile.
+    /// Whether it is out, left a question unanswered since, and said nothing else meanwhile.
     is_silent: bool,
     /// When it said something else last.
     heard_ms: Option<u64>,
@@ -54,10 +54,8 @@ impl Suspects {
         }
         self.make_room();
         let relapses = self.by_node.get(&node).map_or(0, |suspect| suspect.relapses + 1);
-        let hold_ms = match relapses {
-            0 => 0,
-            _ => HOLD_MS.0.saturating_mul(1 << (relapses - 1).min(16)).min(HOLD_MS.1),
-        };
+        let doubled = relapses.checked_sub(1).map(|times| HOLD_MS.0.saturating_mul(1 << times.min(16)));
+        let hold_ms = doubled.unwrap_or(0).min(HOLD_MS.1);
         let suspect = Suspect {
             is_out: true,
             is_silent: false,
@@ -86,7 +84,7 @@ impl Suspects {
 
     /// Whether it does not answer questions either, as far as is known.
     pub fn is_silent(&self, node: NodeId) -> bool {
-        self.by_node.get(&node).is_some_and(|suspect| suspect.is_out && suspect.is_silent)
+        self.by_node.get(&node).is_some_and(|suspect| suspect.is_silent)
     }
 
     /// All that plans leave out.

@@ -12,6 +12,7 @@ use super::variants::Bound;
 use super::{Driver, Event};
 use crate::flow::{OriginEvent, patience_ms};
 use crate::mesh::MemberEvent;
+use crate::net::AskError;
 
 /// A question to a suspect may take this long at least: it may lie behind tensors in a link that turned slow.
 const ANSWER_WITHIN_MIN: Duration = Duration::from_millis(500);
@@ -82,8 +83,10 @@ impl Driver {
             let net = self.parts.net.clone();
             self.beside(async move {
                 let asked = Instant::now();
-                let has_answered = net.ask(node, &Request::State, within).await.is_ok();
-                Event::Asked(node, has_answered.then(|| asked.elapsed()))
+                // Who refuses to tell lives as well.
+                let is_silent =
+                    matches!(net.ask(node, &Request::State, within).await, Err(AskError::Unreachable(_)));
+                Event::Asked(node, (!is_silent).then(|| asked.elapsed()))
             });
         }
     }
