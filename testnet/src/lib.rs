@@ -29,6 +29,7 @@ pub mod process;
 mod process_stat;
 pub mod random;
 pub mod raw_http;
+pub mod raw_peer;
 pub mod reference;
 pub mod report;
 mod rules;

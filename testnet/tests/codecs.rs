@@ -5,13 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use stormo::app::config::read_mesh_key;
-use stormo::net::{Identity, Net, NetConfig, NetEvent, ObjectSource, OutgoingFrame, Patience, Progress};
+use stormo::net::{Net, NetEvent, OutgoingFrame, Patience, Progress};
 use stormo::serve::json::{DeploymentView, ModelView, PlanView, PlansView};
 use stormo_protocol::codec::payload::Codec;
 
 use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, plan_to_bytes};
-use stormo_protocol::ids::{ObjectId, RequestId, VariantId};
+use stormo_protocol::ids::{RequestId, VariantId};
 use stormo_protocol::model::BlockKind;
 use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::refusal::Refusal;
@@ -20,6 +19,7 @@ use stormo_testnet::binary::workspace_root;
 use stormo_testnet::digits::{self, Image};
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::oip::{Difference, InferAnswer};
+use stormo_testnet::raw_peer;
 use stormo_testnet::traffic::{Moved, moved, settled, since};
 use stormo_testnet::trial::{self, SOON, asker, edge};
 use stormo_testnet::wait;
@@ -160,19 +160,6 @@ fn answers_by(mesh: &Mesh, codec: Codec, images: &[Image]) -> Result<Answered> {
     Ok(Answered { plan, answers, bytes })
 }
 
-/// Has no objects.
-struct Nothing;
-
-impl ObjectSource for Nothing {
-    fn open(&self, _: ObjectId) -> Option<(fs::File, u64)> {
-        None
-    }
-
-    fn outline(&self, _: ObjectId) -> Option<(u64, Vec<u8>)> {
-        None
-    }
-}
-
 /// A stranger with the mesh's key sends the input of a plan where it is raw rounded; then as the plan says.
 fn a_codec_that_the_plan_does_not_name_is_refused(mesh: &mut Mesh, view: &DeploymentView) -> Result<()> {
     let model = described(mesh)?;
@@ -180,13 +167,8 @@ fn a_codec_that_the_plan_does_not_name_is_refused(mesh: &mut Mesh, view: &Deploy
     let tensor = Tensor::new(spec, TensorData::copied_from(&[0x3e; 256]))?;
     let frame = TensorSpec { name: "image_frame".into(), dtype: DType::F32, shape: vec![8] };
     let frame = Tensor::new(frame, TensorData::copied_from(&[0; 32]))?;
-    let identity = Identity::from_secret(vec![9; 32]).context("32 bytes are a key")?;
-    let config = NetConfig {
-        identity: identity.clone(),
-        mesh: read_mesh_key(&mesh.key_folder().join("mesh.key"))?,
-        listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
-        objects: std::sync::Arc::new(Nothing),
-    };
+    let config = raw_peer::config(mesh, 9)?;
+    let identity = config.identity.clone();
     let host = mesh.node("first");
     let stage = |node, (first, end)| Stage { node, first, end, codec: Codec::Raw, backups: vec![] };
     let plan = Plan {

@@ -3,21 +3,20 @@
 //! `mesh/stewardship/tests.rs`, `simulate/tests.rs`; which fault is held where: README of this folder's crate.
 
 use std::fs;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use stormo::net::{Identity, Net, NetConfig, NetEvent, ObjectSource};
+use stormo::net::{Identity, Net, NetEvent};
 use stormo::serve::json::{DeploymentView, NodeView};
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::exchange::{Exchange, News};
-use stormo_protocol::ids::{MeshKey, NodeId, ObjectId};
+use stormo_protocol::ids::{MeshKey, NodeId};
 use stormo_protocol::state::{NodeRecord, Signed, Stamp, Topic};
 use stormo_testnet::commands::Progress;
 use stormo_testnet::ground::{GroundKind, network};
 use stormo_testnet::link::LinkSpec;
 use stormo_testnet::mesh::Mesh;
-use stormo_testnet::process::Admission;
+use stormo_testnet::raw_peer;
 use stormo_testnet::topology::{NodeSpec, Topology};
 use stormo_testnet::trial::{self, COMMAND_MAX, SOON, arguments, edge};
 use stormo_testnet::{digits, wait};
@@ -31,18 +30,6 @@ const PARTED: Duration = Duration::from_secs(30);
 /// Of the links' chances.
 const SEED: u64 = 5;
 
-struct Nothing;
-
-impl ObjectSource for Nothing {
-    fn open(&self, _: ObjectId) -> Option<(fs::File, u64)> {
-        None
-    }
-
-    fn outline(&self, _: ObjectId) -> Option<(u64, Vec<u8>)> {
-        None
-    }
-}
-
 /// A member of the mesh by its key that keeps to no rule: it says what it likes.
 struct RawPeer {
     runtime: Runtime,
@@ -55,12 +42,8 @@ struct RawPeer {
 
 impl RawPeer {
     fn join(mesh: &mut Mesh) -> Result<Self> {
-        let Admission::Key { file, .. } = mesh.admission() else { unreachable!("a mesh adds by key") };
-        let key: MeshKey = fs::read_to_string(file)?.trim().parse().ok().context("the key")?;
-        let identity = Identity::from_secret(vec![77; 32]).context("any bytes are a key")?;
-        let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-        let config =
-            NetConfig { identity: identity.clone(), mesh: key.clone(), listen, objects: Arc::new(Nothing) };
+        let config = raw_peer::config(mesh, 77)?;
+        let (identity, key) = (config.identity.clone(), config.mesh.clone());
         let runtime = Runtime::new()?;
         let (net, mut events) = runtime.block_on(Net::start(config))?;
         let listens =

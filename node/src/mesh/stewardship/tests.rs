@@ -1,5 +1,6 @@
 //! Who is steward, whose orders count, what is replaced; then whole meshes in virtual time, by many seeds.
 
+pub(super) mod random;
 mod world;
 
 use std::collections::BTreeSet;

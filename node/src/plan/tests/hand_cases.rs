@@ -9,7 +9,8 @@ const DEVICE: usize = 0;
 const EDGE: usize = 1;
 const CLOUD: usize = 2;
 
-fn problem() -> Problem {
+/// The hand case of the design, unless changed.
+pub(super) fn problem() -> Problem {
     let mut links = Links::new(3);
     for (a, b, latency_ms, ms_per_mb) in
         [(DEVICE, EDGE, 1.0, 80.0), (EDGE, CLOUD, 20.0, 8.0), (DEVICE, CLOUD, 25.0, 160.0)]

@@ -7,9 +7,9 @@ use good_lp::{Expression, ProblemVariables, Solution, SolverModel, constraint, m
 use stormo_protocol::codec::payload::Codec;
 
 use crate::plan::effort::Resource;
-use crate::plan::tests::{every_plan, is_close, link, node, random_problem, shape};
+use crate::plan::tests::{every_plan, hand_cases, is_close, link, node, random_problem, shape};
 use crate::plan::{
-    EXPANSIONS_DEFAULT, Extra, Goal, Infeasible, Links, Method, Objective, Planner, Priced, Problem,
+    EXPANSIONS_DEFAULT, Goal, Infeasible, Links, Method, Objective, Planner, Priced, Problem,
     ReplicatedShape, Search, StageShape, best_replicated,
 };
 
@@ -18,27 +18,6 @@ const SEEDS: std::ops::Range<u64> = 60_000..61_500;
 const CHOICES_MAX: usize = 300;
 const PLANS_MAX: usize = 3_000;
 const RELAXATIONS: usize = 5_000;
-
-/// The hand case of the design: three blocks on a device, an edge box and a cloud server.
-fn hand_case() -> Problem {
-    let mut links = Links::new(3);
-    for (from, to, latency_ms, ms_per_mb) in [(0, 1, 1.0, 80.0), (1, 2, 20.0, 8.0), (0, 2, 25.0, 160.0)] {
-        links.set(from, to, link(latency_ms, ms_per_mb / 1e6));
-        links.set(to, from, link(latency_ms, ms_per_mb / 1e6));
-    }
-    Problem {
-        cut_bytes: vec![1_000_000, 500_000, 100_000, 10_000],
-        codings: vec![vec![]; 4],
-        loss_max: 0.0,
-        block_weights_bytes: vec![40; 3],
-        block_peak_bytes: vec![0; 3],
-        extra: Extra::none(),
-        nodes: vec![node(&[10.0, 20.0, 30.0]), node(&[2.0, 4.0, 6.0]), node(&[1.0, 1.0, 1.0])],
-        links,
-        force_first: false,
-        force_last: false,
-    }
-}
 
 #[test]
 fn two_nodes_that_run_it_all_add_their_rates() {
@@ -52,7 +31,7 @@ fn two_nodes_that_run_it_all_add_their_rates() {
         block_peak_bytes: vec![0],
         nodes: vec![node(&[30.0]), node(&[20.0])],
         links,
-        ..hand_case()
+        ..hand_cases::problem()
     };
     let found = best_replicated(&problem, vec![], Method::Exact, RELAXATIONS).unwrap();
     // 1 / (1 / 30 + 1 / 20), at weights of 2 to 3; 30 ms here, and 1 + 20 + 1 there.
@@ -65,7 +44,7 @@ fn two_nodes_that_run_it_all_add_their_rates() {
 
 #[test]
 fn shares_must_be_shares() {
-    let (problem, here) = (hand_case(), shape(&[(0, 0, 3)]));
+    let (problem, here) = (hand_cases::problem(), shape(&[(0, 0, 3)]));
     for shares in [vec![], vec![0.5], vec![1.5, -0.5], vec![1.0, 0.0], vec![f64::NAN]] {
         let routes = shares.into_iter().map(|share| (here.clone(), share)).collect();
         assert_eq!(problem.price_replicated(&ReplicatedShape { routes }), Err(Infeasible::Shares));
@@ -177,7 +156,7 @@ fn streams_are_the_best_of_all() {
 
 #[test]
 fn a_stream_is_never_longer_than_a_plan_that_is_known() {
-    let problem = hand_case();
+    let problem = hand_cases::problem();
     let known = shape(&[(0, 0, 2), (1, 2, 3)]);
     let period_ms = problem.price(&known).unwrap().period_ms;
     for method in [Method::Greedy, Method::Exact] {

@@ -1,27 +1,7 @@
 //! The choice beside every choice there is, on meshes so small that all can be looked at.
 
+use super::super::tests::random::Random;
 use super::*;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.bits() % end
-    }
-
-    fn between(&mut self, least: f64, most: f64) -> f64 {
-        least * (most / least).powf((self.bits() >> 11) as f64 / (1u64 << 53) as f64)
-    }
-}
 
 /// Nodes, ways between them, and a model of a few blocks.
 #[derive(Debug, Clone)]
@@ -177,7 +157,7 @@ fn least_ms(mesh: &mut Mesh, origins: &[Origin], replicas: usize) -> Option<f64>
 fn a_choice_fits_has_its_replicas_and_is_near_the_best_of_all_choices() {
     let (mut gaps, mut missed, mut none) = (vec![], 0, 0);
     for seed in 1..=400 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let (nodes, blocks) = [(2, 3), (3, 2), (3, 3), (4, 2)][random.below(4) as usize];
         let mut mesh = Mesh::drawn(&mut random, nodes, blocks);
         let replicas = 1 + random.below(2) as usize;

@@ -25,6 +25,7 @@ use crate::mesh::{
     Stewardship, View, is_hosted,
 };
 
+use super::random::Random;
 use node::{Node, Slot};
 
 /// Memory of a block, bytes.
@@ -90,27 +91,6 @@ pub(super) fn order_of(deployment: DeploymentId, sequence: u64, steward: NodeId,
     signed(&Order { deployment, sequence, steward, places: nodes.iter().map(place).collect() })
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.bits() % end.max(1)
-    }
-
-    fn happens(&mut self, share: f64) -> bool {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64 > 1.0 - share
-    }
-}
-
 fn bytes(blocks: Range<u16>) -> u64 {
     PART_BYTES * blocks.len() as u64
 }
@@ -150,7 +130,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, options: Options) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let count = if options.halves { 8 } else { 5 + random.below(6) as usize };
         let replicas = 1 + random.below(3) as u16;
         let division = if random.happens(0.5) { Division::Whole } else { Division::Parts(2) };

@@ -3,8 +3,9 @@
 use stormo_protocol::ids::{DeploymentId, NodeId};
 use stormo_protocol::state::{Demand, Division, NodeRecord, Place};
 
+use super::super::random::Random;
 use super::node::Node;
-use super::{Random, World, bytes, id};
+use super::{World, bytes, id};
 use crate::mesh::{Costs, Origin, Part, propose};
 
 /// From one node to another at its site, and to one elsewhere, milliseconds.

@@ -3,7 +3,8 @@
 use stormo_protocol::ids::DeploymentId;
 use stormo_protocol::state::Wished;
 
-use super::{FAULTS_MS, LOAD_MS_MAX, Random, World, id, wish};
+use super::super::random::Random;
+use super::{FAULTS_MS, LOAD_MS_MAX, World, id, wish};
 use crate::mesh::Said;
 
 /// What is to happen.
