@@ -50,6 +50,12 @@ struct Came {
     answer: Result<Value, CommandError>,
 }
 
+/// How many frames had an answer, and how many none.
+struct Shown {
+    answered: u64,
+    failed: u64,
+}
+
 /// Asks about the frames of a window until it ends.
 struct Asking {
     args: StreamArgs,
@@ -92,16 +98,16 @@ pub(super) fn run(args: StreamArgs) -> Result<(), CommandError> {
         giving.window.end();
     };
     thread::Builder::new().name("source".into()).spawn(from_source).map_err(here)?;
-    let figures = asking.show_all(&came)?;
+    let shown = asking.show_all(&came)?;
     let broken = asking.broken.lock().unwrap_or_else(PoisonError::into_inner).take();
     if asking.gives_up.load(Ordering::Relaxed) {
         return Err(here("interrupted twice: frames that were under way have no answer"));
     }
-    match (broken, figures) {
+    match (broken, shown) {
         (Some(error), _) => Err(error),
-        (None, (0, 0)) => Err(here("no frame came")),
-        (None, (_, 0)) => Ok(()),
-        (None, (answered, failed)) => {
+        (None, Shown { answered: 0, failed: 0 }) => Err(here("no frame came")),
+        (None, Shown { failed: 0, .. }) => Ok(()),
+        (None, Shown { answered, failed }) => {
             Err(here(format!("{failed} of {} frames were not answered", answered + failed)))
         }
     }
@@ -143,7 +149,7 @@ impl Asking {
     }
 
     /// Shows answers as they come; how many there were, and how many frames had none.
-    fn show_all(&self, came: &mpsc::Receiver<Came>) -> Result<(u64, u64), CommandError> {
+    fn show_all(&self, came: &mpsc::Receiver<Came>) -> Result<Shown, CommandError> {
         let progress = Progress::begin();
         let mut figures = Figures::begin();
         let mut order = Order::new(self.keep);
@@ -169,7 +175,7 @@ impl Asking {
                     // Whoever read the answers has seen enough.
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                         self.window.end();
-                        return Ok((figures.summary(0, 0).answered, 0));
+                        return Ok(Shown { answered: figures.answered_so_far(), failed: 0 });
                     }
                     Err(error) => return Err(here(format!("standard output: {error}"))),
                 }
@@ -187,7 +193,7 @@ impl Asking {
         } else {
             note(summary.to_string());
         }
-        Ok((summary.answered, summary.failed))
+        Ok(Shown { answered: summary.answered, failed: summary.failed })
     }
 
     fn show(&self, came: &Came, figures: &mut Figures) -> io::Result<()> {

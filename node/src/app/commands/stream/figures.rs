@@ -109,6 +109,10 @@ impl Figures {
         self.failed += 1;
     }
 
+    pub(super) fn answered_so_far(&self) -> u64 {
+        self.answered
+    }
+
     fn forget(&mut self, now: Instant) {
         while self.lately.front().is_some_and(|at| now - *at > LATELY) {
             self.lately.pop_front();
