@@ -8,6 +8,7 @@ mod demands;
 mod faults;
 mod figures;
 mod growth;
+mod left_out;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::history::{History, Output};
 pub use crate::judge::classes::{Class, Classified};
 pub use crate::judge::compare::{DIFFERENCE_MAX, Expected};
 pub use crate::judge::figures::{Latency, percentile};
+pub use crate::judge::left_out::LeftOut;
 use crate::scenario::Expectations;
 
 /// Requests whose fate a verdict tells one by one.
@@ -48,6 +50,14 @@ impl Truth {
     /// What a load asks for; nothing, of one that is not known.
     fn wish(&self, load: u16) -> Wish {
         self.wishes.get(usize::from(load)).cloned().unwrap_or_default()
+    }
+
+    /// Places of all nodes where requests enter.
+    fn all_entries(&self) -> Vec<u16> {
+        let mut entries: Vec<u16> = self.entries.iter().flatten().copied().collect();
+        entries.sort_unstable();
+        entries.dedup();
+        entries
     }
 
     fn outputs(&self, load: u16, variant: &str, input: u16) -> Option<&[Output]> {
@@ -132,6 +142,8 @@ pub struct Verdict {
     pub right_per_s: f64,
     /// Share of the answers that ran on more than one node.
     pub divided_share: f64,
+    /// Healthy nodes that entries left out of their plans, those that were so for longest first.
+    pub left_out: Vec<LeftOut>,
     /// Errors by their texts, the most frequent first.
     pub errors: Vec<(String, u64)>,
     /// Requests that did not end rightly, the first ones.
@@ -164,6 +176,7 @@ pub fn judge(expect: &Expectations, history: &History, truth: &Truth) -> Verdict
         affected: affected.count,
         right_per_s: if seconds > 0.0 { counts.right as f64 / seconds } else { 0.0 },
         divided_share: if answers > 0 { divided as f64 / answers as f64 } else { 0.0 },
+        left_out: left_out::all(history, &truth.all_entries()),
         errors: classes::errors(history, &classified),
         bad: classes::bad(history, &classified, TOLD_MAX),
         slow: classes::slow(history, &classified, TOLD_MAX),

@@ -22,6 +22,8 @@ use crate::told;
 
 /// Of the requests that went wrong, those that the terminal shows.
 const BAD_SHOWN: usize = 5;
+/// Of healthy nodes that were left out of plans, those that the terminal shows.
+const LEFT_OUT_SHOWN: usize = 3;
 /// What a run leaves to read.
 const REPORT_JSON: &str = "report.json";
 const REPORT_HTML: &str = "report.html";
@@ -185,6 +187,12 @@ fn tell(verdict: &Verdict, narrator: &Narrator) {
         narrator.say(&format!(
             "{} right answers, {:.1} a second; latency {:.2} ms (median), {:.2} ms (99 of 100), {:.2} ms at most",
             latency.count, verdict.right_per_s, latency.p50_ms, latency.p99_ms, latency.max_ms
+        ));
+    }
+    for of in verdict.left_out.iter().take(LEFT_OUT_SHOWN) {
+        narrator.say(&format!(
+            "{} left {} out of its plans for {:.2} s in all ({:.2} s at once), and no fault says why",
+            of.by, of.node, of.total_s, of.longest_s
         ));
     }
     for told in verdict.bad.iter().take(BAD_SHOWN) {

@@ -173,6 +173,8 @@ pub struct Expectations {
     pub avoided_within_ms: Option<f64>,
     /// Times that a node was taken for lost without a fault on it, or on a link.
     pub false_losses_max: Option<u64>,
+    /// For how long in all an entry may leave a node out of its plans without a fault on either, or a cut.
+    pub healthy_left_out_ms_max: Option<f64>,
     /// Share of the capacity (or of the rate sent, where that is less) that is answered rightly and in time
     /// while faults act, or throughout where there are none.
     pub goodput_share_min: Option<f64>,

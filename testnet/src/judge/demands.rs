@@ -1,5 +1,7 @@
 //! What is demanded, one by one, beside what was got.
 
+mod reactions;
+
 use std::collections::BTreeMap;
 
 use super::{Check, Class, Classified, Latency, Truth, Verdict, compare, faults, growth};
@@ -24,7 +26,7 @@ pub(super) fn all(
     checks.extend(rounded(history, truth));
     checks.extend(latencies(expect, verdict));
     checks.extend(progress(expect, history, classified));
-    checks.extend(reactions(expect, history, truth));
+    checks.extend(reactions::all(expect, history, verdict, truth));
     checks.extend(restored(expect, history));
     checks.extend(the_mesh(expect, history));
     checks.extend(goodput(expect, history, classified));
@@ -153,61 +155,6 @@ fn progress(expect: &Expectations, history: &History, classified: &[Classified])
         Some(last) => format!("the last that did not was sent {} after ({shown} requests later)", ms(last)),
     };
     vec![Check::new(what, wanted, got, last_ill_ms.is_none_or(|last| last < within_ms))]
-}
-
-fn reactions(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Check> {
-    let mut entries: Vec<u16> = truth.entries.iter().flatten().copied().collect();
-    entries.sort_unstable();
-    entries.dedup();
-    let mut checks = Vec::new();
-    let mut react = |what: &str, is_usable: bool, within_ms: Option<f64>| {
-        let Some(within_ms) = within_ms else { return };
-        let all = faults::reactions_ms(history, &entries, is_usable, within_ms);
-        let seen: Vec<f64> = all.iter().flatten().copied().collect();
-        let (count, unseen) = (all.len(), all.len() - seen.len());
-        let slowest = seen.iter().copied().fold(0.0, f64::max);
-        let got = if count == 0 {
-            "no fault lasted long enough to tell".to_owned()
-        } else if unseen > 0 {
-            format!("not observed in {unseen} of {count}: the entry did not say how it sees others in time")
-        } else if slowest.is_finite() {
-            format!("{} at the slowest, of {count}", ms(slowest))
-        } else {
-            let never = seen.iter().filter(|reaction| reaction.is_infinite()).count();
-            format!("never in {never} of {count}")
-        };
-        let holds = count > 0 && unseen == 0 && slowest <= within_ms;
-        checks.push(Check::new(what, format!("within {}", ms(within_ms)), got, holds));
-    };
-    react("a lost node is left out of plans", false, expect.left_out_within_ms);
-    react("a node that is back is used again", true, expect.back_within_ms);
-    if let Some(within_ms) = expect.avoided_within_ms {
-        let seen = faults::avoidances_ms(history, &entries, within_ms);
-        let slowest = seen.iter().copied().fold(0.0, f64::max);
-        let got = match seen.len() {
-            0 => "no fault slowed down a host in use for long enough to tell".to_owned(),
-            count => format!("the last request there was sent {} after, of {count}", ms(slowest)),
-        };
-        let holds = !seen.is_empty() && slowest <= within_ms;
-        let wanted = format!("within {}", ms(within_ms));
-        checks.push(Check::new("a slow host or link is avoided", wanted, got, holds));
-    }
-    if let Some(most) = expect.false_losses_max {
-        let got = faults::false_losses(history) as u64;
-        let wanted = format!("at most {most}");
-        let blind = faults::blind(history, &entries);
-        let told = match &blind {
-            None => got.to_string(),
-            Some((entry, blind_us)) => format!(
-                "{got} seen, but {} did not say how it sees others for {}",
-                history.label(*entry),
-                ms(*blind_us as f64 / 1000.0)
-            ),
-        };
-        let holds = got <= most && blind.is_none();
-        checks.push(Check::new("nodes taken for lost that were not", wanted, told, holds));
-    }
-    checks
 }
 
 /// All replicas are there again, and stay.

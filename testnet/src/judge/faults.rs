@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Class, Classified, Latency};
-use crate::history::{FaultEvent, History, Request, StateChange};
+use crate::history::{Answer, FaultEvent, History, Request, StateChange};
 
 /// A node that was lost may be taken for lost for so long after its return, or after a split is mended.
-const AFTERMATH_US: u64 = 5_000_000;
+pub(super) const AFTERMATH_US: u64 = 5_000_000;
 /// Beside the time between looks: an entry that answers slowly is asked again after a second.
 const BLIND_US_MAX: u64 = 3_000_000;
 
@@ -54,8 +54,8 @@ pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected
             return false;
         }
         let answer = request.answer();
-        let was_retried = answer.is_some_and(|answer| answer.attempts > 1 || answer.failovers > 0);
-        (was_retried && history.faults.iter().any(meanwhile)) || history.faults.iter().any(met)
+        (answer.is_some_and(was_retried) && history.faults.iter().any(meanwhile))
+            || history.faults.iter().any(met)
     };
     let median_us = before.map_or(0, |before| (before.p50_ms * 1000.0) as u64);
     let met = history.requests.iter().zip(classified).filter(|(request, of)| is_met(request, of.class));
@@ -68,6 +68,11 @@ pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected
     let count = added_us.len();
     let added = Latency::of(added_us.into_iter());
     Affected { count: count as u64, added: added.filter(|_| before.is_some()) }
+}
+
+/// Whether it was planned anew, or a backup ran a stage of it.
+fn was_retried(answer: &Answer) -> bool {
+    answer.attempts > 1 || answer.failovers > 0
 }
 
 /// When the last fault began or was undone.
@@ -143,7 +148,7 @@ pub(super) fn blind(history: &History, entries: &[u16]) -> Option<(u16, u64)> {
 }
 
 /// How much of a stretch of time these spans cover, which may overlap.
-fn covered_us(spans: impl Iterator<Item = [u64; 2]>, [from_us, until_us]: [u64; 2]) -> u64 {
+pub(super) fn covered_us(spans: impl Iterator<Item = [u64; 2]>, [from_us, until_us]: [u64; 2]) -> u64 {
     let mut spans: Vec<[u64; 2]> =
         spans.map(|[begun_us, end_us]| [begun_us.max(from_us), end_us.min(until_us)]).collect();
     spans.sort_unstable();
@@ -175,9 +180,9 @@ fn reaction_ms(history: &History, [by, of]: [u16; 2], is_usable: bool, [begun_us
     since.map_or(f64::INFINITY, |at_us| (at_us - begun_us) as f64 / 1000.0)
 }
 
-/// How long after each fault that slows a host down, or its link, requests were still sent that ran there, as
-/// far as they were sent before its healing, milliseconds. What ended sooner than `within_ms` shows nothing
-/// and is left out; so does a host that ran nothing in the second before.
+/// How long after each fault that slows a host down, or its link, requests were still sent that ran there, or may have
+/// been there first, as far as they were sent before its healing, milliseconds. What ended sooner than `within_ms` shows
+/// nothing and is left out; so does a host that ran nothing in the second before.
 pub(super) fn avoidances_ms(history: &History, entries: &[u16], within_ms: f64) -> Vec<f64> {
     let mut avoidances = Vec::new();
     for fault in history.faults.iter().filter(|fault| !fault.is_loss && !fault.is_split) {
@@ -186,14 +191,21 @@ pub(super) fn avoidances_ms(history: &History, entries: &[u16], within_ms: f64) 
             continue;
         }
         for node in fault.nodes.iter().filter(|node| !entries.contains(node)) {
-            let ran_there = history.requests.iter().filter(|request| {
-                request.answer().is_some_and(|answer| history.hosts(answer).contains(node))
-            });
-            let sent: Vec<u64> = ran_there.map(|request| request.intended_us).collect();
+            let answered = || {
+                let answers =
+                    history.requests.iter().filter_map(|request| Some((request, request.answer()?)));
+                answers.map(|(request, answer)| (request.intended_us, answer))
+            };
+            let ran_there = |answer: &Answer| history.hosts(answer).contains(node);
             let before = fault.begun_us.saturating_sub(USED_US)..fault.begun_us;
-            if sent.iter().any(|sent_us| before.contains(sent_us)) {
-                let meanwhile = sent.iter().filter(|sent_us| (fault.begun_us..end_us).contains(sent_us));
-                avoidances.push(meanwhile.max().map_or(0.0, |last| (last - fault.begun_us) as f64 / 1000.0));
+            if answered().any(|(sent_us, answer)| before.contains(&sent_us) && ran_there(answer)) {
+                // An answer tells who ran it at last, not who was asked in vain.
+                let was_there = |answer: &Answer| was_retried(answer) || ran_there(answer);
+                let meanwhile = answered().filter(|(sent_us, answer)| {
+                    (fault.begun_us..end_us).contains(sent_us) && was_there(answer)
+                });
+                let last_us = meanwhile.map(|(sent_us, _)| sent_us).max();
+                avoidances.push(last_us.map_or(0.0, |last| (last - fault.begun_us) as f64 / 1000.0));
             }
         }
     }

@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use super::{BatteryTold, Document, charts};
-use crate::judge::{Check, Told};
+use crate::judge::{Check, LeftOut, Told};
 use crate::printable::printable;
+
+/// Pairs of nodes that the page shows; the document has all.
+const LEFT_OUT_SHOWN: usize = 20;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -24,6 +27,7 @@ pub fn page(document: &Document) -> String {
     html += &checks(&document.verdict.checks);
     html += &faults(document);
     html += &batteries(document);
+    html += &left_out(&document.verdict.left_out);
     let mut chart = |title: &str, legend: String, svg: String| {
         let _ = write!(html, "<h2>{title}</h2>\n<p class=\"legend\">{legend}</p>\n{svg}");
     };
@@ -132,6 +136,21 @@ fn batteries(document: &Document) -> String {
     };
     let rows: Vec<Vec<String>> = document.batteries.iter().map(row).collect();
     table("Batteries", &["node", "drawn", "for each answer", "left", "empty at"], &rows)
+}
+
+fn left_out(left_out: &[LeftOut]) -> String {
+    let row = |of: &LeftOut| {
+        let seconds = |seconds: f64| format!("{seconds:.2} s");
+        vec![
+            escaped(&of.node),
+            escaped(&of.by),
+            seconds(of.total_s),
+            seconds(of.longest_s),
+            of.times.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = left_out.iter().take(LEFT_OUT_SHOWN).map(row).collect();
+    table("Healthy nodes left out of plans", &["node", "by", "in all", "longest", "times"], &rows)
 }
 
 fn checks(checks: &[Check]) -> String {

@@ -120,6 +120,7 @@ pub(super) struct ExpectEntry {
     pub(super) own_memory_mib_max: Option<Spanned<f64>>,
     pub(super) avoided_within_s: Option<Spanned<f64>>,
     pub(super) false_losses_max: Option<u64>,
+    pub(super) healthy_left_out_s_max: Option<Spanned<f64>>,
     pub(super) goodput_share_min: Option<Spanned<f64>>,
     pub(super) reject_within_ms_max: Option<Spanned<f64>>,
     pub(super) divided_share_min: Option<Spanned<f64>>,

@@ -85,3 +85,40 @@ fn each_load_is_held_to_its_own_capacity() {
     assert!(judge(&share(0.74), &history, &truth).holds());
     assert!(!judge(&share(0.76), &history, &truth).holds());
 }
+
+#[test]
+fn healthy_nodes_that_are_left_out_of_plans_are_told_with_the_time() {
+    let (mut history, truth) = healthy(2000);
+    let seen = |at_us, by, of, is_usable| StateChange { at_us, by, of, is_usable, is_lost: false };
+    let demands = |most_ms| Expectations { healthy_left_out_ms_max: Some(most_ms), ..demands() };
+    let what = ["healthy nodes left out of plans"];
+    assert!(judge(&demands(0.0), &history, &truth).holds());
+    // Twice, of which the second never ends; what nodes think where nobody asks does not matter.
+    history.states = vec![
+        seen(1_000_000, 0, 2, false),
+        seen(1_400_000, 0, 2, true),
+        seen(2_000_000, 1, 2, false),
+        seen(19_000_000, 0, 2, false),
+    ];
+    let verdict = judge(&demands(1_400.0), &history, &truth);
+    assert!(verdict.holds(), "{:?}", failed(&verdict));
+    let left_out = LeftOut { node: "b".into(), by: "origin".into(), total_s: 1.4, longest_s: 1.0, times: 2 };
+    assert_eq!(verdict.left_out, [left_out]);
+    assert_eq!(failed(&judge(&demands(1_399.0), &history, &truth)), what);
+    // Of a slow host, or one that was lost, only what lasts longer than the time after its end.
+    history.faults = vec![FaultEvent { nodes: vec![2], is_loss: false, ..kill(500_000, Some(700_000)) }];
+    let verdict = judge(&demands(1_000.0), &history, &truth);
+    assert_eq!(verdict.left_out.iter().map(|of| (of.total_s, of.times)).collect::<Vec<_>>(), [(1.0, 1)]);
+    history.states = vec![seen(600_000, 0, 2, false), seen(6_000_000, 0, 2, true)];
+    assert_eq!(judge(&demands(300.0), &history, &truth).left_out[0].total_s, 0.3);
+    // A cut anywhere explains it, a fault on another node does not.
+    history.faults[0].nodes = vec![1];
+    assert_eq!(judge(&demands(300.0), &history, &truth).left_out[0].total_s, 5.4);
+    history.faults[0].is_split = true;
+    assert_eq!(judge(&demands(300.0), &history, &truth).left_out[0].total_s, 0.3);
+    // Who did not look has not seen that all was well.
+    history.states.clear();
+    assert!(judge(&demands(0.0), &history, &truth).holds());
+    history.looks.clear();
+    assert_eq!(failed(&judge(&demands(0.0), &history, &truth)), what);
+}

@@ -64,6 +64,7 @@ pub(super) fn read(
         own_memory_mib_max: above("own_memory_mib_max", &entry.own_memory_mib_max)?,
         avoided_within_ms: seconds(figure("avoided_within_s", &entry.avoided_within_s)?),
         false_losses_max: entry.false_losses_max,
+        healthy_left_out_ms_max: seconds(figure("healthy_left_out_s_max", &entry.healthy_left_out_s_max)?),
         goodput_share_min: share("goodput_share_min", &entry.goodput_share_min)?,
         reject_within_ms_max: above("reject_within_ms_max", &entry.reject_within_ms_max)?,
         divided_share_min: share("divided_share_min", &entry.divided_share_min)?,
