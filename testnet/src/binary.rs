@@ -3,8 +3,11 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::thread;
+
+use crate::own_group::OwnGroup;
 
 /// Why there is no node binary.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,9 @@ pub enum BuildError {
     /// Cargo failed; it has said why on its standard error.
     #[error("building the node failed ({0}); cargo's output above says why")]
     Failed(ExitStatus),
+    /// Ctrl-C.
+    #[error("interrupted while the node was built")]
+    Interrupted,
     /// Cargo succeeded without naming the binary.
     #[error("cargo built the package `stormo` but named no binary `stormo`")]
     NotNamed,
@@ -34,7 +40,7 @@ pub fn workspace_root() -> &'static Path {
 /// Builds the node in release mode, cargo's progress on standard error, and says where it is.
 ///
 /// # Errors
-/// When cargo is missing, fails, or names no binary.
+/// When cargo is missing, fails, or names no binary; on Ctrl-C, which ends cargo and its compilers.
 pub fn build() -> Result<PathBuf, BuildError> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let no_cargo = |cause| BuildError::NoCargo { cargo: cargo.clone(), cause };
@@ -52,17 +58,22 @@ pub fn build() -> Result<PathBuf, BuildError> {
             command.env_remove(name);
         }
     }
-    let mut child = command.current_dir(workspace_root()).stdout(Stdio::piped()).spawn().map_err(no_cargo)?;
-    let named = child.stdout.take().and_then(|messages| {
-        let lines = BufReader::new(messages).lines().map_while(Result::ok);
-        // To the end, even when found: cargo would fail to write its later messages.
-        lines.filter_map(|line| executable_in(&line)).last()
-    });
-    let status = child.wait().map_err(no_cargo)?;
+    command.current_dir(workspace_root()).stdout(Stdio::piped());
+    let mut building = OwnGroup::spawn(&mut command).map_err(no_cargo)?;
+    let messages = building.stdout();
+    let reader = thread::spawn(move || messages.and_then(named_in));
+    let Some(status) = building.wait().map_err(no_cargo)? else { return Err(BuildError::Interrupted) };
     if !status.success() {
         return Err(BuildError::Failed(status));
     }
-    named.ok_or(BuildError::NotNamed)
+    reader.join().ok().flatten().ok_or(BuildError::NotNamed)
+}
+
+/// The node binary among all of cargo's messages.
+fn named_in(messages: ChildStdout) -> Option<PathBuf> {
+    let lines = BufReader::new(messages).lines().map_while(Result::ok);
+    // To the end, even when found: cargo would fail to write its later messages.
+    lines.filter_map(|line| executable_in(&line)).last()
 }
 
 /// As [`build`], once per process: what all its tests share.

@@ -22,6 +22,7 @@ pub mod machine;
 pub mod memory;
 pub mod mesh;
 pub mod oip;
+mod own_group;
 pub(crate) mod owner;
 pub mod play;
 pub mod printable;
