@@ -34,6 +34,7 @@ pub mod raw_peer;
 pub mod reference;
 pub mod report;
 mod rules;
+mod run_lock;
 pub mod scenario;
 pub mod simulate;
 pub mod surroundings;

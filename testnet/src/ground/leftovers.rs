@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::folder::RunFolder;
 use crate::owner::Owner;
+use crate::run_lock::{self, Life};
 use crate::signals::{self, Signal};
 use crate::wait;
 
@@ -18,7 +19,7 @@ const GROUPS_MAX: usize = 10_000;
 /// Until killed processes are gone.
 const GONE_MAX: Duration = Duration::from_secs(5);
 
-/// Removes what belongs to runs whose process is gone, and nothing else. What cannot be removed stays
+/// Removes what belongs to runs that are gone, and nothing else. What cannot be removed stays
 /// for the next time.
 pub fn clean() {
     let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -46,8 +47,9 @@ fn groups_of_dead_runs(hierarchy: &Path) -> Vec<PathBuf> {
     while let Some((folder, depth)) = next.pop() {
         for below in folders_in(&folder) {
             looked_at += 1;
-            match below.file_name().and_then(|name| name.to_str()).and_then(Owner::of) {
-                Some(owner) if !owner.is_alive() => found.push(below),
+            let name = below.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            match Owner::of(name) {
+                Some(owner) if is_of_dead_run(name, &owner, &below) => found.push(below),
                 Some(_) => {}
                 None if depth < DEPTH_MAX && looked_at < GROUPS_MAX => next.push((below, depth + 1)),
                 None => {}
@@ -55,6 +57,19 @@ fn groups_of_dead_runs(hierarchy: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// A group of which the run's folder is not to be found may be that of a run with temporary files of its own, in a
+/// container for instance: with processes in it, it is left alone.
+fn is_of_dead_run(run_id: &str, owner: &Owner, group: &Path) -> bool {
+    let life = RunFolder::life_of(run_id);
+    let is_empty = || folders_in(group).iter().all(|node| pids_in(node).next().is_none());
+    run_lock::is_dead(life, owner, group) && (life == Life::Dead || is_empty())
+}
+
+fn pids_in(node: &Path) -> impl Iterator<Item = u32> {
+    let pids = fs::read_to_string(node.join("cgroup.procs")).unwrap_or_default();
+    pids.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>().into_iter()
 }
 
 fn folders_in(folder: &Path) -> Vec<PathBuf> {
@@ -66,8 +81,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
 /// Kills the processes of a group. A frozen one does not notice that its owner is gone, nor a signal, until
 /// it is thawed.
 fn end_all_in(node: &Path) {
-    let pids = fs::read_to_string(node.join("cgroup.procs")).unwrap_or_default();
-    for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+    for pid in pids_in(node) {
         let _ = signals::send(pid, Signal::Kill);
     }
     let _ = fs::write(node.join("freezer.state"), "THAWED");
