@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod demo;
 mod disturb;
+mod listing;
 mod median;
 mod narrator;
 mod planning;
@@ -57,9 +58,13 @@ enum Command {
     Plan(planning::PlanArgs),
     /// Play a scenario (topology, load, faults) and judge it; exit code 0 only if all that it demands holds
     Run(run::RunArgs),
-    /// Start the nodes of a topology and keep them until Ctrl-C
+    /// List the scenarios that `run` plays by name, with purpose and duration
+    Scenarios(listing::ScenariosArgs),
+    /// Start the nodes of a topology and keep them until Ctrl-C; then exit code 0 if all nodes left when asked (130 if
+    /// it came before they were up)
     Up(up::UpArgs),
-    /// A mesh in virtual time: many nodes on one thread, faults and all, from one seed
+    /// A mesh in virtual time: many nodes on one thread, faults and all, from one seed; exit code 0 only if all aims are
+    /// reached
     Simulate(simulating::SimulateArgs),
     /// One process of those that `bench chain` compares with
     #[command(hide = true)]
@@ -81,8 +86,9 @@ fn main() -> ExitCode {
                 Command::Chaos(args) => disturb::run(&args),
                 Command::Plan(args) => planning::run(&args).map(|()| Ended::Well),
                 Command::Run(args) => run::run(&args),
+                Command::Scenarios(args) => listing::run(&args).map(|()| Ended::Well),
                 Command::Up(args) => up::run(&args).map(|()| Ended::Well),
-                Command::Simulate(args) => simulating::run(&args).map(|()| Ended::Well),
+                Command::Simulate(args) => simulating::run(&args),
             }
         });
     let unwritten = told::failed().filter(|_| done.is_ok());

@@ -33,17 +33,27 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     files::read_text(path, FILE_BYTES_MAX)
 }
 
-/// Why a file cannot be read; where a bare name is none of the workspace's, with those that are.
+/// Why a file cannot be read; where there is none, with the one that may be meant, or those of the workspace.
 pub(crate) fn unread(named: &Path, folder: &str, cause: io::Error) -> io::Error {
-    if !is_bare(named) || cause.kind() != io::ErrorKind::NotFound {
+    if cause.kind() != io::ErrorKind::NotFound {
         return cause;
     }
+    let meant = named.with_extension("toml");
+    if !is_bare(named) && named.extension().is_none() && meant.is_file() {
+        return io::Error::new(cause.kind(), format!("{cause}; there is {}", meant.display()));
+    }
+    let by_name = if is_bare(named) { "" } else { "by name " };
+    io::Error::new(cause.kind(), format!("{cause}; {by_name}there are: {}", names(folder).join(", ")))
+}
+
+/// Names of the workspace's files in a folder, in order.
+pub(crate) fn names(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(workspace_root().join(folder)).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path()).filter(|path| path.extension() == Some("toml".as_ref()));
     let mut names: Vec<String> =
         files.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
     names.sort_unstable();
-    io::Error::new(cause.kind(), format!("{cause}; there are: {}", names.join(", ")))
+    names
 }
 
 /// Why a text cannot be the name of a node, a domain, a deployment or a variant. Names appear in URLs, file names,
@@ -148,7 +158,12 @@ mod tests {
         let told = unread(Path::new("nosuch"), "topologies", cause()).to_string();
         assert!(told.contains("; there are: campus, demo, home, loopback, "), "{told}");
         let path = unread(Path::new("here/nosuch.toml"), "topologies", cause()).to_string();
-        assert!(!path.contains("there are"), "{path}");
+        assert!(path.contains("; by name there are: campus, "), "{path}");
+        let folder = tempfile::tempdir().unwrap();
+        let meant = folder.path().join("one.toml");
+        fs::write(&meant, "").unwrap();
+        let told = unread(&folder.path().join("one"), "topologies", cause()).to_string();
+        assert!(told.ends_with(&format!("; there is {}", meant.display())), "{told}");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `cargo mesh run`: a scenario played and judged.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use stormo::files;
 use stormo_testnet::ground::{GroundKind, network};
 use stormo_testnet::judge::{self, Check, Verdict};
 use stormo_testnet::play::{self, Played};
@@ -119,15 +119,6 @@ pub(crate) fn lacking(topology: &Topology, is_on_loopback: bool) -> Option<&'sta
         .then_some("On loopback, as asked for: none of the links and limits of the topology's file hold.")
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("the report of an earlier run, {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn default_folder(scenario: &Scenario) -> PathBuf {
     let name = scenario.path.file_stem().unwrap_or_default();
     binary::workspace_root().join("target/scenarios").join(name)
@@ -143,25 +134,43 @@ pub(crate) fn ran(
 ) -> Result<Document> {
     let logs = folder.join("logs");
     fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-    // Should this run fail, an earlier one's report must not be taken for its own.
-    for name in [REPORT_JSON, REPORT_HTML] {
-        remove_if_there(&folder.join(name))?;
-    }
+    let document = judged(scenario, ground, seed, &logs, narrator).inspect_err(|_| {
+        // It must not be taken for this run's.
+        if folder.join(REPORT_JSON).exists() {
+            narrator.say(&format!("the report in {} is still that of an earlier run", folder.display()));
+        }
+    })?;
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        files::write_whole(&path, text.as_bytes()).with_context(|| path.display().to_string())
+    };
+    let html = page(&document);
+    write(REPORT_JSON, &serde_json::to_string_pretty(&document)?)?;
+    write(REPORT_HTML, &html)?;
+    tell_all(&document, &folder.join(REPORT_HTML), narrator);
+    Ok(document)
+}
+
+/// Plays and judges.
+fn judged(
+    scenario: &Scenario,
+    ground: GroundKind,
+    seed: u64,
+    logs: &Path,
+    narrator: &Narrator,
+) -> Result<Document> {
     let binary = binary::build()?;
     let began_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let Played { history, truth, deployed } =
-        play::play(scenario, ground, seed, &binary, Some(&logs), &mut |line| narrator.say(line))?;
+        play::play(scenario, ground, seed, &binary, Some(logs), &mut |line| narrator.say(line))?;
     if interrupt::is_noted() {
         bail!("interrupted");
     }
     let verdict = judge::judge(&scenario.expect, &history, &truth);
-    let document = Document::new(scenario, seed, began_unix_s, &history, &deployed, verdict);
-    let write = |name: &str, text: String| {
-        let path = folder.join(name);
-        fs::write(&path, text).with_context(|| path.display().to_string())
-    };
-    write(REPORT_JSON, serde_json::to_string_pretty(&document)?)?;
-    write(REPORT_HTML, page(&document))?;
+    Ok(Document::new(scenario, seed, began_unix_s, &history, &deployed, verdict))
+}
+
+fn tell_all(document: &Document, report: &Path, narrator: &Narrator) {
     tell(&document.verdict, narrator);
     if let Some(told) = document.starved.as_ref().filter(|_| !document.holds) {
         narrator.say(told);
@@ -175,8 +184,7 @@ pub(crate) fn ran(
         };
         narrator.say(&format!("battery of {}: {:.1} J drawn{each}; {end}", battery.node, battery.drawn_j));
     }
-    narrator.say(&format!("seed {seed}; report: {}", folder.join(REPORT_HTML).display()));
-    Ok(document)
+    narrator.say(&format!("seed {}; report: {}", document.seed, report.display()));
 }
 
 fn tell(verdict: &Verdict, narrator: &Narrator) {

@@ -329,6 +329,11 @@ fn topology_path(name: &str, scenario: &Path) -> PathBuf {
     if rules::is_bare(named) || named.is_absolute() { named.to_owned() } else { beside }
 }
 
+/// Names of the committed scenarios, in order.
+pub fn names() -> Vec<String> {
+    rules::names(FOLDER)
+}
+
 /// The committed scenarios.
 pub fn folder() -> PathBuf {
     workspace_root().join(FOLDER)

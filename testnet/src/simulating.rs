@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
+use serde::Serialize;
 use stormo_testnet::interrupt;
 use stormo_testnet::simulate::{self, Measured, Outcome, Spec, Spread, Tally};
 
+use crate::run::Ended;
 use crate::told::{self, tell};
 
 /// Seconds of a minute, as `--minutes` counts.
@@ -26,8 +28,8 @@ pub(crate) struct SimulateArgs {
     /// Everything is drawn from it: the same seed gives the same run
     #[arg(long, default_value_t = Spec::default().seed)]
     seed: u64,
-    /// One run for each of these seeds (`1..20` are twenty), one line for each; ends with 1 if any missed an aim
-    #[arg(long, value_name = "FIRST..LAST", conflicts_with = "json")]
+    /// One run for each of these seeds (`1..20` are twenty), one line for each, with --json one document of all
+    #[arg(long, value_name = "FIRST..LAST")]
     seeds: Option<Seeds>,
     /// Between the starts of two nodes, milliseconds; 0 for all at random within two seconds
     #[arg(long, default_value_t = 0)]
@@ -121,10 +123,10 @@ impl SimulateArgs {
 ///
 /// # Errors
 /// When the arguments cannot be simulated, or what must never happen did: then the seed is in the error.
-pub(crate) fn run(arguments: &SimulateArgs) -> Result<()> {
+pub(crate) fn run(arguments: &SimulateArgs) -> Result<Ended> {
     let spec = arguments.spec()?;
     if let Some(seeds) = arguments.seeds {
-        return sweep(&spec, seeds);
+        return sweep(&spec, seeds, arguments.json);
     }
     let whole_s = f64::from(spec.warm_up_s) + f64::from(spec.measured_s);
     let mut told = Instant::now();
@@ -136,11 +138,13 @@ pub(crate) fn run(arguments: &SimulateArgs) -> Result<()> {
         !interrupt::is_noted()
     };
     let Some(outcome) = simulate::run_while(&spec, &mut goes_on)? else { bail!("interrupted") };
+    let judged = Judged::of(outcome);
     if arguments.json {
-        told::document(&serde_json::to_string_pretty(&outcome)?);
+        told::document(&serde_json::to_string_pretty(&judged)?);
     } else {
-        print(&outcome);
+        print(&judged.outcome);
     }
+    let outcome = &judged.outcome;
     let requests = &outcome.requests;
     ensure!(
         requests.violations == 0,
@@ -149,31 +153,74 @@ pub(crate) fn run(arguments: &SimulateArgs) -> Result<()> {
         outcome.spec.seed,
         requests.violated.join("; ")
     );
-    Ok(())
+    Ok(if judged.holds { Ended::Well } else { Ended::Badly })
+}
+
+/// A run with what came of its aims.
+#[derive(Serialize)]
+struct Judged {
+    /// Whether all aims are reached, and nothing happened that must not.
+    holds: bool,
+    /// What does not hold, in words.
+    missed: Vec<String>,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl Judged {
+    fn of(outcome: Outcome) -> Self {
+        let figures = figures(&outcome.spec, &outcome.measured).into_iter();
+        let missed = figures.filter(|figure| figure.holds == Some(false)).map(|figure| figure.text);
+        let missed: Vec<String> = missed.chain(outcome.requests.violated.iter().cloned()).collect();
+        Self { holds: missed.is_empty(), missed, outcome }
+    }
+}
+
+/// All runs of a sweep.
+#[derive(Serialize)]
+struct Sweep {
+    holds: bool,
+    /// Those of which something does not hold.
+    seeds_missed: Vec<u64>,
+    runs: Vec<Judged>,
 }
 
 /// One run for each seed: what each missed, and in the end which ones missed something.
-fn sweep(spec: &Spec, Seeds(first, last): Seeds) -> Result<()> {
-    let mut missed = Vec::new();
+fn sweep(spec: &Spec, Seeds(first, last): Seeds, is_json: bool) -> Result<Ended> {
+    let mut sweep = Sweep { holds: true, seeds_missed: Vec::new(), runs: Vec::new() };
     for seed in first..=last {
         let spec = Spec { seed, ..*spec };
         let Some(outcome) = simulate::run_while(&spec, &mut |_| !interrupt::is_noted())? else {
             bail!("interrupted")
         };
-        let figures = figures(&spec, &outcome.measured);
-        let bad = figures.into_iter().filter(|figure| figure.holds == Some(false)).map(|figure| figure.text);
-        let violated = outcome.requests.violated.iter().cloned();
-        let bad: Vec<String> = bad.chain(violated).collect();
-        let verdict = if bad.is_empty() { "all aims reached".to_owned() } else { bad.join("; ") };
-        tell!("seed {seed}, {} nodes, {:.0} s of work: {verdict}", spec.nodes, outcome.measured.work_s);
-        if !bad.is_empty() {
-            missed.push(seed.to_string());
+        let judged = Judged::of(outcome);
+        let verdict = if judged.holds { "all aims reached".to_owned() } else { judged.missed.join("; ") };
+        let work_s = judged.outcome.measured.work_s;
+        let line = format!("seed {seed}, {} nodes, {work_s:.0} s of work: {verdict}", spec.nodes);
+        if !judged.holds {
+            sweep.holds = false;
+            sweep.seeds_missed.push(seed);
+        }
+        if is_json {
+            eprintln!("{line}");
+            sweep.runs.push(judged);
+        } else {
+            tell!("{line}");
         }
     }
-    let seeds = last - first + 1;
-    ensure!(missed.is_empty(), "{} of {seeds} seeds missed an aim: {}", missed.len(), missed.join(", "));
-    tell!("{seeds} seeds, all aims reached");
-    Ok(())
+    let ended = if sweep.holds { Ended::Well } else { Ended::Badly };
+    if is_json {
+        told::document(&serde_json::to_string_pretty(&sweep)?);
+        return Ok(ended);
+    }
+    let (seeds, missed) = (last - first + 1, &sweep.seeds_missed);
+    if missed.is_empty() {
+        tell!("{seeds} seeds, all aims reached");
+    } else {
+        let listed: Vec<String> = missed.iter().map(u64::to_string).collect();
+        tell!("{} of {seeds} seeds missed an aim: {}", missed.len(), listed.join(", "));
+    }
+    Ok(ended)
 }
 
 /// A line of the report.
@@ -181,11 +228,21 @@ struct Figure {
     text: String,
     /// Whether the aim is reached, if there is one.
     holds: Option<bool>,
+    /// The aim with that, as it ends the text; empty without one.
+    aim: String,
+}
+
+impl Figure {
+    /// Takes its verdict away.
+    fn leave_unjudged(&mut self) {
+        self.text.truncate(self.text.len() - self.aim.len());
+        self.holds = None;
+    }
 }
 
 impl From<String> for Figure {
     fn from(text: String) -> Self {
-        Self { text, holds: None }
+        Self { text, holds: None, aim: String::new() }
     }
 }
 
@@ -252,9 +309,8 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
         let what = format!("{} deaths; suspected by all", measured.deaths);
         lines.push(line(&what, spread(dead), meets(dead.worst, suspected_ms), suspected_ms, "ms"));
     }
-    // Who knows nobody loses nobody, and sends little.
     let formed = measured.formed_ms.is_some();
-    let alive = formed && measured.false_deaths == 0;
+    let alive = measured.false_deaths == 0;
     lines.push(line("false deaths", measured.false_deaths.to_string(), alive, 0.0, ""));
     if spec.one_way_s > 0 {
         let most = measured.flips_in_a_minute;
@@ -280,11 +336,19 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
     lines.push(line(
         "sent by a node beside requests",
         rates,
-        formed && sent.most <= sent_bytes,
+        sent.most <= sent_bytes,
         sent_bytes / 1e3,
         "kB/s",
     ));
     lines.extend(traffic(measured));
+    if !formed {
+        // Who knows nobody loses nobody, misses nobody and sends little.
+        let judged = lines.iter_mut().filter(|line| line.holds.is_some());
+        judged.for_each(Figure::leave_unjudged);
+        let text =
+            "nothing could be judged: there was no time at which every node knew all others".to_owned();
+        lines.insert(1, Figure { text, holds: Some(false), aim: String::new() });
+    }
     lines
 }
 
@@ -339,7 +403,11 @@ fn meets(ms: Option<f64>, aim_ms: f64) -> bool {
 
 fn line(what: &str, is: String, holds: bool, aim: f64, unit: &str) -> Figure {
     let verdict = if holds { "reached" } else { "MISSED" };
-    Figure { text: format!("{what}: {is} (aim {aim} {unit}: {verdict})"), holds: Some(holds) }
+    let aim = match unit {
+        "" => format!(" (aim {aim}: {verdict})"),
+        unit => format!(" (aim {aim} {unit}: {verdict})"),
+    };
+    Figure { text: format!("{what}: {is}{aim}"), holds: Some(holds), aim }
 }
 
 fn time(ms: Option<f64>) -> String {

@@ -127,7 +127,11 @@ fn nothing_starts_for_what_cannot_be_asked() -> Result<()> {
     let quiet_file = file("quiet.toml", quiet)?;
     let everywhere = file("everywhere.toml", &quiet.replace("[\"asks\"]", "[\"asks\", \"hosts\"]"))?;
     let signs = file("signs.toml", &TWO.replace("\"hosts\"", "\"\\u001b[2Jhosts\""))?;
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
+        (
+            &["run", "my/nosuch"],
+            "my/nosuch: No such file or directory (os error 2); by name there are: battery-empty, ",
+        ),
         (&["up", "nosuch"], "there are: campus, demo, "),
         (&["run", "nosuch"], "there are: battery-empty, chaos, "),
         (&["up", &signs], "label `\\u{1b}[2Jhosts`: letters, digits"),
@@ -152,6 +156,75 @@ fn nothing_starts_for_what_cannot_be_asked() -> Result<()> {
         let told = String::from_utf8_lossy(&ran.stderr).into_owned();
         ensure!(ran.status.code() == Some(1) && told.contains(says), "{words:?}: wanted `{says}`: {told}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_run_that_fails_leaves_the_report_of_an_earlier_one() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let reports = ["report.json", "report.html"].map(|name| folder.path().join(name));
+    for report in &reports {
+        fs::write(report, "earlier")?;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stormo-testnet"));
+    // The node cannot be built.
+    command.args(["run", "short-steady", "--loopback", "--out"]).arg(folder.path()).env("CARGO", "false");
+    let ran = command.output()?;
+    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+    ensure!(ran.status.code() == Some(1) && told.contains("is still that of an earlier run"), "{ran:?}");
+    for report in &reports {
+        ensure!(fs::read_to_string(report)? == "earlier", "{}", report.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn scenarios_are_listed_with_purpose_and_duration() -> Result<()> {
+    let told = String::from_utf8(mesh(&["scenarios"])?.stdout)?;
+    ensure!(told.lines().any(|line| line.contains("soak") && line.contains("7200 s")), "{told}");
+    let listed: serde_json::Value = serde_json::from_slice(&mesh(&["scenarios", "--json"])?.stdout)?;
+    let listed = listed["scenarios"].as_array().context("a list")?;
+    let files = fs::read_dir(stormo_testnet::scenario::folder())?.flatten();
+    let files = files.filter(|entry| entry.path().extension() == Some("toml".as_ref())).count();
+    ensure!(listed.len() == files, "{listed:?}");
+    for one in listed {
+        let is_whole =
+            one["name"].is_string() && one["about"].is_string() && one["duration_s"].as_f64() > Some(0.0);
+        ensure!(is_whole && one["needs_emulation"].is_boolean(), "{one}");
+    }
+    Ok(())
+}
+
+#[test]
+fn simulations_that_miss_an_aim_or_show_nothing_end_with_1() -> Result<()> {
+    let asked = [
+        "simulate",
+        "--nodes",
+        "3",
+        "--minutes",
+        "0.5",
+        "--warm-up",
+        "5",
+        "--partition",
+        "5",
+        "--requests",
+        "0",
+    ];
+    let run = |more: &[&str]| mesh(&[&asked[..], more].concat());
+    let nobody = run(&["--loss", "1"])?;
+    let told = String::from_utf8(nobody.stdout)?;
+    ensure!(nobody.status.code() == Some(1), "{:?}: {told}", nobody.status);
+    let has_verdict = told.contains("reached") || told.contains("MISSED");
+    ensure!(told.contains("nothing could be judged") && !has_verdict, "{told}");
+    let seeds = run(&["--seeds", "1..2", "--json", "--loss", "1"])?;
+    ensure!(seeds.status.code() == Some(1), "{:?}", seeds.status);
+    let told: serde_json::Value = serde_json::from_slice(&seeds.stdout)?;
+    ensure!(told["holds"] == false && told["seeds_missed"] == serde_json::json!([1, 2]), "{told}");
+    let runs = told["runs"].as_array().context("runs")?;
+    ensure!(runs.len() == 2 && runs[1]["spec"]["seed"] == 2 && runs[1]["missed"][0].is_string(), "{told}");
+    let one = run(&["--json"])?;
+    let told: serde_json::Value = serde_json::from_slice(&one.stdout)?;
+    ensure!(told["holds"] == (one.status.code() == Some(0)) && told["measured"].is_object(), "{told}");
     Ok(())
 }
 

@@ -181,7 +181,7 @@ impl Figures {
             self.sent_before = hosts.iter().map(|host| (host.sent_bytes, host.received_bytes)).collect();
         }
         self.observe_deaths(now_us, hosts);
-        if self.formed_us.is_none() && hosts.iter().all(|host| host.life > 0) && all_see_all(hosts) {
+        if self.formed_us.is_none() && hosts.iter().all(|host| host.alive) && all_see_all(hosts) {
             self.formed_us = Some(now_us);
         }
         if let Some((healed_us, false)) = self.parted
