@@ -12,7 +12,7 @@ use stormo_protocol::profile;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
 use crate::card::{Card, Frame, Meaning, PrepareError};
-use crate::engine::{Partition, Ran, RunError};
+use crate::engine::{Partition, Ran, RunError, Running};
 use crate::sample;
 
 /// Longest encoded image that a request may bring, bytes.
@@ -166,11 +166,16 @@ pub struct Work {
 }
 
 impl Work {
-    /// Does it; gives what it made, which the next cut is taken from.
-    ///
-    /// # Errors
-    /// What failed.
-    pub async fn run(self) -> Result<Ran, WorkError> {
+    /// Does it; gives what it made, which the next cut is taken from, or what failed. The graph's part has begun
+    /// before anything is awaited, unless an image is to be decoded for it.
+    pub fn begin(self) -> impl Future<Output = Result<Ran, WorkError>> + Send {
+        let decodes = self.blocks.start < self.described.graph_blocks().start;
+        let partition = self.partition.as_ref().filter(|_| !decodes);
+        let begun = partition.map(|partition| partition.begin(wanted(partition, &self.input)));
+        self.go_on(begun)
+    }
+
+    async fn go_on(self, begun: Option<Result<Running, RunError>>) -> Result<Ran, WorkError> {
         let Self { described, blocks, partition, mut input } = self;
         let mut ran = Ran::default();
         let graph = described.graph_blocks();
@@ -181,12 +186,8 @@ impl Work {
             ran.outputs.clone_from(&input);
         }
         if let Some(partition) = partition {
-            let inputs = partition
-                .inputs()
-                .iter()
-                .filter_map(|spec| input.iter().find(|tensor| tensor.spec().name == spec.name).cloned())
-                .collect();
-            let graph_ran = match partition.run(inputs).await {
+            let begun = begun.unwrap_or_else(|| partition.begin(wanted(&partition, &input)))?;
+            let graph_ran = match begun.ran().await {
                 Err(RunError::Failed(why)) => return Err(whose_fault(&partition, why).await.into()),
                 other => other?,
             };
@@ -203,6 +204,11 @@ impl Work {
         }
         Ok(ran)
     }
+}
+
+/// Those tensors that a partition reads.
+fn wanted(partition: &Partition, tensors: &[Tensor]) -> Vec<Tensor> {
+    partition.inputs().iter().filter_map(|spec| named(tensors, &spec.name).cloned()).collect()
 }
 
 /// Whether a run failed over the values that it was given: the session then runs on others. Memory that was lacking

@@ -98,6 +98,21 @@ pub enum RunError {
     Closed,
 }
 
+/// A run that is under way, or waits for those before it. Dropped, it ends.
+pub struct Running(Option<(oneshot::Receiver<Result<Ran, RunError>>, EndRun)>);
+
+impl Running {
+    /// Waits for what it gives.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn ran(self) -> Result<Ran, RunError> {
+        // Where nothing is to be computed, nothing runs.
+        let Some((answer, _end_run)) = self.0 else { return Ok(Ran::default()) };
+        answer.await.unwrap_or(Err(RunError::Closed))
+    }
+}
+
 /// How busy a partition is, kept by its thread and read by anyone.
 #[derive(Debug, Default)]
 struct Load {
@@ -212,7 +227,16 @@ impl Partition {
     /// # Errors
     /// At once when the queue is full or the inputs do not fit; see [`RunError`].
     pub async fn run(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
-        self.call(inputs, Caches::AsTheyAre).await
+        self.begin(inputs)?.ran().await
+    }
+
+    /// The same, begun before anything is awaited: it takes no other task's turn to start it. Dropping what it
+    /// gives ends the run.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn begin(&self, inputs: Vec<Tensor>) -> Result<Running, RunError> {
+        self.call(inputs, Caches::AsTheyAre)
     }
 
     /// The same as it goes between other work, for measuring: runs that follow each other at once find
@@ -222,13 +246,13 @@ impl Partition {
     /// # Errors
     /// Likewise.
     pub async fn run_between(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
-        self.call(inputs, Caches::Displaced).await
+        self.call(inputs, Caches::Displaced)?.ran().await
     }
 
-    async fn call(&self, inputs: Vec<Tensor>, caches: Caches) -> Result<Ran, RunError> {
+    fn call(&self, inputs: Vec<Tensor>, caches: Caches) -> Result<Running, RunError> {
         let items = batch::items(self.batch.as_ref(), &self.inputs, &inputs);
         self.check_inputs(&inputs, items)?;
-        let Some(jobs) = &self.jobs else { return Ok(Ran::default()) };
+        let Some(jobs) = &self.jobs else { return Ok(Running(None)) };
         let place = self.take_place(total_bytes(&inputs))?;
         let options = RunOptions::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
         let options = Arc::new(options);
@@ -237,9 +261,7 @@ impl Partition {
         let job = Job { inputs, items, options, called: Instant::now(), caches, reply, _place: place };
         // Places are as many as the channel is long, so it is never full here.
         jobs.try_send(job).map_err(|_| RunError::Closed)?;
-        let ran = answer.await.unwrap_or(Err(RunError::Closed));
-        drop(end_run);
-        ran
+        Ok(Running(Some((answer, end_run))))
     }
 
     /// Jobs waiting and running.

@@ -220,7 +220,8 @@ impl Driver {
             partition,
             input: hosted.input.clone(),
         };
-        let running = self.beside(async move { Event::Ran(key, work.run().await) });
+        let ran = work.begin();
+        let running = self.beside(async move { Event::Ran(key, ran.await) });
         if let Some(hosted) = self.stages.get_mut(&key) {
             hosted.running = Some(running);
         }
