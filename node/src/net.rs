@@ -7,6 +7,7 @@ mod coding;
 mod deliver;
 mod frames;
 mod identity;
+mod local;
 mod objects;
 mod receive;
 mod swarm;
@@ -184,13 +185,15 @@ struct Protocols {
     ask: StreamProtocol,
     frames: StreamProtocol,
     objects: StreamProtocol,
+    local: StreamProtocol,
 }
 
 impl Protocols {
     fn of(mesh: MeshId, version: u32) -> Self {
         let name = |what: &str| StreamProtocol::try_from_owned(format!("/stormo/{version}/{mesh}/{what}"));
         let named = |what| name(what).unwrap_or_else(|_| unreachable!("the name begins with a slash"));
-        Self { mesh, version, ask: named("ask"), frames: named("frames"), objects: named("objects") }
+        let [ask, frames, objects, local] = ["ask", "frames", "objects", "local"].map(named);
+        Self { mesh, version, ask, frames, objects, local }
     }
 }
 
@@ -204,12 +207,14 @@ enum Command {
 /// A handle to the network; cheap to clone.
 #[derive(Clone)]
 pub struct Net {
+    own: NodeId,
     commands: mpsc::Sender<Command>,
     streams: libp2p_stream::Control,
     protocols: Arc<Protocols>,
     events: mpsc::Sender<NetEvent>,
-    asking: Arc<deliver::IdleStreams>,
-    idle: Arc<deliver::IdleStreams>,
+    asking: Arc<deliver::IdleStreams<libp2p::Stream>>,
+    idle: Arc<deliver::IdleStreams<local::FrameStream>>,
+    neighbours: Arc<local::Neighbours>,
     lanes: Arc<deliver::Lanes>,
     traffic: Arc<Traffic>,
     coders: Arc<coding::Coders>,
@@ -233,20 +238,22 @@ impl Net {
         let protocols = Arc::new(Protocols::of(config.mesh.mesh_id(), version));
         let swarm = swarm::build(&config, &protocols)?;
         let net = Self {
+            own: config.identity.node(),
             commands,
             streams: swarm.behaviour().streams.new_control(),
             protocols,
             events: events.clone(),
             asking: Arc::default(),
             idle: Arc::default(),
+            neighbours: Arc::default(),
             lanes: Arc::default(),
             traffic: Arc::default(),
             coders: Arc::default(),
         };
-        receive::serve(&net)?;
+        local::serve(&net, receive::serve(&net)?)?;
         ask::serve(&net)?;
         objects::serve(&net, config.objects)?;
-        tokio::spawn(swarm::run(swarm, net.protocols.clone(), commanded, events));
+        tokio::spawn(swarm::run(swarm, net.protocols.clone(), net.neighbours.clone(), commanded, events));
         Ok((net, receiver))
     }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::AsyncReadExt;
-use libp2p::Stream;
 use stormo_protocol::codec::payload::{Codec, CodedTensor};
 use stormo_protocol::frame::{Header, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
@@ -15,7 +14,8 @@ use stormo_protocol::tensor::Tensor;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::{Net, NetEvent, Progress, Sent, Tries, frames};
+use super::local::FrameStream;
+use super::{Net, NetEvent, OPEN_TIMEOUT, Progress, Sent, Tries, frames};
 
 /// Streams kept open to one peer for the next frames, or questions; opening one costs a round trip.
 const IDLE_STREAMS_PER_PEER_MAX: usize = 8;
@@ -65,19 +65,24 @@ impl Lanes {
 }
 
 /// Streams whose last exchange ended well.
-#[derive(Default)]
-pub(super) struct IdleStreams {
-    by_peer: Mutex<HashMap<NodeId, Vec<(Stream, Instant)>>>,
+pub(super) struct IdleStreams<S> {
+    by_peer: Mutex<HashMap<NodeId, Vec<(S, Instant)>>>,
 }
 
-impl IdleStreams {
-    pub(super) fn take(&self, peer: NodeId) -> Option<Stream> {
+impl<S> Default for IdleStreams<S> {
+    fn default() -> Self {
+        Self { by_peer: Mutex::default() }
+    }
+}
+
+impl<S> IdleStreams<S> {
+    pub(super) fn take(&self, peer: NodeId) -> Option<S> {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (stream, since) = by_peer.get_mut(&peer)?.pop()?;
         (since.elapsed() < IDLE_REUSE_MAX).then_some(stream)
     }
 
-    pub(super) fn put(&self, peer: NodeId, stream: Stream) {
+    pub(super) fn put(&self, peer: NodeId, stream: S) {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         by_peer.retain(|_, streams| {
             streams.retain(|(_, since)| since.elapsed() < IDLE_REUSE_MAX);
@@ -185,11 +190,7 @@ impl Net {
         }
         let mut tries = Tries::default();
         loop {
-            let opened = match patience.is_connected {
-                true => self.open_within(to, &self.protocols.frames, patience.silence).await,
-                false => self.open(to, &self.protocols.frames).await,
-            };
-            let Ok(stream) = opened else { return Progress::Lost };
+            let Ok(stream) = self.open_for_frames(to, patience).await else { return Progress::Lost };
             match self.exchange(to, stream, frame, patience.silence).await {
                 Ok(progress) => return progress,
                 Err(Broken::BeforeAnySign) if tries.another().await => {}
@@ -198,10 +199,20 @@ impl Net {
         }
     }
 
+    async fn open_for_frames(&self, to: NodeId, patience: Patience) -> io::Result<FrameStream> {
+        let within = if patience.is_connected { patience.silence } else { OPEN_TIMEOUT };
+        if let Some(stream) = self.open_local(to, within).await? {
+            return Ok(stream);
+        }
+        self.open_within(to, &self.protocols.frames, within)
+            .await
+            .map(|stream| Box::new(stream) as FrameStream)
+    }
+
     async fn exchange(
         &self,
         to: NodeId,
-        stream: Stream,
+        stream: FrameStream,
         frame: &CodedFrame,
         patience: Duration,
     ) -> Result<Progress, Broken> {

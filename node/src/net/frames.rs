@@ -13,6 +13,8 @@ use stormo_protocol::tensor::TensorBuffer;
 
 /// Bytes read or written between two looks at the clock; also what makes progress visible.
 const CHUNK_BYTES: usize = 256 << 10;
+/// So much is written in one piece with what describes it: each piece wakes the receiver.
+const FIRST_BYTES: usize = 64 << 10;
 
 fn malformed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
@@ -59,13 +61,18 @@ pub(super) async fn write_frame(
     traces: &[StageTrace],
     tensors: &[CodedTensor],
 ) -> io::Result<()> {
-    let mut head = header.to_bytes().to_vec();
-    head.extend_from_slice(&preamble(plan, traces, tensors));
-    stream.write_all(&head).await?;
+    let mut first = header.to_bytes().to_vec();
+    first.extend_from_slice(&preamble(plan, traces, tensors));
+    let end = first.len() + FIRST_BYTES;
+    let mut rest = Vec::new();
     for tensor in tensors {
-        for chunk in tensor.bytes().chunks(CHUNK_BYTES) {
-            stream.write_all(chunk).await?;
-        }
+        let (early, late) = tensor.bytes().split_at(tensor.bytes().len().min(end - first.len()));
+        first.extend_from_slice(early);
+        rest.extend(late.chunks(CHUNK_BYTES));
+    }
+    stream.write_all(&first).await?;
+    for chunk in rest {
+        stream.write_all(chunk).await?;
     }
     stream.flush().await
 }

@@ -4,20 +4,19 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncReadExt, StreamExt};
-use libp2p::Stream;
 use stormo_protocol::frame::{Descriptor, Header, Preamble, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::refusal::Refusal;
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Interval, interval_at, timeout};
 
+use super::local::FrameStream;
 use super::{Net, NetEvent, Offer, Received, Verdict, frames, identity, swarm::NetError};
 
 /// Inbound streams of frames at once, idle ones included.
@@ -48,43 +47,58 @@ pub fn signs() -> (SignWriter, SignReader) {
 
 /// Accepts streams of frames. The loop only spawns: libp2p-stream drops what it does not take at
 /// once, and the sender then tries again.
-pub(super) fn serve(net: &Net) -> Result<(), NetError> {
+pub(super) fn serve(net: &Net) -> Result<Doorman, NetError> {
     let mut streams = net.streams.clone();
     let mut incoming = streams.accept(net.protocols.frames.clone()).map_err(|_| NetError::AlreadyServing)?;
-    let net = net.clone();
+    let (all, per_peer) = (Arc::new(Semaphore::new(STREAMS_MAX)), Arc::default());
+    let doorman = Doorman { net: net.clone(), all, per_peer };
+    let here = doorman.clone();
     tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(STREAMS_MAX));
-        let mut per_peer: HashMap<NodeId, Arc<Semaphore>> = HashMap::new();
-        let mut tasks = JoinSet::new();
         while let Some((peer, stream)) = incoming.next().await {
-            while tasks.try_join_next().is_some() {}
-            per_peer.retain(|_, permits| permits.available_permits() < STREAMS_PER_PEER_MAX);
-            let Some(node) = identity::node_id(&peer) else { continue };
-            let of_peer = per_peer
-                .entry(node)
-                .or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX)))
-                .clone();
-            // Dropping the stream resets it: the sender sees it at once.
-            let (Ok(all), Ok(own)) = (permits.clone().try_acquire_owned(), of_peer.try_acquire_owned())
-            else {
-                continue;
-            };
-            let net = net.clone();
-            tasks.spawn(async move {
-                if let Err(error) = exchanges(&net, node, stream).await {
-                    tracing::debug!(peer = %node.short(), %error, "a stream of frames ended");
-                }
-                drop((all, own));
-            });
+            if let Some(node) = identity::node_id(&peer) {
+                here.let_in(node, Box::new(stream), AT_ONCE_BYTES_MAX);
+            }
         }
     });
-    Ok(())
+    Ok(doorman)
+}
+
+/// Lets in as many streams of frames as this node can serve, however they come.
+#[derive(Clone)]
+pub(super) struct Doorman {
+    net: Net,
+    all: Arc<Semaphore>,
+    per_peer: Arc<Mutex<HashMap<NodeId, Arc<Semaphore>>>>,
+}
+
+impl Doorman {
+    /// Serves a stream, or drops it if there are too many: the sender sees that at once. Payloads up to so long are
+    /// read before it is asked whether they are wanted.
+    pub(super) fn let_in(&self, node: NodeId, stream: FrameStream, at_once_bytes_max: u64) {
+        let (Ok(all), Ok(own)) = (self.all.clone().try_acquire_owned(), self.of(node).try_acquire_owned())
+        else {
+            return;
+        };
+        let net = self.net.clone();
+        tokio::spawn(async move {
+            if let Err(error) = exchanges(&net, node, stream, at_once_bytes_max).await {
+                tracing::debug!(peer = %node.short(), %error, "a stream of frames ended");
+            }
+            drop((all, own));
+        });
+    }
+
+    fn of(&self, node: NodeId) -> Arc<Semaphore> {
+        let mut per_peer = self.per_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        per_peer.retain(|_, permits| permits.available_permits() < STREAMS_PER_PEER_MAX);
+        per_peer.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX))).clone()
+    }
 }
 
 /// One frame after the other on the same stream.
-async fn exchanges(net: &Net, from: NodeId, stream: Stream) -> io::Result<()> {
+async fn exchanges(net: &Net, from: NodeId, stream: FrameStream, at_once_bytes_max: u64) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
-    while exchange(net, from, &mut reader, &mut writer).await? {}
+    while exchange(net, from, (&mut reader, &mut writer), at_once_bytes_max).await? {}
     Ok(())
 }
 
@@ -92,15 +106,15 @@ async fn exchanges(net: &Net, from: NodeId, stream: Stream) -> io::Result<()> {
 async fn exchange(
     net: &Net,
     from: NodeId,
-    reader: &mut ReadHalf<Stream>,
-    writer: &mut WriteHalf<Stream>,
+    (reader, writer): (&mut ReadHalf<FrameStream>, &mut WriteHalf<FrameStream>),
+    at_once_bytes_max: u64,
 ) -> io::Result<bool> {
     let header = timeout(IDLE_TIMEOUT, frames::read_header(reader)).await??;
     let started = Instant::now();
     let read = timeout(SMALL_TIMEOUT, frames::read_described(reader, &header)).await;
     let Preamble { plan, traces, described } = read??;
     let mut arriving = Arriving { net, from, header, traces: Some(traces), started };
-    let whole = match header.payload_bytes <= AT_ONCE_BYTES_MAX {
+    let whole = match header.payload_bytes <= at_once_bytes_max {
         true => Some(arriving.read(reader, writer, described.clone()).await??),
         false => None,
     };
@@ -152,8 +166,8 @@ impl Arriving<'_> {
     /// Reads and decodes the payload, showing life; the outer error is the sender's stream, the inner one what came.
     async fn read(
         &mut self,
-        reader: &mut ReadHalf<Stream>,
-        writer: &mut WriteHalf<Stream>,
+        reader: &mut ReadHalf<FrameStream>,
+        writer: &mut WriteHalf<FrameStream>,
         described: Vec<Descriptor>,
     ) -> io::Result<io::Result<Received>> {
         let count = AtomicU64::new(0);
@@ -177,11 +191,11 @@ impl Arriving<'_> {
     }
 }
 
-async fn refuse(writer: &mut WriteHalf<Stream>, stage: u16, reason: Refusal) -> io::Result<()> {
+async fn refuse(writer: &mut WriteHalf<FrameStream>, stage: u16, reason: Refusal) -> io::Result<()> {
     send_sign(writer, Sign::Refused { stage, reason }).await
 }
 
-async fn send_sign(writer: &mut WriteHalf<Stream>, sign: Sign) -> io::Result<()> {
+async fn send_sign(writer: &mut WriteHalf<FrameStream>, sign: Sign) -> io::Result<()> {
     timeout(SMALL_TIMEOUT, frames::write_signs(writer, &[sign])).await?
 }
 
@@ -193,7 +207,7 @@ fn sign_ticks(first: Duration) -> Interval {
 /// Awaits something, showing life meanwhile.
 async fn while_showing_life<T>(
     work: impl Future<Output = T>,
-    writer: &mut WriteHalf<Stream>,
+    writer: &mut WriteHalf<FrameStream>,
     life: impl Fn() -> Sign,
 ) -> io::Result<T> {
     let mut work = std::pin::pin!(work);
@@ -211,7 +225,7 @@ async fn while_showing_life<T>(
 /// without a last one failed.
 async fn repeat_until_last(
     signs: &mut SignReader,
-    writer: &mut WriteHalf<Stream>,
+    writer: &mut WriteHalf<FrameStream>,
     receive_time: Duration,
 ) -> io::Result<()> {
     let mut ticks = sign_ticks(FIRST_SIGN_AFTER);

@@ -20,6 +20,7 @@ use stormo_protocol::state::Signed;
 use tokio::sync::mpsc;
 
 use super::addresses::Addresses;
+use super::local::Neighbours;
 use super::{Command, NetConfig, NetEvent, Protocols, identity};
 
 /// Connections of all kinds, both ways. libp2p sets no limit of its own.
@@ -111,13 +112,8 @@ pub(super) fn build(config: &NetConfig, protocols: &Protocols) -> Result<Swarm<B
 /// libp2p shares ports between sockets, so two nodes could listen on one and each miss half its calls.
 /// A plain bind tells whether the port is taken.
 fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => return Ok(()),
-    };
-    match parts.next() {
+    let Some(ip) = ip_of(address) else { return Ok(()) };
+    match address.iter().nth(1) {
         Some(Protocol::Tcp(port)) if port != 0 => std::net::TcpListener::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
@@ -159,6 +155,7 @@ fn behaviour(
 pub(super) async fn run(
     mut swarm: Swarm<Behaviour>,
     protocols: Arc<Protocols>,
+    neighbours: Arc<Neighbours>,
     mut commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<NetEvent>,
 ) {
@@ -169,6 +166,7 @@ pub(super) async fn run(
                 None => return,
             },
             event = swarm.select_next_some() => {
+                note_neighbour(&swarm, &neighbours, &event);
                 if let Some(found) = found(&event)
                     && events.send(found).await.is_err()
                 {
@@ -208,6 +206,32 @@ fn obey(swarm: &mut Swarm<Behaviour>, protocols: &Protocols, command: Command) -
             swarm.behaviour_mut().addresses.set(peer, addresses);
             None
         }
+    }
+}
+
+/// Who is connected from an address of this machine is told to those who send frames.
+fn note_neighbour(swarm: &Swarm<Behaviour>, neighbours: &Neighbours, event: &SwarmEvent<BehaviourEvent>) {
+    match event {
+        SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            let ip = ip_of(endpoint.get_remote_address());
+            let is_own =
+                ip.is_some_and(|ip| ip.is_loopback() || swarm.listeners().any(|own| ip_of(own) == Some(ip)));
+            if let Some(node) = identity::node_id(peer_id).filter(|_| is_own) {
+                neighbours.moved_in(node);
+            }
+        }
+        SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+            identity::node_id(peer_id).into_iter().for_each(|node| neighbours.moved_out(node));
+        }
+        _ => {}
+    }
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::{Identity, Net, NetConfig, NetEvent, ObjectSource, VERSION, Verdict, frames, signs};
 
 /// Much longer than anything here takes.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 
 struct Nothing;
 
@@ -47,7 +47,10 @@ async fn start_speaking(secret: u8, version: u32) -> (Identity, Net, mpsc::Recei
     (identity, net, events)
 }
 
-async fn next<T>(events: &mut mpsc::Receiver<NetEvent>, wanted: impl Fn(NetEvent) -> Option<T>) -> T {
+pub(super) async fn next<T>(
+    events: &mut mpsc::Receiver<NetEvent>,
+    wanted: impl Fn(NetEvent) -> Option<T>,
+) -> T {
     let found = async {
         loop {
             if let Some(found) = wanted(events.recv().await.unwrap()) {
@@ -56,6 +59,19 @@ async fn next<T>(events: &mut mpsc::Receiver<NetEvent>, wanted: impl Fn(NetEvent
         }
     };
     timeout(SOON, found).await.unwrap()
+}
+
+/// Two nodes, the first of which has dialled the second.
+pub(super) async fn connected() -> [(Identity, Net, mpsc::Receiver<NetEvent>); 2] {
+    let (second, second_net, mut of_second) = start(1).await;
+    let (first, first_net, mut of_first) = start(2).await;
+    let address = next(&mut of_second, |event| match event {
+        NetEvent::Listening(address) => Some(address),
+        _ => None,
+    });
+    first_net.dial(&address.await).await.unwrap();
+    next(&mut of_first, |event| matches!(event, NetEvent::Connected(_)).then_some(())).await;
+    [(first, first_net, of_first), (second, second_net, of_second)]
 }
 
 #[tokio::test]
@@ -95,14 +111,7 @@ fn order_of(steward: NodeId) -> Order {
 
 #[tokio::test]
 async fn a_forged_order_does_not_arrive_by_gossip() {
-    let (receiver, receiving, mut heard) = start(1).await;
-    let (forger, forging, mut events) = start(2).await;
-    let address = next(&mut heard, |event| match event {
-        NetEvent::Listening(address) => Some(address),
-        _ => None,
-    });
-    forging.dial(&address.await).await.unwrap();
-    next(&mut events, |event| matches!(event, NetEvent::Connected(_)).then_some(())).await;
+    let [(forger, forging, _events), (receiver, receiving, mut heard)] = connected().await;
     let mesh = MeshKey([5; 32]).mesh_id();
     let honest = forger.sign(Topic::Order, mesh, order_of(forger.node()).to_bytes()).unwrap();
     // In another's name with its own signature, and another's words with a signature for other ones.
@@ -146,14 +155,7 @@ fn frame() -> (Header, Vec<u8>, Vec<u8>) {
 
 #[tokio::test]
 async fn a_wrong_coded_length_ends_the_stream_before_its_payload() {
-    let (receiver, receiving, mut offers) = start(1).await;
-    let (_, sending, mut events) = start(2).await;
-    let address = next(&mut offers, |event| match event {
-        NetEvent::Listening(address) => Some(address),
-        _ => None,
-    });
-    sending.dial(&address.await).await.unwrap();
-    next(&mut events, |event| matches!(event, NetEvent::Connected(_)).then_some(())).await;
+    let [(_, sending, _events), (receiver, receiving, mut offers)] = connected().await;
     let offered = |event| match event {
         NetEvent::Offered(offer) => Some(offer),
         _ => None,
