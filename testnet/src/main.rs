@@ -54,7 +54,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Play a scenario under faults drawn from a seed; what breaks is made smaller and written as a scenario
     Chaos(disturb::ChaosArgs),
-    /// What the planner makes of a mesh and a model that are only written down
+    /// What the planner makes of a mesh and a model that are only written down; exit code 0 with every answer, also if no
+    /// plan meets the limits (`feasible` tells)
     Plan(planning::PlanArgs),
     /// Play a scenario (topology, load, faults) and judge it; exit code 0 only if all that it demands holds
     Run(run::RunArgs),

@@ -147,18 +147,25 @@ fn show(reply: &Reply) {
         println!("\n  others:");
     }
     for plan in &reply.runners_up {
-        let stages: Vec<String> = plan
-            .stages
-            .iter()
-            .map(|stage| format!("{} {}-{}", stage.node, stage.blocks[0], stage.blocks[1]))
-            .collect();
-        println!("  {:>10.3} ms  {:>8.4} J  {}", plan.latency_ms, plan.energy_j, stages.join(" → "));
+        let stages: Vec<String> =
+            plan.stages.iter().map(|stage| format!("{} {}", stage.node, blocks_of(stage.blocks))).collect();
+        println!("  {:>10.3} ms  {}  {}", plan.latency_ms, energy_of(plan.energy_j), stages.join(" → "));
     }
+}
+
+/// Blocks as tables show them, the last one included.
+fn blocks_of([first, end]: [u16; 2]) -> String {
+    if end == first + 1 { first.to_string() } else { format!("{first}-{}", end.saturating_sub(1)) }
+}
+
+/// What the requester draws; where the instance says no watts, nobody knows.
+fn energy_of(energy_j: f64) -> String {
+    if energy_j > 0.0 { format!("energy {energy_j:.5} J") } else { "energy unknown".to_owned() }
 }
 
 fn show_split(split: &SplitOf) {
     let places = |places: &[PlacedOf]| {
-        let place = |place: &PlacedOf| format!("{} {}-{}", place.node, place.blocks[0], place.blocks[1]);
+        let place = |place: &PlacedOf| format!("{} {}", place.node, blocks_of(place.blocks));
         places.iter().map(place).collect::<Vec<_>>()
     };
     let branches = format!("({})", places(&split.branches).join(" | "));
@@ -180,8 +187,11 @@ fn show_replicated(stream: &ReplicatedOf) {
     let columns = [("blocks", Align::Left), ("node", Align::Left), ("of the requests", Align::Right)];
     let mut table = Table::new(&columns);
     for replica in &stream.replicas {
-        let blocks = format!("{}-{}", replica.blocks[0], replica.blocks[1]);
-        table.row([blocks, replica.node.clone(), format!("{:.2} %", replica.weight * 100.0)]);
+        table.row([
+            blocks_of(replica.blocks),
+            replica.node.clone(),
+            format!("{:.2} %", replica.weight * 100.0),
+        ]);
     }
     table.lines().iter().for_each(|line| println!("  {line}"));
     let proof = if stream.proven { "no stream is better" } else { "a better one may be found" };
@@ -203,13 +213,38 @@ fn show_plan(plan: &PlanOf) {
         [("node", Align::Left), ("blocks", Align::Left), ("input as", Align::Left), ("then", Align::Left)];
     let mut table = Table::new(&columns);
     for stage in &plan.stages {
-        let blocks = format!("{}-{}", stage.blocks[0], stage.blocks[1]);
-        table.row([stage.node.clone(), blocks, stage.codec.clone(), stage.backups.join(", ")]);
+        table.row([
+            stage.node.clone(),
+            blocks_of(stage.blocks),
+            stage.codec.clone(),
+            stage.backups.join(", "),
+        ]);
     }
     table.lines().iter().for_each(|line| println!("  {line}"));
     let accuracy = plan.accuracy.map_or(String::new(), |accuracy| format!(", accuracy {accuracy:.4}"));
     println!(
-        "  `{}`: latency {:.4} ms, period {:.4} ms, energy {:.5} J, {} bytes moved{accuracy}",
-        plan.variant, plan.latency_ms, plan.period_ms, plan.energy_j, plan.bytes
+        "  `{}`: latency {:.4} ms, period {:.4} ms, {}, {} bytes moved{accuracy}",
+        plan.variant,
+        plan.latency_ms,
+        plan.period_ms,
+        energy_of(plan.energy_j),
+        plan.bytes
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_shown_with_their_last_one() {
+        assert_eq!(blocks_of([0, 5]), "0-4");
+        assert_eq!(blocks_of([3, 4]), "3");
+    }
+
+    #[test]
+    fn no_watts_are_no_zero_joules() {
+        assert_eq!(energy_of(0.0), "energy unknown");
+        assert_eq!(energy_of(0.25), "energy 0.25000 J");
+    }
 }

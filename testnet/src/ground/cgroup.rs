@@ -1,7 +1,8 @@
 //! Machines of a size: control groups around a node's process alone, so that switch and load are outside.
 //!
-//! Both versions of cgroups are served. Of version 2 the freezer and the finding of its folder have tests; its limits of
-//! processor and memory are written after the kernel's documentation (`admin-guide/cgroup-v2.rst`) and untried.
+//! Both versions of cgroups are served. Of version 2 the freezer and the finding of its folder are tested on a kernel; its
+//! limits of processor and memory are written after the kernel's documentation (`admin-guide/cgroup-v2.rst`), and tested on
+//! paper only.
 
 use std::fs;
 use std::io;
@@ -274,6 +275,8 @@ fn found(
 
 #[cfg(test)]
 mod tests {
+    use std::mem::ManuallyDrop;
+
     use super::*;
     use crate::folder::RunFolder;
     use crate::{process_stat, trial};
@@ -345,6 +348,30 @@ mod tests {
         fn drop(&mut self) {
             let _ = self.0.kill();
             let _ = self.0.wait();
+        }
+    }
+
+    /// Written to a plain folder: that the kernel takes them as they are is said by its documentation alone.
+    #[test]
+    fn the_second_version_is_told_its_limits_in_its_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = || Some(Group { path: folder.path().to_owned(), version: Version::Two });
+        let has_ended_for_memory = AtomicBool::new(false);
+        // There is no group to remove.
+        let machine =
+            ManuallyDrop::new(Machine { cpu: group(), memory: group(), freezer: None, has_ended_for_memory });
+        let written = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+        for (share, limit) in [(Some(0.25), "2500 10000"), (Some(1.0), "10000 10000"), (None, "max")] {
+            machine.set_cpu(share).unwrap();
+            assert_eq!(written("cpu.max"), limit);
+        }
+        for (bytes, limit) in [(Some(64 << 20), "67108864"), (None, "max")] {
+            machine.set_memory(bytes).unwrap();
+            assert_eq!(written("memory.max"), limit);
+        }
+        for (events, was_out) in [("low 0\noom 3\noom_kill 0\n", false), ("oom 3\noom_kill 1\n", true)] {
+            fs::write(folder.path().join("memory.events"), events).unwrap();
+            assert_eq!(machine.was_out_of_memory(), was_out);
         }
     }
 
