@@ -436,25 +436,37 @@ pub fn partition_source(
     blocks: std::ops::Range<u16>,
     weight: impl Fn(ObjectId) -> Option<Arc<[u8]>>,
 ) -> Result<PartitionSource, ModelError> {
-    let part = extract(skeleton, manifest, blocks)?;
-    let mut weights: Vec<Weight> = Vec::new();
-    for wanted in &part.weights {
-        let location = wanted.object.id.to_string();
-        if weights.iter().any(|weight| weight.location == location) {
+    let (mut source, wanted) = partition_source_beside(skeleton, manifest, blocks)?;
+    for object in wanted {
+        let location = object.id.to_string();
+        if source.weights.iter().any(|weight| weight.location == location) {
             continue;
         }
-        let bytes = weight(wanted.object.id).ok_or_else(|| ModelError::Mismatch {
-            what: format!("the weight `{}` is not at hand", wanted.name),
-        })?;
-        weights.push(Weight { location, bytes });
+        let bytes = weight(object.id).ok_or(ModelError::WeightMissing { object: object.id })?;
+        source.weights.push(Weight { location, bytes });
     }
-    Ok(PartitionSource {
+    Ok(source)
+}
+
+/// A range of blocks for the engine, and the weights that have to lie beside it: files whose names are those of their
+/// objects.
+///
+/// # Errors
+/// When skeleton and manifest do not fit.
+pub fn partition_source_beside(
+    skeleton: &Skeleton,
+    manifest: &Manifest,
+    blocks: std::ops::Range<u16>,
+) -> Result<(PartitionSource, Vec<ObjectRef>), ModelError> {
+    let part = extract(skeleton, manifest, blocks)?;
+    let source = PartitionSource {
         model: part.model,
-        weights,
+        weights: Vec::new(),
         inputs: part.inputs,
         outputs: part.outputs,
         level: manifest.ort_level,
         batch: open_batch(manifest, part.batched),
         variable: part.variable,
-    })
+    };
+    Ok((source, part.weights.into_iter().map(|weight| weight.object).collect()))
 }

@@ -131,7 +131,22 @@ impl Engine {
     /// # Errors
     /// When ONNX Runtime refuses the model, or it is not what was declared.
     pub async fn load(&self, label: String, source: PartitionSource) -> Result<Arc<Partition>, LoadError> {
-        Partition::load(self.shared.clone(), label, source).await.map(Arc::new)
+        Partition::load(self.shared.clone(), label, source, None).await.map(Arc::new)
+    }
+
+    /// The same with the weights in files under their locations, in a folder in which nothing else is; those in `source` are
+    /// left out. ONNX Runtime maps the files, so that no weight is in memory twice, and reads on where it makes no copy in a
+    /// form of its own: what is in a file must not change as long as the partition lives. The folder may go once it is loaded.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn load_beside(
+        &self,
+        label: String,
+        source: PartitionSource,
+        folder: &Path,
+    ) -> Result<Arc<Partition>, LoadError> {
+        Partition::load(self.shared.clone(), label, source, Some(folder.to_owned())).await.map(Arc::new)
     }
 
     /// The version of ONNX Runtime; `None` when the library's file does not tell.

@@ -6,8 +6,13 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+mod groups;
+
 /// Used where the system does not say: a small board.
 const MEMORY_FALLBACK_BYTES: u64 = 512 << 20;
+/// What a node takes beside its partitions: 44 MB before the first one, ONNX Runtime's library among it, and what is on
+/// its way to and from others. A guess as to the latter.
+const PROCESS_BYTES: u64 = 64 << 20;
 
 /// Cores that this process may use: affinity and cgroup quota counted.
 pub fn cores() -> usize {
@@ -17,60 +22,27 @@ pub fn cores() -> usize {
 /// Share of one core that a thread of this process gets while it computes: below 1 where the quota of its control
 /// group, or of one around that, is less than a core. Processor time divided by it is time by the clock.
 pub fn core_share() -> f64 {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    core_share_in(&own, &mounts, |path| fs::read_to_string(path).ok())
+    groups::Groups::of_this_process().core_share()
 }
 
-fn core_share_in(own: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) -> f64 {
-    let number = |folder: &Path, file: &str| read(&folder.join(file))?.trim().parse::<f64>().ok();
-    // Version 1 has two files and -1 for none, version 2 one file and `max`.
-    let of_first = |folder: &Path| {
-        let quota_us = number(folder, "cpu.cfs_quota_us").filter(|quota_us| *quota_us > 0.0)?;
-        Some(quota_us / number(folder, "cpu.cfs_period_us")?)
-    };
-    let of_second = |folder: &Path| {
-        let text = read(&folder.join("cpu.max"))?;
-        let (quota_us, period_us) = text.trim().split_once(' ')?;
-        Some(quota_us.parse::<f64>().ok()? / period_us.parse::<f64>().ok()?)
-    };
-    let mut share = 1.0_f64;
-    for line in mounts.lines() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [_, point, kind, options, ..] = fields[..] else { continue };
-        let is_first = kind == "cgroup" && options.split(',').any(|option| option == "cpu");
-        if !is_first && kind != "cgroup2" {
-            continue;
-        }
-        let group = own.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let controllers = parts.next()?;
-            let is_it = if is_first {
-                controllers.split(',').any(|one| one == "cpu")
-            } else {
-                controllers.is_empty()
-            };
-            parts.next().filter(|_| is_it)
-        });
-        let folder = Path::new(point).join(group.unwrap_or("/").trim_start_matches('/'));
-        for around in folder.ancestors().take_while(|around| around.starts_with(point)) {
-            let limit = if is_first { of_first(around) } else { of_second(around) };
-            share = share.min(limit.unwrap_or(1.0));
-        }
-    }
-    // A share that no kernel gives would make all times endless.
-    share.max(0.001)
+/// Memory that partitions may take if the owner says nothing: half of what is available now, or of what the control group
+/// of this process, or one around it, may have, so that the owner's other programs keep the rest.
+pub fn memory_default_bytes() -> u64 {
+    memory_available_bytes().min(memory_limit_bytes()) / 2
 }
 
-/// Memory that partitions may take unless the owner says otherwise: half of what is available now,
-/// or half of the cgroup's limit, so that the owner's other programs keep the rest.
-pub fn memory_budget_bytes() -> u64 {
-    let available = memory_available_bytes();
-    let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
-        .min();
-    available.min(limit.unwrap_or(u64::MAX)) / 2
+/// What they may take of so many bytes, whoever wished them: a limit has to leave what the process itself takes, or the
+/// kernel ends it.
+pub fn memory_budget_bytes(wished: u64) -> u64 {
+    budget_within(wished, memory_limit_bytes())
+}
+
+fn budget_within(wished: u64, limit: u64) -> u64 {
+    wished.min(limit.saturating_sub(PROCESS_BYTES))
+}
+
+fn memory_limit_bytes() -> u64 {
+    groups::Groups::of_this_process().memory_limit_bytes().unwrap_or(u64::MAX)
 }
 
 /// Memory that programs could still take without swapping, bytes.
@@ -164,38 +136,18 @@ mod tests {
     }
 
     #[test]
-    fn quotas_of_both_versions_are_shares_of_a_core() {
-        let mounts = "cgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
-        let own = "3:cpu,cpuacct:/outer/inner\n0::/mine\n";
-        let with = |files: &[(&str, &str)]| {
-            let read = |path: &Path| {
-                let found = files.iter().find(|(file, _)| Path::new(file) == path);
-                found.map(|(_, text)| format!("{text}\n"))
-            };
-            core_share_in(own, mounts, read)
-        };
-        assert_eq!(with(&[]), 1.0);
-        let inner = ("/c/cpu/outer/inner/cpu.cfs_quota_us", "4000");
-        let period = ("/c/cpu/outer/inner/cpu.cfs_period_us", "10000");
-        assert_eq!(with(&[inner, period]), 0.4);
-        assert_eq!(with(&[("/c/cpu/outer/inner/cpu.cfs_quota_us", "-1"), period]), 1.0);
-        let outer =
-            [("/c/cpu/outer/cpu.cfs_quota_us", "20000"), ("/c/cpu/outer/cpu.cfs_period_us", "100000")];
-        assert_eq!(with(&[inner, period, outer[0], outer[1]]), 0.2);
-        assert_eq!(with(&[("/c/unified/mine/cpu.max", "50000 100000")]), 0.5);
-        assert_eq!(with(&[("/c/unified/mine/cpu.max", "max 100000")]), 1.0);
-        assert_eq!(
-            with(&[("/c/unified/mine/cpu.max", "400000 100000")]),
-            1.0,
-            "four cores, but one for a thread"
-        );
-        assert!((0.001..=1.0).contains(&core_share()));
+    fn a_budget_leaves_the_process_its_own_memory() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(budget_within(8 * GIB, u64::MAX), 8 * GIB, "the owner's word");
+        assert_eq!(budget_within(8 * GIB, GIB), GIB - PROCESS_BYTES);
+        assert_eq!(budget_within(GIB / 4, GIB), GIB / 4);
+        assert_eq!(budget_within(GIB, PROCESS_BYTES / 2), 0);
     }
 
     #[test]
     fn this_machine_has_cores_and_memory() {
         assert!(cores() >= 1);
-        assert!(memory_budget_bytes() > 0 && memory_available_bytes() > 0);
+        assert!(memory_default_bytes() > 0 && memory_available_bytes() > 0);
         assert!(minute_of_day() < 24 * 60);
         assert!(disk_free_bytes(Path::new("/")).is_ok());
         let mut utilisation = Utilisation::default();

@@ -3,6 +3,7 @@
 
 mod avoid;
 mod fetch;
+mod gathered;
 mod incoming;
 mod index;
 mod lane;
@@ -27,6 +28,7 @@ use crate::monitor;
 use crate::net::ObjectSource;
 use avoid::Avoided;
 pub use fetch::Progress;
+pub use gathered::Gathered;
 pub use incoming::Incoming;
 use index::{Full, Index, Victim};
 pub use survey::Checked;
@@ -130,7 +132,9 @@ impl Pool {
             index: Mutex::new(Index::new(0)),
             avoided: Mutex::default(),
         };
-        let found = fs::create_dir_all(pool.partial_folder()).and_then(|()| pool.find_all());
+        let found = fs::create_dir_all(pool.partial_folder())
+            .and_then(|()| pool.remove_gathered())
+            .and_then(|()| pool.find_all());
         found.map_err(|source| pool.disk(source))?;
         let budget_bytes = match budget {
             DiskBudget::Bytes(bytes) => bytes,

@@ -32,7 +32,13 @@ pub fn of_process(pid: u32) -> io::Result<Memory> {
 
 /// The most that this process ever held at once, bytes; `None` where the kernel does not say.
 pub fn own_peak_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    peak_bytes(std::process::id())
+}
+
+/// The most that a process ever held at once, pages of mapped files among it, bytes; `None` where it is gone or the kernel
+/// does not say.
+pub fn peak_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -180,7 +180,8 @@ pub struct NodeArgs {
     /// `power:NAME`; several times for several. Replicas are kept apart by it where they can be.
     #[arg(long, value_name = "KIND:NAME")]
     pub domain: Vec<Domain>,
-    /// Memory that partitions may take [default: half of what is available]
+    /// Memory that partitions may take [default: half of what is available]. Never more than what the limit of its
+    /// control group leaves beside the node itself (64 MiB)
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_budget: Option<u64>,
     /// What this machine draws, in watts, when it idles, computes on one core, sends and receives, and what its radio

@@ -153,8 +153,8 @@ pub struct NodeConfig {
     pub label: String,
     /// Kind of machine.
     pub class: Class,
-    /// Memory for partitions.
-    pub memory_budget_bytes: u64,
+    /// Memory that partitions may take as far as the kernel allows it, bytes.
+    pub memory_wished_bytes: u64,
     /// What the owner lets others have.
     pub owner: OwnerLimits,
     /// What may take it away together with others.
@@ -222,7 +222,7 @@ impl NodeConfig {
             api_token,
             label,
             class: args.class.into(),
-            memory_budget_bytes: args.memory_budget.unwrap_or_else(monitor::memory_budget_bytes),
+            memory_wished_bytes: args.memory_budget.unwrap_or_else(monitor::memory_default_bytes),
             disk_budget: args.disk_budget.map_or(DiskBudget::MostOfFree, DiskBudget::Bytes),
         })
     }

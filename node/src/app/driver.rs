@@ -138,7 +138,9 @@ pub struct Parts {
     pub domains: Vec<Domain>,
     /// What it draws, if its owner said so.
     pub power: Option<Power>,
-    /// Memory that partitions may take while others leave it free, bytes.
+    /// Memory that partitions may take as far as the kernel allows it, bytes.
+    pub memory_wished_bytes: u64,
+    /// Of that, what they may take while others leave it free, bytes.
     pub memory_budget_bytes: u64,
     /// Who watches what happens.
     pub watchers: broadcast::Sender<EventView>,

@@ -87,6 +87,19 @@ impl ObjectSource for GivesNothing {
     }
 }
 
+/// What of the wished memory partitions may take here.
+fn budget_of(wished_bytes: u64) -> u64 {
+    let memory_budget_bytes = monitor::memory_budget_bytes(wished_bytes);
+    if memory_budget_bytes < wished_bytes {
+        tracing::warn!(
+            wished_bytes,
+            memory_budget_bytes,
+            "less than --memory-budget: the kernel ends this process where it takes more than its control group may"
+        );
+    }
+    memory_budget_bytes
+}
+
 /// Runs a node until `ended`; `ready` hears once that it serves.
 ///
 /// # Errors
@@ -113,13 +126,14 @@ pub async fn run(
     let (events, own_events) = mpsc::channel(EVENTS_WAITING_MAX);
     let generation = config.next_generation()?;
     let node = identity.node();
+    let memory_budget_bytes = budget_of(config.memory_wished_bytes);
     let machine = Machine {
         label: config.label.clone(),
         class: config.class,
         addresses: addresses.clone(),
         cores: u16::try_from(config.owner.cores_of(monitor::cores())).unwrap_or(u16::MAX),
         speeds,
-        memory_budget_bytes: config.memory_budget_bytes,
+        memory_budget_bytes,
     };
     let mesh = config.mesh.mesh_id();
     let (watchers, _) = broadcast::channel(EVENTS_KEPT_MAX);
@@ -137,7 +151,8 @@ pub async fn run(
         owner: config.owner.clone(),
         domains: config.domains.clone(),
         power: config.power.map(|power| power.within(monitor::core_share())),
-        memory_budget_bytes: config.memory_budget_bytes,
+        memory_wished_bytes: config.memory_wished_bytes,
+        memory_budget_bytes,
         watchers: watchers.clone(),
     };
     let driver = Driver::new(parts, events.clone());

@@ -1,6 +1,7 @@
 //! A partition: one session on one thread of its own, with a bounded queue before it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::batch::{self, OpenBatch};
 use super::permits::Permits;
-use super::session::{self, LoadError, Weight};
+use super::session::{self, LoadError, Weight, Weights};
 use super::values::{self, ValueError, bounded};
 use super::{Shared, memory, thread_time};
 
@@ -184,8 +185,13 @@ impl Partition {
     pub(super) async fn load(
         shared: Arc<Shared>,
         label: String,
-        source: PartitionSource,
+        mut source: PartitionSource,
+        folder: Option<PathBuf>,
     ) -> Result<Self, LoadError> {
+        let weights = match folder {
+            Some(folder) => Weights::InFolder(folder),
+            None => Weights::InMemory(std::mem::take(&mut source.weights)),
+        };
         let (jobs, queue) = mpsc::sync_channel(QUEUE_JOBS_MAX);
         let load = Arc::new(Load::default());
         let computes = !source.outputs.is_empty();
@@ -212,7 +218,7 @@ impl Partition {
                     batch: source.batch.clone(),
                     variable: source.variable.clone(),
                 };
-                if let Some(session) = build_and_report(&shared, source, built) {
+                if let Some(session) = build_and_report(&shared, source, weights, built) {
                     serve(session, &outputs, &queue, &shared.permits, &load);
                 }
                 memory::give_back_freed();
@@ -340,6 +346,7 @@ fn thread_name(label: &str) -> String {
 fn build_and_report(
     shared: &Shared,
     source: PartitionSource,
+    weights: Weights,
     built: oneshot::Sender<Result<(), LoadError>>,
 ) -> Option<Session> {
     // One at a time on a node: building is a burst of memory. No permit is taken, since running
@@ -348,7 +355,8 @@ fn build_and_report(
     if built.is_closed() {
         return None;
     }
-    let session = caught(|| build_compared(&shared.environment, source)).unwrap_or(Err(LoadError::BrokeDown));
+    let session =
+        caught(|| build_compared(&shared.environment, source, weights)).unwrap_or(Err(LoadError::BrokeDown));
     memory::give_back_freed();
     drop(one_at_a_time);
     match session {
@@ -361,8 +369,12 @@ fn build_and_report(
     }
 }
 
-fn build_compared(environment: &Environment, source: PartitionSource) -> Result<Session, LoadError> {
-    let session = session::build(environment, &source.model, source.weights, source.level)?;
+fn build_compared(
+    environment: &Environment,
+    source: PartitionSource,
+    weights: Weights,
+) -> Result<Session, LoadError> {
+    let session = session::build(environment, &source.model, weights, source.level)?;
     session::compare(&session, &source.inputs, &source.outputs)?;
     Ok(session)
 }

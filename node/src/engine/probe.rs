@@ -9,7 +9,7 @@ use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::sync::oneshot;
 
 use super::partition::{EndRun, STACK_BYTES, caught};
-use super::session::{self, LoadError, Weight};
+use super::session::{self, LoadError, Weight, Weights};
 use super::values::{self, bounded};
 use super::{Engine, memory};
 
@@ -59,6 +59,7 @@ impl Engine {
                 let _counted = counted;
                 let one_at_a_time = shared.building.acquire();
                 if !reply.is_closed() {
+                    let weights = Weights::InMemory(weights);
                     let probed = caught(|| {
                         let mut session = session::build(&shared.environment, &model, weights, level)?;
                         run_once(&mut session, &inputs, &options)

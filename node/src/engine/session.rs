@@ -1,5 +1,6 @@
-//! Builds sessions: their options, weights in memory, and the comparison with what was declared.
+//! Builds sessions: their options, weights in memory or in a folder, and the comparison with what was declared.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ort::environment::Environment;
@@ -21,6 +22,19 @@ pub struct Weight {
     pub bytes: Arc<[u8]>,
 }
 
+/// Where the weights are that a model refers to.
+#[derive(Debug)]
+pub(super) enum Weights {
+    /// All here.
+    InMemory(Vec<Weight>),
+    /// Files in this folder, under their locations.
+    InFolder(PathBuf),
+}
+
+/// The option by which ONNX Runtime looks for external data of a model in memory in a folder, and nowhere else: absolute
+/// names, names that lead out of it and symbolic links that do are refused.
+const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
 /// Name of a file in memory that no model refers to. As soon as one such file is given, ONNX Runtime
 /// takes external data from memory only; so with this one, no model can make it read this disk.
 const NO_FILE: &str = "stormo/none";
@@ -34,6 +48,11 @@ pub enum LoadError {
     /// Inputs or outputs are not those that were declared.
     #[error("the model does not have the inputs and outputs that were declared: {0}")]
     Declaration(String),
+    /// ONNX Runtime takes names of folders in UTF-8 only.
+    #[error(
+        "the path of the node's folder is no UTF-8, so ONNX Runtime cannot read weights there: choose another --data"
+    )]
+    FolderName,
     /// The system gave no thread.
     #[error("no thread for the partition (free memory, or raise the limit of threads): {0}")]
     Thread(std::io::Error),
@@ -47,10 +66,23 @@ pub enum LoadError {
 pub(super) fn build(
     environment: &Environment,
     model: &[u8],
-    weights: Vec<Weight>,
+    weights: Weights,
     level: OrtLevel,
 ) -> Result<Session, LoadError> {
-    let mut builder = options(environment, level).map_err(|error| refused(&error))?;
+    let builder = options(environment, level).map_err(|error| refused(&error))?;
+    let builder = match weights {
+        Weights::InMemory(weights) => with_memory(builder, weights),
+        Weights::InFolder(folder) => {
+            let folder = folder.into_os_string().into_string().map_err(|_| LoadError::FolderName)?;
+            builder
+                .with_config_entry(WEIGHTS_FOLDER, folder)
+                .map_err(|error| LoadError::Refused(bounded(error.message())))
+        }
+    };
+    builder?.commit_from_memory(model).map_err(|error| refused(&error))
+}
+
+fn with_memory(mut builder: SessionBuilder, weights: Vec<Weight>) -> Result<SessionBuilder, LoadError> {
     let nothing = Weight { location: NO_FILE.into(), bytes: Arc::from([0u8]) };
     for weight in weights.into_iter().chain([nothing]) {
         // Not as single external initialisers: those stay in memory beside the packed copies that
@@ -59,7 +91,7 @@ pub(super) fn build(
             .with_external_initializer_file_in_memory(&weight.location, weight.bytes)
             .map_err(|error| LoadError::Refused(bounded(error.message())))?;
     }
-    builder.commit_from_memory(model).map_err(|error| refused(&error))
+    Ok(builder)
 }
 
 pub(super) fn refused(error: &ort::Error) -> LoadError {

@@ -110,6 +110,34 @@ async fn weights_of_the_wrong_length_are_refused() {
 }
 
 #[tokio::test]
+async fn weights_come_from_a_folder_that_may_go() {
+    let engine = engine(1);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("some key"), bytemuck::cast_slice(&MATRIX)).unwrap();
+    let partition = engine.load_beside("product".into(), product("some key"), folder.path()).await.unwrap();
+    drop(folder);
+    let x = tensor(&spec("x", DType::F32, &[1, 2]), bytemuck::cast_slice(&[1.0f32, 10.0]));
+    let ran = partition.run(vec![x]).await.unwrap();
+    assert_eq!(ran.outputs[0].data().as_slice_of::<f32>().unwrap(), [31.0, 42.0]);
+}
+
+#[tokio::test]
+async fn a_model_reads_nothing_but_what_is_in_its_folder() {
+    let engine = engine(1);
+    let around = tempfile::tempdir().unwrap();
+    let [folder, secret] = ["folder", "secret"].map(|name| around.path().join(name));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&secret, bytemuck::cast_slice(&MATRIX)).unwrap();
+    std::os::unix::fs::symlink(&secret, folder.join("link")).unwrap();
+    std::fs::write(folder.join("short"), [0; 15]).unwrap();
+    for location in ["../secret", "folder/../../secret", &secret.to_string_lossy(), "link", "short", "absent"]
+    {
+        let loaded = engine.load_beside("product".into(), product(location), &folder).await;
+        assert!(matches!(loaded.unwrap_err(), LoadError::Refused(_)), "{location}");
+    }
+}
+
+#[tokio::test]
 async fn a_model_cannot_read_files_of_this_machine() {
     // Tests run in their crate's folder, and so would a relative name be looked up there.
     let file = tempfile::NamedTempFile::new_in(".").unwrap();

@@ -164,9 +164,18 @@ impl Skeleton {
             manifest.weights.iter().map(|weight| (weight.id, weight.bytes)).collect();
         for tensor in graph.initializer.iter().filter(|tensor| data::is_external(tensor)) {
             let expected = data::spec_of(tensor).and_then(|spec| spec.byte_length().ok());
-            let listed = object_of(tensor).and_then(|id| known.get(&id).copied());
+            let object = object_of(tensor);
+            let listed = object.and_then(|id| known.get(&id).copied());
+            let written = object.zip(listed).map(|(id, bytes)| reference(tensor, ObjectRef { id, bytes }));
             if expected.is_none() || expected != listed {
                 return Err(mismatch(format!("the weight `{}` is no object of the manifest", tensor.name())));
+            }
+            // ONNX Runtime reads it from a file: nothing but the object's name, and all of it.
+            if written.as_ref() != Some(tensor) {
+                return Err(mismatch(format!(
+                    "the weight `{}` is referred to in another way",
+                    tensor.name()
+                )));
             }
         }
         let links = Links::of(&graph, &model.functions)?;

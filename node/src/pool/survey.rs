@@ -12,7 +12,7 @@ use super::index::Victim;
 use super::{OUTLINE_ENDING, Pool, PoolError, file_at, partial};
 
 /// Bytes read from the disk at once, where a whole object is hashed.
-const CHUNK_BYTES: usize = 1 << 20;
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
 /// What a check of everything found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checked {

@@ -2,6 +2,7 @@
 
 mod figures;
 mod full;
+mod gathered;
 mod killed;
 mod peers;
 mod pulls;

@@ -1,7 +1,7 @@
 //! How a partition comes in: its objects from peers, its session from its objects; and what of the
 //! pool may not go meanwhile.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,13 @@ use tokio::task::spawn_blocking;
 use super::Driver;
 use super::hosting::{Loaded, PartitionKey};
 use crate::card::{CARD_BYTES_MAX, Card};
-use crate::deploy::partition_source;
+use crate::deploy::partition_source_beside;
 use crate::ends::Described;
 use crate::engine::{self, Engine, PartitionSource, ProfileBudget};
 use crate::model::Skeleton;
 use crate::monitor;
 use crate::net::Net;
-use crate::pool::{Pool, PoolError, Progress};
+use crate::pool::{Gathered, Pool, PoolError, Progress};
 use crate::sample;
 
 /// How a partition is measured before it takes work. A request may be waiting for it, and real runs say
@@ -92,8 +92,8 @@ pub(super) async fn fetch_manifest(
     }
     let progress = &watch::channel(Progress::default()).0;
     let pulled = |object: ObjectRef| async move {
-        let pulled = pull_and_read(net, pool, vec![object], peers, progress).await;
-        pulled?.remove(&object.id).ok_or(PoolError::Missing(object.id))
+        let pool_there = pool.clone();
+        pull_until(net, pool, vec![object].into(), peers, progress, move || pool_there.read(object.id)).await
     };
     let bytes = pulled(object).await.map_err(|error| error.to_string())?;
     let manifest = read_manifest(&bytes)?;
@@ -140,14 +140,19 @@ impl Loader {
     pub(super) async fn load(self, manifest: &Arc<Described>, key: PartitionKey) -> Result<Loaded, Refusal> {
         let Ok(_one) = LOADING.acquire().await else { return Err(Refusal::Leaving) };
         let begun = Instant::now();
-        let source = self.source(manifest, key).await?;
         let failed = |error: String| {
             tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
             Refusal::LoadFailed
         };
+        let (skeleton, gathered) = self.objects(manifest, key).await?;
+        let described = manifest.clone();
+        let extracted = spawn_blocking(move || extract(&skeleton, &described, key)).await;
+        let source = extracted.map_err(|error| error.to_string()).flatten().map_err(failed)?;
         let specs = source.inputs.clone();
         let label = format!("{} {}-{}", manifest.model, key.first, key.end);
-        let partition = self.engine.load(label, source).await.map_err(|error| failed(error.to_string()))?;
+        let partition = self.engine.load_beside(label, source, gathered.folder()).await;
+        let partition = partition.map_err(|error| failed(error.to_string()))?;
+        drop(gathered);
         let inputs: Result<Vec<Tensor>, _> = specs.into_iter().map(sample::tensor).collect();
         let inputs = inputs.map_err(|error| failed(error.to_string()))?;
         let times_us = engine::profile(&partition, &inputs, WARM_UP).await;
@@ -157,60 +162,49 @@ impl Loader {
         Ok(Loaded { partition, runs, loading: begun.elapsed() })
     }
 
-    /// What the session is made of.
-    async fn source(&self, manifest: &Arc<Described>, key: PartitionKey) -> Result<PartitionSource, Refusal> {
-        let objects = manifest.range_objects(key.blocks());
-        let pulled = pull_and_read(&self.net, &self.pool, objects, &self.peers, &self.progress).await;
-        let contents = pulled.map_err(|error| {
+    /// The skeleton, and all else that the session is made of side by side on disk.
+    async fn objects(
+        &self,
+        manifest: &Arc<Described>,
+        key: PartitionKey,
+    ) -> Result<(Arc<[u8]>, Gathered), Refusal> {
+        let objects: Arc<[ObjectRef]> = manifest.range_objects(key.blocks()).into();
+        let (pool, wanted, skeleton) = (self.pool.clone(), objects.clone(), manifest.skeleton.id);
+        let read = move || {
+            let weights: Vec<ObjectRef> =
+                wanted.iter().filter(|object| object.id != skeleton).copied().collect();
+            let gathered = pool.gather(&weights);
+            // Read even so: all that are damaged are then gone, and the next pull brings them at once.
+            let skeleton = pool.read(skeleton)?;
+            Ok((skeleton, gathered?))
+        };
+        let read = pull_until(&self.net, &self.pool, objects, &self.peers, &self.progress, read).await;
+        read.map_err(|error| {
             tracing::warn!(model = %manifest.model, %error, "cannot host");
             refusal_of(&error)
-        })?;
-        let described = manifest.clone();
-        let extracted = spawn_blocking(move || extract(&contents, &described, key)).await;
-        extracted.map_err(|error| error.to_string()).flatten().map_err(|error| {
-            tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
-            Refusal::LoadFailed
         })
     }
 }
 
-/// Bytes of objects by their names.
-type Contents = HashMap<ObjectId, Arc<[u8]>>;
-
-/// Objects from the pool, those that it lacks from peers. Damage on disk shows when they are read; what was
-/// damaged is then pulled too.
-async fn pull_and_read(
+/// What is read of objects from the pool, once those that it lacks have come from peers. Damage on disk shows when they
+/// are read; what was damaged is then pulled too.
+async fn pull_until<T: Send + 'static>(
     net: &Net,
     pool: &Arc<Pool>,
-    objects: Vec<ObjectRef>,
+    objects: Arc<[ObjectRef]>,
     peers: &[NodeId],
     progress: &watch::Sender<Progress>,
-) -> Result<Contents, PoolError> {
-    let objects: Arc<[ObjectRef]> = objects.into();
+    read: impl Fn() -> Result<T, PoolError> + Clone + Send + 'static,
+) -> Result<T, PoolError> {
     let mut reads = 0;
     loop {
         pool.pull(net, &objects, peers, progress).await?;
         reads += 1;
-        let (reader, wanted) = (pool.clone(), objects.clone());
-        match spawn_blocking(move || read_all(&reader, &wanted)).await? {
+        match spawn_blocking(read.clone()).await? {
             Err(PoolError::Damaged(_) | PoolError::Missing(_)) if reads < READS_MAX => {}
             read => return read,
         }
     }
-}
-
-/// Reads on behind an object that cannot be read: all that are damaged are then gone from the pool, and the
-/// next pull brings them at once.
-fn read_all(pool: &Pool, objects: &[ObjectRef]) -> Result<Contents, PoolError> {
-    let mut read = Ok(Contents::new());
-    for object in objects {
-        match (pool.read(object.id), &mut read) {
-            (Ok(bytes), Ok(contents)) => drop(contents.insert(object.id, bytes)),
-            (Ok(_), Err(_)) => {}
-            (Err(error), _) => read = Err(error),
-        }
-    }
-    read
 }
 
 fn refusal_of(error: &PoolError) -> Refusal {
@@ -223,9 +217,9 @@ fn refusal_of(error: &PoolError) -> Refusal {
     }
 }
 
-fn extract(contents: &Contents, manifest: &Manifest, key: PartitionKey) -> Result<PartitionSource, String> {
-    let skeleton = contents.get(&manifest.skeleton.id).ok_or("the skeleton was not read")?;
-    let skeleton = Skeleton::parse(skeleton, manifest).map_err(|error| error.to_string())?;
-    partition_source(&skeleton, manifest, key.blocks(), |id| contents.get(&id).cloned())
-        .map_err(|error| error.to_string())
+fn extract(bytes: &[u8], manifest: &Manifest, key: PartitionKey) -> Result<PartitionSource, String> {
+    let skeleton = Skeleton::parse(bytes, manifest).map_err(|error| error.to_string())?;
+    let (source, _) =
+        partition_source_beside(&skeleton, manifest, key.blocks()).map_err(|error| error.to_string())?;
+    Ok(source)
 }

@@ -15,6 +15,7 @@ impl Driver {
         let before = self.offer;
         self.offer = self.parts.owner.offer(monitor::minute_of_day());
         self.offer.open &= !self.is_paused;
+        self.look_at_limit();
         let used_bytes = self.hosting.memory_used_bytes();
         let free_for_all = self.parts.owner.keep_free_memory_bytes == 0;
         let available_bytes = if free_for_all { 0 } else { monitor::memory_available_bytes() };
@@ -39,6 +40,24 @@ impl Driver {
         if !self.offer.takes_work() {
             self.drop_what_is_kept_for_others();
         }
+    }
+
+    /// A limit of memory may be put on a process that runs, and changed.
+    fn look_at_limit(&mut self) {
+        let (wished_bytes, before_bytes) = (self.parts.memory_wished_bytes, self.parts.memory_budget_bytes);
+        let budget_bytes = monitor::memory_budget_bytes(wished_bytes);
+        if budget_bytes == before_bytes {
+            return;
+        }
+        self.parts.memory_budget_bytes = budget_bytes;
+        self.parts.machine.memory_budget_bytes = budget_bytes;
+        tracing::info!(
+            wished_bytes,
+            budget_bytes,
+            before_bytes,
+            "the control group's limit of memory changed"
+        );
+        self.on_changed();
     }
 
     /// The owner has the node take work of others, or none until it is told otherwise or started again.
