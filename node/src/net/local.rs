@@ -13,7 +13,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::Stream;
 use stormo_protocol::ids::NodeId;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::receive::Doorman;
@@ -29,6 +29,8 @@ const PASS_BYTES: usize = 32;
 const AT_ONCE_BYTES_MAX: u64 = 1 << 20;
 /// All that is said before the first frame comes at once.
 const SAID_WITHIN: Duration = Duration::from_secs(1);
+/// After a failure to let somebody in: this process has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a node needs to be let in at another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,24 +148,32 @@ pub(super) fn serve(net: &Net, doorman: Doorman) -> Result<(), NetError> {
         let Some(door) = door else { return };
         loop {
             tokio::select! {
-                Some((peer, stream)) = asking.next() => {
-                    let Some(node) = identity::node_id(&peer) else { continue };
-                    tokio::spawn(invite(stream, door.invitation(node)));
+                asked = asking.next() => {
+                    let Some((peer, stream)) = asked else { return };
+                    if let Some(node) = identity::node_id(&peer) {
+                        tokio::spawn(invite(stream, door.invitation(node)));
+                    }
                 }
-                Ok((stream, _)) = door.listener.accept() => {
-                    let (doorman, secret) = (doorman.clone(), door.secret.clone());
-                    tokio::spawn(async move {
-                        match let_in(stream, &secret).await {
-                            Ok((node, stream)) => doorman.let_in(node, Box::new(stream.compat()), AT_ONCE_BYTES_MAX),
-                            Err(error) => tracing::debug!(%error, "somebody without a pass was not let in"),
-                        }
-                    });
-                }
-                else => return,
+                accepted = door.listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        tokio::spawn(let_in_or_not(stream, doorman.clone(), door.secret.clone()));
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "nobody of this machine can be let in for a moment");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
             }
         }
     });
     Ok(())
+}
+
+async fn let_in_or_not(stream: UnixStream, doorman: Doorman, secret: Arc<[u8; PASS_BYTES]>) {
+    match let_in(stream, &secret).await {
+        Ok((node, stream)) => doorman.let_in(node, Box::new(stream.compat()), AT_ONCE_BYTES_MAX),
+        Err(error) => tracing::debug!(%error, "somebody without a pass was not let in"),
+    }
 }
 
 async fn invite(mut stream: Stream, invitation: Invitation) {
