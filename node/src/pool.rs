@@ -217,10 +217,7 @@ impl Pool {
     /// # Errors
     /// When it is not here, or no longer what its name says.
     pub fn read(&self, id: ObjectId) -> Result<Arc<[u8]>, PoolError> {
-        let Some(mut file) = file_at(&self.path_of(id)).map_err(|source| self.disk(source))? else {
-            self.index().removed(id);
-            return Err(PoolError::Missing(id));
-        };
+        let mut file = self.file_of(id)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|source| self.disk(source))?;
         let bytes: Arc<[u8]> = bytes.into();
@@ -228,10 +225,24 @@ impl Pool {
             self.remove_damaged(id);
             return Err(PoolError::Damaged(id));
         }
+        self.used(id, &file);
+        Ok(bytes)
+    }
+
+    /// The file of an object that is here, unchecked.
+    fn file_of(&self, id: ObjectId) -> Result<File, PoolError> {
+        let file = file_at(&self.path_of(id)).map_err(|source| self.disk(source))?;
+        file.ok_or_else(|| {
+            self.index().removed(id);
+            PoolError::Missing(id)
+        })
+    }
+
+    /// Notes that an object, in this file, was used.
+    fn used(&self, id: ObjectId, file: &File) {
         self.index().use_object(id);
         // The order of uses outlives this run by the files' times; a run without them only evicts less well.
         let _ = file.set_modified(SystemTime::now());
-        Ok(bytes)
     }
 
     /// Deletes what the index has forgotten. The index is held meanwhile, so that nothing is found there

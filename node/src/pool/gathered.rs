@@ -7,12 +7,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use stormo_protocol::model::ObjectRef;
 
 use super::survey::{CHUNK_BYTES, hash_file};
-use super::{Pool, PoolError, file_at, make_way};
+use super::{Pool, PoolError, make_way};
 
 /// A folder with objects under their names. Dropping it removes the folder; what is mapped stays mapped.
 #[derive(Debug)]
@@ -87,31 +86,25 @@ impl Gathered {
         link: impl Fn(&Path, &Path) -> io::Result<()>,
     ) -> Result<(), PoolError> {
         let (pool, id) = (self.pool.clone(), object.id);
-        let disk = |source| pool.disk(source);
-        let Some(from) = file_at(&pool.path_of(id)).map_err(disk)? else {
-            pool.index().removed(id);
-            return Err(PoolError::Missing(id));
-        };
+        let from = pool.file_of(id)?;
         let place = self.folder.join(id.to_string());
         // Of the file itself, should the object be a symbolic link: ONNX Runtime follows none out of the folder.
         let linked = fs::canonicalize(pool.path_of(id)).and_then(|path| link(&path, &place));
         if let Err(error) = linked {
             tracing::debug!(object = %id, %error, "no link to an object; it is copied");
-            self.copy(object, from, &place)?;
+            self.copy(object, &from, &place)?;
         }
         // What will be mapped, and not what the object's name stands for a moment later.
-        let (found, ..) = File::open(&place).and_then(hash_file).map_err(disk)?;
+        let (found, ..) = File::open(&place).and_then(hash_file).map_err(|source| pool.disk(source))?;
         if found != id {
             pool.remove_damaged(id);
             return Err(PoolError::Damaged(id));
         }
-        pool.index().use_object(id);
-        // The order of uses outlives this run by the files' times; a run without them only evicts less well.
-        let _ = File::open(&place).and_then(|file| file.set_modified(SystemTime::now()));
+        pool.used(id, &from);
         Ok(())
     }
 
-    fn copy(&mut self, object: ObjectRef, mut from: File, place: &Path) -> Result<(), PoolError> {
+    fn copy(&mut self, object: ObjectRef, mut from: &File, place: &Path) -> Result<(), PoolError> {
         self.pool.reserve(object.bytes)?;
         self.copied_bytes += object.bytes;
         let file = File::create(place).map_err(|source| self.pool.disk(source))?;
