@@ -22,6 +22,8 @@ use super::{Net, identity};
 
 /// Bytes of a door's random name.
 const NAME_BYTES: usize = 16;
+/// Bytes of a node's id.
+const NODE_BYTES: usize = 32;
 /// Bytes of a pass.
 const PASS_BYTES: usize = 32;
 /// Payloads up to this long are read before it is asked whether they are wanted: they are in this machine's memory
@@ -105,12 +107,14 @@ impl Net {
         let opened = timeout(within, async {
             let invitation = match known {
                 Neighbour::Invites(invitation) => invitation,
-                Neighbour::Unasked => self.ask_for_door(to, within).await?,
+                Neighbour::Unasked => self.ask_for_door(to).await?,
             };
             enter(invitation, self.own).await
         });
         match opened.await? {
             Ok(stream) => Ok(Some(Box::new(stream.compat()))),
+            // Whoever is silent is not asked again in another way: that would take the patience twice.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(error),
             Err(error) => {
                 tracing::debug!(peer = %to.short(), %error, "no way within this machine; frames go over libp2p");
                 self.neighbours.moved_out(to);
@@ -119,8 +123,8 @@ impl Net {
         }
     }
 
-    async fn ask_for_door(&self, to: NodeId, within: Duration) -> io::Result<Invitation> {
-        let mut stream = self.open_within(to, &self.protocols.local, within).await?;
+    async fn ask_for_door(&self, to: NodeId) -> io::Result<Invitation> {
+        let mut stream = self.open(to, &self.protocols.local).await?;
         let invitation = Invitation::read(&mut stream).await?;
         if let Some(known) = self.neighbours.lock().get_mut(&to) {
             *known = Neighbour::Invites(invitation);
@@ -187,9 +191,9 @@ async fn invite(mut stream: Stream, invitation: Invitation) {
 
 async fn let_in(mut stream: UnixStream, secret: &[u8; PASS_BYTES]) -> io::Result<(NodeId, UnixStream)> {
     ensure_same_user(&stream)?;
-    let mut said = [0; PASS_BYTES + PASS_BYTES];
+    let mut said = [0; NODE_BYTES + PASS_BYTES];
     timeout(SAID_WITHIN, tokio::io::AsyncReadExt::read_exact(&mut stream, &mut said)).await??;
-    let (node, pass) = said.split_at(PASS_BYTES);
+    let (node, pass) = said.split_at(NODE_BYTES);
     let node = NodeId(node.try_into().map_err(io::Error::other)?);
     // Compared in constant time.
     let is_his = pass_of(secret, node) == <[u8; PASS_BYTES]>::try_from(pass).map_err(io::Error::other)?;
@@ -231,7 +235,7 @@ fn path_of(door: [u8; NAME_BYTES]) -> String {
 }
 
 /// # Errors
-/// When the other side runs as another user, whom the system keeps from nothing else either.
+/// When the other side runs as another user: it is neither shown a pass nor listened to.
 fn ensure_same_user(stream: &UnixStream) -> io::Result<()> {
     let own = UnixStream::pair()?.0.peer_cred()?.uid();
     if stream.peer_cred()?.uid() == own { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }

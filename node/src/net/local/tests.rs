@@ -85,7 +85,7 @@ async fn without_a_door_frames_go_over_libp2p() {
 #[tokio::test]
 async fn a_pass_is_good_for_one_node_only() {
     let [(sender, sending, _events), (receiver, _receiving, mut offers)] = connected().await;
-    let invitation = sending.ask_for_door(receiver.node(), SOON).await.unwrap();
+    let invitation = timeout(SOON, sending.ask_for_door(receiver.node())).await.unwrap().unwrap();
     for (name, pass) in [(receiver.node(), invitation.pass), (sender.node(), [7; PASS_BYTES])] {
         let mut stream = UnixStream::connect(path_of(invitation.door)).await.unwrap();
         stream.write_all(&[name.0, pass].concat()).await.unwrap();
