@@ -53,8 +53,8 @@ struct ModelReport {
     measured: Measured,
     /// Undivided latency and the streams' time as far as it may grow.
     allowed_ms: f64,
-    /// The runs of the chain's sessions and the bare streams' time: a chain whose frames cost nothing.
-    /// Where that alone is above what is allowed, running in several sessions took what was allowed.
+    /// The runs of the chain's sessions and the bare streams' time: a chain whose frames take what bare streams do.
+    /// Within one machine it may take less.
     runs_and_streams_ms: f64,
     /// Latency of the chain by the undivided one.
     ratio: f64,
@@ -172,7 +172,8 @@ fn print(report: &Report) {
         "\nwhole, chain: from a request's arrival at a node to its result there; bare streams: the same bytes from\n\
          process to process over libp2p streams, with nothing else; allowed: whole + {STREAMS_FACTOR_MAX} x bare streams,\n\
          and of VGG-19 at most {VGG_RATIO_MAX} x whole; runs+streams: the runs of the chain's sessions and the bare\n\
-         streams, as if frames cost nothing; added/streams: what dividing adds, in times of the bare streams.\n"
+         streams; added/streams: what dividing adds, in times of the bare streams. Frames themselves go over\n\
+         Unix sockets within one machine, so that a chain may take less than runs and streams together.\n"
     );
     parts.lines().iter().for_each(|line| tell!("{line}"));
     tell!(

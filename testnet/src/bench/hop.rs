@@ -157,6 +157,6 @@ fn print(report: &Report) {
     table.lines().iter().for_each(|line| tell!("{line}"));
     tell!(
         "\nstage: from the request's arrival at its node to the result there; target: at most {RATIO_MAX} x bare \
-         streams, medians."
+         streams, medians.\nFrames go over Unix sockets within one machine."
     );
 }
