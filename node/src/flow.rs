@@ -3,6 +3,8 @@
 
 mod origin;
 mod patience;
+#[cfg(test)]
+mod schedules;
 mod stage;
 mod suspects;
 

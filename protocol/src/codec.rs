@@ -2,5 +2,7 @@
 
 mod message;
 pub mod payload;
+mod variant_index;
 
 pub use message::{DecodeError, SectionReader, SectionWriter, decode, encode};
+pub(crate) use variant_index::VariantIndex;

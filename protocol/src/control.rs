@@ -65,6 +65,31 @@ pub enum Request {
         /// Who fell silent.
         node: NodeId,
     },
+    /// "The join's host is lost, or refuses." From one of those that send it tensors to the origin, who alone moves a
+    /// join, so that all senders turn to the same host.
+    JoinFailed {
+        /// The request.
+        request: RequestId,
+        /// The try.
+        attempt: u16,
+        /// The join.
+        stage: u16,
+        /// Which of its hosts, 0 the primary.
+        host: u16,
+        /// Why.
+        reason: Refusal,
+    },
+    /// "Send to this host of the join." From the origin to those that send it tensors.
+    Rejoin {
+        /// The request.
+        request: RequestId,
+        /// The try.
+        attempt: u16,
+        /// The join.
+        stage: u16,
+        /// Which of its hosts: never an earlier one than before.
+        host: u16,
+    },
 }
 
 /// What a node answers.
@@ -116,6 +141,14 @@ mod tests {
             reason: Refusal::SuccessorLost,
         };
         assert_eq!(Request::from_bytes(&request.to_bytes()), Ok(request));
+        let (request, attempt, stage, host) = (RequestId([1; 16]), 2, 9, 1);
+        let reason = Refusal::SuccessorLost;
+        for of_join in [
+            Request::JoinFailed { request, attempt, stage, host, reason },
+            Request::Rejoin { request, attempt, stage, host },
+        ] {
+            assert_eq!(Request::from_bytes(&of_join.to_bytes()), Ok(of_join));
+        }
         let response = Response::Refused(Refusal::NoMemory);
         assert_eq!(Response::from_bytes(&response.to_bytes()), Ok(response));
     }

@@ -58,6 +58,10 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 /// Descriptors of one frame, bytes.
 pub const FRAME_DESCRIPTORS_BYTES_MAX: usize = 64 << 10;
 
+/// Inputs that the joins of a node hold while others of theirs are missing, bytes. A guess: some hundred requests of
+/// large activations; one frame of the largest fits.
+pub const JOINING_BYTES_MAX: u64 = FRAME_PAYLOAD_BYTES_MAX;
+
 /// Outputs of one run whose dimensions depend on values, all together, bytes.
 pub const VARIABLE_OUTPUTS_BYTES_MAX: u64 = 64 << 20;
 

@@ -3,12 +3,14 @@
 
 mod cut;
 mod fit;
+mod ways;
 
 use std::ops::Range;
 
 pub use cut::{CodecFigures, Cut};
 pub use fit::Batch;
 use serde::{Deserialize, Serialize};
+pub use ways::{Way, Ways};
 
 use crate::ids::ObjectId;
 use crate::limits::{BLOCKS_MAX, FRAME_TENSORS_MAX, GRAPH_NODES_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX};

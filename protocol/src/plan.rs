@@ -1,4 +1,7 @@
 //! A plan: which node runs which blocks of a divided variant, from the origin's input to its result.
+//! Which tensors travel between its stages is said in `model/ways.rs`.
+
+mod wire;
 
 use std::ops::Range;
 
@@ -11,6 +14,7 @@ use crate::limits::{BACKUPS_MAX, STAGES_MAX};
 
 /// One partition in a plan and who runs it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "wire::WireStage", into = "wire::WireStage")]
 pub struct Stage {
     /// The primary host.
     pub node: NodeId,
@@ -22,6 +26,8 @@ pub struct Stage {
     pub codec: Codec,
     /// Redundant successors, the first to take over first.
     pub backups: Vec<NodeId>,
+    /// Of a branch that runs beside its neighbours: when its turn is to be sent its input, counted from 0.
+    pub branch: Option<u16>,
 }
 
 impl Stage {
@@ -41,7 +47,9 @@ impl Stage {
     }
 }
 
-/// A chain of stages: each passes all tensors of its last cut to the next, the last to the origin.
+/// A chain of stages: each passes all tensors of its last cut to the next, the last to the origin. Stages that are
+/// branches run beside each other: the one before them, the *fork*, sends each what it reads; the one behind them, the
+/// *join*, waits for all. Where there is none before or behind, that is the origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Plan {
     /// What the blocks belong to.
@@ -66,6 +74,9 @@ pub enum BadPlan {
     /// More successors than allowed.
     #[error("a stage has at most {BACKUPS_MAX} backups")]
     BackupCount,
+    /// A branch alone, or branches of which two have the same turn.
+    #[error("branches come in twos or more, each with its turn")]
+    Branches,
 }
 
 impl Plan {
@@ -87,7 +98,61 @@ impl Plan {
             }
             next = stage.end;
         }
-        Ok(first.first..next)
+        let mut branches = self.stages.chunk_by(|one, other| one.branch.is_some() == other.branch.is_some());
+        let take_turns = |branches: &[Stage]| {
+            let mut turns: Vec<u16> = branches.iter().filter_map(|stage| stage.branch).collect();
+            turns.sort_unstable();
+            turns.len() != 1 && turns.iter().zip(0u16..).all(|(turn, wanted)| *turn == wanted)
+        };
+        if branches.all(take_turns) { Ok(first.first..next) } else { Err(BadPlan::Branches) }
+    }
+
+    /// The stages that run beside one, itself included: it alone, unless it is a branch.
+    pub fn beside(&self, stage: u16) -> Range<u16> {
+        let is_branch = |stage: &Stage| stage.branch.is_some();
+        let place = usize::from(stage);
+        if !self.stages.get(place).is_some_and(is_branch) {
+            return stage..stage.saturating_add(1);
+        }
+        let before = self.stages[..place].iter().rev().take_while(|stage| is_branch(stage)).count();
+        let behind = self.stages[place..].iter().take_while(|stage| is_branch(stage)).count();
+        (place - before) as u16..(place + behind) as u16
+    }
+
+    /// The stage before those that run beside this one; the origin, if there is none.
+    pub fn before(&self, stage: u16) -> u16 {
+        self.beside(stage).start.checked_sub(1).unwrap_or(ORIGIN)
+    }
+
+    /// The stage behind those that run beside this one; the origin, if there is none.
+    pub fn behind(&self, stage: u16) -> u16 {
+        let end = self.beside(stage).end;
+        if usize::from(end) < self.stages.len() { end } else { ORIGIN }
+    }
+
+    /// Whether a stage waits for branches.
+    pub fn is_join(&self, stage: u16) -> bool {
+        let is_branch = |stage: u16| self.stages.get(usize::from(stage)).is_some_and(|s| s.branch.is_some());
+        let is_stage = usize::from(stage) < self.stages.len();
+        is_stage && !is_branch(stage) && stage.checked_sub(1).is_some_and(is_branch)
+    }
+
+    /// Whether some stages run beside each other.
+    pub fn is_forked(&self) -> bool {
+        self.stages.iter().any(|stage| stage.branch.is_some())
+    }
+
+    /// Whether tensors may travel over an edge to a stage: from the one before, and to a join also from the branches'
+    /// fork.
+    fn is_edge(&self, edge: Edge) -> bool {
+        let Some(stage) = self.stages.get(usize::from(edge.to)) else { return false };
+        match edge.to.checked_sub(1) {
+            Some(last) if stage.branch.is_none() => {
+                self.beside(last).contains(&edge.from)
+                    || (self.is_join(edge.to) && edge.from == self.before(last))
+            }
+            _ => edge.from == self.before(edge.to),
+        }
     }
 
     /// The same plan, with nobody to take a stage over.
@@ -102,15 +167,13 @@ impl Plan {
         self.stages.iter().map(|stage| stage.codec).chain([self.result_codec])
     }
 
-    /// Whether a node may send over an edge that leads to a stage: any host of the stage before, or the origin.
+    /// Whether a node may send over an edge that leads to a stage: any host of a stage before, or the origin.
     pub fn is_sent_by(&self, edge: Edge, from: NodeId) -> bool {
-        match edge.to.checked_sub(1) {
-            Some(before) => {
-                let stage = self.stages.get(usize::from(before));
-                edge.from == before && stage.is_some_and(|stage| stage.host_index(from).is_some())
-            }
+        let is_sender = match self.stages.get(usize::from(edge.from)) {
+            Some(stage) => stage.host_index(from).is_some(),
             None => edge.from == ORIGIN && self.origin == from,
-        }
+        };
+        is_sender && self.is_edge(edge)
     }
 
     /// How tensors are coded on an edge.
@@ -135,6 +198,12 @@ impl Plan {
             hasher.update(&[stage.codec as u8]);
         }
         hasher.update(&[self.result_codec as u8]);
+        for (index, stage) in self.stages.iter().enumerate() {
+            if let Some(turn) = stage.branch {
+                hasher.update(&(index as u16).to_le_bytes());
+                hasher.update(&turn.to_le_bytes());
+            }
+        }
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         PlanId(id)
@@ -155,6 +224,7 @@ mod tests {
                 end,
                 codec: Codec::Raw,
                 backups: vec![],
+                branch: None,
             })
             .collect();
         let variant = VariantId { deployment: DeploymentId([1; 16]), index: 0 };
@@ -169,6 +239,63 @@ mod tests {
             assert_eq!(plan(gaps).check(), Err(BadPlan::Coverage), "{gaps:?}");
         }
         assert_eq!(plan(&[]).check(), Err(BadPlan::StageCount));
+    }
+
+    /// Stages 1, 2 and 3 are branches.
+    fn forked() -> Plan {
+        let mut plan = plan(&[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]);
+        for (stage, turn) in [(1, 2), (2, 0), (3, 1)] {
+            plan.stages[stage].branch = Some(turn);
+        }
+        plan
+    }
+
+    #[test]
+    fn branches_lie_between_a_fork_and_a_join() {
+        let plan = forked();
+        assert_eq!(plan.check(), Ok(0..5));
+        let places = (0..5).map(|stage| (plan.beside(stage), plan.before(stage), plan.behind(stage)));
+        let branch = (1..4, 0, 4);
+        let expected = [(0..1, ORIGIN, 1), branch.clone(), branch.clone(), branch, (4..5, 3, ORIGIN)];
+        assert_eq!(places.collect::<Vec<_>>(), expected);
+        assert_eq!((0..6).filter(|stage| plan.is_join(*stage)).collect::<Vec<_>>(), [4]);
+        let mut edges = vec![];
+        for from in (0..6).chain([ORIGIN]) {
+            edges.extend((0..6).map(|to| (from, to)).filter(|(from, to)| {
+                let node = plan.stages.get(usize::from(*from)).map_or(plan.origin, |stage| stage.node);
+                plan.is_sent_by(Edge { from: *from, to: *to }, node)
+            }));
+        }
+        assert_eq!(edges, [(0, 1), (0, 2), (0, 3), (0, 4), (1, 4), (2, 4), (3, 4), (ORIGIN, 0)]);
+        let stranger = NodeId([99; 32]);
+        assert!(!plan.is_sent_by(Edge { from: 1, to: 4 }, stranger));
+    }
+
+    #[test]
+    fn a_branch_is_not_alone_and_has_its_own_turn() {
+        for turns in [&[(1, 0)][..], &[(1, 0), (2, 0)], &[(1, 1), (2, 2)], &[(1, 0), (3, 1)]] {
+            let mut plan = plan(&[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]);
+            turns.iter().for_each(|(stage, turn)| plan.stages[*stage].branch = Some(*turn));
+            assert_eq!(plan.check(), Err(BadPlan::Branches), "{turns:?}");
+        }
+        // At both ends it is the origin that forks and joins.
+        let mut whole = plan(&[(0, 2), (2, 5)]);
+        (whole.stages[0].branch, whole.stages[1].branch) = (Some(0), Some(1));
+        assert_eq!((whole.check(), whole.before(1), whole.behind(0)), (Ok(0..5), ORIGIN, ORIGIN));
+    }
+
+    #[test]
+    fn turns_are_told_and_part_of_the_name() {
+        let plan = forked();
+        let sent = crate::codec::encode(&plan);
+        assert_eq!(crate::codec::decode::<Plan, 1000>(&sent), Ok(plan.clone()));
+        let mut chain = plan.clone();
+        chain.stages.iter_mut().for_each(|stage| stage.branch = None);
+        let mut swapped = plan.clone();
+        (swapped.stages[2].branch, swapped.stages[3].branch) = (Some(1), Some(0));
+        let mut ids = [plan, chain, swapped].map(|plan| plan.id()).to_vec();
+        ids.dedup();
+        assert_eq!(ids.len(), 3);
     }
 
     #[test]

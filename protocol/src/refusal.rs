@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{EnumAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codec::VariantIndex;
+
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
         /// A numbered reason. The numbers are on the wire: never reuse one.
@@ -104,31 +106,10 @@ impl<'de> Visitor<'de> for Places {
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Refusal, A::Error> {
-        let (place, nothing) = data.variant::<Place>()?;
+        let (place, nothing) = data.variant::<VariantIndex>()?;
         nothing.unit_variant()?;
         let number = place.0.checked_add(1).and_then(|number| u16::try_from(number).ok());
         Ok(number.map_or(Refusal::Later, Refusal::from_number_of_any_version))
-    }
-}
-
-struct Place(u32);
-
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number;
-        impl Visitor<'_> for Number {
-            type Value = u32;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number")
-            }
-            fn visit_u32<E>(self, number: u32) -> Result<u32, E> {
-                Ok(number)
-            }
-            fn visit_u64<E>(self, number: u64) -> Result<u32, E> {
-                Ok(u32::try_from(number).unwrap_or(u32::MAX))
-            }
-        }
-        deserializer.deserialize_identifier(Number).map(Self)
     }
 }
 

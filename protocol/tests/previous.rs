@@ -109,7 +109,14 @@ fn news() -> News {
 }
 
 fn prepare() -> Prepare {
-    let stage = |node, first, end| Stage { node, first, end, codec: Codec::Int8Lz4, backups: vec![OTHER] };
+    let stage = |node, first, end| Stage {
+        node,
+        first,
+        end,
+        codec: Codec::Int8Lz4,
+        backups: vec![OTHER],
+        branch: None,
+    };
     let stages = vec![stage(NODE, 0, 4), stage(OTHER, 4, 6)];
     let plan = Plan { variant: variant(), origin: NODE, stages, result_codec: Codec::Raw };
     Prepare { request: REQUEST, attempt: 2, plan, remaining_ms: 30_000 }

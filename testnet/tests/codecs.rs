@@ -170,7 +170,8 @@ fn a_codec_that_the_plan_does_not_name_is_refused(mesh: &mut Mesh, view: &Deploy
     let config = raw_peer::config(mesh, 9)?;
     let identity = config.identity.clone();
     let host = mesh.node("first");
-    let stage = |node, (first, end)| Stage { node, first, end, codec: Codec::Raw, backups: vec![] };
+    let stage =
+        |node, (first, end)| Stage { node, first, end, codec: Codec::Raw, backups: vec![], branch: None };
     let plan = Plan {
         variant: VariantId { deployment: view.id, index: 0 },
         origin: identity.node(),

@@ -12,6 +12,7 @@ mod energy;
 mod gossip;
 mod health;
 mod hosting;
+mod joining;
 mod latest;
 mod loading;
 mod origins;
@@ -168,6 +169,7 @@ pub struct Driver {
     stages: BTreeMap<StageKey, HostedStage>,
     ended: Latest<StageKey, ()>,
     cancelled: Latest<(RequestId, u16, NodeId), ()>,
+    rejoined: Latest<joining::MovedJoin, u16>,
     origins: BTreeMap<RequestId, Pending>,
     suspects: Suspects,
     parked: Vec<origins::Parked>,
@@ -213,6 +215,7 @@ impl Driver {
             stages: BTreeMap::new(),
             ended: Latest::of(arriving::RECENT_MAX),
             cancelled: Latest::of(arriving::RECENT_MAX),
+            rejoined: Latest::of(arriving::RECENT_MAX),
             origins: BTreeMap::new(),
             suspects: Suspects::default(),
             parked: Vec::new(),
@@ -318,6 +321,12 @@ impl Driver {
             }
             Request::Lost { request, attempt, node } => self.on_told_lost(from, request, attempt, node),
             Request::Cancel { request, attempt } => self.on_cancel(from, request, attempt),
+            Request::JoinFailed { request, attempt, stage, host, reason } => {
+                self.on_join_reported(from, (request, attempt, stage), host, reason)
+            }
+            Request::Rejoin { request, attempt, stage, host } => {
+                self.on_rejoin(from, (request, attempt, stage), host)
+            }
         };
         // An asker that went away needs no answer.
         let _ = answer.send(response);

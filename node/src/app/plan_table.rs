@@ -207,7 +207,8 @@ mod tests {
     }
 
     fn plan(host: u8) -> Plan {
-        let stage = Stage { node: node(host), first: 0, end: 4, codec: Codec::Raw, backups: vec![] };
+        let stage =
+            Stage { node: node(host), first: 0, end: 4, codec: Codec::Raw, backups: vec![], branch: None };
         Plan { variant: VARIANT, origin: node(0), stages: vec![stage], result_codec: Codec::Raw }
     }
 

@@ -238,7 +238,7 @@ pub(super) fn accuracy(variant: f64, loss: f64) -> f64 {
 pub(super) fn loss_of(plan: &Plan, manifest: &Manifest) -> Option<f64> {
     let ends = plan.stages.iter().map(|stage| stage.first).chain(plan.stages.last().map(|stage| stage.end));
     let losses = plan.codecs().zip(ends).map(|(codec, cut)| match codec {
-        Codec::Raw => Some(0.0),
+        codec if codec.is_lossless() => Some(0.0),
         codec => manifest.cuts.get(usize::from(cut))?.figures(codec)?.loss(),
     });
     losses.sum()
@@ -279,6 +279,7 @@ impl Posed {
                 end: stage.end + self.first,
                 codec: *codec,
                 backups: backups.into_iter().map(|node| self.nodes[node]).collect(),
+                branch: None,
             })
             .collect();
         let result_codec = shape.codecs.last().copied().unwrap_or_default();
@@ -404,6 +405,7 @@ pub(super) mod tests {
             end: first + 1,
             codec,
             backups: vec![],
+            branch: None,
         };
         let stages = vec![stage(0, Codec::Raw), stage(1, codec)];
         let origin = NodeId([9; 32]);

@@ -50,12 +50,32 @@ pub enum OriginEvent {
     Planned(Plan),
     /// There is none.
     NoPlan(String),
-    /// The first stage's output is safe.
-    FirstPassed(u16),
-    /// The host that was sent the input refuses it, or is lost.
+    /// The output of a stage that is sent input from here is safe.
+    InputPassed {
+        /// The try.
+        attempt: u16,
+        /// The stage.
+        stage: u16,
+    },
+    /// A host that was sent input from here refuses it, or is lost.
     InputFailed {
         /// The try.
         attempt: u16,
+        /// The stage.
+        stage: u16,
+        /// The host.
+        to: NodeId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// A host of a join refuses, or is lost.
+    JoinFailed {
+        /// The try.
+        attempt: u16,
+        /// The join.
+        stage: u16,
+        /// Which of its hosts, 0 the primary.
+        host: u16,
         /// Why.
         reason: Refusal,
     },
@@ -91,12 +111,25 @@ pub enum OriginAction {
         /// Its plan.
         plan: Plan,
     },
-    /// Send the input to this host, instead of the one before.
+    /// Send the input of a stage to this host, instead of the one before; nothing, if it has none from here.
     Send {
         /// The try.
         attempt: u16,
+        /// The stage.
+        stage: u16,
         /// To whom.
         to: NodeId,
+    },
+    /// Tell all hosts of the stages that send to a join where it is now.
+    Rejoin {
+        /// The try.
+        attempt: u16,
+        /// The join.
+        stage: u16,
+        /// Which of its hosts, 0 the primary.
+        host: u16,
+        /// Hosts that need not be told: they are lost.
+        without: Vec<NodeId>,
     },
     /// Plan anew, without these nodes.
     Plan {
@@ -128,9 +161,11 @@ pub struct Origin {
     fixed: bool,
     attempt: u16,
     current: Option<Plan>,
-    first_passed: bool,
-    /// Which host of the first stage has the input.
-    first_host: usize,
+    /// Stages of the current try that are sent input from here and whose output is safe.
+    passed: Vec<u16>,
+    /// Which host has the input, of the stages that are sent theirs from here, and of the joins, where it is not the
+    /// primary.
+    hosts: Vec<(u16, usize)>,
     /// Who was lost during the current try.
     lost: Vec<NodeId>,
     /// Whether a host was lost in any try: then the hosts that are left have the work of others on top for a moment.
@@ -147,8 +182,8 @@ impl Origin {
             fixed,
             attempt: 0,
             current: None,
-            first_passed: false,
-            first_host: 0,
+            passed: Vec::new(),
+            hosts: Vec::new(),
             lost: Vec::new(),
             has_met_loss: false,
             suspects: Vec::new(),
@@ -175,15 +210,18 @@ impl Origin {
         match event {
             OriginEvent::Planned(plan) => self.begin(plan),
             OriginEvent::NoPlan(why) => self.no_plan(why),
-            OriginEvent::FirstPassed(attempt) => {
-                self.first_passed |= attempt == self.attempt;
+            OriginEvent::InputPassed { attempt, stage } => {
+                self.passed.extend((attempt == self.attempt).then_some(stage));
                 vec![]
             }
             OriginEvent::Failed { attempt, stage, reason } if attempt == self.attempt => {
                 self.failed(stage, reason)
             }
-            OriginEvent::InputFailed { attempt, reason } if attempt == self.attempt => {
-                self.input_failed(reason)
+            OriginEvent::InputFailed { attempt, stage, to, reason } if attempt == self.attempt => {
+                self.input_failed(stage, to, reason)
+            }
+            OriginEvent::JoinFailed { attempt, stage, host, reason } if attempt == self.attempt => {
+                self.join_failed(stage, host.into(), reason)
             }
             OriginEvent::PeerLost(node) => self.peer_lost(node),
             OriginEvent::HostLost { attempt } => {
@@ -192,7 +230,8 @@ impl Origin {
             }
             // Whole answers come from one attempt; that of an earlier one is as right.
             OriginEvent::Result(attempt) if attempt >= 1 && attempt <= self.attempt => {
-                let mut actions = self.cancel(attempt != self.attempt);
+                // A join that was moved may wait somewhere for what will not come.
+                let mut actions = self.cancel(attempt != self.attempt || self.has_moved_join());
                 actions.extend(self.end(OriginAction::Answer { attempt }));
                 actions
             }
@@ -203,7 +242,10 @@ impl Origin {
                 actions.extend(self.end(OriginAction::Fail(failure)));
                 actions
             }
-            OriginEvent::InputFailed { .. } | OriginEvent::Failed { .. } | OriginEvent::Result(_) => vec![],
+            OriginEvent::InputFailed { .. }
+            | OriginEvent::JoinFailed { .. }
+            | OriginEvent::Failed { .. }
+            | OriginEvent::Result(_) => vec![],
         }
     }
 
@@ -212,7 +254,8 @@ impl Origin {
             return vec![];
         }
         self.attempt += 1;
-        (self.first_passed, self.first_host) = (false, 0);
+        self.passed.clear();
+        self.hosts.clear();
         self.lost.clear();
         self.current = Some(plan.clone());
         vec![OriginAction::Begin { attempt: self.attempt, plan }]
@@ -243,42 +286,116 @@ impl Origin {
         OriginAction::Plan { without: self.suspects.clone(), after_ms: after_ms.max(least_ms) }
     }
 
-    /// The input goes to the next host of the first stage; with none left, the stage failed.
-    fn input_failed(&mut self, reason: Refusal) -> Vec<OriginAction> {
-        let Some(first) = self.current.as_ref().and_then(|plan| plan.stages.first()) else { return vec![] };
-        if reason.is_of_the_unneeded() {
+    /// Which of a stage's hosts is its host now, as far as the origin decides that.
+    fn host_of(&self, stage: u16) -> usize {
+        self.hosts.iter().find(|(of, _)| *of == stage).map_or(0, |(_, host)| *host)
+    }
+
+    fn set_host(&mut self, stage: u16, host: usize) {
+        self.hosts.retain(|(of, _)| *of != stage);
+        self.hosts.push((stage, host));
+    }
+
+    fn has_moved_join(&self) -> bool {
+        let is_join = |stage: u16| self.current.as_ref().is_some_and(|plan| plan.is_join(stage));
+        self.hosts.iter().any(|(stage, _)| is_join(*stage))
+    }
+
+    /// The input goes to the next host of its stage; with none left, the stage failed.
+    fn input_failed(&mut self, stage: u16, to: NodeId, reason: Refusal) -> Vec<OriginAction> {
+        let Some(plan) = &self.current else { return vec![] };
+        let Some(failing) = plan.stages.get(usize::from(stage)) else { return vec![] };
+        let host = self.host_of(stage);
+        // What is heard of a host before is late.
+        if reason.is_of_the_unneeded() || failing.hosts().nth(host) != Some(to) {
             return vec![];
         }
+        if plan.is_join(stage) {
+            return self.join_failed(stage, host, reason);
+        }
         self.has_met_loss |= reason == Refusal::SuccessorLost;
-        let next = first.hosts().nth(self.first_host + 1).filter(|_| reason.may_succeed_elsewhere());
+        let next = failing.hosts().nth(host + 1).filter(|_| reason.may_succeed_elsewhere());
         match next {
-            Some(to) => {
+            Some(next) => {
                 if reason == Refusal::SuccessorLost {
-                    self.suspects.extend(first.hosts().nth(self.first_host));
+                    self.suspects.push(to);
                 }
-                self.first_host += 1;
-                vec![OriginAction::Send { attempt: self.attempt, to }]
+                self.set_host(stage, host + 1);
+                vec![OriginAction::Send { attempt: self.attempt, stage, to: next }]
             }
-            None => self.failed(0, reason),
+            None => self.failed(stage, reason),
         }
     }
 
+    /// A join goes to its next host, and all who send to it are told; with none left, it failed. Who reports the host
+    /// before did not hear of the move: all are told again.
+    fn join_failed(&mut self, stage: u16, host: usize, reason: Refusal) -> Vec<OriginAction> {
+        let Some(plan) = &self.current else { return vec![] };
+        let Some(join) = plan.stages.get(usize::from(stage)).filter(|_| plan.is_join(stage)) else {
+            return vec![];
+        };
+        let now = self.host_of(stage);
+        if reason.is_of_the_unneeded() || host > now {
+            return vec![];
+        }
+        let hosts: Vec<NodeId> = join.hosts().collect();
+        if host < now {
+            return vec![self.rejoin(stage, now)];
+        }
+        self.has_met_loss |= reason == Refusal::SuccessorLost;
+        let is_there = |host: &usize| !self.lost.contains(&hosts[*host]);
+        let next = (now + 1..hosts.len()).find(is_there).filter(|_| reason.may_succeed_elsewhere());
+        let Some(next) = next else { return self.failed(stage, reason) };
+        if reason == Refusal::SuccessorLost {
+            self.suspects.push(hosts[now]);
+        }
+        self.set_host(stage, next);
+        let send = OriginAction::Send { attempt: self.attempt, stage, to: hosts[next] };
+        vec![self.rejoin(stage, next), send]
+    }
+
+    fn rejoin(&self, stage: u16, host: usize) -> OriginAction {
+        let without = [&self.lost[..], &self.suspects].concat();
+        let host = u16::try_from(host).unwrap_or(u16::MAX);
+        OriginAction::Rejoin { attempt: self.attempt, stage, host, without }
+    }
+
     /// The connection to a host is gone. Who sent it its input sees the same and turns to a backup, unless there is none
-    /// or the sender was lost before.
+    /// or the sender was lost before. A join is moved from here.
     fn peer_lost(&mut self, node: NodeId) -> Vec<OriginAction> {
         let Some(plan) = &self.current else { return vec![] };
         self.lost.push(node);
         let is_lost = |host| self.lost.contains(&host);
-        let safe = usize::from(self.first_passed);
-        // The first stage on that node whose output is not known to be safe.
-        let place = plan.stages.iter().skip(safe).position(|stage| stage.node == node);
-        let Some(index) = place.map(|place| place + safe) else { return vec![] };
-        let sender_is_there = index.checked_sub(1).is_none_or(|before| !is_lost(plan.stages[before].node));
-        let is_helped = sender_is_there && plan.stages[index].hosts().any(|host| !is_lost(host));
-        match u16::try_from(index) {
-            Ok(stage) if !is_helped => self.failed(stage, Refusal::SuccessorLost),
-            _ => vec![],
+        let (mut failed, mut moved) = (None, vec![]);
+        for (stage, of) in (0u16..).zip(&plan.stages) {
+            // Its output is known to be safe.
+            if self.passed.contains(&stage) {
+                continue;
+            }
+            if plan.is_join(stage) {
+                moved.extend((of.hosts().nth(self.host_of(stage)) == Some(node)).then_some(stage));
+                continue;
+            }
+            if of.node != node {
+                continue;
+            }
+            let sender = plan.stages.get(usize::from(plan.before(stage)));
+            let sender_is_there = sender.is_none_or(|before| !is_lost(before.node));
+            if !(sender_is_there && of.hosts().any(|host| !is_lost(host))) {
+                failed = failed.or(Some(stage));
+            }
         }
+        if let Some(stage) = failed {
+            return self.failed(stage, Refusal::SuccessorLost);
+        }
+        let mut actions = vec![];
+        for stage in moved {
+            // None is moved any more once one of them has ended the try.
+            if self.current.is_some() {
+                actions.extend(self.join_failed(stage, self.host_of(stage), Refusal::SuccessorLost));
+            }
+        }
+        actions
     }
 
     fn failed(&mut self, stage: u16, reason: Refusal) -> Vec<OriginAction> {
@@ -341,223 +458,4 @@ fn is_momentary(reason: Refusal) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use stormo_protocol::codec::payload::Codec;
-    use stormo_protocol::ids::{DeploymentId, VariantId};
-    use stormo_protocol::plan::Stage;
-
-    const NODES: [NodeId; 3] = [NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])];
-
-    fn plan(hosts: &[NodeId]) -> Plan {
-        let stages = hosts
-            .iter()
-            .enumerate()
-            .map(|(index, node)| Stage {
-                node: *node,
-                first: index as u16,
-                end: index as u16 + 1,
-                codec: Codec::Raw,
-                backups: vec![],
-            })
-            .collect();
-        let variant = VariantId { deployment: DeploymentId([1; 16]), index: 0 };
-        Plan { variant, origin: NodeId([9; 32]), stages, result_codec: Codec::Raw }
-    }
-
-    fn failed(attempt: u16, stage: u16) -> OriginEvent {
-        OriginEvent::Failed { attempt, stage, reason: Refusal::RunFailed }
-    }
-
-    #[test]
-    fn a_failed_stage_leads_to_another_plan_without_its_host() {
-        let mut origin = Origin::new(false);
-        let first = plan(&NODES[..2]);
-        let begun = origin.handle(OriginEvent::Planned(first.clone()));
-        assert_eq!(begun, vec![OriginAction::Begin { attempt: 1, plan: first.clone() }]);
-        let expected = vec![
-            OriginAction::Cancel { attempt: 1, plan: first },
-            OriginAction::Plan { without: vec![NODES[1]], after_ms: 0 },
-        ];
-        assert_eq!(origin.handle(failed(1, 1)), expected);
-        assert_eq!(origin.handle(failed(1, 0)), vec![], "the same try does not fail twice");
-        origin.handle(OriginEvent::Planned(plan(&NODES[2..])));
-        assert_eq!(origin.handle(OriginEvent::Result(2)), vec![OriginAction::Answer { attempt: 2 }]);
-        assert_eq!(origin.handle(OriginEvent::Result(2)), vec![], "answered once");
-    }
-
-    #[test]
-    fn a_fixed_plan_fails_with_its_stage() {
-        let mut origin = Origin::new(true);
-        origin.handle(OriginEvent::Planned(plan(&NODES)));
-        let actions = origin.handle(failed(1, 2));
-        let Some(OriginAction::Fail(Failure::Stage { stage: 2, node, .. })) = actions.last() else {
-            panic!("{actions:?}")
-        };
-        assert_eq!(*node, NODES[2]);
-    }
-
-    #[test]
-    fn a_fixed_plan_is_tried_once_more_after_a_momentary_loss() {
-        let mut origin = Origin::new(true);
-        origin.handle(OriginEvent::Planned(plan(&NODES)));
-        let lost = |attempt| OriginEvent::Failed { attempt, stage: 1, reason: Refusal::SuccessorLost };
-        let again = OriginAction::Begin { attempt: 2, plan: plan(&NODES) };
-        assert_eq!(origin.handle(lost(1)).last(), Some(&again));
-        assert!(matches!(origin.handle(lost(2)).last(), Some(OriginAction::Fail(Failure::Stage { .. }))));
-    }
-
-    #[test]
-    fn without_another_plan_the_failure_is_told_not_the_planning() {
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan(&NODES[..1])));
-        origin.handle(failed(1, 0));
-        let actions = origin.handle(OriginEvent::NoPlan("nobody is left".into()));
-        assert!(matches!(actions[..], [OriginAction::Fail(Failure::Stage { stage: 0, .. })]), "{actions:?}");
-    }
-
-    #[test]
-    fn while_hosts_are_lost_it_goes_on_with_growing_pauses() {
-        let mut origin = Origin::new(false);
-        let mut pauses_ms = Vec::new();
-        let mut all = vec![];
-        for attempt in 1..=ATTEMPTS_LOST_MAX {
-            origin.handle(OriginEvent::Planned(plan(&NODES[..1])));
-            let lost = OriginEvent::Failed { attempt, stage: 0, reason: Refusal::SuccessorLost };
-            all = origin.handle(lost);
-            if let Some(OriginAction::Plan { without, after_ms }) = all.last() {
-                assert!(without.contains(&NODES[0]));
-                pauses_ms.push(*after_ms);
-                // Nobody else is there.
-                let again = origin.handle(OriginEvent::NoPlan("nobody is left".into()));
-                assert_eq!(again, vec![OriginAction::Plan { without: vec![], after_ms: *after_ms }]);
-            }
-        }
-        assert_eq!(pauses_ms, [0, 0, 50, 100, 200, 400, 800]);
-        let failure = Failure::Stage {
-            stage: 0,
-            node: NODES[0],
-            blocks: [0, 1],
-            reason: Refusal::SuccessorLost,
-            attempts: ATTEMPTS_LOST_MAX,
-        };
-        assert_eq!(all.last(), Some(&OriginAction::Fail(failure)));
-    }
-
-    #[test]
-    fn what_a_host_refuses_is_not_asked_of_all_again() {
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan(&NODES[..1])));
-        origin.handle(failed(1, 0));
-        let ended = origin.handle(OriginEvent::NoPlan("nobody is left".into()));
-        assert!(matches!(ended[..], [OriginAction::Fail(Failure::Stage { attempts: 1, .. })]), "{ended:?}");
-    }
-
-    #[test]
-    fn a_lost_peer_matters_only_while_its_output_may_be_lost() {
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan(&NODES)));
-        origin.handle(OriginEvent::FirstPassed(1));
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[0])), vec![]);
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NodeId([7; 32]))), vec![]);
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2);
-    }
-
-    fn plan_with_backups() -> Plan {
-        let mut plan = plan(&NODES[..2]);
-        plan.stages.iter_mut().for_each(|stage| stage.backups = vec![NODES[2]]);
-        plan
-    }
-
-    #[test]
-    fn the_input_goes_to_a_backup_before_another_plan_is_made() {
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan_with_backups()));
-        let failed = OriginEvent::InputFailed { attempt: 1, reason: Refusal::SuccessorLost };
-        let expected = vec![OriginAction::Send { attempt: 1, to: NODES[2] }];
-        assert_eq!(origin.handle(failed.clone()), expected);
-        let Some(OriginAction::Plan { without, .. }) = origin.handle(failed).pop() else { panic!() };
-        assert!(without.contains(&NODES[0]) && without.contains(&NODES[2]));
-    }
-
-    #[test]
-    fn a_lost_host_is_left_to_its_sender_if_that_lives_and_there_are_backups() {
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan_with_backups()));
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])), vec![]);
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[2])), vec![], "no primary here");
-
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan_with_backups()));
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[0])), vec![]);
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2, "its sender is lost, too");
-
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan_with_backups()));
-        origin.handle(OriginEvent::PeerLost(NODES[2]));
-        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2, "the backup is lost, too");
-    }
-
-    #[test]
-    fn hosts_that_are_full_for_the_loss_of_others_are_asked_again_after_a_pause() {
-        let full = OriginEvent::Failed { attempt: 1, stage: 1, reason: Refusal::Overloaded };
-        let after = |loss: &[OriginEvent]| {
-            let mut origin = Origin::new(false);
-            origin.handle(OriginEvent::Planned(plan_with_backups()));
-            loss.iter().for_each(|event| drop(origin.handle(event.clone())));
-            match origin.handle(full.clone()).pop() {
-                Some(OriginAction::Plan { without, after_ms }) => (without.contains(&NODES[1]), after_ms),
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!(after(&[]), (true, 0), "nobody was lost: others may have room");
-        assert_eq!(after(&[OriginEvent::HostLost { attempt: 1 }]), (false, PAUSE_MS));
-        assert_eq!(after(&[OriginEvent::HostLost { attempt: 7 }]), (true, 0));
-
-        // The same of the first stage, whose hosts the origin turns to itself.
-        let mut origin = Origin::new(false);
-        origin.handle(OriginEvent::Planned(plan_with_backups()));
-        let input = |reason| OriginEvent::InputFailed { attempt: 1, reason };
-        origin.handle(input(Refusal::SuccessorLost));
-        let again = OriginAction::Plan { without: vec![NODES[0]], after_ms: PAUSE_MS };
-        assert_eq!(origin.handle(input(Refusal::Overloaded)).pop(), Some(again));
-    }
-
-    fn event() -> impl Strategy<Value = OriginEvent> {
-        prop_oneof![
-            Just(OriginEvent::Planned(plan(&NODES))),
-            Just(OriginEvent::NoPlan(String::new())),
-            (0..5u16).prop_map(OriginEvent::FirstPassed),
-            (0..5u16, 0..4u16).prop_map(|(attempt, stage)| failed(attempt, stage)),
-            (0..3usize).prop_map(|node| OriginEvent::PeerLost(NODES[node])),
-            (0..5u16).prop_map(|attempt| OriginEvent::HostLost { attempt }),
-            (0..5u16)
-                .prop_map(|attempt| OriginEvent::InputFailed { attempt, reason: Refusal::SuccessorLost }),
-            (0..5u16).prop_map(OriginEvent::Result),
-            Just(OriginEvent::Deadline),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn every_schedule_ends_at_most_once_and_a_deadline_ends_it(
-            events in proptest::collection::vec(event(), 0..40),
-            fixed: bool,
-        ) {
-            let mut origin = Origin::new(fixed);
-            let mut ends = 0;
-            for event in events.into_iter().chain([OriginEvent::Deadline]) {
-                for action in origin.handle(event) {
-                    prop_assert!(ends == 0, "an action after the end");
-                    ends += usize::from(matches!(
-                        action,
-                        OriginAction::Answer { .. } | OriginAction::Fail(_)
-                    ));
-                }
-            }
-            prop_assert_eq!(ends, 1);
-            prop_assert!(origin.attempts() <= ATTEMPTS_LOST_MAX);
-        }
-    }
-}
+mod tests;

@@ -1,21 +1,24 @@
 //! A stage at its host: from the announcement of its plan to the moment its output is safe.
 //!
 //! ```text
-//! Announced -> Arriving -> Waiting -> Running -> Sending -> Kept -> (forgotten)
+//! Gathering -> Waiting -> Running -> Sending -> Kept -> (forgotten)
 //! ```
-//! The host keeps its output until the next stage's own output is safe (`Passed`), and sends it to the next of that
-//! stage's hosts when the one before is lost or refuses: the origin hears of it, and acts only when none is left.
-//! What the model gives before its last stage goes straight to the origin, beside what goes to the next stage;
-//! the stage has passed when both are there.
+//! A join gathers the outputs of all its branches, and what its fork sent past them; another stage has one input.
 //!
-//! A stage may be sent its input more than once, by several hosts of the stage before of which each took the other
+//! The host keeps its output until the next stages' own output is safe (`Passed`), and sends it to the next of a
+//! stage's hosts when the one before is lost or refuses: the origin hears of it, and acts only when none is left. A join
+//! is moved by the origin alone, so that all who send to it turn to the same host: its senders report, keep what they
+//! have, and wait for its word. What the model gives before its last stage goes straight to the origin, beside what goes
+//! to the next stages; the stage has passed when all are there.
+//!
+//! A stage may be sent an input more than once, by several hosts of the stage before of which each took the other
 //! for lost: the first copy that is whole is used.
 
 use std::sync::Arc;
 
 use stormo_protocol::frame::{Edge, ORIGIN, Sign};
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::plan::{self, Plan};
+use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
 /// Copies of one input on their way at once: of a primary that may be lost, and of two backups.
@@ -24,11 +27,9 @@ const ARRIVING_MAX: u8 = 3;
 /// How far a stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The plan is known, nothing has come.
-    Announced,
-    /// Tensors are coming in.
-    Arriving,
-    /// Tensors are here, the partition is not loaded yet.
+    /// The plan is known; inputs are missing, or coming in.
+    Gathering,
+    /// All tensors are here, the partition is not loaded yet.
     Waiting,
     /// The partition runs, or waits in its queue.
     Running,
@@ -49,6 +50,24 @@ enum Delivery {
     Passed,
 }
 
+/// What comes over one edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Input {
+    from: u16,
+    /// Copies on their way here.
+    arriving: u8,
+    is_here: bool,
+}
+
+/// What goes over one edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Output {
+    to: u16,
+    /// Which host of that stage has it, or is sent it.
+    host: usize,
+    delivery: Delivery,
+}
+
 /// What happens to a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StageEvent {
@@ -56,12 +75,12 @@ pub enum StageEvent {
     Ready,
     /// Its partition cannot be loaded.
     NotReady(Refusal),
-    /// Its input begins to arrive.
-    Offered,
-    /// Its input broke off.
-    Broken,
-    /// Its input is here.
-    Received,
+    /// An input begins to arrive from this stage, or the origin.
+    Offered(u16),
+    /// An input from there broke off.
+    Broken(u16),
+    /// An input from there is here.
+    Received(u16),
     /// It ran.
     Ran,
     /// It failed to run.
@@ -76,6 +95,13 @@ pub enum StageEvent {
     Lost(Edge),
     /// They were so a moment ago, in another request; nothing was sent.
     Avoided(Edge),
+    /// The origin moved a join to this one of its hosts.
+    Rejoin {
+        /// The join.
+        stage: u16,
+        /// Its host, 0 the primary.
+        host: u16,
+    },
 }
 
 /// What to do.
@@ -83,7 +109,7 @@ pub enum StageEvent {
 pub enum StageAction {
     /// Load the partition (and tell when it is ready).
     Load,
-    /// Run it on the input.
+    /// Run it on the inputs.
     Run,
     /// Send the output.
     Send {
@@ -92,10 +118,19 @@ pub enum StageAction {
         /// Over which edge.
         edge: Edge,
     },
-    /// Say this upstream.
+    /// Say this to all who sent inputs.
     Say(Sign),
     /// Tell the origin that no host of a stage does it.
     Report(u16, Refusal),
+    /// Tell the origin that a join's host is lost or refuses; it is for the origin to move it.
+    ReportJoin {
+        /// The join.
+        stage: u16,
+        /// Which of its hosts, 0 the primary.
+        host: u16,
+        /// Why.
+        reason: Refusal,
+    },
     /// This node fell silent; the origin is told, and another one has the output now.
     Suspect(NodeId),
     /// Nothing of it is needed any more: all that was sent is safe. No copy of its input is wanted again.
@@ -110,34 +145,27 @@ pub struct Stage {
     plan: Arc<Plan>,
     index: u16,
     phase: Phase,
-    /// Copies of the input on their way here.
-    arriving: u8,
+    inputs: Vec<Input>,
     ready: bool,
     failed: Option<Refusal>,
-    next: Delivery,
-    /// Which host of the next stage has the output, or is sent it.
-    next_host: usize,
-    /// Of the model's outputs that leave here although later stages follow, if there are some.
-    early: Option<Delivery>,
+    outputs: Vec<Output>,
 }
 
 impl Stage {
-    /// A stage as announced; `has_early` if some of the model's outputs leave here although later stages
-    /// follow. `None` if the plan has no such stage.
-    pub fn announced(plan: Arc<Plan>, index: u16, has_early: bool) -> Option<(Self, Vec<StageAction>)> {
+    /// A stage as announced: from which stages (or the origin) it waits for inputs, and to which it sends, in this
+    /// order. `None` if the plan has no such stage.
+    pub fn announced(
+        plan: Arc<Plan>,
+        index: u16,
+        inputs: impl IntoIterator<Item = u16>,
+        outputs: impl IntoIterator<Item = u16>,
+    ) -> Option<(Self, Vec<StageAction>)> {
         plan.stages.get(usize::from(index))?;
-        let is_last = usize::from(index) + 1 == plan.stages.len();
-        let stage = Self {
-            plan,
-            index,
-            phase: Phase::Announced,
-            arriving: 0,
-            ready: false,
-            failed: None,
-            next: Delivery::Sent,
-            next_host: 0,
-            early: (has_early && !is_last).then_some(Delivery::Sent),
-        };
+        let inputs = inputs.into_iter().map(|from| Input { from, arriving: 0, is_here: false }).collect();
+        let outputs =
+            outputs.into_iter().map(|to| Output { to, host: 0, delivery: Delivery::Sent }).collect();
+        let stage =
+            Self { plan, index, phase: Phase::Gathering, inputs, ready: false, failed: None, outputs };
         Some((stage, vec![StageAction::Load]))
     }
 
@@ -146,73 +174,68 @@ impl Stage {
         &self.plan
     }
 
-    /// Whether an input may begin to arrive, and if not, why.
+    /// Whether an input may begin to arrive from there, and if not, why.
     ///
     /// # Errors
     /// The reason to refuse with.
-    pub fn may_arrive(&self) -> Result<(), Refusal> {
-        match (self.failed, self.phase) {
-            (Some(reason), _) => Err(reason),
-            (None, Phase::Announced) => Ok(()),
+    pub fn may_arrive(&self, from: u16) -> Result<(), Refusal> {
+        if let Some(reason) = self.failed {
+            return Err(reason);
+        }
+        match self.inputs.iter().find(|input| input.from == from) {
+            None => Err(Refusal::NotMyStage),
             // Who sends the copy that is coming may be lost before it is whole.
-            (None, Phase::Arriving) if self.arriving < ARRIVING_MAX => Ok(()),
-            (None, _) => Err(Refusal::Duplicate),
+            Some(input) if !input.is_here && input.arriving < ARRIVING_MAX => Ok(()),
+            Some(_) => Err(Refusal::Duplicate),
         }
     }
 
-    /// Whether no input is whole yet.
-    pub fn is_waiting_for_input(&self) -> bool {
-        self.phase == Phase::Arriving
+    /// Whether no copy of the input from there is whole yet.
+    pub fn is_waiting_for(&self, from: u16) -> bool {
+        self.phase == Phase::Gathering
+            && self.inputs.iter().any(|input| input.from == from && !input.is_here && input.arriving > 0)
     }
 
-    /// The stage behind this one, if it is not the last.
-    fn stage_behind(&self) -> Option<&plan::Stage> {
-        self.plan.stages.get(usize::from(self.index) + 1)
+    /// Whether some inputs are here, and others are not.
+    pub fn has_joined_in_part(&self) -> bool {
+        self.phase == Phase::Gathering && self.inputs.iter().any(|input| input.is_here)
     }
 
-    /// Who is sent the output.
-    fn receiver(&self) -> NodeId {
-        self.stage_behind().and_then(|stage| stage.hosts().nth(self.next_host)).unwrap_or(self.plan.origin)
+    /// Whether this node is the one that has the output over an edge, or is sent it. What others say of it is late.
+    pub fn is_receiver(&self, edge: Edge, node: NodeId) -> bool {
+        self.outputs.iter().any(|output| output.to == edge.to && self.receiver(*output) == node)
     }
 
-    /// The edge that the output takes.
-    fn next_edge(&self) -> Edge {
-        let to = if self.stage_behind().is_some() { self.index + 1 } else { ORIGIN };
-        Edge { from: self.index, to }
+    /// Who is sent some of the output.
+    fn receiver(&self, output: Output) -> NodeId {
+        let stage = self.plan.stages.get(usize::from(output.to));
+        stage.and_then(|stage| stage.hosts().nth(output.host)).unwrap_or(self.plan.origin)
     }
 
-    /// The edge that early outputs take.
-    fn early_edge(&self) -> Edge {
-        Edge { from: self.index, to: ORIGIN }
+    fn send_to(&self, output: Output) -> StageAction {
+        StageAction::Send { to: self.receiver(output), edge: Edge { from: self.index, to: output.to } }
     }
 
     /// Takes an event; out of place, it changes nothing.
     pub fn handle(&mut self, event: StageEvent) -> Vec<StageAction> {
-        use StageAction::{Report, Say};
         match (event, self.phase) {
             (StageEvent::Ready, phase) => {
                 self.ready = true;
                 if phase == Phase::Waiting { self.run() } else { vec![] }
             }
-            (StageEvent::NotReady(reason), Phase::Announced) => {
-                self.failed = Some(reason);
-                // Who sends the input will hear it, and has others to turn to.
-                if self.has_backups() { vec![] } else { vec![Report(self.index, reason)] }
-            }
-            (StageEvent::NotReady(reason), Phase::Arriving | Phase::Waiting) => self.refuse(reason),
-            (StageEvent::Offered, Phase::Announced | Phase::Arriving) => {
-                self.arriving += 1;
-                self.enter(Phase::Arriving, vec![])
-            }
-            (StageEvent::Broken, Phase::Arriving) => {
-                self.arriving = self.arriving.saturating_sub(1);
-                if self.arriving == 0 {
-                    self.phase = Phase::Announced;
-                }
+            (StageEvent::NotReady(reason), Phase::Gathering | Phase::Waiting) => self.not_ready(reason),
+            (StageEvent::Offered(from), Phase::Gathering) => {
+                self.change_input(from, |input| input.arriving = input.arriving.saturating_add(1));
                 vec![]
             }
-            (StageEvent::Received, Phase::Arriving) if self.ready => self.run(),
-            (StageEvent::Received, Phase::Arriving) => self.enter(Phase::Waiting, vec![Say(Sign::Queued(0))]),
+            (StageEvent::Broken(from), Phase::Gathering) => {
+                self.change_input(from, |input| input.arriving = input.arriving.saturating_sub(1));
+                vec![]
+            }
+            (StageEvent::Received(from), Phase::Gathering) if self.is_waiting_for(from) => {
+                self.change_input(from, |input| input.is_here = true);
+                self.gathered()
+            }
             (StageEvent::Ran, Phase::Running) => self.send(),
             (StageEvent::RunFailed(reason), Phase::Running) => self.refuse(reason),
             (StageEvent::Taken(edge), Phase::Sending | Phase::Kept) => self.delivered(edge, Delivery::Taken),
@@ -231,8 +254,13 @@ impl Stage {
                 actions.retain(|action| !matches!(action, StageAction::Suspect(_)));
                 actions
             }
+            (StageEvent::Rejoin { stage, host }, phase) => self.rejoin(stage, host.into(), phase),
             _ => vec![],
         }
+    }
+
+    fn change_input(&mut self, from: u16, change: impl Fn(&mut Input)) {
+        self.inputs.iter_mut().filter(|input| input.from == from).for_each(change);
     }
 
     fn has_backups(&self) -> bool {
@@ -242,6 +270,23 @@ impl Stage {
     fn enter(&mut self, phase: Phase, actions: Vec<StageAction>) -> Vec<StageAction> {
         self.phase = phase;
         actions
+    }
+
+    fn not_ready(&mut self, reason: Refusal) -> Vec<StageAction> {
+        if self.inputs.iter().any(|input| input.is_here || input.arriving > 0) {
+            return self.refuse(reason);
+        }
+        self.failed = Some(reason);
+        // Who sends an input will hear it; others can turn to a backup.
+        if self.has_backups() { vec![] } else { vec![StageAction::Report(self.index, reason)] }
+    }
+
+    fn gathered(&mut self) -> Vec<StageAction> {
+        match self.inputs.iter().filter(|input| !input.is_here).count() {
+            0 if self.ready => self.run(),
+            0 => self.enter(Phase::Waiting, vec![StageAction::Say(Sign::Queued(0))]),
+            missing => vec![StageAction::Say(Sign::Waiting(u16::try_from(missing).unwrap_or(u16::MAX)))],
+        }
     }
 
     fn run(&mut self) -> Vec<StageAction> {
@@ -255,29 +300,23 @@ impl Stage {
     }
 
     fn send(&mut self) -> Vec<StageAction> {
-        let (to, edge) = (self.receiver(), self.next_edge());
-        let mut actions = vec![StageAction::Say(Sign::Sending), StageAction::Send { to, edge }];
-        if self.early.is_some() {
-            actions.push(StageAction::Send { to: self.plan.origin, edge: self.early_edge() });
-        }
+        let sends = self.outputs.iter().map(|output| self.send_to(*output));
+        let actions = [StageAction::Say(Sign::Sending)].into_iter().chain(sends).collect();
         self.enter(Phase::Sending, actions)
     }
 
-    /// Some of the output got further. Once all is taken, the sender of the input may let go of it.
+    /// Some of the output got further. Once all is taken, the senders of the inputs may let go of them.
     fn delivered(&mut self, edge: Edge, progress: Delivery) -> Vec<StageAction> {
-        if edge == self.next_edge() {
-            self.next = progress;
-        } else if let Some(early) = self.early.as_mut().filter(|_| edge.to == ORIGIN) {
-            *early = progress;
+        for output in self.outputs.iter_mut().filter(|output| output.to == edge.to) {
+            output.delivery = progress;
         }
-        let deliveries = [Some(self.next), self.early];
-        let mut deliveries = deliveries.iter().flatten();
+        let mut deliveries = self.outputs.iter().map(|output| output.delivery);
         let mut actions = Vec::new();
-        if self.phase == Phase::Sending && deliveries.clone().all(|delivery| *delivery != Delivery::Sent) {
+        if self.phase == Phase::Sending && deliveries.clone().all(|delivery| delivery != Delivery::Sent) {
             self.phase = Phase::Kept;
             actions.push(StageAction::Say(Sign::Passed));
         }
-        if deliveries.all(|delivery| *delivery == Delivery::Passed) {
+        if deliveries.all(|delivery| delivery == Delivery::Passed) {
             actions.push(StageAction::Done);
         }
         actions
@@ -290,13 +329,20 @@ impl Stage {
         if is_own && reason.is_of_the_unneeded() {
             return self.delivered(edge, Delivery::Passed);
         }
-        if is_own && edge == self.next_edge() && reason.may_succeed_elsewhere() {
-            let before = self.receiver();
-            let count = self.stage_behind().map_or(0, |stage| stage.hosts().count());
-            if self.next_host + 1 < count {
-                (self.next_host, self.next) = (self.next_host + 1, Delivery::Sent);
+        let place = self.outputs.iter().position(|output| output.to == edge.to);
+        let failing = place.map(|place| self.outputs[place]).filter(|_| is_own && edge.to != ORIGIN);
+        if let (Some(place), Some(output)) = (place, failing) {
+            if self.plan.is_join(output.to) {
+                let host = u16::try_from(output.host).unwrap_or(u16::MAX);
+                return vec![StageAction::ReportJoin { stage, host, reason }];
+            }
+            let next = Output { host: output.host + 1, delivery: Delivery::Sent, ..output };
+            let hosts = self.plan.stages.get(usize::from(stage)).map_or(0, |stage| stage.hosts().count());
+            if next.host < hosts && reason.may_succeed_elsewhere() {
+                self.outputs[place] = next;
+                let before = self.receiver(output);
                 let lost = (reason == Refusal::SuccessorLost).then_some(StageAction::Suspect(before));
-                return lost.into_iter().chain([StageAction::Send { to: self.receiver(), edge }]).collect();
+                return lost.into_iter().chain([self.send_to(next)]).collect();
             }
         }
         let mut actions = Vec::new();
@@ -309,227 +355,20 @@ impl Stage {
         actions.push(StageAction::Forget);
         actions
     }
+
+    /// A join is elsewhere now. What its host before passed on is safe all the same.
+    fn rejoin(&mut self, stage: u16, host: usize, phase: Phase) -> Vec<StageAction> {
+        let is_join = self.plan.is_join(stage);
+        let hosts = self.plan.stages.get(usize::from(stage)).map_or(0, |stage| stage.hosts().count());
+        let is_later =
+            |output: &Output| output.to == stage && output.host < host && output.delivery != Delivery::Passed;
+        let place = self.outputs.iter().position(is_later).filter(|_| is_join && host < hosts);
+        let Some(place) = place else { return vec![] };
+        self.outputs[place] = Output { to: stage, host, delivery: Delivery::Sent };
+        let is_sending = matches!(phase, Phase::Sending | Phase::Kept);
+        if is_sending { vec![self.send_to(self.outputs[place])] } else { vec![] }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use StageAction::{Done, Forget, Load, Report, Run, Say, Send};
-    use stormo_protocol::codec::payload::Codec;
-    use stormo_protocol::ids::{DeploymentId, VariantId};
-
-    fn plan() -> Arc<Plan> {
-        let stage = |node, first, end| stormo_protocol::plan::Stage {
-            node: NodeId([node; 32]),
-            first,
-            end,
-            codec: Codec::Raw,
-            backups: vec![],
-        };
-        Arc::new(Plan {
-            variant: VariantId { deployment: DeploymentId([1; 16]), index: 0 },
-            origin: NodeId([9; 32]),
-            stages: vec![stage(1, 0, 2), stage(2, 2, 3)],
-            result_codec: Codec::Raw,
-        })
-    }
-
-    fn stage(index: u16) -> Stage {
-        let (stage, actions) = Stage::announced(plan(), index, false).unwrap();
-        assert_eq!(actions, vec![Load]);
-        stage
-    }
-
-    #[test]
-    fn the_plain_path_keeps_its_output_until_it_is_safe() {
-        let mut stage = stage(0);
-        assert_eq!(stage.handle(StageEvent::Ready), vec![]);
-        assert_eq!(stage.may_arrive(), Ok(()));
-        assert_eq!(stage.handle(StageEvent::Offered), vec![]);
-        assert_eq!(stage.handle(StageEvent::Received), vec![Say(Sign::Working), Run]);
-        let edge = NEXT;
-        let send = Send { to: NodeId([2; 32]), edge };
-        assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), send]);
-        assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
-        assert_eq!(stage.handle(StageEvent::Passed(edge)), vec![Done]);
-    }
-
-    /// A stage that has run and has an early output.
-    fn sending_early() -> Stage {
-        let (mut stage, _) = Stage::announced(plan(), 0, true).unwrap();
-        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received] {
-            stage.handle(event);
-        }
-        let sends = [(NodeId([2; 32]), NEXT), (NodeId([9; 32]), EARLY)].map(|(to, edge)| Send { to, edge });
-        assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), sends[0], sends[1]]);
-        stage
-    }
-
-    const NEXT: Edge = Edge { from: 0, to: 1 };
-    const EARLY: Edge = Edge { from: 0, to: ORIGIN };
-
-    #[test]
-    fn a_stage_with_an_early_output_passes_when_both_receivers_have_theirs() {
-        for [first, second] in [[NEXT, EARLY], [EARLY, NEXT]] {
-            let mut stage = sending_early();
-            assert_eq!(stage.handle(StageEvent::Taken(first)), vec![]);
-            assert_eq!(stage.handle(StageEvent::Passed(first)), vec![]);
-            assert_eq!(stage.handle(StageEvent::Taken(second)), vec![Say(Sign::Passed)]);
-            assert_eq!(stage.handle(StageEvent::Passed(second)), vec![Done]);
-        }
-    }
-
-    #[test]
-    fn an_early_output_that_does_not_arrive_fails_the_stage_that_made_it() {
-        let mut stage = sending_early();
-        stage.handle(StageEvent::Taken(NEXT));
-        let refused = Sign::Refused { stage: ORIGIN, reason: Refusal::SuccessorLost };
-        let expected = vec![Report(ORIGIN, Refusal::SuccessorLost), Say(refused), Forget];
-        assert_eq!(stage.handle(StageEvent::Lost(EARLY)), expected);
-    }
-
-    #[test]
-    fn the_last_stage_has_no_early_output() {
-        let (mut stage, _) = Stage::announced(plan(), 1, true).unwrap();
-        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received] {
-            stage.handle(event);
-        }
-        let edge = Edge { from: 1, to: ORIGIN };
-        assert_eq!(
-            stage.handle(StageEvent::Ran),
-            vec![Say(Sign::Sending), Send { to: NodeId([9; 32]), edge }]
-        );
-        assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
-    }
-
-    /// A plan whose second stage has two backups.
-    fn plan_with_backups() -> Arc<Plan> {
-        let mut plan = Plan::clone(&plan());
-        plan.stages[1].backups = vec![NodeId([3; 32]), NodeId([4; 32])];
-        Arc::new(plan)
-    }
-
-    fn sending(plan: Arc<Plan>) -> Stage {
-        let (mut stage, _) = Stage::announced(plan, 0, false).unwrap();
-        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received, StageEvent::Ran] {
-            stage.handle(event);
-        }
-        stage
-    }
-
-    #[test]
-    fn a_lost_or_refusing_receiver_is_followed_by_its_backups() {
-        let mut stage = sending(plan_with_backups());
-        let to = |node| Send { to: NodeId([node; 32]), edge: NEXT };
-        let lost = StageEvent::Lost(NEXT);
-        assert_eq!(stage.handle(lost), vec![StageAction::Suspect(NodeId([2; 32])), to(3)]);
-        // Even when it has the tensors: its own output may not be safe.
-        assert_eq!(stage.handle(StageEvent::Taken(NEXT)), vec![Say(Sign::Passed)]);
-        assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, Refusal::Overloaded)), vec![to(4)]);
-        assert_eq!(stage.handle(StageEvent::Taken(NEXT)), vec![]);
-        assert_eq!(stage.handle(lost), vec![Report(1, Refusal::SuccessorLost), Forget]);
-    }
-
-    #[test]
-    fn a_receiver_that_is_avoided_is_not_accused_again() {
-        let mut stage = sending(plan_with_backups());
-        let to = Send { to: NodeId([3; 32]), edge: NEXT };
-        assert_eq!(stage.handle(StageEvent::Avoided(NEXT)), vec![to]);
-    }
-
-    #[test]
-    fn what_every_host_would_refuse_goes_to_no_backup() {
-        let mut stage = sending(plan_with_backups());
-        let refused = Sign::Refused { stage: 1, reason: Refusal::BadValue };
-        let expected = vec![Report(1, Refusal::BadValue), Say(refused), Forget];
-        assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, Refusal::BadValue)), expected);
-    }
-
-    #[test]
-    fn who_has_it_already_or_needs_it_no_longer_has_passed() {
-        for reason in [Refusal::Duplicate, Refusal::NotWaiting, Refusal::Cancelled] {
-            let mut stage = sending(plan_with_backups());
-            let done = vec![Say(Sign::Passed), Done];
-            assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, reason)), done);
-        }
-    }
-
-    #[test]
-    fn a_second_copy_may_come_while_the_first_is_not_whole() {
-        let mut stage = stage(1);
-        stage.handle(StageEvent::Ready);
-        for _ in 0..ARRIVING_MAX {
-            assert_eq!(stage.may_arrive(), Ok(()));
-            stage.handle(StageEvent::Offered);
-        }
-        assert_eq!(stage.may_arrive(), Err(Refusal::Duplicate));
-        assert_eq!(stage.handle(StageEvent::Broken), vec![]);
-        assert_eq!(stage.handle(StageEvent::Received), vec![Say(Sign::Working), Run]);
-        assert_eq!(stage.handle(StageEvent::Received), vec![], "the other copy");
-        assert_eq!(stage.may_arrive(), Err(Refusal::Duplicate));
-    }
-
-    #[test]
-    fn a_host_with_backups_that_cannot_load_waits_to_be_asked() {
-        let (mut stage, _) = Stage::announced(plan_with_backups(), 1, false).unwrap();
-        assert_eq!(stage.handle(StageEvent::NotReady(Refusal::NoMemory)), vec![]);
-        assert_eq!(stage.may_arrive(), Err(Refusal::NoMemory));
-    }
-
-    #[test]
-    fn tensors_wait_for_a_partition_that_loads() {
-        let mut stage = stage(1);
-        stage.handle(StageEvent::Offered);
-        assert_eq!(stage.handle(StageEvent::Received), vec![Say(Sign::Queued(0))]);
-        assert_eq!(stage.handle(StageEvent::Ready), vec![Say(Sign::Working), Run]);
-        let edge = Edge { from: 1, to: ORIGIN };
-        let send = Send { to: NodeId([9; 32]), edge };
-        assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), send]);
-    }
-
-    #[test]
-    fn a_broken_input_may_come_again() {
-        let mut stage = stage(0);
-        stage.handle(StageEvent::Offered);
-        assert_eq!(stage.handle(StageEvent::Broken), vec![]);
-        assert_eq!(stage.may_arrive(), Ok(()));
-    }
-
-    #[test]
-    fn failures_are_said_upstream_and_reported_by_one() {
-        let mut failing = stage(1);
-        failing.handle(StageEvent::Ready);
-        failing.handle(StageEvent::Offered);
-        failing.handle(StageEvent::Received);
-        let refused = Sign::Refused { stage: 1, reason: Refusal::RunFailed };
-        assert_eq!(failing.handle(StageEvent::RunFailed(Refusal::RunFailed)), vec![Say(refused), Forget]);
-
-        let mut before = stage(0);
-        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received, StageEvent::Ran] {
-            before.handle(event);
-        }
-        let edge = Edge { from: 0, to: 1 };
-        assert_eq!(before.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
-        let heard = StageEvent::Refused(edge, 1, Refusal::RunFailed);
-        assert_eq!(before.handle(heard), vec![Report(1, Refusal::RunFailed), Forget]);
-    }
-
-    #[test]
-    fn a_lost_successor_is_reported() {
-        let mut stage = stage(0);
-        for event in [StageEvent::Ready, StageEvent::Offered, StageEvent::Received, StageEvent::Ran] {
-            stage.handle(event);
-        }
-        let refused = Sign::Refused { stage: 1, reason: Refusal::SuccessorLost };
-        let expected = vec![Report(1, Refusal::SuccessorLost), Say(refused), Forget];
-        assert_eq!(stage.handle(StageEvent::Lost(Edge { from: 0, to: 1 })), expected);
-    }
-
-    #[test]
-    fn what_cannot_load_is_reported_at_once_and_refuses_later_tensors() {
-        let mut stage = stage(0);
-        let reason = Refusal::NoMemory;
-        assert_eq!(stage.handle(StageEvent::NotReady(reason)), vec![Report(0, reason)]);
-        assert_eq!(stage.may_arrive(), Err(reason));
-    }
-}
+mod tests;

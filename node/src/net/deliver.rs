@@ -270,12 +270,12 @@ impl Net {
                 Sign::Passed => return Ok(Progress::Passed(sent)),
                 Sign::Refused { stage, reason } => return Ok(Progress::Refused(stage, reason)),
                 // Said after `Taken` only: it is there, and what becomes of it takes its time.
-                Sign::Queued(_) | Sign::Working | Sign::Sending if !has_told => {
+                Sign::Queued(_) | Sign::Waiting(_) | Sign::Working | Sign::Sending if !has_told => {
                     has_told = true;
                     let event = NetEvent::Delivery { key: frame.header.key, to, progress: Progress::Taken };
                     let _ = self.events.send(event).await;
                 }
-                Sign::Receiving(_) | Sign::Queued(_) | Sign::Working | Sign::Sending => {}
+                Sign::Receiving(_) | Sign::Queued(_) | Sign::Waiting(_) | Sign::Working | Sign::Sending => {}
             }
         }
     }

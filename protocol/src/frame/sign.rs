@@ -32,6 +32,8 @@ pub enum Sign {
         /// Why.
         reason: Refusal,
     },
+    /// A join has these tensors, and waits for those of so many other senders.
+    Waiting(u16),
 }
 
 impl Sign {
@@ -50,6 +52,7 @@ impl Sign {
             Self::Sending => (5, 0, 0),
             Self::Passed => (6, 0, 0),
             Self::Refused { stage, reason } => (7, stage, reason as u64),
+            Self::Waiting(missing) => (8, 0, u64::from(missing)),
         };
         let mut bytes = [0; SIGN_BYTES];
         bytes[0] = kind;
@@ -77,6 +80,7 @@ impl Sign {
                 let number = u16::try_from(value).map_err(|_| BadFrame::Sign)?;
                 Self::Refused { stage, reason: Refusal::from_number_of_any_version(number) }
             }
+            8 => Self::Waiting(u16::try_from(value).unwrap_or(u16::MAX)),
             _ => return Err(BadFrame::Sign),
         })
     }

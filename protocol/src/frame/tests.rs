@@ -48,7 +48,7 @@ fn frames_round_trip() {
 fn plan() -> Plan {
     let node = NodeId([3; 32]);
     let backups = vec![NodeId([4; 32])];
-    let stages = vec![Stage { node, first: 0, end: 2, codec: Codec::Raw, backups }];
+    let stages = vec![Stage { node, first: 0, end: 2, codec: Codec::Raw, backups, branch: None }];
     let variant = VariantId { deployment: DeploymentId([5; 16]), index: 0 };
     Plan { variant, origin: NodeId([6; 32]), stages, result_codec: Codec::Raw }
 }
@@ -144,6 +144,7 @@ fn signs_round_trip() {
         Sign::Sending,
         Sign::Passed,
         Sign::Refused { stage: 4, reason: Refusal::Overloaded },
+        Sign::Waiting(2),
     ];
     for sign in signs {
         assert_eq!(Sign::from_bytes(&sign.to_bytes()), Ok(sign));

@@ -51,6 +51,8 @@ pub(super) enum WorkMessage {
     Prepared(RequestId, u16, Result<(), Refusal>),
     Failed(RequestId, u16, u16, Refusal),
     Cancel(RequestId, u16),
+    JoinFailed(RequestId, u16, u16, u16, Refusal),
+    Rejoin(RequestId, u16, u16, u16),
     /// The head of a frame: which, of which plan, and how long the request may take still, milliseconds.
     Offer(DeliveryKey, Arc<Plan>, u32),
     /// Its payload.
@@ -80,10 +82,10 @@ pub(super) enum Local {
     /// It is time for a sign of life.
     SignDue(DeliveryKey, HostIndex),
     /// It is time to ask whether the receiver still lives.
-    Watch(DeliveryKey),
+    Watch(DeliveryKey, HostIndex),
     /// A delivery to a stage on the same host goes on; or one that could not even begin ends.
     Sign(DeliveryKey, Sign),
-    Lost(DeliveryKey),
+    Lost(DeliveryKey, HostIndex),
 }
 
 impl WorkEvent {
@@ -111,7 +113,10 @@ pub(super) struct HostWork {
     stages: BTreeMap<StageKey, HostedStage>,
     /// Stages that ended: late copies of their inputs do not begin them anew.
     ended: BTreeSet<StageKey>,
-    deliveries: BTreeMap<DeliveryKey, Delivery>,
+    /// Joins that were moved, and to which of their hosts.
+    rejoined: BTreeMap<(RequestId, u16, u16), u16>,
+    /// By frame and receiver: a join that was moved may still be sent it where it was.
+    deliveries: BTreeMap<(DeliveryKey, HostIndex), Delivery>,
     /// By frame and sender: copies of one input may come from several.
     incoming: BTreeMap<(DeliveryKey, HostIndex), Incoming>,
     /// Hosts that have answered a `Prepare`.
@@ -226,9 +231,9 @@ impl World {
             Local::Loaded(key) => self.on_stage(now_us, host, key, stormo::flow::StageEvent::Ready),
             Local::Ran(key) => self.on_stage(now_us, host, key, stormo::flow::StageEvent::Ran),
             Local::SignDue(key, from) => self.sign_due(now_us, host, from, key),
-            Local::Watch(key) => self.watch(now_us, host, key),
+            Local::Watch(key, to) => self.watch(now_us, host, key, to),
             Local::Sign(key, sign) => self.signed(now_us, host, host, key, sign),
-            Local::Lost(key) => self.delivery_lost(now_us, host, key),
+            Local::Lost(key, to) => self.delivery_lost(now_us, host, key, to),
         }
     }
 
@@ -250,15 +255,19 @@ impl World {
                 self.reported(now_us, to, from, request, attempt, stage, reason);
             }
             WorkMessage::Cancel(request, attempt) => self.cancelled(now_us, to, from, request, attempt),
+            WorkMessage::JoinFailed(request, attempt, join, at, reason) => {
+                self.join_failed(now_us, to, (request, attempt, join), at, reason);
+            }
+            WorkMessage::Rejoin(request, attempt, join, at) => {
+                self.rejoined(now_us, to, (request, attempt, join), at);
+            }
             WorkMessage::Offer(key, plan, remaining_ms) => {
                 self.offered(now_us, to, from, key, &plan, remaining_ms);
             }
             WorkMessage::Body(key) => self.body(now_us, to, from, key),
             WorkMessage::Sign(key, sign) => self.signed(now_us, to, from, key, sign),
             WorkMessage::Broken(key) => {
-                if self.work_of(to).deliveries.get(&key).is_some_and(|delivery| delivery.to == from) {
-                    self.delivery_lost(now_us, to, key);
-                }
+                self.delivery_lost(now_us, to, key, from);
             }
         }
     }

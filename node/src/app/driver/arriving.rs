@@ -77,14 +77,16 @@ impl Driver {
         }
         let stage = plan.stages.get(usize::from(key.stage)).ok_or(Refusal::NotMyStage)?;
         let host = stage.host_index(own).ok_or(Refusal::NotMyStage)?;
-        let results = manifest.results_of(&stage.blocks(), &covered);
-        let announced = Stage::announced(plan.clone(), key.stage, !results.is_empty());
-        let (machine, actions) = announced.ok_or(Refusal::NotMyStage)?;
+        let ways = manifest.ways(plan, key.stage).ok_or(Refusal::BadFrame)?;
+        let [inputs, outputs] = [&ways.inputs, &ways.outputs].map(|ways| ways.iter().map(|way| way.other));
+        let announced = Stage::announced(plan.clone(), key.stage, inputs, outputs);
+        let (mut machine, actions) = announced.ok_or(Refusal::NotMyStage)?;
+        self.tell_of_moved_joins(&mut machine, key);
         let graph = manifest.graph_part(stage.blocks());
         let partition = PartitionKey { variant: plan.variant, first: graph.start, end: graph.end };
         let deadline_ms = self.now_ms() + u64::from(remaining_ms.min(DEADLINE_MS_MAX));
         let place = (key.stage, host as u16);
-        let hosted = HostedStage::of(machine, place, partition, manifest, results, deadline_ms);
+        let hosted = HostedStage::of(machine, place, partition, manifest, ways, deadline_ms);
         self.stages.insert(key, hosted);
         self.act_on_stage(key, actions);
         Ok(())
@@ -136,12 +138,18 @@ impl Driver {
             return Err(Refusal::NotMyStage);
         }
         let codec = plan.codec_of(header.key.edge);
-        hosted.machine.may_arrive()?;
-        let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().start)];
-        check_tensors(&hosted.manifest, &cut.tensors, codec, described)?;
+        let from_stage = header.key.edge.from;
+        hosted.machine.may_arrive(from_stage)?;
+        let tensors = hosted.ways.from(from_stage).ok_or(Refusal::NotMyStage)?;
+        check_tensors(&hosted.manifest, tensors, codec, described)?;
+        if hosted.is_join() {
+            self.may_join(key, from_stage, described)?;
+        }
         let (writer, reader) = signs();
-        hosted.heard_by(writer);
-        self.on_stage(key, StageEvent::Offered);
+        if let Some(hosted) = self.stages.get_mut(&key) {
+            hosted.heard_by(writer);
+        }
+        self.on_stage(key, StageEvent::Offered(from_stage));
         Ok(reader)
     }
 
@@ -150,22 +158,18 @@ impl Driver {
         if received.header.key.edge.to == ORIGIN {
             return self.on_result(received);
         }
-        let Received { header, mut traces, tensors, receive_time, decode_time, .. } = received;
-        let key = stage_key(header.key);
+        let key = stage_key(received.header.key);
+        let from = received.header.key.edge.from;
         let received_ms = self.started.elapsed().as_secs_f64() * 1000.0;
-        if let Some(hosted) = self.stages.get_mut(&key).filter(|hosted| hosted.machine.is_waiting_for_input())
-        {
-            traces.push(hosted.trace(receive_time, decode_time));
-            hosted.traces = traces;
-            hosted.input = tensors;
-            hosted.received_ms = received_ms;
-            self.on_stage(key, StageEvent::Received);
+        if let Some(hosted) = self.stages.get_mut(&key).filter(|hosted| hosted.machine.is_waiting_for(from)) {
+            hosted.take_in(received, received_ms);
+            self.on_stage(key, StageEvent::Received(from));
         }
     }
 
     pub(super) fn on_broken(&mut self, key: DeliveryKey) {
         if key.edge.to != ORIGIN {
-            self.on_stage(stage_key(key), StageEvent::Broken);
+            self.on_stage(stage_key(key), StageEvent::Broken(key.edge.from));
         }
     }
 

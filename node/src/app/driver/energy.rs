@@ -115,6 +115,7 @@ mod tests {
             end: index as u16 + 1,
             codec: Codec::Raw,
             backups: vec![],
+            branch: None,
         };
         Plan {
             variant: VariantId { deployment: DeploymentId([1; 16]), index: 0 },

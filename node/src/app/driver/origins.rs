@@ -62,7 +62,7 @@ pub(super) struct Pending {
     /// From its arrival until there was a plan for the first attempt.
     pub(super) planning_time: Option<Duration>,
     result: Collection,
-    pub(super) delivering: Option<AbortHandle>,
+    pub(super) delivering: Vec<AbortHandle>,
     reply: Reply<Answer>,
 }
 
@@ -84,8 +84,8 @@ impl Pending {
     fn is_complete(&self, attempt: u16) -> bool {
         let Some(plan) = self.plan_of(attempt) else { return false };
         let Some(bound) = self.bound_of(plan) else { return false };
-        let mut stages = (0u16..).zip(&plan.stages);
-        stages.all(|(index, stage)| bound.results_of(stage).is_empty() || self.result.has(attempt, index))
+        let mut stages = 0..plan.stages.len() as u16;
+        stages.all(|stage| bound.results_of(plan, stage).is_empty() || self.result.has(attempt, stage))
     }
 }
 
@@ -154,7 +154,7 @@ impl Driver {
             tried: Vec::new(),
             planning_time: None,
             result: Collection::default(),
-            delivering: None,
+            delivering: Vec::new(),
             reply,
         };
         let named = &pending.model;
@@ -182,7 +182,7 @@ impl Driver {
         if let Some(most_j) = limits.max_energy_j {
             self.foretold.check(plan.id(), most_j)?;
         }
-        if plan.check().as_ref() != Ok(&bound.blocks) {
+        if plan.check().as_ref() != Ok(&bound.blocks) || !bound.choice.manifest.has_ways(plan) {
             return Err(CallError::BadRequest(format!(
                 "plan {id} is not for this kind of input; `stormo plan NAME --all` lists those for images of \
                  a model with a card, with --tensors those for tensors"
@@ -216,7 +216,10 @@ impl Driver {
     fn act_on_origin(&mut self, request: RequestId, action: OriginAction) {
         match action {
             OriginAction::Begin { attempt, plan } => self.begin_attempt(request, attempt, plan),
-            OriginAction::Send { attempt, to } => self.send_input(request, attempt, to),
+            OriginAction::Send { attempt, stage, to } => self.send_input(request, attempt, stage, to),
+            OriginAction::Rejoin { attempt, stage, host, without } => {
+                self.rejoin((request, attempt, stage), host, &without);
+            }
             OriginAction::Plan { without, after_ms: 0 } => self.plan_without(request, without),
             OriginAction::Plan { without, after_ms } => {
                 self.beside(async move {
@@ -322,7 +325,7 @@ impl Driver {
             return Err(Refusal::NotMyStage);
         }
         let bound = pending.bound_of(plan).ok_or(Refusal::NotWaiting)?;
-        let (manifest, results) = (&bound.choice.manifest, bound.results_of(stage));
+        let (manifest, results) = (&bound.choice.manifest, bound.results_of(plan, from_stage));
         if results.is_empty() {
             return Err(Refusal::WrongTensors);
         }

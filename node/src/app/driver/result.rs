@@ -1,7 +1,7 @@
 //! The result of a request, collected at its origin: each of the model's outputs comes from the stage that
 //! makes it, so the parts of one attempt arrive in any order, and those of several attempts mingle.
 
-use stormo_protocol::frame::Sign;
+use stormo_protocol::frame::{Sign, StageTrace};
 use stormo_protocol::refusal::Refusal;
 
 use crate::net::{Received, SignReader, SignWriter, signs};
@@ -55,14 +55,19 @@ impl Collection {
         self.parts.iter().any(|part| part.is(attempt, stage) && part.arrived.is_some())
     }
 
-    /// All that came of an attempt: its tensors, and what the last stage's frame said of the way there.
+    /// All that came of an attempt: its tensors, and what the frames said of the way there, the last stage's first.
     pub(super) fn take(&mut self, attempt: u16) -> Option<Received> {
         let parts = std::mem::take(&mut self.parts);
         let mut parts: Vec<Part> = parts.into_iter().filter(|part| part.attempt == attempt).collect();
         parts.sort_by_key(|part| part.stage);
         let mut arrived = parts.into_iter().filter_map(|part| part.arrived).rev();
         let mut whole = arrived.next()?;
-        arrived.for_each(|early| whole.tensors.extend(early.tensors));
+        for early in arrived {
+            whole.tensors.extend(early.tensors);
+            let known = |trace: &StageTrace| whole.traces.iter().any(|known| known.stage == trace.stage);
+            let others: Vec<StageTrace> = early.traces.into_iter().filter(|trace| !known(trace)).collect();
+            whole.traces.extend(others);
+        }
         Some(whole)
     }
 }
@@ -71,7 +76,7 @@ impl Collection {
 mod tests {
     use std::time::Duration;
 
-    use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
+    use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN};
     use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 
     use super::*;
@@ -98,7 +103,8 @@ mod tests {
             assert!(matches!(collection.begin(attempt, stage), Err(Refusal::Duplicate)));
         }
         let whole = collection.take(2).expect("whole");
-        assert_eq!((whole.tensors.len(), whole.traces[0].stage), (2, 1));
+        let stages: Vec<u16> = whole.traces.iter().map(|trace| trace.stage).collect();
+        assert_eq!((whole.tensors.len(), &stages[..]), (2, &[1, 0][..]));
         assert!(collection.take(1).is_none());
     }
 

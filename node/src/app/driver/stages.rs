@@ -10,7 +10,7 @@ use stormo_protocol::frame::{
     DeliveryKey, Descriptor, Edge, Header, ORIGIN, Sign, StageTrace, plan_to_bytes,
 };
 use stormo_protocol::ids::{NodeId, RequestId};
-use stormo_protocol::model::Manifest;
+use stormo_protocol::model::{Manifest, Ways};
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::Tensor;
@@ -49,13 +49,12 @@ pub(super) struct HostedStage {
     deadline_ms: u64,
     /// Whoever sent the input, or a copy of it.
     signs: Vec<SignWriter>,
-    pub(super) input: Vec<Tensor>,
-    /// What of the work goes to the origin, as indices into the manifest's tensors.
-    results: Vec<u32>,
-    /// For the next stage.
-    output: Vec<Tensor>,
-    /// For the origin.
-    result: Vec<Tensor>,
+    /// Which tensors come from where, and which go where.
+    pub(super) ways: Ways,
+    /// What came, and from which stage.
+    pub(super) inputs: Vec<(u16, Vec<Tensor>)>,
+    /// What goes to each stage, or to the origin.
+    outputs: Vec<(u16, Vec<Tensor>)>,
     pub(super) traces: Vec<StageTrace>,
     pub(super) received_ms: f64,
     running: Option<AbortHandle>,
@@ -93,7 +92,10 @@ impl Driver {
             Progress::Lost => StageEvent::Lost(key.edge),
         };
         let stage = StageKey { request: key.request, attempt: key.attempt, stage: key.edge.from };
-        self.on_stage(stage, event);
+        // What is heard of a host that is not sent it any more comes late.
+        if self.stages.get(&stage).is_some_and(|hosted| hosted.machine.is_receiver(key.edge, to)) {
+            self.on_stage(stage, event);
+        }
     }
 
     pub(super) fn on_ran(&mut self, key: StageKey, result: Result<Ran, WorkError>) {
@@ -105,13 +107,12 @@ impl Driver {
                     trace.run_us = u32::try_from(ran.ran.as_micros()).unwrap_or(u32::MAX);
                     trace.wait_us = ((since_ms * 1000.0) as u32).saturating_sub(trace.run_us);
                 }
-                let input = std::mem::take(&mut hosted.input);
-                let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().start)];
-                let items = hosted.manifest.items(&cut.tensors, input.iter().map(Tensor::spec));
+                let input = hosted.gathered();
+                hosted.inputs.clear();
+                let items = hosted.manifest.items(&hosted.ways.read(), input.iter().map(Tensor::spec));
                 let there = |tensors: &[u32]| of_these(&hosted.manifest, tensors, &input, &ran.outputs);
-                let cut = &hosted.manifest.cuts[usize::from(hosted.blocks().end)];
-                let output = if hosted.is_last() { Vec::new() } else { there(&cut.tensors) };
-                (hosted.result, hosted.output) = (there(&hosted.results), output);
+                let outputs = hosted.ways.outputs.iter().map(|way| (way.other, there(&way.tensors)));
+                hosted.outputs = outputs.collect();
                 // With an end beside it, the time is not the session's alone, and a batch takes its own.
                 if hosted.blocks() == hosted.key.blocks() && items.is_none_or(|items| items == 1) {
                     self.hosting.ran(hosted.key, ran.ran);
@@ -194,6 +195,7 @@ impl Driver {
                     }
                 }
                 StageAction::Report(stage, reason) => self.report(key, stage, reason),
+                StageAction::ReportJoin { stage, host, reason } => self.report_join(key, stage, host, reason),
                 StageAction::Suspect(node) => self.report_lost(key, node),
                 StageAction::Done => {
                     self.stages.remove(&key);
@@ -218,7 +220,7 @@ impl Driver {
             described: hosted.manifest.clone(),
             blocks: hosted.blocks(),
             partition,
-            input: hosted.input.clone(),
+            input: hosted.gathered(),
         };
         let ran = work.begin();
         let running = self.beside(async move { Event::Ran(key, ran.await) });
@@ -231,7 +233,9 @@ impl Driver {
         let now_ms = self.now_ms();
         let Some(hosted) = self.stages.get(&key) else { return };
         let plan = hosted.machine.plan().clone();
-        let hosts = plan.stages.get(usize::from(edge.to)).map(|stage| stage.hosts());
+        // It is not for the senders to say where a join is.
+        let stage = plan.stages.get(usize::from(edge.to)).filter(|_| !plan.is_join(edge.to));
+        let hosts = stage.map(|stage| stage.hosts());
         if self.suspects.is_out(to) && hosts.and_then(Iterator::last).is_some_and(|last| last != to) {
             // It fell silent a moment ago, and there is another one.
             return self.on_stage(key, StageEvent::Avoided(edge));
@@ -239,7 +243,7 @@ impl Driver {
         let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
         let remaining_ms = hosted.deadline_ms.saturating_sub(now_ms) as u32;
         let is_for_origin = edge.to == ORIGIN;
-        let tensors = if is_for_origin { &hosted.result } else { &hosted.output };
+        let Some((_, tensors)) = hosted.outputs.iter().find(|(to, _)| *to == edge.to) else { return };
         let frame = OutgoingFrame {
             header: Header::of(delivery, plan.id(), remaining_ms, &hosted.traces, tensors),
             plan: if is_for_origin { Arc::default() } else { hosted.plan.clone() },
@@ -340,7 +344,7 @@ impl Driver {
         }
     }
 
-    fn tell_origin(&self, origin: NodeId, request: Request) {
+    pub(super) fn tell_origin(&self, origin: NodeId, request: Request) {
         let net = self.parts.net.clone();
         tokio::spawn(async move {
             if let Err(error) = net.ask(origin, &request, REPORT_TIMEOUT).await {
@@ -357,7 +361,7 @@ impl HostedStage {
         (index, host): (u16, u16),
         key: PartitionKey,
         manifest: Arc<Described>,
-        results: Vec<u32>,
+        ways: Ways,
         deadline_ms: u64,
     ) -> Self {
         let plan = plan_to_bytes(machine.plan()).into();
@@ -370,10 +374,9 @@ impl HostedStage {
             manifest,
             deadline_ms,
             signs: Vec::new(),
-            input: Vec::new(),
-            results,
-            output: Vec::new(),
-            result: Vec::new(),
+            ways,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
             traces: Vec::new(),
             received_ms: 0.0,
             running: None,
@@ -394,8 +397,34 @@ impl HostedStage {
         StageTrace { stage: self.index, host: self.host, receive_us, decode_us, ..StageTrace::default() }
     }
 
-    fn is_last(&self) -> bool {
-        usize::from(self.index) + 1 == self.machine.plan().stages.len()
+    /// Whether it waits for several inputs.
+    pub(super) fn is_join(&self) -> bool {
+        self.ways.inputs.len() > 1
+    }
+
+    /// An input that was waited for is here.
+    pub(super) fn take_in(&mut self, received: Received, received_ms: f64) {
+        let Received { header, traces, tensors, receive_time, decode_time, .. } = received;
+        let own = self.trace(receive_time, decode_time);
+        // Those of the stages before, each once, then its own by the last input.
+        self.traces.retain(|trace| trace.stage != own.stage);
+        let is_known =
+            |known: &[StageTrace], trace: &StageTrace| known.iter().any(|k| k.stage == trace.stage);
+        for trace in traces {
+            if !is_known(&self.traces, &trace) {
+                self.traces.push(trace);
+            }
+        }
+        self.traces.push(own);
+        self.inputs.push((header.key.edge.from, tensors));
+        self.received_ms = received_ms;
+    }
+
+    /// All inputs, in the order of the ways that they took.
+    fn gathered(&self) -> Vec<Tensor> {
+        let from = |other: u16| self.inputs.iter().find(|(from, _)| *from == other);
+        let ways = self.ways.inputs.iter().filter_map(|way| from(way.other));
+        ways.flat_map(|(_, tensors)| tensors.iter().cloned()).collect()
     }
 
     pub(super) fn blocks(&self) -> Range<u16> {

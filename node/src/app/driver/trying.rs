@@ -43,7 +43,12 @@ impl Driver {
                 return self.origin_failed(request, attempt, stage_on(&plan, own), reason);
             }
         }
-        self.send_input(request, attempt, plan.stages[0].node);
+        let ways = self.manifests.get(&plan.variant).and_then(|manifest| manifest.ways_from_origin(&plan));
+        for way in ways.unwrap_or_default() {
+            if let Some(stage) = plan.stages.get(usize::from(way.other)) {
+                self.send_input(request, attempt, way.other, stage.node);
+            }
+        }
     }
 
     /// Whether the primary host of a stage has its partition loaded, as far as is known here.
@@ -61,15 +66,16 @@ impl Driver {
         graph.is_empty() || if is_own { self.hosting.is_ready(key) } else { says_so() }
     }
 
-    /// Sends the input of a request to a host of its first stage.
-    pub(super) fn send_input(&mut self, request: RequestId, attempt: u16, to: NodeId) {
+    /// Sends what a stage has of a request's input to one of its hosts; nothing, if it has nothing of it.
+    pub(super) fn send_input(&mut self, request: RequestId, attempt: u16, stage: u16, to: NodeId) {
         let now_ms = self.now_ms();
         let Some(pending) = self.origins.get(&request) else { return };
         let Some(plan) = pending.plan_of(attempt).cloned() else { return };
         // A plan is always of a variant that it was asked for; an attempt without inputs is refused.
-        let tensors = pending.bound_of(&plan).map(|bound| bound.inputs.clone()).unwrap_or_default();
+        let tensors = pending.bound_of(&plan).and_then(|bound| bound.inputs_of(&plan, stage));
+        let Some(tensors) = tensors else { return };
         let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
-        let edge = Edge { from: ORIGIN, to: 0 };
+        let edge = Edge { from: ORIGIN, to: stage };
         let key = DeliveryKey { request, attempt, edge };
         // It comes back with the result, and says what encoding the input took.
         let traces = vec![StageTrace { stage: ORIGIN, ..StageTrace::default() }];
@@ -82,7 +88,7 @@ impl Driver {
         };
         let delivering = self.deliver(to, &plan, frame);
         if let Some(pending) = self.origins.get_mut(&request) {
-            pending.delivering = delivering;
+            pending.delivering.extend(delivering);
         }
     }
 
@@ -111,9 +117,8 @@ impl Driver {
     }
 
     pub(super) fn cancel_attempt(&mut self, request: RequestId, attempt: u16, plan: &Plan) {
-        if let Some(delivering) = self.origins.get_mut(&request).and_then(|pending| pending.delivering.take())
-        {
-            delivering.abort();
+        if let Some(pending) = self.origins.get_mut(&request) {
+            pending.delivering.drain(..).for_each(|delivering| delivering.abort());
         }
         let own = self.own();
         self.on_cancel(own, request, attempt);
@@ -128,22 +133,24 @@ impl Driver {
     }
 
     pub(super) fn on_input_delivery(&mut self, key: DeliveryKey, to: NodeId, progress: Progress) {
-        let DeliveryKey { request, attempt, .. } = key;
+        let DeliveryKey { request, attempt, edge } = key;
         if let Progress::Refused(..) | Progress::Lost = progress {
             tracing::debug!(%request, attempt, peer = %to.short(), ?progress, "an input was not taken");
         }
         match progress {
             Progress::Taken => {}
-            Progress::Passed(_) => self.on_origin(request, OriginEvent::FirstPassed(attempt)),
-            Progress::Refused(0, reason) => {
+            Progress::Passed(_) => {
+                self.on_origin(request, OriginEvent::InputPassed { attempt, stage: edge.to });
+            }
+            Progress::Refused(stage, reason) if stage == edge.to => {
                 self.tell_of_loss(request, attempt, reason);
-                self.on_origin(request, OriginEvent::InputFailed { attempt, reason });
+                self.on_origin(request, OriginEvent::InputFailed { attempt, stage, to, reason });
             }
             Progress::Refused(stage, reason) => self.origin_failed(request, attempt, stage, reason),
             Progress::Lost => {
                 self.accuse(to);
                 let reason = Refusal::SuccessorLost;
-                self.on_origin(request, OriginEvent::InputFailed { attempt, reason });
+                self.on_origin(request, OriginEvent::InputFailed { attempt, stage: edge.to, to, reason });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use stormo_protocol::ids::VariantId;
-use stormo_protocol::plan::Stage;
+use stormo_protocol::plan::Plan;
 use stormo_protocol::state::{Accuracy, Deployment};
 use stormo_protocol::tensor::Tensor;
 
@@ -35,8 +35,17 @@ pub(super) struct Bound {
 
 impl Bound {
     /// What a stage of a plan sends to the origin, as indices into the manifest's tensors.
-    pub(super) fn results_of(&self, stage: &Stage) -> Vec<u32> {
-        self.choice.manifest.results_of(&stage.blocks(), &self.blocks)
+    pub(super) fn results_of(&self, plan: &Plan, stage: u16) -> Vec<u32> {
+        self.choice.manifest.results(plan, stage).unwrap_or_default()
+    }
+
+    /// What a stage of a plan is sent from the origin, if anything.
+    pub(super) fn inputs_of(&self, plan: &Plan, stage: u16) -> Option<Vec<Tensor>> {
+        let manifest = &self.choice.manifest;
+        let ways = manifest.ways_from_origin(plan)?;
+        let way = ways.into_iter().find(|way| way.other == stage)?;
+        let found = |index: u32| self.inputs.iter().find(|tensor| manifest.is_of(index, tensor.spec()));
+        Some(way.tensors.into_iter().filter_map(found).cloned().collect())
     }
 
     /// Items in its batch; `None` where the model's inputs do not tell.

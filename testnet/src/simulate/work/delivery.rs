@@ -24,7 +24,6 @@ const HERE_US: u64 = 10;
 /// A frame that this host sends.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    pub(super) to: HostIndex,
     heard_us: u64,
     patience_us: u64,
 }
@@ -56,6 +55,16 @@ pub(super) fn bytes_of(message: &WorkMessage) -> u64 {
         }
         WorkMessage::Cancel(request, attempt) => {
             asked(Request::Cancel { request: *request, attempt: *attempt })
+        }
+        WorkMessage::JoinFailed(request, attempt, stage, host, reason) => asked(Request::JoinFailed {
+            request: *request,
+            attempt: *attempt,
+            stage: *stage,
+            host: *host,
+            reason: *reason,
+        }),
+        WorkMessage::Rejoin(request, attempt, stage, host) => {
+            asked(Request::Rejoin { request: *request, attempt: *attempt, stage: *stage, host: *host })
         }
         WorkMessage::Offer(key, plan, _) => {
             let plan_bytes = if key.edge.to == ORIGIN { 0 } else { plan_to_bytes(plan).len() as u64 };
@@ -89,15 +98,15 @@ impl World {
         let peer = self.host_of(to).id;
         let round_trip_ms = self.host_of(own).member.links().round_trip_us(peer).unwrap_or(0.0) / 1_000.0;
         let patience_us = patience_ms(round_trip_ms) * 1_000;
-        self.work_of(own).deliveries.insert(key, Delivery { to, heard_us: now_us, patience_us });
+        self.work_of(own).deliveries.insert((key, to), Delivery { heard_us: now_us, patience_us });
         if to == own {
             return self.deliver_here(now_us, own, key, plan, remaining_ms);
         }
         if self.say(now_us, own, to, WorkMessage::Offer(key, plan.clone(), remaining_ms)) {
             self.say(now_us, own, to, WorkMessage::Body(key));
-            self.later(now_us + patience_us, own, Local::Watch(key));
+            self.later(now_us + patience_us, own, Local::Watch(key, to));
         } else {
-            self.later(now_us + HERE_US, own, Local::Lost(key));
+            self.later(now_us + HERE_US, own, Local::Lost(key, to));
         }
     }
 
@@ -118,13 +127,13 @@ impl World {
         }
     }
 
-    pub(super) fn watch(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
-        let Some(delivery) = self.work_of(own).deliveries.get(&key) else { return };
+    pub(super) fn watch(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey, to: HostIndex) {
+        let Some(delivery) = self.work_of(own).deliveries.get(&(key, to)) else { return };
         let until_us = delivery.heard_us + delivery.patience_us;
         if now_us >= until_us {
-            self.delivery_lost(now_us, own, key);
+            self.delivery_lost(now_us, own, key, to);
         } else {
-            self.later(until_us, own, Local::Watch(key));
+            self.later(until_us, own, Local::Watch(key, to));
         }
     }
 
@@ -138,20 +147,20 @@ impl World {
         sign: Sign,
     ) {
         let work = self.work_of(own);
-        let Some(delivery) = work.deliveries.get_mut(&key).filter(|delivery| delivery.to == from) else {
-            return;
-        };
+        let Some(delivery) = work.deliveries.get_mut(&(key, from)) else { return };
         delivery.heard_us = now_us;
         if sign.is_last() {
-            work.deliveries.remove(&key);
+            work.deliveries.remove(&(key, from));
         }
         if key.edge.from == ORIGIN {
             match sign {
                 Sign::Passed => {
-                    self.on_origin(now_us, own, key.request, OriginEvent::FirstPassed(key.attempt));
+                    let passed = OriginEvent::InputPassed { attempt: key.attempt, stage: key.edge.to };
+                    self.on_origin(now_us, own, key.request, passed);
                 }
-                Sign::Refused { stage: 0, reason } => {
-                    let failed = OriginEvent::InputFailed { attempt: key.attempt, reason };
+                Sign::Refused { stage, reason } if stage == key.edge.to => {
+                    let to = self.host_of(from).id;
+                    let failed = OriginEvent::InputFailed { attempt: key.attempt, stage, to, reason };
                     self.on_origin(now_us, own, key.request, failed);
                 }
                 Sign::Refused { stage, reason } => {
@@ -163,23 +172,40 @@ impl World {
         }
         let event = match sign {
             // Said once the tensors are there.
-            Sign::Queued(_) | Sign::Working | Sign::Sending => StageEvent::Taken(key.edge),
+            Sign::Queued(_) | Sign::Waiting(_) | Sign::Working | Sign::Sending => StageEvent::Taken(key.edge),
             Sign::Passed => StageEvent::Passed(key.edge),
             Sign::Refused { stage, reason } => StageEvent::Refused(key.edge, stage, reason),
             Sign::Receiving(_) | Sign::Taken(_) => return,
         };
-        self.on_stage(now_us, own, sending_stage(key), event);
+        self.tell_stage(now_us, own, key, from, event);
     }
 
-    pub(super) fn delivery_lost(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey) {
-        if self.work_of(own).deliveries.remove(&key).is_none() {
+    /// A stage hears of its output, if that host is the one that is sent it still.
+    fn tell_stage(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        key: DeliveryKey,
+        to: HostIndex,
+        event: StageEvent,
+    ) {
+        let node = self.host_of(to).id;
+        let hosted = self.work_of(own).stages.get(&sending_stage(key));
+        if hosted.is_some_and(|hosted| hosted.machine.is_receiver(key.edge, node)) {
+            self.on_stage(now_us, own, sending_stage(key), event);
+        }
+    }
+
+    pub(super) fn delivery_lost(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey, to: HostIndex) {
+        if self.work_of(own).deliveries.remove(&(key, to)).is_none() {
             return;
         }
         if key.edge.from == ORIGIN {
-            let failed = OriginEvent::InputFailed { attempt: key.attempt, reason: Refusal::SuccessorLost };
+            let (attempt, stage, reason) = (key.attempt, key.edge.to, Refusal::SuccessorLost);
+            let failed = OriginEvent::InputFailed { attempt, stage, to: self.host_of(to).id, reason };
             self.on_origin(now_us, own, key.request, failed);
         } else {
-            self.on_stage(now_us, own, sending_stage(key), StageEvent::Lost(key.edge));
+            self.tell_stage(now_us, own, key, to, StageEvent::Lost(key.edge));
         }
     }
 
@@ -238,9 +264,9 @@ impl World {
         if hosted.machine.plan().id() != plan.id() {
             return Err(Refusal::NotMyStage);
         }
-        hosted.machine.may_arrive()?;
+        hosted.machine.may_arrive(key.edge.from)?;
         work.incoming.insert((key, from), incoming);
-        self.on_stage(now_us, own, stage_key(key), StageEvent::Offered);
+        self.on_stage(now_us, own, stage_key(key), StageEvent::Offered(key.edge.from));
         Ok(())
     }
 
@@ -249,7 +275,7 @@ impl World {
         let Some(incoming) = self.work_of(own).incoming.get_mut(&(key, from)) else { return };
         incoming.here = true;
         if key.edge.to != ORIGIN {
-            return self.on_stage(now_us, own, stage_key(key), StageEvent::Received);
+            return self.on_stage(now_us, own, stage_key(key), StageEvent::Received(key.edge.from));
         }
         let part = (key.attempt, key.edge.from);
         let pending = self.work_of(own).origins.get_mut(&key.request);
@@ -295,7 +321,7 @@ impl World {
         for from in self.senders_of(own, key) {
             self.work_of(own).incoming.remove(&(key, from));
             if from == own {
-                self.later(now_us + HERE_US, own, Local::Lost(key));
+                self.later(now_us + HERE_US, own, Local::Lost(key, own));
             } else {
                 self.say(now_us, own, from, WorkMessage::Broken(key));
             }
@@ -314,7 +340,7 @@ impl World {
     pub(in crate::simulate) fn work_disconnected(&mut self, now_us: u64, own: HostIndex, peer: HostIndex) {
         let work = self.work_of(own);
         let lost: Vec<DeliveryKey> =
-            work.deliveries.iter().filter(|(_, delivery)| delivery.to == peer).map(|(key, _)| *key).collect();
+            work.deliveries.keys().filter(|(_, to)| *to == peer).map(|(key, _)| *key).collect();
         let broken: Vec<(DeliveryKey, bool)> = work
             .incoming
             .iter()
@@ -324,11 +350,11 @@ impl World {
         for (key, here) in broken {
             self.work_of(own).incoming.remove(&(key, peer));
             if !here && key.edge.to != ORIGIN {
-                self.on_stage(now_us, own, stage_key(key), StageEvent::Broken);
+                self.on_stage(now_us, own, stage_key(key), StageEvent::Broken(key.edge.from));
             }
         }
         for key in lost {
-            self.delivery_lost(now_us, own, key);
+            self.delivery_lost(now_us, own, key, peer);
         }
     }
 }

@@ -31,6 +31,7 @@ const LATE_US_MAX: u64 = TICK_US + 1_700_000;
 #[derive(Debug)]
 pub(super) struct Pending {
     machine: Origin,
+    request: RequestId,
     pub(super) number: usize,
     asked_us: u64,
     deadline_us: u64,
@@ -38,8 +39,6 @@ pub(super) struct Pending {
     /// Parts of the result on their way, and those that are here: by attempt and stage.
     pub(super) begun: BTreeSet<(u16, u16)>,
     pub(super) arrived: BTreeSet<(u16, u16)>,
-    /// The first stage has an output of its own for the origin.
-    pub(super) early: bool,
 }
 
 impl Pending {
@@ -49,15 +48,35 @@ impl Pending {
 
     pub(super) fn is_complete(&self, attempt: u16) -> bool {
         let Some(plan) = self.plan_of(attempt) else { return false };
-        let last = plan.stages.len() as u16 - 1;
-        let here = |stage| self.arrived.contains(&(attempt, stage));
-        here(last) && (!self.early || here(0))
+        let gives = |stage: &u16| outputs_of(self.request, plan, *stage).contains(&ORIGIN);
+        (0..plan.stages.len() as u16).filter(gives).all(|stage| self.arrived.contains(&(attempt, stage)))
     }
 }
 
 /// Whether the first stage of a request has an early output, so that all hosts know it alike.
-pub(super) fn has_early(request: RequestId) -> bool {
+fn has_early(request: RequestId) -> bool {
     request.0[0].is_multiple_of(2)
+}
+
+/// The first of two stages that are branches; the origin, or the stage before, forks, and the stage behind, or the
+/// origin, joins. One of four requests has a plan with a fork.
+fn first_branch(request: RequestId) -> Option<usize> {
+    let is_forked = request.0[0] % 8 / 2 == 1;
+    is_forked.then_some(usize::from(request.0[0].is_multiple_of(2)))
+}
+
+/// Where the inputs of a stage come from.
+pub(super) fn inputs_of(plan: &Plan, stage: u16) -> Vec<u16> {
+    let before = plan.before(stage);
+    if plan.is_join(stage) { plan.beside(before).collect() } else { vec![before] }
+}
+
+/// Where the outputs of a stage, or of the origin, go.
+pub(super) fn outputs_of(request: RequestId, plan: &Plan, stage: u16) -> Vec<u16> {
+    let next = if stage == ORIGIN { 0 } else { plan.behind(stage) };
+    let early = (stage == 0 && next != ORIGIN && has_early(request)).then_some(ORIGIN);
+    let next = if next == ORIGIN { next..=next } else { plan.beside(next).start..=plan.beside(next).end - 1 };
+    next.chain(early).collect()
 }
 
 impl World {
@@ -79,13 +98,13 @@ impl World {
         let request = RequestId(id);
         let pending = Pending {
             machine: Origin::new(false),
+            request,
             number: self.work.ends.asked(),
             asked_us: now_us,
             deadline_us: now_us + TIMEOUT_US,
             tried: Vec::new(),
             begun: BTreeSet::new(),
             arrived: BTreeSet::new(),
-            early: has_early(request),
         };
         self.work_of(own).origins.insert(request, pending);
         self.plan(now_us, own, request, &[]);
@@ -120,7 +139,9 @@ impl World {
             able.rotate_left(chosen);
             let node = able[0];
             let backups = able.into_iter().skip(1).take(BACKUPS).collect();
-            stages.push(Stage { node, first, end: first + 1, codec: Codec::Raw, backups });
+            let turn = first_branch(request).and_then(|branch| usize::from(first).checked_sub(branch));
+            let branch = turn.filter(|turn| *turn < 2).map(|turn| turn as u16);
+            stages.push(Stage { node, first, end: first + 1, codec: Codec::Raw, backups, branch });
         }
         let plan = Plan { variant: variant(), origin: host.id, stages, result_codec: Codec::Raw };
         self.later(now_us + PLANNING_US, own, Local::Origin(request, OriginEvent::Planned(plan)));
@@ -131,7 +152,12 @@ impl World {
         for action in pending.machine.handle(event) {
             match action {
                 OriginAction::Begin { attempt, plan } => self.begin(now_us, own, request, attempt, plan),
-                OriginAction::Send { attempt, to } => self.send_input(now_us, own, request, attempt, to),
+                OriginAction::Send { attempt, stage, to } => {
+                    self.send_input(now_us, own, (request, attempt, stage), to);
+                }
+                OriginAction::Rejoin { attempt, stage, host, without } => {
+                    self.rejoin(now_us, own, (request, attempt, stage), host, &without);
+                }
                 OriginAction::Plan { without, after_ms } => {
                     self.plan(now_us + after_ms * 1_000, own, request, &without);
                 }
@@ -153,7 +179,10 @@ impl World {
                 return self.origin_failed(now_us, own, request, attempt, stage, reason);
             }
         }
-        self.send_input(now_us, own, request, attempt, plan.stages[0].node);
+        for stage in outputs_of(request, &plan, ORIGIN) {
+            let to = plan.stages[usize::from(stage)].node;
+            self.send_input(now_us, own, (request, attempt, stage), to);
+        }
     }
 
     fn announce(
@@ -177,11 +206,20 @@ impl World {
         Ok(())
     }
 
-    fn send_input(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16, to: NodeId) {
+    fn send_input(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        (request, attempt, stage): (RequestId, u16, u16),
+        to: NodeId,
+    ) {
         let Some(pending) = self.work_of(own).origins.get(&request) else { return };
         let Some(plan) = pending.plan_of(attempt).cloned() else { return };
+        if !outputs_of(request, &plan, ORIGIN).contains(&stage) {
+            return;
+        }
         let remaining_ms = (pending.deadline_us.saturating_sub(now_us) / 1_000) as u32;
-        let key = DeliveryKey { request, attempt, edge: Edge { from: ORIGIN, to: 0 } };
+        let key = DeliveryKey { request, attempt, edge: Edge { from: ORIGIN, to: stage } };
         self.deliver(now_us, own, host::index_of(to), key, &plan, remaining_ms);
     }
 
@@ -223,8 +261,9 @@ impl World {
     }
 
     fn cancel(&mut self, now_us: u64, own: HostIndex, request: RequestId, attempt: u16, plan: &Plan) {
-        let key = DeliveryKey { request, attempt, edge: Edge { from: ORIGIN, to: 0 } };
-        self.work_of(own).deliveries.remove(&key);
+        self.work_of(own)
+            .deliveries
+            .retain(|(key, _), _| (key.request, key.attempt, key.edge.from) != (request, attempt, ORIGIN));
         self.cancelled(now_us, own, own, request, attempt);
         let others: BTreeSet<HostIndex> =
             plan.stages.iter().flat_map(Stage::hosts).map(host::index_of).collect();
@@ -263,6 +302,45 @@ impl World {
         self.on_origin(now_us, own, request, OriginEvent::Failed { attempt, stage, reason });
     }
 
+    pub(super) fn join_failed(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        (request, attempt, stage): (RequestId, u16, u16),
+        host: u16,
+        reason: Refusal,
+    ) {
+        self.on_origin(now_us, own, request, OriginEvent::JoinFailed { attempt, stage, host, reason });
+    }
+
+    /// Tells all who send to a join where it is. Who cannot be told may send elsewhere, so the attempt is over then.
+    fn rejoin(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        (request, attempt, stage): (RequestId, u16, u16),
+        at: u16,
+        without: &[NodeId],
+    ) {
+        let pending = self.work_of(own).origins.get(&request);
+        let Some(plan) = pending.and_then(|pending| pending.plan_of(attempt)).cloned() else { return };
+        let senders = inputs_of(&plan, stage).into_iter();
+        let senders = senders.filter_map(|from| plan.stages.get(usize::from(from)));
+        let told: BTreeSet<NodeId> = senders.flat_map(Stage::hosts).collect();
+        let mut are_told = true;
+        for to in told.into_iter().filter(|node| !without.contains(node)).map(host::index_of) {
+            if to == own {
+                self.rejoined(now_us, own, (request, attempt, stage), at);
+            } else {
+                are_told &= self.say(now_us, own, to, WorkMessage::Rejoin(request, attempt, stage, at));
+            }
+        }
+        if !are_told {
+            let failed = OriginEvent::Failed { attempt, stage, reason: Refusal::SuccessorLost };
+            self.later(now_us + PLANNING_US, own, Local::Origin(request, failed));
+        }
+    }
+
     pub(super) fn expire_origins(&mut self, now_us: u64, own: HostIndex) {
         let over = self.work_of(own).origins.iter().filter(|(_, pending)| pending.deadline_us <= now_us);
         let over: Vec<RequestId> = over.map(|(request, _)| *request).collect();
@@ -297,6 +375,7 @@ impl World {
                     end: first + 1,
                     codec: Codec::Raw,
                     backups: vec![],
+                    branch: None,
                 };
                 let stages = (0..RUN_US.len() as u16).map(stage).collect();
                 let any =

@@ -9,7 +9,7 @@ use stormo_protocol::ids::RequestId;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::refusal::Refusal;
 
-use super::origin::has_early;
+use super::origin::{inputs_of, outputs_of};
 use super::{Local, RUN_US, WorkMessage};
 use crate::simulate::host;
 use crate::simulate::pipes::HostIndex;
@@ -35,10 +35,13 @@ pub(super) struct HostedStage {
     deadline_us: u64,
 }
 
-/// The frame that brings a stage its input.
-fn input_of(key: StageKey) -> DeliveryKey {
-    let from = key.stage.checked_sub(1).unwrap_or(ORIGIN);
-    DeliveryKey { request: key.request, attempt: key.attempt, edge: Edge { from, to: key.stage } }
+/// The frames that bring a stage its inputs.
+fn frames_of(key: StageKey, plan: &Plan) -> Vec<DeliveryKey> {
+    let frame = |from| {
+        let edge = Edge { from, to: key.stage };
+        DeliveryKey { request: key.request, attempt: key.attempt, edge }
+    };
+    inputs_of(plan, key.stage).into_iter().map(frame).collect()
 }
 
 impl World {
@@ -82,9 +85,13 @@ impl World {
         }
         let stage = plan.stages.get(usize::from(key.stage)).ok_or(Refusal::NotMyStage)?;
         stage.host_index(id).ok_or(Refusal::NotMyStage)?;
-        let early = key.stage == 0 && has_early(key.request);
-        let announced = Stage::announced(plan.clone(), key.stage, early);
-        let (machine, actions) = announced.ok_or(Refusal::NotMyStage)?;
+        let (inputs, outputs) = (inputs_of(plan, key.stage), outputs_of(key.request, plan, key.stage));
+        let announced = Stage::announced(plan.clone(), key.stage, inputs, outputs);
+        let (mut machine, actions) = announced.ok_or(Refusal::NotMyStage)?;
+        let joins = (key.request, key.attempt, 0)..=(key.request, key.attempt, u16::MAX);
+        for ((.., join), host) in work.rejoined.range(joins) {
+            machine.handle(StageEvent::Rejoin { stage: *join, host: *host });
+        }
         let deadline_us = now_us + u64::from(remaining_ms) * 1_000;
         work.stages.insert(key, HostedStage { machine, deadline_us });
         self.act_on_stage(now_us, own, key, actions);
@@ -110,8 +117,11 @@ impl World {
                     let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
                     self.deliver(now_us, own, host::index_of(to), delivery, &plan, remaining_ms);
                 }
-                StageAction::Say(sign) => self.say_of_input(now_us, own, input_of(key), sign),
+                StageAction::Say(sign) => self.say_of_inputs(now_us, own, key, sign),
                 StageAction::Report(stage, reason) => self.report(now_us, own, key, stage, reason),
+                StageAction::ReportJoin { stage, host, reason } => {
+                    self.report_join(now_us, own, key, (stage, host), reason);
+                }
                 // The simulated origin plans by its view alone.
                 StageAction::Suspect(_) => {}
                 StageAction::Done => {
@@ -126,13 +136,13 @@ impl World {
     /// Drops a stage with its deliveries. A sender that has not heard a last sign sees its stream end.
     fn forget_stage(&mut self, now_us: u64, own: HostIndex, key: StageKey) {
         let work = self.work_of(own);
-        if work.stages.remove(&key).is_none() {
-            return;
-        }
-        work.deliveries.retain(|delivery, _| {
+        let Some(hosted) = work.stages.remove(&key) else { return };
+        work.deliveries.retain(|(delivery, _), _| {
             (delivery.request, delivery.attempt, delivery.edge.from) != (key.request, key.attempt, key.stage)
         });
-        self.break_incoming(now_us, own, input_of(key));
+        for frame in frames_of(key, hosted.machine.plan()) {
+            self.break_incoming(now_us, own, frame);
+        }
     }
 
     fn load(&mut self, now_us: u64, own: HostIndex, key: StageKey) {
@@ -168,6 +178,49 @@ impl World {
         }
     }
 
+    /// Says something of a stage to all who sent it inputs.
+    fn say_of_inputs(&mut self, now_us: u64, own: HostIndex, key: StageKey, sign: Sign) {
+        let Some(hosted) = self.work_of(own).stages.get(&key) else { return };
+        for frame in frames_of(key, hosted.machine.plan()) {
+            self.say_of_input(now_us, own, frame, sign);
+        }
+    }
+
+    fn report_join(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        key: StageKey,
+        (join, at): (u16, u16),
+        reason: Refusal,
+    ) {
+        let Some(hosted) = self.work_of(own).stages.get(&key) else { return };
+        let origin = host::index_of(hosted.machine.plan().origin);
+        if origin == own {
+            self.join_failed(now_us, own, (key.request, key.attempt, join), at, reason);
+        } else {
+            let message = WorkMessage::JoinFailed(key.request, key.attempt, join, at, reason);
+            self.say(now_us, own, origin, message);
+        }
+    }
+
+    /// The origin moved a join: what is sent to it from here goes to this host now.
+    pub(super) fn rejoined(
+        &mut self,
+        now_us: u64,
+        own: HostIndex,
+        (request, attempt, join): (RequestId, u16, u16),
+        at: u16,
+    ) {
+        let work = self.work_of(own);
+        let known = work.rejoined.entry((request, attempt, join)).or_default();
+        *known = at.max(*known);
+        let stages = work.stages.keys().filter(|key| (key.request, key.attempt) == (request, attempt));
+        for key in stages.copied().collect::<Vec<_>>() {
+            self.on_stage(now_us, own, key, StageEvent::Rejoin { stage: join, host: at });
+        }
+    }
+
     /// The origin no longer wants an attempt.
     pub(super) fn cancelled(
         &mut self,
@@ -194,7 +247,7 @@ impl World {
 
     fn drop_stages(&mut self, now_us: u64, own: HostIndex, stages: Vec<StageKey>, reason: Refusal) {
         for key in stages {
-            self.say_of_input(now_us, own, input_of(key), Sign::Refused { stage: key.stage, reason });
+            self.say_of_inputs(now_us, own, key, Sign::Refused { stage: key.stage, reason });
             self.forget_stage(now_us, own, key);
         }
     }
