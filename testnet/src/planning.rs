@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use stormo::app::calls::PlanLimits;
 use stormo::files;
-use stormo::plan::instance::{Instance, PlacedOf, PlanOf, ReplicatedOf, Reply, SplitOf};
+use stormo::plan::instance::{Instance, PartOf, PlacedOf, PlanOf, ReplicatedOf, Reply, SplitOf};
 use stormo::plan::{EXPANSIONS_DEFAULT, Ilp, Method, Objective, Search};
 
 use crate::table::{Align, Table};
@@ -141,7 +141,9 @@ fn show(reply: &Reply) {
         show_replicated(stream);
     }
     for field in &reply.not_considered {
-        println!("  `{field}` are not planned with yet: this is the best plan without them");
+        println!(
+            "  `{field}` counts for the least latency without a limit of energy: this is the best plan without"
+        );
     }
     if !reply.runners_up.is_empty() {
         println!("\n  others:");
@@ -164,14 +166,9 @@ fn energy_of(energy_j: f64) -> String {
 }
 
 fn show_split(split: &SplitOf) {
-    let places = |places: &[PlacedOf]| {
-        let place = |place: &PlacedOf| format!("{} {}", place.node, blocks_of(place.blocks));
-        places.iter().map(place).collect::<Vec<_>>()
-    };
-    let branches = format!("({})", places(&split.branches).join(" | "));
-    let way = [places(&split.before), vec![branches], places(&split.after)].concat();
+    let way: Vec<String> = split.parts.iter().map(part_of).collect();
     println!(
-        "  with branches beside each other: {:.4} ms (at least {:.4}), {} bytes moved: {}",
+        "  with work beside each other: {:.4} ms (at least {:.4}), {} bytes moved: {}",
         split.latency_ms,
         split.lower_bound_ms,
         split.bytes,
@@ -180,6 +177,18 @@ fn show_split(split: &SplitOf) {
     if !split.runnable {
         println!("  no mesh can run that yet: it is what joins would bring");
     }
+}
+
+/// A stage, or what is beside each other in brackets.
+fn part_of(part: &PartOf) -> String {
+    let place = |place: &PlacedOf| {
+        let rows = place.rows.map(|rows| format!(": {rows} rows"));
+        let items = place.items.map(|items| format!(": {items} of the batch"));
+        let share = rows.or(items).unwrap_or_default();
+        format!("{} {}{share}", place.node, blocks_of(place.blocks))
+    };
+    let places = part.on.iter().map(place).collect::<Vec<_>>().join(" | ");
+    if part.kind == "stage" { places } else { format!("({places})") }
 }
 
 fn show_replicated(stream: &ReplicatedOf) {
@@ -240,6 +249,22 @@ mod tests {
     fn blocks_are_shown_with_their_last_one() {
         assert_eq!(blocks_of([0, 5]), "0-4");
         assert_eq!(blocks_of([3, 4]), "3");
+    }
+
+    #[test]
+    fn what_is_beside_each_other_stands_in_brackets() {
+        let on = |node: &str, rows| PlacedOf {
+            node: node.to_owned(),
+            blocks: [0, 3],
+            rows,
+            items: None,
+            start_ms: 0.0,
+            takes_ms: 1.0,
+        };
+        let part = |kind, on| PartOf { kind, on };
+        assert_eq!(part_of(&part("stage", vec![on("edge", None)])), "edge 0-2");
+        let strips = part("strips", vec![on("device", Some(2)), on("edge", Some(8))]);
+        assert_eq!(part_of(&strips), "(device 0-2: 2 rows | edge 0-2: 8 rows)");
     }
 
     #[test]

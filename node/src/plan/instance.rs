@@ -4,6 +4,7 @@
 
 mod answer;
 mod file;
+mod forks;
 mod measured;
 
 use std::collections::HashMap;
@@ -12,12 +13,13 @@ use stormo_protocol::codec::payload::Codec;
 
 use self::file::{ByVariant, File, Loaded};
 use super::coding::Coding;
+use super::forks::Forks;
 use super::goal::{Goal, Objective};
 use super::problem::{Factors, KnownRange, Link, Links, Node, Problem, ProblemError, Watts};
 use super::question::{Question, Variant};
-use super::split::{BRANCHES_MAX, Branch, Region};
+use super::split::BRANCHES_MAX;
 
-pub use answer::{PlacedOf, PlanOf, ReplicaOf, ReplicatedOf, Reply, RouteOf, SplitOf, StageOf};
+pub use answer::{PartOf, PlacedOf, PlanOf, ReplicaOf, ReplicatedOf, Reply, RouteOf, SplitOf, StageOf};
 
 const BYTES_PER_MB: f64 = 1e6;
 const MJ_PER_J: f64 = 1000.0;
@@ -25,6 +27,8 @@ const MJ_PER_J: f64 = 1000.0;
 const CODECS_MAX: usize = Codec::ALL.len() - 1;
 /// Nodes of an instance; links between all of them take 400 MB.
 const NODES_MAX: usize = 4_000;
+/// Regions, and stretches to be cut into strips, of a variant.
+const FORKS_MAX: usize = 256;
 /// Blocks of an instance.
 const BLOCKS_MAX: usize = 4_096;
 
@@ -39,8 +43,8 @@ pub struct Instance {
     pub codec_names: Vec<String>,
     /// What is asked, over all variants. All problems are checked.
     pub question: Question,
-    /// The parallel regions of each variant.
-    pub regions: Vec<Vec<Region>>,
+    /// What of each variant may run beside itself.
+    pub forks: Vec<Forks>,
     /// What the instance speaks of and no plan uses yet, by the names of its fields.
     pub not_considered: Vec<&'static str>,
 }
@@ -125,23 +129,23 @@ impl Instance {
             latency_ms_max: file.limits.max_latency_ms,
             energy_mj_max: file.limits.max_energy_j.map(|most| most * MJ_PER_J),
         };
-        let regions = file.variants.iter().enumerate().map(|(index, variant)| regions(index, variant));
-        let regions = regions.collect::<Result<Vec<_>, BadInstance>>()?;
+        let forks = forks::forks(&file)?;
         // Of a fork only the latency is priced.
-        let regions_count = goal.objective == Objective::Latency && goal.energy_mj_max.is_none();
+        let forks_count = goal.objective == Objective::Latency && goal.energy_mj_max.is_none();
         let unused = [
-            ("regions", !regions_count && file.variants.iter().any(|variant| !variant.regions.is_empty())),
+            ("regions", file.variants.iter().any(|variant| !variant.regions.is_empty())),
             ("strips", file.variants.iter().any(|variant| !variant.strips.is_empty())),
+            ("batch", file.batch > 1),
         ];
         Ok(Self {
             node_names,
             domains: file.nodes.into_iter().map(|node| node.domains).collect(),
             codec_names: file.codecs.into_iter().map(|codec| codec.name).collect(),
             question: Question { variants, goal, min_accuracy: file.limits.min_accuracy },
-            regions,
+            forks,
             not_considered: unused
                 .into_iter()
-                .filter(|(_, is_there)| *is_there)
+                .filter(|(_, is_there)| *is_there && !forks_count)
                 .map(|(name, _)| name)
                 .collect(),
         })
@@ -195,6 +199,8 @@ fn check_sizes(file: &File) -> Result<(), BadInstance> {
             });
         }
         most("blocks of a variant", blocks, BLOCKS_MAX)?;
+        most("regions of a variant", variant.regions.len(), FORKS_MAX)?;
+        most("strips of a variant", variant.strips.len(), FORKS_MAX)?;
         for (field, list) in [("weights_bytes", &variant.weights_bytes), ("peak_bytes", &variant.peak_bytes)]
         {
             if let Some(list) = list.as_ref().filter(|list| list.len() != blocks) {
@@ -328,28 +334,6 @@ fn problem(file: &File, variant: usize, links: &Links) -> Result<Problem, BadIns
     };
     problem.check()?;
     Ok(problem)
-}
-
-/// One variant's regions.
-fn regions(index: usize, variant: &file::Variant) -> Result<Vec<Region>, BadInstance> {
-    let blocks = variant.cut_bytes.len() - 1;
-    let region = |(place, region): (usize, &file::Region)| {
-        let branch = |branch: &file::Branch| Branch {
-            first: branch.blocks[0],
-            end: branch.blocks[1],
-            in_bytes: branch.in_bytes.0,
-            out_bytes: branch.out_bytes.0,
-        };
-        let mut branches: Vec<Branch> = region.branches.iter().map(branch).collect();
-        branches.sort_by_key(|branch| branch.first);
-        let region = Region { branches };
-        if region.is_valid(blocks) {
-            return Ok(region);
-        }
-        let place = format!("variants[{index}] `{}`: regions[{place}]", variant.name);
-        Err(BadInstance::Region { place, blocks })
-    };
-    variant.regions.iter().enumerate().map(region).collect()
 }
 
 /// At a factor of 1, coding takes 1 ms for each MB; the nodes' factors say the rest.

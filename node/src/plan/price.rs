@@ -106,6 +106,9 @@ pub enum Infeasible {
     /// A codec is named for each hop, and must be possible there.
     #[error("the codec named for cut {cut} is not possible there, or nothing moves")]
     Codec { cut: u16 },
+    /// A fork that no stage joins before the next one.
+    #[error("two forks meet at cut {cut}: a stage must join the first one")]
+    Join { cut: u16 },
     /// Routes without a share, or shares that do not add up to one.
     #[error("the routes' shares must be above zero and add up to one")]
     Shares,

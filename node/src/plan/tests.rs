@@ -4,6 +4,7 @@
 mod big;
 mod effort;
 mod every_plan;
+mod forks;
 mod goals;
 mod hand_cases;
 mod instances;

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::{Instance, MJ_PER_J};
 use crate::plan::backups::backups;
 use crate::plan::{
-    Answer, Binding, Method, NoAnswer, NoPlan, Objective, Priced, PricedSplit, Problem, SPLIT_GAIN_MIN,
-    StageShape, alternatives, best_replicated, best_split,
+    Answer, Binding, Method, NoAnswer, NoPlan, Objective, Part, Priced, PricedForked, Problem,
+    SPLIT_GAIN_MIN, Scope, Share, SplitRun, StageShape, alternatives, best_forked, best_replicated,
 };
 
 /// Other plans that are told.
@@ -34,7 +34,7 @@ pub struct Reply {
     pub lower_bound: Option<f64>,
     /// Whether the bound shows that there is none better.
     pub proven: bool,
-    /// A plan with branches beside each other that takes a tenth less. No mesh runs such plans yet.
+    /// A plan that forks, once or more, and takes a tenth less. No mesh runs such plans yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitOf>,
     /// For a stream: the one over several routes, if its period is shorter than that of any plan that was found.
@@ -72,23 +72,29 @@ pub struct PlanOf {
     pub bytes: u64,
 }
 
-/// A plan with a fork, by names.
+/// A plan that forks, by names.
 #[derive(Debug, Clone, Serialize)]
 pub struct SplitOf {
-    /// Stages up to the fork; none if the requester is the fork.
-    pub before: Vec<PlacedOf>,
-    /// The branches, in the order that the fork serves them.
-    pub branches: Vec<PlacedOf>,
-    /// Stages from the join on; none if the requester is the join.
-    pub after: Vec<PlacedOf>,
+    /// One after the other. The node behind a fork joins it; the requester, if the fork is the last; and the one before
+    /// it, or the requester, sends what its parts need.
+    pub parts: Vec<PartOf>,
     /// From request to result.
     pub latency_ms: f64,
-    /// No plan with one fork takes less, of those over the nodes that were looked at.
+    /// No plan that forks takes less, of those over the nodes and stretches that were looked at.
     pub lower_bound_ms: f64,
     /// What goes over links.
     pub bytes: u64,
     /// Whether a mesh can run it now.
     pub runnable: bool,
+}
+
+/// A part of a plan that forks, by names.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartOf {
+    /// `stage`, on one node; or `branches`, `strips` or `batch`, beside each other.
+    pub kind: &'static str,
+    /// Who runs what, in the order that a fork serves them.
+    pub on: Vec<PlacedOf>,
 }
 
 /// A stream of requests that take several routes, by names.
@@ -147,6 +153,16 @@ pub struct PlacedOf {
     pub node: String,
     /// First block, and one past the last.
     pub blocks: [u16; 2],
+    /// Of a strip: its rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u32>,
+    /// Of a batch: so many of its items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<u32>,
+    /// From the request until its input is there and its node free.
+    pub start_ms: f64,
+    /// Waiting for its turn, loading and running.
+    pub takes_ms: f64,
 }
 
 /// A stage by names.
@@ -244,28 +260,42 @@ impl Instance {
 
     /// Of the same variant, if it is worth it.
     fn split(&self, answer: &Answer) -> Option<SplitOf> {
-        let regions = &self.regions[answer.variant];
-        if regions.is_empty() || self.not_considered.contains(&"regions") {
+        if !self.not_considered.is_empty() {
             return None;
         }
-        let problem = &self.question.variants[answer.variant].problem;
-        let split = best_split(problem, regions, Method::Greedy, 0)?;
+        let (problem, forks) = (&self.question.variants[answer.variant].problem, &self.forks[answer.variant]);
         let most_ms = answer.found.priced.latency_ms * (1.0 - SPLIT_GAIN_MIN);
-        let PricedSplit { shape, latency_ms, bytes, .. } = split.priced;
-        let place = |stage: &StageShape| {
-            let node = self.node_names[stage.node].clone();
-            PlacedOf { node, blocks: [stage.first, stage.end] }
+        // What takes just as long is taken, so the next number is the first that is not.
+        let scope = Scope { method: Method::Greedy, expansions_max: 0, below_ms: most_ms.next_up() };
+        let found = best_forked(problem, forks, &scope)?;
+        let PricedForked { shape, latency_ms, bytes, runs, .. } = found.priced;
+        let mut runs = runs.into_iter();
+        let parts = shape.parts.iter().map(|part| self.part(part, forks.stages(part), &mut runs)).collect();
+        Some(SplitOf { parts, latency_ms, lower_bound_ms: found.bound_ms, bytes, runnable: false })
+    }
+
+    fn part(
+        &self,
+        part: &Part,
+        stages: Vec<StageShape>,
+        runs: &mut impl Iterator<Item = SplitRun>,
+    ) -> PartOf {
+        let units = |shares: &[Share], place: usize| shares.get(place).map(|share| share.units);
+        let (kind, rows, items): (_, &[Share], &[Share]) = match part {
+            Part::Stage(_) => ("stage", &[], &[]),
+            Part::Branches { .. } => ("branches", &[], &[]),
+            Part::Rows { shares, .. } => ("strips", shares, &[]),
+            Part::Items { shares, .. } => ("batch", &[], shares),
         };
-        let places = |stages: &[StageShape]| stages.iter().map(place).collect();
-        (latency_ms <= most_ms).then(|| SplitOf {
-            before: places(&shape.before),
-            branches: places(&shape.branches),
-            after: places(&shape.after),
-            latency_ms,
-            lower_bound_ms: split.bound_ms,
-            bytes,
-            runnable: false,
-        })
+        let placed = |(place, (stage, run)): (usize, (StageShape, SplitRun))| PlacedOf {
+            node: self.node_names[stage.node].clone(),
+            blocks: [stage.first, stage.end],
+            rows: units(rows, place),
+            items: units(items, place),
+            start_ms: run.start_ms,
+            takes_ms: run.takes_ms,
+        };
+        PartOf { kind, on: stages.into_iter().zip(runs).enumerate().map(placed).collect() }
     }
 
     /// Of the same variant and no less accurate, if it is worth it and keeps the limits.

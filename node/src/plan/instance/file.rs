@@ -30,6 +30,9 @@ pub(super) struct File {
     pub codecs: Vec<Codec>,
     #[serde(default = "one")]
     pub expected_requests: f64,
+    /// Items that a request has, which blocks' times and cuts' bytes are of together.
+    #[serde(default = "one_item")]
+    pub batch: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -183,14 +186,27 @@ pub(super) struct Branch {
 /// Blocks whose rows may be divided.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "read, so that a wrong one is told; not planned over yet")]
 pub(super) struct Strip {
     pub blocks: [u16; 2],
     pub rows: u32,
     #[serde(default)]
     pub halo_bytes: Bytes,
     #[serde(default)]
-    pub halo_ms: f64,
+    pub halo_ms: ByNode,
+}
+
+/// One for all nodes, or one for each by its name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ByNode {
+    All(f64),
+    Each(BTreeMap<String, f64>),
+}
+
+impl Default for ByNode {
+    fn default() -> Self {
+        Self::All(0.0)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -255,6 +271,10 @@ impl<'de> Deserialize<'de> for Bytes {
             D::Error::custom(format!("a number of bytes, whole and not negative, not {number}"))
         })
     }
+}
+
+fn one_item() -> u32 {
+    1
 }
 
 fn one() -> f64 {

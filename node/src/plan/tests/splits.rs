@@ -81,7 +81,11 @@ fn random_case(seed: u64) -> Option<(Problem, Region)> {
         in_bytes: numbers.below(20),
         out_bytes: numbers.below(20),
     };
-    Some((problem, Region { branches: (0..branches).map(|index| branch(index, &mut numbers)).collect() }))
+    let region = Region { branches: (0..branches).map(|index| branch(index, &mut numbers)).collect() };
+    // Where an end is forced there is nothing to fork.
+    let (first, end) = region.blocks();
+    let is_forced = (problem.force_first && first == 0) || (problem.force_last && u64::from(end) == blocks);
+    (!is_forced).then_some((problem, region))
 }
 
 #[test]

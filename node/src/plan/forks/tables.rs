@@ -1,6 +1,7 @@
 //! The least time from the input to each (cut, member), and from there to the result, with the stages between: each
 //! run's memory looked at alone.
 
+use super::candidates::Candidate;
 use crate::plan::costs::Costs;
 use crate::plan::price::StageShape;
 
@@ -34,6 +35,55 @@ impl Tables {
 
     pub(super) fn index(&self, cut: usize, member: usize) -> usize {
         cut * self.members + member
+    }
+
+    /// The least to a cut's tensors at any member.
+    pub(super) fn before_least_ms(&self, cut: usize) -> f64 {
+        self.row(&self.before_ms, cut).iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// The least from a cut on at any member; none behind the last block.
+    pub(super) fn after_least_ms(&self, cut: usize) -> f64 {
+        let all_ms = self.row(&self.after_ms, cut).iter().copied();
+        if cut + 1 == self.cuts { 0.0 } else { all_ms.fold(f64::INFINITY, f64::min) }
+    }
+
+    fn row<'a>(&self, table: &'a [f64], cut: usize) -> &'a [f64] {
+        &table[cut * self.members..(cut + 1) * self.members]
+    }
+
+    /// `[cut][member]`: the least from there on if the member is about to run, and any forks take the least that they
+    /// could; the result's way home is part of it.
+    pub(super) fn with_forks(&self, costs: &Costs, candidates: &[Candidate]) -> Vec<f64> {
+        let end = self.cuts - 1;
+        let mut rest_ms = vec![f64::INFINITY; self.cuts * self.members];
+        let mut at_ms = vec![f64::INFINITY; self.cuts * self.members];
+        for cut in (0..self.cuts).rev() {
+            for member in (0..self.members).filter(|member| cut < end && costs.may_start(*member, cut)) {
+                let run_to = |end: usize| costs.run_ms(member, cut, end) + at_ms[self.index(end, member)];
+                let least_ms = (cut + 1..self.cuts).map(run_to).fold(f64::INFINITY, f64::min);
+                rest_ms[self.index(cut, member)] = least_ms;
+            }
+            for member in 0..self.members {
+                let moved = |to: usize| costs.enter_ms(member, to, cut) + rest_ms[self.index(cut, to)];
+                at_ms[self.index(cut, member)] = match cut == end {
+                    true => costs.result_ms(member),
+                    false => (0..self.members).map(moved).fold(f64::INFINITY, f64::min),
+                };
+            }
+            for candidate in candidates.iter().filter(|candidate| candidate.first == cut) {
+                for ends in candidate.all_ends(end) {
+                    let joined_ms = if candidate.end == end {
+                        0.0
+                    } else {
+                        rest_ms[self.index(candidate.end, ends.join)]
+                    };
+                    let index = self.index(cut, ends.fork);
+                    at_ms[index] = at_ms[index].min(candidate.least_ms(ends) + joined_ms);
+                }
+            }
+        }
+        rest_ms
     }
 
     fn fill_before(&mut self, costs: &Costs) {
@@ -89,7 +139,7 @@ impl Tables {
         let mut stages = vec![];
         while cut > 0 {
             let (first, from) = self.came[self.index(cut, member)];
-            stages.push(StageShape { node: costs.node(member), first: first as u16, end: cut as u16 });
+            stages.push(stage(costs, member, first, cut));
             (cut, member) = (first, from);
         }
         stages.reverse();
@@ -101,11 +151,16 @@ impl Tables {
         let mut stages = vec![];
         while cut < self.cuts - 1 {
             let (end, next) = self.goes[self.index(cut, member)];
-            stages.push(StageShape { node: costs.node(member), first: cut as u16, end: end as u16 });
+            stages.push(stage(costs, member, cut, end));
             (cut, member) = (end, next);
         }
         stages
     }
+}
+
+/// A run of a member.
+pub(super) fn stage(costs: &Costs, member: usize, first: usize, end: usize) -> StageShape {
+    StageShape { node: costs.node(member), first: first as u16, end: end as u16 }
 }
 
 fn least(one: (f64, usize), other: (f64, usize)) -> (f64, usize) {
