@@ -24,7 +24,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, StageTrace};
 use stormo_protocol::ids::{MeshId, MeshKey, NodeId};
-use stormo_protocol::plan::Plan;
+use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::Signed;
 use stormo_protocol::tensor::Tensor;
@@ -116,7 +116,7 @@ pub struct Offer {
     /// The fixed part.
     pub header: Header,
     /// Who does what; in what goes to a stage.
-    pub plan: Option<Plan>,
+    pub plan: Option<Arc<EncodedPlan>>,
     /// What the tensors are, and how they are coded.
     pub described: Vec<Descriptor>,
     /// The tensors, if it is smaller than it would be to ask first whether they are wanted.

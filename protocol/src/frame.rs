@@ -25,14 +25,15 @@
 
 mod sign;
 
+use std::sync::Arc;
+
 use crate::codec::payload::{Codec, CodedTensor, check_length};
-use crate::codec::{decode, encode};
 use crate::ids::{PlanId, RequestId};
 use crate::limits::{
     BACKUPS_MAX, DEADLINE_MS_MAX, FRAME_DESCRIPTORS_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_TENSORS_MAX,
     PLAN_BYTES_MAX, RANK_MAX, STAGES_MAX, TENSOR_NAME_BYTES_MAX,
 };
-use crate::plan::Plan;
+use crate::plan::EncodedPlan;
 use crate::tensor::{DType, Tensor, TensorSpec};
 
 /// Bytes of the fixed header.
@@ -273,11 +274,6 @@ fn descriptor_bytes(spec: &TensorSpec) -> usize {
     DESCRIPTOR_BYTES + 8 * spec.shape.len() + spec.name.len()
 }
 
-/// A plan as frames carry it.
-pub fn plan_to_bytes(plan: &Plan) -> Vec<u8> {
-    encode(plan)
-}
-
 /// Writes plan, traces and descriptors: all between header and payload.
 pub fn preamble(plan: &[u8], traces: &[StageTrace], tensors: &[CodedTensor]) -> Vec<u8> {
     let descriptors: usize = tensors.iter().map(|tensor| descriptor_bytes(tensor.spec())).sum();
@@ -314,22 +310,26 @@ pub fn preamble_bytes(header: &Header) -> usize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preamble {
     /// Who does what; none in what goes to the origin.
-    pub plan: Option<Plan>,
+    pub plan: Option<Arc<EncodedPlan>>,
     /// What the stages before took.
     pub traces: Vec<StageTrace>,
     /// The tensors.
     pub described: Vec<Descriptor>,
 }
 
-/// Reads what [`preamble`] wrote.
+/// Reads what [`preamble`] wrote; a plan that is known already by its bytes is not decoded again.
 ///
 /// # Errors
 /// When malformed, when the plan is not the one that the header names, when a payload's length is impossible for its tensor and codec, when the payloads do not
 /// add up to the header's, or when the tensors, decoded, are more than a frame may carry.
-pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<Preamble, BadFrame> {
+pub fn read_preamble(
+    header: &Header,
+    bytes: &[u8],
+    known: Option<&Arc<EncodedPlan>>,
+) -> Result<Preamble, BadFrame> {
     let mut cursor = Cursor(bytes);
     let plan = cursor.bytes(header.plan_bytes as usize).ok_or(BadFrame::Plan)?;
-    let plan = read_plan(header, plan)?;
+    let plan = read_plan(header, plan, known)?;
     let traces = (0..header.traces).map(|_| read_trace(&mut cursor)).collect::<Option<Vec<_>>>();
     let described = (0..header.tensors).map(|_| read_descriptor(&mut cursor)).collect::<Option<Vec<_>>>();
     let (Some(traces), Some(described), true) = (traces, described, cursor.0.is_empty()) else {
@@ -351,11 +351,18 @@ pub fn read_preamble(header: &Header, bytes: &[u8]) -> Result<Preamble, BadFrame
     }
 }
 
-fn read_plan(header: &Header, bytes: &[u8]) -> Result<Option<Plan>, BadFrame> {
+fn read_plan(
+    header: &Header,
+    bytes: &[u8],
+    known: Option<&Arc<EncodedPlan>>,
+) -> Result<Option<Arc<EncodedPlan>>, BadFrame> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let plan = decode::<Plan, PLAN_BYTES_MAX>(bytes).map_err(|_| BadFrame::Plan)?;
+    let plan = match known.filter(|known| **known.bytes() == *bytes) {
+        Some(known) => known.clone(),
+        None => Arc::new(EncodedPlan::read(bytes).ok_or(BadFrame::Plan)?),
+    };
     if plan.id() == header.plan { Ok(Some(plan)) } else { Err(BadFrame::Plan) }
 }
 

@@ -4,13 +4,15 @@
 mod wire;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::payload::Codec;
+use crate::codec::{decode, encode};
 use crate::frame::{Edge, ORIGIN};
 use crate::ids::{NodeId, PlanId, VariantId};
-use crate::limits::{BACKUPS_MAX, STAGES_MAX};
+use crate::limits::{BACKUPS_MAX, PLAN_BYTES_MAX, STAGES_MAX};
 
 /// One partition in a plan and who runs it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -207,6 +209,42 @@ impl Plan {
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         PlanId(id)
+    }
+}
+
+/// A plan as frames carry it. Plans stay while requests come and go, so what is read, hashed and written of one is so once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedPlan {
+    plan: Arc<Plan>,
+    id: PlanId,
+    bytes: Arc<[u8]>,
+}
+
+impl EncodedPlan {
+    /// Encodes a plan like a control message.
+    pub fn of(plan: Arc<Plan>) -> Self {
+        Self { id: plan.id(), bytes: encode(&*plan).into(), plan }
+    }
+
+    /// Decodes a plan; `None` when malformed. Nothing of what it says is checked.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let plan = decode::<Plan, PLAN_BYTES_MAX>(bytes).ok()?;
+        Some(Self { id: plan.id(), bytes: bytes.into(), plan: Arc::new(plan) })
+    }
+
+    /// Decoded.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Its name.
+    pub fn id(&self) -> PlanId {
+        self.id
+    }
+
+    /// Encoded.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
     }
 }
 

@@ -3,16 +3,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use stormo::net::{Net, NetEvent, OutgoingFrame, Patience, Progress};
 use stormo::serve::json::{DeploymentView, ModelView, PlanView, PlansView};
 use stormo_protocol::codec::payload::Codec;
 
-use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, plan_to_bytes};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN};
 use stormo_protocol::ids::{RequestId, VariantId};
 use stormo_protocol::model::BlockKind;
-use stormo_protocol::plan::{Plan, Stage};
+use stormo_protocol::plan::{EncodedPlan, Plan, Stage};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 use stormo_testnet::binary::workspace_root;
@@ -178,6 +179,7 @@ fn a_codec_that_the_plan_does_not_name_is_refused(mesh: &mut Mesh, view: &Deploy
         stages: vec![stage(host.id(), graph(&model))],
         result_codec: Codec::Raw,
     };
+    let plan = EncodedPlan::of(Arc::new(plan));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (net, mut events) = Net::start(config).await?;
@@ -189,8 +191,7 @@ fn a_codec_that_the_plan_does_not_name_is_refused(mesh: &mut Mesh, view: &Deploy
             let tensors = vec![tensor.clone(), frame.clone()];
             let header = Header::of(key, plan.id(), 60_000, &[], &tensors);
             let patience = Patience { silence: SOON, is_connected: false };
-            let frame =
-                OutgoingFrame { header, plan: plan_to_bytes(&plan).into(), traces: vec![], tensors, codec };
+            let frame = OutgoingFrame { header, plan: plan.bytes().clone(), traces: vec![], tensors, codec };
             net.deliver(host.id(), frame, patience);
             // On a slow machine its host first says that it has the tensors.
             let progress = next(&mut events, |event| match event {

@@ -220,16 +220,15 @@ impl Net {
         let write =
             frames::write_frame(&mut writer, &frame.header, &frame.plan, &frame.traces, &frame.tensors);
         let listen = self.listen(to, frame, &mut reader, patience);
-        // A receiver that refuses on the header reads no further: listening decides, not writing.
+        // A receiver that refuses on the header reads no further: listening decides, not writing. But there is nothing
+        // to hear before something is written.
         let (written, last) = {
             let mut write = std::pin::pin!(write);
             let mut listen = std::pin::pin!(listen);
             tokio::select! {
+                biased;
+                written = &mut write => (written, listen.await),
                 last = &mut listen => (Err(io::ErrorKind::Interrupted.into()), last),
-                written = &mut write => match written {
-                    Ok(()) => (Ok(()), listen.await),
-                    Err(error) => (Err(error), listen.await),
-                },
             }
         };
         if let (Ok(()), Ok(_), Ok(stream)) = (&written, &last, reader.reunite(writer)) {

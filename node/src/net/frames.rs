@@ -1,6 +1,7 @@
 //! Frames and signs on a stream: bytes in, typed values out. What they mean is decided elsewhere.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -9,6 +10,7 @@ use stormo_protocol::frame::{
     Descriptor, HEADER_BYTES, Header, Preamble, SIGN_BYTES, Sign, StageTrace, preamble, preamble_bytes,
     read_preamble,
 };
+use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::tensor::TensorBuffer;
 
 /// Bytes read or written between two looks at the clock; also what makes progress visible.
@@ -30,10 +32,11 @@ pub(super) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Re
 pub(super) async fn read_described(
     stream: &mut (impl AsyncRead + Unpin),
     header: &Header,
+    known: Option<&Arc<EncodedPlan>>,
 ) -> io::Result<Preamble> {
     let mut bytes = vec![0; preamble_bytes(header)];
     stream.read_exact(&mut bytes).await?;
-    read_preamble(header, &bytes).map_err(malformed)
+    read_preamble(header, &bytes, known).map_err(malformed)
 }
 
 /// Reads the payload as it is coded; what is raw, straight into the buffers that the session will read.
@@ -116,7 +119,7 @@ mod tests {
             write_frame(&mut stream, &header, &[], &[], &coded).await.unwrap();
             stream.set_position(0);
             assert_eq!(read_header(&mut stream).await.unwrap(), header);
-            let described = read_described(&mut stream, &header).await.unwrap().described;
+            let described = read_described(&mut stream, &header, None).await.unwrap().described;
             let received = AtomicU64::new(0);
             let tensors = read_payload(&mut stream, described, &received).await.unwrap();
             let decoded: Vec<Tensor> =

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::io::{ReadHalf, WriteHalf};
+use futures::io::{BufReader, ReadHalf, WriteHalf};
 use futures::{AsyncReadExt, StreamExt};
 use stormo_protocol::frame::{Descriptor, Header, Preamble, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
+use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Interval, interval_at, timeout};
@@ -34,6 +35,11 @@ const FIRST_SIGN_AFTER: Duration = Duration::from_millis(20);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Descriptions follow their header at once, and signs are read at once, or the stream is closed.
 const SMALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What describes a frame comes in one read, with the first of its payload.
+const BUFFER_BYTES: usize = 8 << 10;
+
+type Reader = BufReader<ReadHalf<FrameStream>>;
 
 /// Where a stage says how far it is. The receiver's task repeats the newest sign.
 pub type SignWriter = watch::Sender<Sign>;
@@ -97,22 +103,28 @@ impl Doorman {
 
 /// One frame after the other on the same stream.
 async fn exchanges(net: &Net, from: NodeId, stream: FrameStream, at_once_bytes_max: u64) -> io::Result<()> {
-    let (mut reader, mut writer) = stream.split();
-    while exchange(net, from, (&mut reader, &mut writer), at_once_bytes_max).await? {}
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, reader);
+    let mut known = None;
+    while exchange(net, from, (&mut reader, &mut writer), at_once_bytes_max, &mut known).await? {}
     Ok(())
 }
 
-/// One frame; `false` when the stream is not fit for another.
+/// One frame; `false` when the stream is not fit for another. The plan of the one before is known.
 async fn exchange(
     net: &Net,
     from: NodeId,
-    (reader, writer): (&mut ReadHalf<FrameStream>, &mut WriteHalf<FrameStream>),
+    (reader, writer): (&mut Reader, &mut WriteHalf<FrameStream>),
     at_once_bytes_max: u64,
+    known: &mut Option<Arc<EncodedPlan>>,
 ) -> io::Result<bool> {
     let header = timeout(IDLE_TIMEOUT, frames::read_header(reader)).await??;
     let started = Instant::now();
-    let read = timeout(SMALL_TIMEOUT, frames::read_described(reader, &header)).await;
+    let read = timeout(SMALL_TIMEOUT, frames::read_described(reader, &header, known.as_ref())).await;
     let Preamble { plan, traces, described } = read??;
+    if plan.is_some() {
+        known.clone_from(&plan);
+    }
     let mut arriving = Arriving { net, from, header, traces: Some(traces), started };
     let whole = match header.payload_bytes <= at_once_bytes_max {
         true => Some(arriving.read(reader, writer, described.clone()).await??),
@@ -166,7 +178,7 @@ impl Arriving<'_> {
     /// Reads and decodes the payload, showing life; the outer error is the sender's stream, the inner one what came.
     async fn read(
         &mut self,
-        reader: &mut ReadHalf<FrameStream>,
+        reader: &mut Reader,
         writer: &mut WriteHalf<FrameStream>,
         described: Vec<Descriptor>,
     ) -> io::Result<io::Result<Received>> {
@@ -214,6 +226,8 @@ async fn while_showing_life<T>(
     let mut ticks = sign_ticks(SIGN_INTERVAL);
     loop {
         tokio::select! {
+            // What is there already needs no clock.
+            biased;
             done = &mut work => return Ok(done),
             _ = ticks.tick() => send_sign(writer, life()).await?,
         }

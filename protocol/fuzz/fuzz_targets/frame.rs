@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     head[..6].copy_from_slice(b"STRM\x02\x00");
     let Ok(header) = Header::from_bytes(&head) else { return };
     assert_eq!(header.to_bytes(), head);
-    if let Ok(Preamble { plan, traces, described }) = read_preamble(&header, rest) {
+    if let Ok(Preamble { plan, traces, described }) = read_preamble(&header, rest, None) {
         assert_eq!(plan.map(|plan| plan.id()).unwrap_or(header.plan), header.plan);
         assert_eq!(traces.len(), usize::from(header.traces));
         assert_eq!(described.iter().map(|each| each.coded_bytes).sum::<u64>(), header.payload_bytes);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::codec::payload::Scratch;
 use crate::ids::{DeploymentId, NodeId, VariantId};
-use crate::plan::Stage;
+use crate::plan::{Plan, Stage};
 use crate::refusal::Refusal;
 use crate::tensor::TensorData;
 use proptest::prelude::*;
@@ -32,36 +32,50 @@ fn header(traces: &[StageTrace]) -> Header {
 fn frames_round_trip() {
     let traces =
         [StageTrace { stage: 3, host: 1, receive_us: 1, decode_us: 2, wait_us: 3, run_us: 4, encode_us: 5 }];
-    for plan in [None, Some(plan())] {
-        let encoded = plan.as_ref().map(plan_to_bytes).unwrap_or_default();
-        let id = plan.as_ref().map_or(PlanId([2; 16]), Plan::id);
+    for plan in [None, Some(Arc::new(encoded_plan()))] {
+        let encoded = plan.as_ref().map(|plan| plan.bytes().clone()).unwrap_or_default();
+        let id = plan.as_ref().map_or(PlanId([2; 16]), |plan| plan.id());
         let header = Header { plan: id, ..header(&traces) }.with_plan(encoded.len());
         assert_eq!(Header::from_bytes(&header.to_bytes()), Ok(header));
         let bytes = preamble(&encoded, &traces, &raw());
         assert_eq!(bytes.len(), preamble_bytes(&header));
-        let read = read_preamble(&header, &bytes).unwrap();
-        let described = raw().iter().map(described_as).collect();
-        assert_eq!(read, Preamble { plan, traces: traces.to_vec(), described });
+        let other = Arc::new(EncodedPlan::of(Arc::new(plan_of(VariantId { index: 1, ..variant() }))));
+        for known in [None, plan.as_ref(), Some(&other)] {
+            let read = read_preamble(&header, &bytes, known).unwrap();
+            let described = raw().iter().map(described_as).collect();
+            assert_eq!(read, Preamble { plan: plan.clone(), traces: traces.to_vec(), described });
+        }
     }
 }
 
-fn plan() -> Plan {
+fn variant() -> VariantId {
+    VariantId { deployment: DeploymentId([5; 16]), index: 0 }
+}
+
+fn encoded_plan() -> EncodedPlan {
+    EncodedPlan::of(Arc::new(plan_of(variant())))
+}
+
+fn plan_of(variant: VariantId) -> Plan {
     let node = NodeId([3; 32]);
     let backups = vec![NodeId([4; 32])];
     let stages = vec![Stage { node, first: 0, end: 2, codec: Codec::Raw, backups, branch: None }];
-    let variant = VariantId { deployment: DeploymentId([5; 16]), index: 0 };
     Plan { variant, origin: NodeId([6; 32]), stages, result_codec: Codec::Raw }
 }
 
 #[test]
 fn a_plan_that_is_not_the_named_one_is_refused() {
-    let encoded = plan_to_bytes(&plan());
-    let named = Header { plan: plan().id(), ..header(&[]) }.with_plan(encoded.len());
-    assert!(read_preamble(&named, &preamble(&encoded, &[], &raw())).is_ok());
-    let other = Header { plan: PlanId([9; 16]), ..named };
-    assert_eq!(read_preamble(&other, &preamble(&encoded, &[], &raw())), Err(BadFrame::Plan));
-    let damaged = vec![0xff; encoded.len()];
-    assert_eq!(read_preamble(&named, &preamble(&damaged, &[], &raw())), Err(BadFrame::Plan));
+    let plan = Arc::new(encoded_plan());
+    let encoded = plan.bytes();
+    let named = Header { plan: plan.id(), ..header(&[]) }.with_plan(encoded.len());
+    for known in [None, Some(&plan)] {
+        let read =
+            |header: &Header, encoded: &[u8]| read_preamble(header, &preamble(encoded, &[], &raw()), known);
+        assert!(read(&named, encoded).is_ok());
+        let other = Header { plan: PlanId([9; 16]), ..named };
+        assert_eq!(read(&other, encoded), Err(BadFrame::Plan));
+        assert_eq!(read(&named, &vec![0xff; encoded.len()]), Err(BadFrame::Plan));
+    }
     let long = header(&[]).with_plan(PLAN_BYTES_MAX + 1);
     assert_eq!(Header::from_bytes(&long.to_bytes()), Err(BadFrame::AboveLimit));
 }
@@ -86,7 +100,7 @@ fn a_header_counts_coded_bytes() {
         assert_eq!(tensors[0].codec(), codec);
         let header = Header::of(header(&[]).key, PlanId([2; 16]), 1, &[], &raw).coded(&tensors);
         assert_eq!(header.payload_bytes, tensors[0].bytes().len() as u64);
-        let described = read_preamble(&header, &preamble(&[], &[], &tensors)).unwrap().described;
+        let described = read_preamble(&header, &preamble(&[], &[], &tensors), None).unwrap().described;
         assert_eq!(described, [described_as(&tensors[0])]);
     }
 }
@@ -99,7 +113,7 @@ fn tensors_that_decode_to_more_than_a_frame_may_carry_are_refused() {
     let tensors = vec![CodedTensor::encode(Codec::ShuffleLz4, &raw[0], &mut scratch); 64];
     let header = Header::of(header(&[]).key, PlanId([2; 16]), 1, &[], &raw).coded(&tensors);
     assert!(header.payload_bytes < FRAME_PAYLOAD_BYTES_MAX);
-    assert_eq!(read_preamble(&header, &preamble(&[], &[], &tensors)), Err(BadFrame::AboveLimit));
+    assert_eq!(read_preamble(&header, &preamble(&[], &[], &tensors), None), Err(BadFrame::AboveLimit));
 }
 
 /// The bytes as version 2 defines them: a change here is a change of the protocol.
@@ -124,7 +138,7 @@ fn golden_bytes_of_version_2() {
 fn a_payload_that_does_not_match_the_shapes_is_refused() {
     let mut wrong = header(&[]);
     wrong.payload_bytes += 4;
-    assert_eq!(read_preamble(&wrong, &preamble(&[], &[], &raw())), Err(BadFrame::Descriptors));
+    assert_eq!(read_preamble(&wrong, &preamble(&[], &[], &raw()), None), Err(BadFrame::Descriptors));
 }
 
 #[test]
@@ -166,7 +180,7 @@ proptest! {
         bytes[52..56].copy_from_slice(&(rest.len() as u32).to_le_bytes());
         bytes[64] = header_bytes[2] % 3;
         if let Ok(header) = Header::from_bytes(&bytes) {
-            let _ = read_preamble(&header, &rest);
+            let _ = read_preamble(&header, &rest, None);
         }
     }
 }

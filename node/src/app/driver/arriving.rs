@@ -8,7 +8,7 @@ use stormo_protocol::frame::{DeliveryKey, Descriptor, Header, ORIGIN};
 use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::limits::DEADLINE_MS_MAX;
 use stormo_protocol::model::Manifest;
-use stormo_protocol::plan::Plan;
+use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 
 use super::Driver;
@@ -46,16 +46,17 @@ impl Driver {
         if mine.is_empty() {
             return Err(Refusal::NotMyStage);
         }
-        let plan = Arc::new(plan);
+        let plan = Arc::new(EncodedPlan::of(Arc::new(plan)));
         mine.into_iter()
             .try_for_each(|stage| self.host(StageKey { request, attempt, stage }, &plan, remaining_ms))
     }
 
     /// Makes a stage of a plan that names this node among its hosts, unless it is there.
-    fn host(&mut self, key: StageKey, plan: &Arc<Plan>, remaining_ms: u32) -> Result<(), Refusal> {
+    fn host(&mut self, key: StageKey, encoded: &Arc<EncodedPlan>, remaining_ms: u32) -> Result<(), Refusal> {
         if self.stages.contains_key(&key) {
             return Ok(());
         }
+        let plan = encoded.plan();
         // A late copy of an input begins nothing anew.
         if self.ended.get(&key).is_some() {
             return Err(Refusal::Duplicate);
@@ -86,7 +87,7 @@ impl Driver {
         let partition = PartitionKey { variant: plan.variant, first: graph.start, end: graph.end };
         let deadline_ms = self.now_ms() + u64::from(remaining_ms.min(DEADLINE_MS_MAX));
         let place = (key.stage, host as u16);
-        let hosted = HostedStage::of(machine, place, partition, manifest, ways, deadline_ms);
+        let hosted = HostedStage::of(machine, encoded.clone(), place, partition, manifest, ways, deadline_ms);
         self.stages.insert(key, hosted);
         self.act_on_stage(key, actions);
         Ok(())
@@ -95,7 +96,6 @@ impl Driver {
     /// Somebody offers tensors: a frame for a stage here, or the result of a request that entered here.
     pub(super) fn on_offered(&mut self, offer: Offer) {
         let Offer { from, header, plan, described, whole, verdict } = offer;
-        let plan = plan.map(Arc::new);
         match self.accept(from, &header, plan.as_ref(), &described) {
             Ok(signs) => {
                 // The run first: whoever shows life has time.
@@ -119,7 +119,7 @@ impl Driver {
         &mut self,
         from: NodeId,
         header: &Header,
-        plan: Option<&Arc<Plan>>,
+        plan: Option<&Arc<EncodedPlan>>,
         described: &[Descriptor],
     ) -> Result<SignReader, Refusal> {
         if header.key.edge.to == ORIGIN {
@@ -127,14 +127,14 @@ impl Driver {
         }
         let key = stage_key(header.key);
         if let Some(plan) = plan {
-            if !plan.is_sent_by(header.key.edge, from) {
+            if !plan.plan().is_sent_by(header.key.edge, from) {
                 return Err(Refusal::NotMyStage);
             }
             self.host(key, plan, header.remaining_ms)?;
         }
         let hosted = self.stages.get_mut(&key).ok_or(Refusal::UnknownPlan)?;
         let plan = hosted.machine.plan();
-        if header.plan != plan.id() || !plan.is_sent_by(header.key.edge, from) {
+        if header.plan != hosted.plan.id() || !plan.is_sent_by(header.key.edge, from) {
             return Err(Refusal::NotMyStage);
         }
         let codec = plan.codec_of(header.key.edge);

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stormo_protocol::control::{Request, Response};
-use stormo_protocol::frame::{
-    DeliveryKey, Descriptor, Edge, Header, ORIGIN, Sign, StageTrace, plan_to_bytes,
-};
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN, Sign, StageTrace};
 use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::model::{Manifest, Ways};
-use stormo_protocol::plan::Plan;
+use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::Tensor;
 use tokio::task::AbortHandle;
@@ -41,8 +39,7 @@ pub(super) struct HostedStage {
     index: u16,
     /// This node's place among the stage's hosts.
     host: u16,
-    /// The plan as frames carry it on.
-    plan: Arc<[u8]>,
+    pub(super) plan: Arc<EncodedPlan>,
     /// The graph's part of its blocks; empty when it only decodes or reads.
     pub(super) key: PartitionKey,
     pub(super) manifest: Arc<Described>,
@@ -232,7 +229,8 @@ impl Driver {
     fn send_output(&mut self, key: StageKey, to: NodeId, edge: Edge) {
         let now_ms = self.now_ms();
         let Some(hosted) = self.stages.get(&key) else { return };
-        let plan = hosted.machine.plan().clone();
+        let encoded = hosted.plan.clone();
+        let plan = encoded.plan();
         // It is not for the senders to say where a join is.
         let stage = plan.stages.get(usize::from(edge.to)).filter(|_| !plan.is_join(edge.to));
         let hosts = stage.map(|stage| stage.hosts());
@@ -245,13 +243,13 @@ impl Driver {
         let is_for_origin = edge.to == ORIGIN;
         let Some((_, tensors)) = hosted.outputs.iter().find(|(to, _)| *to == edge.to) else { return };
         let frame = OutgoingFrame {
-            header: Header::of(delivery, plan.id(), remaining_ms, &hosted.traces, tensors),
-            plan: if is_for_origin { Arc::default() } else { hosted.plan.clone() },
+            header: Header::of(delivery, encoded.id(), remaining_ms, &hosted.traces, tensors),
+            plan: if is_for_origin { Arc::default() } else { encoded.bytes().clone() },
             traces: hosted.traces.clone(),
             tensors: tensors.clone(),
             codec: plan.codec_of(edge),
         };
-        let delivering = self.deliver(to, &plan, frame);
+        let delivering = self.deliver(to, &encoded, frame);
         if let (Some(hosted), Some(delivering)) = (self.stages.get_mut(&key), delivering) {
             hosted.delivering.retain(|delivering| !delivering.is_finished());
             hosted.delivering.push(delivering);
@@ -262,7 +260,7 @@ impl Driver {
     pub(super) fn deliver(
         &mut self,
         to: NodeId,
-        plan: &Arc<Plan>,
+        plan: &Arc<EncodedPlan>,
         frame: OutgoingFrame,
     ) -> Option<AbortHandle> {
         if to != self.own() {
@@ -358,13 +356,13 @@ impl HostedStage {
     /// A stage that its plan names this node for, at that place among its hosts.
     pub(super) fn of(
         machine: Stage,
+        plan: Arc<EncodedPlan>,
         (index, host): (u16, u16),
         key: PartitionKey,
         manifest: Arc<Described>,
         ways: Ways,
         deadline_ms: u64,
     ) -> Self {
-        let plan = plan_to_bytes(machine.plan()).into();
         Self {
             machine,
             index,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stormo_protocol::control::{Prepare, Request};
-use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace, plan_to_bytes};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
 use stormo_protocol::ids::{NodeId, RequestId};
-use stormo_protocol::plan::{Plan, Stage};
+use stormo_protocol::plan::{EncodedPlan, Plan, Stage};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::Hosted;
 
@@ -79,14 +79,15 @@ impl Driver {
         let key = DeliveryKey { request, attempt, edge };
         // It comes back with the result, and says what encoding the input took.
         let traces = vec![StageTrace { stage: ORIGIN, ..StageTrace::default() }];
+        let encoded = Arc::new(EncodedPlan::of(plan.clone()));
         let frame = OutgoingFrame {
-            header: Header::of(key, plan.id(), remaining_ms, &traces, &tensors),
-            plan: plan_to_bytes(&plan).into(),
+            header: Header::of(key, encoded.id(), remaining_ms, &traces, &tensors),
+            plan: encoded.bytes().clone(),
             traces,
             tensors,
             codec: plan.codec_of(edge),
         };
-        let delivering = self.deliver(to, &plan, frame);
+        let delivering = self.deliver(to, &encoded, frame);
         if let Some(pending) = self.origins.get_mut(&request) {
             pending.delivering.extend(delivering);
         }

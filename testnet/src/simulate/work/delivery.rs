@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use stormo::flow::{OriginEvent, StageEvent, patience_ms};
 use stormo_protocol::control::{Request, Response};
-use stormo_protocol::frame::{DeliveryKey, HEADER_BYTES, ORIGIN, SIGN_BYTES, Sign, plan_to_bytes};
-use stormo_protocol::plan::Plan;
+use stormo_protocol::frame::{DeliveryKey, HEADER_BYTES, ORIGIN, SIGN_BYTES, Sign};
+use stormo_protocol::plan::{EncodedPlan, Plan};
 use stormo_protocol::refusal::Refusal;
 
 use super::stage::StageKey;
@@ -67,7 +67,8 @@ pub(super) fn bytes_of(message: &WorkMessage) -> u64 {
             asked(Request::Rejoin { request: *request, attempt: *attempt, stage: *stage, host: *host })
         }
         WorkMessage::Offer(key, plan, _) => {
-            let plan_bytes = if key.edge.to == ORIGIN { 0 } else { plan_to_bytes(plan).len() as u64 };
+            let plan_bytes =
+                if key.edge.to == ORIGIN { 0 } else { EncodedPlan::of(plan.clone()).bytes().len() as u64 };
             wire::framed(HEADER_BYTES as u64 + plan_bytes + DESCRIPTOR_BYTES)
         }
         WorkMessage::Body(key) => wire::framed(payload_bytes(*key)),
