@@ -12,7 +12,7 @@ use stormo_protocol::profile;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
 use crate::card::{Card, Frame, Meaning, PrepareError};
-use crate::engine::{Partition, Ran, RunError, Running};
+use crate::engine::{AtOnce, Partition, Ran, RunError, Running};
 use crate::sample;
 
 /// Longest encoded image that a request may bring, bytes.
@@ -167,11 +167,13 @@ pub struct Work {
 
 impl Work {
     /// Does it; gives what it made, which the next cut is taken from, or what failed. The graph's part has begun
-    /// before anything is awaited, unless an image is to be decoded for it.
-    pub fn begin(self) -> impl Future<Output = Result<Ran, WorkError>> + Send {
-        let decodes = self.blocks.start < self.described.graph_blocks().start;
-        let partition = self.partition.as_ref().filter(|_| !decodes);
-        let begun = partition.map(|partition| partition.begin(wanted(partition, &self.input)));
+    /// before anything is awaited, unless an image is to be decoded for it. With what the graph's part gives something
+    /// may be done at once, if that is all that the work gives.
+    pub fn begin(self, at_once: Option<AtOnce>) -> impl Future<Output = Result<Ran, WorkError>> + Send {
+        let graph = self.described.graph_blocks();
+        let partition = self.partition.as_ref().filter(|_| self.blocks.start >= graph.start);
+        let at_once = at_once.filter(|_| self.blocks.end <= graph.end);
+        let begun = partition.map(|partition| partition.begin(wanted(partition, &self.input), at_once));
         self.go_on(begun)
     }
 
@@ -186,7 +188,7 @@ impl Work {
             ran.outputs.clone_from(&input);
         }
         if let Some(partition) = partition {
-            let begun = begun.unwrap_or_else(|| partition.begin(wanted(&partition, &input)))?;
+            let begun = begun.unwrap_or_else(|| partition.begin(wanted(&partition, &input), None))?;
             let graph_ran = match begun.ran().await {
                 Err(RunError::Failed(why)) => return Err(whose_fault(&partition, why).await.into()),
                 other => other?,

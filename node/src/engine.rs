@@ -28,7 +28,7 @@ mod values;
 pub use batch::OpenBatch;
 pub use calibrate::{CalibrateError, calibrate};
 pub use measure::{ProfileBudget, profile};
-pub use partition::{Partition, PartitionSource, QUEUE_JOBS_MIN, Ran, RunError, Running};
+pub use partition::{AtOnce, Partition, PartitionSource, QUEUE_JOBS_MIN, Ran, RunError, Running};
 pub use probe::{ProbeError, Probed};
 pub use session::{LoadError, Weight};
 pub use simplify::SimplifyError;

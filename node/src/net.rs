@@ -31,7 +31,7 @@ use stormo_protocol::tensor::Tensor;
 use tokio::sync::{mpsc, oneshot};
 
 pub use ask::AskError;
-pub use deliver::{OutgoingFrame, Patience};
+pub use deliver::{Begun, OutgoingFrame, Patience};
 pub use identity::{Identity, IdentityError};
 pub use objects::{FetchError, ObjectPeers, ObjectSource, ObjectStream};
 pub use receive::{SignReader, SignWriter, signs};

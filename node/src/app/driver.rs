@@ -1,6 +1,7 @@
 //! The one loop of a node: every change comes as an event, each event is one call. The pure rooms
 //! decide, this loop owns what they speak of (buffers, streams, clocks, partitions) and acts.
 
+mod ahead;
 mod arriving;
 mod asking;
 mod attempts;

@@ -63,6 +63,10 @@ pub struct Partition {
     load: Arc<Load>,
 }
 
+/// What the session's thread does with a run that succeeded, before whoever waits for it is woken. It is to take
+/// little time: the next run waits.
+pub type AtOnce = Box<dyn FnOnce(&Ran) + Send>;
+
 /// What a run gave.
 #[derive(Debug, Default)]
 pub struct Ran {
@@ -140,6 +144,7 @@ struct Job {
     options: Arc<RunOptions<NoSelectedOutputs>>,
     called: Instant,
     caches: Caches,
+    at_once: Option<AtOnce>,
     reply: oneshot::Sender<Result<Ran, RunError>>,
     _place: Place,
 }
@@ -233,16 +238,16 @@ impl Partition {
     /// # Errors
     /// At once when the queue is full or the inputs do not fit; see [`RunError`].
     pub async fn run(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
-        self.begin(inputs)?.ran().await
+        self.begin(inputs, None)?.ran().await
     }
 
-    /// The same, begun before anything is awaited: it takes no other task's turn to start it. Dropping what it
-    /// gives ends the run.
+    /// The same, begun before anything is awaited: it takes no other task's turn to start it, or to do what is to be
+    /// done at once when it has succeeded. Dropping what it gives ends the run.
     ///
     /// # Errors
     /// Likewise.
-    pub fn begin(&self, inputs: Vec<Tensor>) -> Result<Running, RunError> {
-        self.call(inputs, Caches::AsTheyAre)
+    pub fn begin(&self, inputs: Vec<Tensor>, at_once: Option<AtOnce>) -> Result<Running, RunError> {
+        self.call(inputs, Caches::AsTheyAre, at_once)
     }
 
     /// The same as it goes between other work, for measuring: runs that follow each other at once find
@@ -252,10 +257,15 @@ impl Partition {
     /// # Errors
     /// Likewise.
     pub async fn run_between(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
-        self.call(inputs, Caches::Displaced)?.ran().await
+        self.call(inputs, Caches::Displaced, None)?.ran().await
     }
 
-    fn call(&self, inputs: Vec<Tensor>, caches: Caches) -> Result<Running, RunError> {
+    fn call(
+        &self,
+        inputs: Vec<Tensor>,
+        caches: Caches,
+        at_once: Option<AtOnce>,
+    ) -> Result<Running, RunError> {
         let items = batch::items(self.batch.as_ref(), &self.inputs, &inputs);
         self.check_inputs(&inputs, items)?;
         let Some(jobs) = &self.jobs else { return Ok(Running(None)) };
@@ -264,7 +274,8 @@ impl Partition {
         let options = Arc::new(options);
         let end_run = EndRun(options.clone());
         let (reply, answer) = oneshot::channel();
-        let job = Job { inputs, items, options, called: Instant::now(), caches, reply, _place: place };
+        let called = Instant::now();
+        let job = Job { inputs, items, options, called, caches, at_once, reply, _place: place };
         // Places are as many as the channel is long, so it is never full here.
         jobs.try_send(job).map_err(|_| RunError::Closed)?;
         Ok(Running(Some((answer, end_run))))
@@ -409,8 +420,11 @@ fn serve(
         let answer = result
             .unwrap_or_else(|| Err(RunError::Failed("ONNX Runtime broke down".into())))
             .map(|outputs| Ran { outputs, queued, ran, computed });
-        let Job { reply, _place: place, .. } = job;
+        let Job { at_once, reply, _place: place, .. } = job;
         drop(place);
+        if let (Some(at_once), Ok(ran)) = (at_once, &answer) {
+            caught(|| at_once(ran));
+        }
         // A caller that gave up meanwhile needs no answer.
         let _ = reply.send(answer);
         if broke_down {

@@ -201,6 +201,12 @@ impl Stage {
         self.phase == Phase::Gathering && self.inputs.iter().any(|input| input.is_here)
     }
 
+    /// Where the first of the output is sent to, over which edge, unless that is to be avoided.
+    pub fn first_receiver(&self) -> Option<(NodeId, Edge)> {
+        let first = self.outputs.first()?;
+        Some((self.receiver(*first), Edge { from: self.index, to: first.to }))
+    }
+
     /// Whether this node is the one that has the output over an edge, or is sent it. What others say of it is late.
     pub fn is_receiver(&self, edge: Edge, node: NodeId) -> bool {
         self.outputs.iter().any(|output| output.to == edge.to && self.receiver(*output) == node)

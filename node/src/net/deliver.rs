@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use futures::AsyncReadExt;
@@ -11,7 +13,9 @@ use stormo_protocol::codec::payload::{Codec, CodedTensor};
 use stormo_protocol::frame::{Header, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::local::FrameStream;
@@ -125,6 +129,28 @@ pub struct OutgoingFrame {
     pub codec: Codec,
 }
 
+/// A delivery that was begun outside of any task, and has said nothing yet.
+pub struct Begun {
+    rest: Pin<Box<dyn Future<Output = ()> + Send>>,
+    runtime: Handle,
+}
+
+impl Begun {
+    /// Goes on with it. Dropped instead, it ends; the receiver may have the frame all the same.
+    pub fn go_on(self) -> AbortHandle {
+        self.runtime.spawn(self.rest).abort_handle()
+    }
+}
+
+/// Whether a delivery may tell of its progress as soon as there is some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// It may.
+    Task,
+    /// It waits before it listens, for whoever begins it to be ready.
+    Ahead,
+}
+
 /// A frame as it goes over the wire.
 struct CodedFrame {
     header: Header,
@@ -145,28 +171,40 @@ enum Broken {
 impl Net {
     /// Sends a frame; progress comes as [`NetEvent::Delivery`], the last of it `Passed`, `Refused`
     /// or `Lost`. Silence longer than the patience is a loss.
-    pub fn deliver(
+    pub fn deliver(&self, to: NodeId, frame: OutgoingFrame, patience: Patience) -> JoinHandle<()> {
+        tokio::spawn(self.clone().delivery(to, frame, patience, Start::Task))
+    }
+
+    /// Begins a delivery on a thread that runs no tasks: what the stream takes at once is written when this returns,
+    /// without another thread woken for it. No progress is told before somebody goes on with it.
+    pub fn begin_delivery(
         &self,
+        runtime: &Handle,
         to: NodeId,
         frame: OutgoingFrame,
         patience: Patience,
-    ) -> tokio::task::JoinHandle<()> {
-        let net = self.clone();
-        tokio::spawn(async move {
-            let key = frame.header.key;
-            let lane = net.lanes.of(to);
-            let last = match lane.turn().await {
-                Some(_permit) => match net.coded(frame).await {
-                    Ok(frame) => net.deliver_until_last_sign(to, &frame, patience).await,
-                    Err(_) => Progress::Lost,
-                },
-                None => Progress::Lost,
-            };
-            if matches!(last, Progress::Lost) {
-                lane.lost.notify_waiters();
-            }
-            let _ = net.events.send(NetEvent::Delivery { key, to, progress: last }).await;
-        })
+    ) -> Begun {
+        let _entered = runtime.enter();
+        let mut rest: Pin<Box<_>> = Box::pin(self.clone().delivery(to, frame, patience, Start::Ahead));
+        // A task polls it again in any case.
+        let _ = rest.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        Begun { rest, runtime: runtime.clone() }
+    }
+
+    async fn delivery(self, to: NodeId, frame: OutgoingFrame, patience: Patience, start: Start) {
+        let key = frame.header.key;
+        let lane = self.lanes.of(to);
+        let last = match lane.turn().await {
+            Some(_permit) => match self.coded(frame).await {
+                Ok(frame) => self.deliver_until_last_sign(to, &frame, patience, start).await,
+                Err(_) => Progress::Lost,
+            },
+            None => Progress::Lost,
+        };
+        if matches!(last, Progress::Lost) {
+            lane.lost.notify_waiters();
+        }
+        let _ = self.events.send(NetEvent::Delivery { key, to, progress: last }).await;
     }
 
     /// The frame with its payload coded, and what that took in the trace of the stage that sends it.
@@ -180,9 +218,15 @@ impl Net {
         Ok(CodedFrame { header, plan, traces, tensors })
     }
 
-    async fn deliver_until_last_sign(&self, to: NodeId, frame: &CodedFrame, patience: Patience) -> Progress {
+    async fn deliver_until_last_sign(
+        &self,
+        to: NodeId,
+        frame: &CodedFrame,
+        patience: Patience,
+        start: Start,
+    ) -> Progress {
         if let Some(stream) = self.idle.take(to) {
-            match self.exchange(to, stream, frame, patience.silence).await {
+            match self.exchange(to, stream, frame, patience.silence, start).await {
                 Ok(progress) => return progress,
                 Err(Broken::Midway) => return Progress::Lost,
                 Err(Broken::BeforeAnySign) => {}
@@ -191,7 +235,7 @@ impl Net {
         let mut tries = Tries::default();
         loop {
             let Ok(stream) = self.open_for_frames(to, patience).await else { return Progress::Lost };
-            match self.exchange(to, stream, frame, patience.silence).await {
+            match self.exchange(to, stream, frame, patience.silence, start).await {
                 Ok(progress) => return progress,
                 Err(Broken::BeforeAnySign) if tries.another().await => {}
                 Err(_) => return Progress::Lost,
@@ -215,11 +259,17 @@ impl Net {
         stream: FrameStream,
         frame: &CodedFrame,
         patience: Duration,
+        start: Start,
     ) -> Result<Progress, Broken> {
         let (mut reader, mut writer) = stream.split();
         let write =
             frames::write_frame(&mut writer, &frame.header, &frame.plan, &frame.traces, &frame.tensors);
-        let listen = self.listen(to, frame, &mut reader, patience);
+        let listen = async {
+            if start == Start::Ahead {
+                tokio::task::yield_now().await;
+            }
+            self.listen(to, frame, &mut reader, patience).await
+        };
         // A receiver that refuses on the header reads no further: listening decides, not writing. But there is nothing
         // to hear before something is written.
         let (written, last) = {

@@ -160,9 +160,8 @@ impl Driver {
         }
         let key = stage_key(received.header.key);
         let from = received.header.key.edge.from;
-        let received_ms = self.started.elapsed().as_secs_f64() * 1000.0;
         if let Some(hosted) = self.stages.get_mut(&key).filter(|hosted| hosted.machine.is_waiting_for(from)) {
-            hosted.take_in(received, received_ms);
+            hosted.take_in(received);
             self.on_stage(key, StageEvent::Received(from));
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stormo_protocol::control::{Request, Response};
 use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN, Sign, StageTrace};
@@ -12,15 +12,19 @@ use stormo_protocol::model::{Manifest, Ways};
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::Tensor;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::ahead::Ahead;
 use super::hosting::PartitionKey;
 use super::{Driver, Event};
 use crate::ends::{Described, Work, WorkError};
 use crate::engine::{Ran, RunError};
 use crate::flow::{OriginEvent, Stage, StageAction, StageEvent, patience_ms};
 use crate::mesh::MemberEvent;
-use crate::net::{NetEvent, OutgoingFrame, Patience, Progress, Received, Sent, SignReader, SignWriter};
+use crate::net::{
+    Begun, NetEvent, OutgoingFrame, Patience, Progress, Received, Sent, SignReader, SignWriter,
+};
 
 /// Telling an origin of a failure takes no longer than this, or its deadline tells.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +47,7 @@ pub(super) struct HostedStage {
     /// The graph's part of its blocks; empty when it only decodes or reads.
     pub(super) key: PartitionKey,
     pub(super) manifest: Arc<Described>,
-    deadline_ms: u64,
+    pub(super) deadline_ms: u64,
     /// Whoever sent the input, or a copy of it.
     signs: Vec<SignWriter>,
     /// Which tensors come from where, and which go where.
@@ -53,8 +57,10 @@ pub(super) struct HostedStage {
     /// What goes to each stage, or to the origin.
     outputs: Vec<(u16, Vec<Tensor>)>,
     pub(super) traces: Vec<StageTrace>,
-    pub(super) received_ms: f64,
+    pub(super) received: Instant,
     running: Option<AbortHandle>,
+    /// The run sends its output itself, and says here how.
+    ahead: Option<oneshot::Receiver<Ahead>>,
     delivering: Vec<AbortHandle>,
 }
 
@@ -99,11 +105,7 @@ impl Driver {
         let Some(hosted) = self.stages.get_mut(&key) else { return };
         let event = match result {
             Ok(ran) => {
-                let since_ms = self.started.elapsed().as_secs_f64() * 1000.0 - hosted.received_ms;
-                if let Some(trace) = hosted.traces.last_mut() {
-                    trace.run_us = u32::try_from(ran.ran.as_micros()).unwrap_or(u32::MAX);
-                    trace.wait_us = ((since_ms * 1000.0) as u32).saturating_sub(trace.run_us);
-                }
+                note_run(&mut hosted.traces, &ran, hosted.received.elapsed());
                 let input = hosted.gathered();
                 hosted.inputs.clear();
                 let items = hosted.manifest.items(&hosted.ways.read(), input.iter().map(Tensor::spec));
@@ -219,10 +221,11 @@ impl Driver {
             partition,
             input: hosted.gathered(),
         };
-        let ran = work.begin();
+        let (at_once, ahead) = self.send_ahead(key).unzip();
+        let ran = work.begin(at_once);
         let running = self.beside(async move { Event::Ran(key, ran.await) });
         if let Some(hosted) = self.stages.get_mut(&key) {
-            hosted.running = Some(running);
+            (hosted.running, hosted.ahead) = (Some(running), ahead);
         }
     }
 
@@ -238,17 +241,15 @@ impl Driver {
             // It fell silent a moment ago, and there is another one.
             return self.on_stage(key, StageEvent::Avoided(edge));
         }
+        let ahead = self.stages.get_mut(&key).and_then(|hosted| hosted.ahead_to(to, edge));
+        if let (Some(ahead), Some(hosted)) = (ahead, self.stages.get_mut(&key)) {
+            return hosted.delivering.push(ahead.go_on());
+        }
+        let Some(hosted) = self.stages.get(&key) else { return };
         let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
         let remaining_ms = hosted.deadline_ms.saturating_sub(now_ms) as u32;
-        let is_for_origin = edge.to == ORIGIN;
         let Some((_, tensors)) = hosted.outputs.iter().find(|(to, _)| *to == edge.to) else { return };
-        let frame = OutgoingFrame {
-            header: Header::of(delivery, encoded.id(), remaining_ms, &hosted.traces, tensors),
-            plan: if is_for_origin { Arc::default() } else { encoded.bytes().clone() },
-            traces: hosted.traces.clone(),
-            tensors: tensors.clone(),
-            codec: plan.codec_of(edge),
-        };
+        let frame = frame(&encoded, delivery, remaining_ms, hosted.traces.clone(), tensors.clone());
         let delivering = self.deliver(to, &encoded, frame);
         if let (Some(hosted), Some(delivering)) = (self.stages.get_mut(&key), delivering) {
             hosted.delivering.retain(|delivering| !delivering.is_finished());
@@ -264,10 +265,7 @@ impl Driver {
         frame: OutgoingFrame,
     ) -> Option<AbortHandle> {
         if to != self.own() {
-            let round_trip_ms = self.member.links().round_trip_us(to).unwrap_or(0.0) / 1000.0;
-            let silence = Duration::from_millis(patience_ms(round_trip_ms));
-            let patience = Patience { silence, is_connected: self.member.connected().contains(&to) };
-            return Some(self.parts.net.deliver(to, frame, patience).abort_handle());
+            return Some(self.parts.net.deliver(to, frame, self.patience_with(to)).abort_handle());
         }
         let OutgoingFrame { header, traces, tensors, .. } = frame;
         let described: Vec<Descriptor> = tensors.iter().map(Descriptor::raw).collect();
@@ -285,6 +283,13 @@ impl Driver {
                 Some(self.beside(async move { Event::Net(NetEvent::Delivery { key, to, progress }) }))
             }
         }
+    }
+
+    /// How long another node is waited for.
+    pub(super) fn patience_with(&self, to: NodeId) -> Patience {
+        let round_trip_ms = self.member.links().round_trip_us(to).unwrap_or(0.0) / 1000.0;
+        let silence = Duration::from_millis(patience_ms(round_trip_ms));
+        Patience { silence, is_connected: self.member.connected().contains(&to) }
     }
 
     /// Turns the signs of a stage on this node into the events that a stream would give.
@@ -376,8 +381,9 @@ impl HostedStage {
             inputs: Vec::new(),
             outputs: Vec::new(),
             traces: Vec::new(),
-            received_ms: 0.0,
+            received: Instant::now(),
             running: None,
+            ahead: None,
             delivering: Vec::new(),
         }
     }
@@ -401,7 +407,7 @@ impl HostedStage {
     }
 
     /// An input that was waited for is here.
-    pub(super) fn take_in(&mut self, received: Received, received_ms: f64) {
+    pub(super) fn take_in(&mut self, received: Received) {
         let Received { header, traces, tensors, receive_time, decode_time, .. } = received;
         let own = self.trace(receive_time, decode_time);
         // Those of the stages before, each once, then its own by the last input.
@@ -415,14 +421,19 @@ impl HostedStage {
         }
         self.traces.push(own);
         self.inputs.push((header.key.edge.from, tensors));
-        self.received_ms = received_ms;
+        self.received = Instant::now();
     }
 
     /// All inputs, in the order of the ways that they took.
-    fn gathered(&self) -> Vec<Tensor> {
+    pub(super) fn gathered(&self) -> Vec<Tensor> {
         let from = |other: u16| self.inputs.iter().find(|(from, _)| *from == other);
         let ways = self.ways.inputs.iter().filter_map(|way| from(way.other));
         ways.flat_map(|(_, tensors)| tensors.iter().cloned()).collect()
+    }
+
+    /// What the run sent already, if that is what is to be sent.
+    fn ahead_to(&mut self, to: NodeId, edge: Edge) -> Option<Begun> {
+        self.ahead.take()?.try_recv().ok()?.to(to, edge)
     }
 
     pub(super) fn blocks(&self) -> Range<u16> {
@@ -441,8 +452,38 @@ impl HostedStage {
     }
 }
 
+/// A frame of a plan's.
+pub(super) fn frame(
+    plan: &EncodedPlan,
+    key: DeliveryKey,
+    remaining_ms: u32,
+    traces: Vec<StageTrace>,
+    tensors: Vec<Tensor>,
+) -> OutgoingFrame {
+    OutgoingFrame {
+        header: Header::of(key, plan.id(), remaining_ms, &traces, &tensors),
+        plan: if key.edge.to == ORIGIN { Arc::default() } else { plan.bytes().clone() },
+        traces,
+        tensors,
+        codec: plan.plan().codec_of(key.edge),
+    }
+}
+
+/// Notes in the last trace what a run took since its input was there.
+pub(super) fn note_run(traces: &mut [StageTrace], ran: &Ran, since: Duration) {
+    let us = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    if let Some(trace) = traces.last_mut() {
+        (trace.run_us, trace.wait_us) = (us(ran.ran), us(since.saturating_sub(ran.ran)));
+    }
+}
+
 /// These tensors of the manifest, in this order: what the partition made, and what passed it by.
-fn of_these(manifest: &Manifest, tensors: &[u32], input: &[Tensor], made: &[Tensor]) -> Vec<Tensor> {
+pub(super) fn of_these(
+    manifest: &Manifest,
+    tensors: &[u32],
+    input: &[Tensor],
+    made: &[Tensor],
+) -> Vec<Tensor> {
     let all = || made.iter().chain(input);
     let found = |index: &u32| all().find(|tensor| manifest.is_of(*index, tensor.spec())).cloned();
     tensors.iter().filter_map(found).collect()
