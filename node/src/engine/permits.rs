@@ -44,9 +44,16 @@ impl Permits {
         state.waiting.pop_front();
         if state.free > 0 {
             // The next in line may have been woken before it was at the front.
-            self.changed.notify_all();
+            self.tell(&state);
         }
         Permit { permits: self }
+    }
+
+    /// Wakes those who wait; with nobody there it would be two calls of the system per run for nothing.
+    fn tell(&self, state: &State) {
+        if !state.waiting.is_empty() {
+            self.changed.notify_all();
+        }
     }
 
     /// A panic elsewhere cannot leave the counters half changed: no code that can panic runs in between.
@@ -62,8 +69,9 @@ impl Permits {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.permits.lock().free += 1;
-        self.permits.changed.notify_all();
+        let mut state = self.permits.lock();
+        state.free += 1;
+        self.permits.tell(&state);
     }
 }
 
