@@ -32,6 +32,13 @@ async fn deliver(
 ) -> bool {
     let sent = frame.tensors.clone();
     from.deliver(to, frame, PATIENT);
+    let is_whole = take(offers, &sent).await;
+    assert!(has_passed(events).await);
+    is_whole
+}
+
+/// Takes a frame of these tensors and lets it pass; tells whether it was offered whole.
+async fn take(offers: &mut mpsc::Receiver<NetEvent>, sent: &[Tensor]) -> bool {
     let offer = next(offers, |event| match event {
         NetEvent::Offered(offer) => Some(offer),
         _ => None,
@@ -52,12 +59,38 @@ async fn deliver(
     };
     assert_eq!(received.tensors, sent);
     writer.send(Sign::Passed).unwrap();
+    is_whole
+}
+
+async fn has_passed(events: &mut mpsc::Receiver<NetEvent>) -> bool {
     let last = next(events, |event| match event {
         NetEvent::Delivery { progress, .. } if progress != Progress::Taken => Some(progress),
         _ => None,
     });
-    assert!(matches!(last.await, Progress::Passed(_)));
-    is_whole
+    matches!(last.await, Progress::Passed(_))
+}
+
+#[tokio::test]
+async fn a_delivery_begun_by_a_thread_arrives_at_once_and_tells_nothing_before_it_goes_on() {
+    let [(_, from, mut events), (to, _to_net, mut offers)] = connected().await;
+    // Then there is a stream to write to.
+    deliver((&from, &mut events), (to.node(), &mut offers), frame(10)).await;
+    let runtime = tokio::runtime::Handle::current();
+    let begun = std::thread::spawn({
+        let (from, to) = (from.clone(), to.node());
+        move || from.begin_delivery(&runtime, to, frame(1000), PATIENT)
+    });
+    let begun = begun.join().unwrap();
+    assert!(take(&mut offers, &frame(1000).tensors).await);
+    assert!(events.try_recv().is_err());
+    begun.go_on();
+    assert!(has_passed(&mut events).await);
+    // One that does not go on is forgotten, and one that must open a stream first goes on as any other.
+    drop(from.begin_delivery(&tokio::runtime::Handle::current(), to.node(), frame(10), PATIENT));
+    let begun = from.begin_delivery(&tokio::runtime::Handle::current(), to.node(), frame(20), PATIENT);
+    begun.go_on();
+    assert!(take(&mut offers, &frame(20).tensors).await);
+    assert!(has_passed(&mut events).await);
 }
 
 #[tokio::test]
