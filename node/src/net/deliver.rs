@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::AsyncReadExt;
 use stormo_protocol::codec::payload::{Codec, CodedTensor};
-use stormo_protocol::frame::{Header, Sign, StageTrace};
+use stormo_protocol::frame::{Header, Sign, StageTrace, preamble};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
 use tokio::runtime::Handle;
@@ -261,9 +261,11 @@ impl Net {
         patience: Duration,
         start: Start,
     ) -> Result<Progress, Broken> {
+        let writes = stream.writes();
         let (mut reader, mut writer) = stream.split();
-        let write =
-            frames::write_frame(&mut writer, &frame.header, &frame.plan, &frame.traces, &frame.tensors);
+        let CodedFrame { header, plan, traces, tensors } = frame;
+        let preamble = preamble(plan, traces, tensors);
+        let write = frames::write_frame(&mut writer, header, &preamble, tensors, writes);
         let listen = async {
             if start == Start::Ahead {
                 tokio::task::yield_now().await;

@@ -1,21 +1,20 @@
 //! Frames and signs on a stream: bytes in, typed values out. What they mean is decided elsewhere.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use stormo_protocol::codec::payload::CodedTensor;
 use stormo_protocol::frame::{
-    Descriptor, HEADER_BYTES, Header, Preamble, SIGN_BYTES, Sign, StageTrace, preamble, preamble_bytes,
-    read_preamble,
+    Descriptor, HEADER_BYTES, Header, Preamble, SIGN_BYTES, Sign, preamble_bytes, read_preamble,
 };
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::tensor::TensorBuffer;
 
-/// Bytes read or written between two looks at the clock; also what makes progress visible.
+/// Bytes read between two looks at the clock; also what makes progress visible.
 const CHUNK_BYTES: usize = 256 << 10;
-/// So much is written in one piece with what describes it: each piece wakes the receiver.
+/// Where each piece wakes the receiver, so much is copied into one piece with what describes it.
 const FIRST_BYTES: usize = 64 << 10;
 
 fn malformed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -57,25 +56,42 @@ pub(super) async fn read_payload(
     Ok(tensors)
 }
 
+/// How a stream takes what is given to it in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// All together, as it would one.
+    Pieces,
+    /// One by one, and wakes the receiver for each.
+    Singly,
+}
+
 pub(super) async fn write_frame(
     stream: &mut (impl AsyncWrite + Unpin),
     header: &Header,
-    plan: &[u8],
-    traces: &[StageTrace],
+    preamble: &[u8],
     tensors: &[CodedTensor],
+    writes: Writes,
 ) -> io::Result<()> {
-    let mut first = header.to_bytes().to_vec();
-    first.extend_from_slice(&preamble(plan, traces, tensors));
-    let end = first.len() + FIRST_BYTES;
-    let mut rest = Vec::new();
+    let mut first = [header.to_bytes().as_slice(), preamble].concat();
+    let room = match writes {
+        Writes::Pieces => 0,
+        Writes::Singly => FIRST_BYTES,
+    };
+    let end = first.len() + room;
+    let mut rest = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let (early, late) = tensor.bytes().split_at(tensor.bytes().len().min(end - first.len()));
         first.extend_from_slice(early);
-        rest.extend(late.chunks(CHUNK_BYTES));
+        rest.push(late);
     }
-    stream.write_all(&first).await?;
-    for chunk in rest {
-        stream.write_all(chunk).await?;
+    let mut pieces: Vec<IoSlice<'_>> = [first.as_slice()].into_iter().chain(rest).map(IoSlice::new).collect();
+    let mut pieces = pieces.as_mut_slice();
+    while !pieces.is_empty() {
+        let written = stream.write_vectored(pieces).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut pieces, written);
     }
     stream.flush().await
 }
@@ -98,7 +114,7 @@ mod tests {
     use super::*;
     use futures::io::Cursor;
     use stormo_protocol::codec::payload::{Codec, Scratch};
-    use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN};
+    use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN, preamble};
     use stormo_protocol::ids::{PlanId, RequestId};
     use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
@@ -115,17 +131,19 @@ mod tests {
             let coded = [CodedTensor::encode(codec, &tensor, &mut Scratch::default())];
             assert_eq!(coded[0].codec(), codec);
             let header = header.coded(&coded);
-            let mut stream = Cursor::new(Vec::new());
-            write_frame(&mut stream, &header, &[], &[], &coded).await.unwrap();
-            stream.set_position(0);
-            assert_eq!(read_header(&mut stream).await.unwrap(), header);
-            let described = read_described(&mut stream, &header, None).await.unwrap().described;
-            let received = AtomicU64::new(0);
-            let tensors = read_payload(&mut stream, described, &received).await.unwrap();
-            let decoded: Vec<Tensor> =
-                tensors.into_iter().map(|coded| coded.decode(&mut Scratch::default()).unwrap()).collect();
-            assert_eq!(decoded, std::slice::from_ref(&tensor), "{}", codec.name());
-            assert_eq!(received.into_inner(), header.payload_bytes);
+            for writes in [Writes::Pieces, Writes::Singly] {
+                let mut stream = Cursor::new(Vec::new());
+                write_frame(&mut stream, &header, &preamble(&[], &[], &coded), &coded, writes).await.unwrap();
+                stream.set_position(0);
+                assert_eq!(read_header(&mut stream).await.unwrap(), header);
+                let described = read_described(&mut stream, &header, None).await.unwrap().described;
+                let received = AtomicU64::new(0);
+                let tensors = read_payload(&mut stream, described, &received).await.unwrap();
+                let decoded: Vec<Tensor> =
+                    tensors.into_iter().map(|coded| coded.decode(&mut Scratch::default()).unwrap()).collect();
+                assert_eq!(decoded, std::slice::from_ref(&tensor), "{}", codec.name());
+                assert_eq!(received.into_inner(), header.payload_bytes);
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! pass that is good for the asker alone. Only processes of the same user are let in, or trusted. Where any of
 //! this fails, frames go over libp2p.
 
+mod stream;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +16,12 @@ use libp2p::Stream;
 use stormo_protocol::ids::NodeId;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
-use tokio_util::compat::TokioAsyncReadCompatExt;
 
+use super::frames::Writes;
 use super::receive::Doorman;
 use super::swarm::NetError;
 use super::{Net, identity};
+use stream::LocalStream;
 
 /// Bytes of a door's random name.
 const NAME_BYTES: usize = 16;
@@ -92,9 +95,21 @@ impl Neighbours {
 pub(super) type FrameStream = Box<dyn BothWays>;
 
 /// What is read and written.
-pub(super) trait BothWays: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait BothWays: AsyncRead + AsyncWrite + Unpin + Send {
+    fn writes(&self) -> Writes;
+}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> BothWays for S {}
+impl BothWays for Stream {
+    fn writes(&self) -> Writes {
+        Writes::Singly
+    }
+}
+
+impl BothWays for LocalStream {
+    fn writes(&self) -> Writes {
+        Writes::Pieces
+    }
+}
 
 impl Net {
     /// A way to a peer of this machine; none if it has no door, or does not let this node in.
@@ -112,7 +127,7 @@ impl Net {
             enter(invitation, self.own).await
         });
         match opened.await? {
-            Ok(stream) => Ok(Some(Box::new(stream.compat()))),
+            Ok(stream) => Ok(Some(Box::new(LocalStream(stream)))),
             // Whoever is silent is not asked again in another way: that would take the patience twice.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(error),
             Err(error) => {
@@ -175,7 +190,7 @@ pub(super) fn serve(net: &Net, doorman: Doorman) -> Result<(), NetError> {
 
 async fn let_in_or_not(stream: UnixStream, doorman: Doorman, secret: Arc<[u8; PASS_BYTES]>) {
     match let_in(stream, &secret).await {
-        Ok((node, stream)) => doorman.let_in(node, Box::new(stream.compat()), AT_ONCE_BYTES_MAX),
+        Ok((node, stream)) => doorman.let_in(node, Box::new(LocalStream(stream)), AT_ONCE_BYTES_MAX),
         Err(error) => tracing::debug!(%error, "somebody without a pass was not let in"),
     }
 }
