@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use futures::AsyncReadExt;
 use stormo_protocol::codec::payload::{Codec, CodedTensor};
 use stormo_protocol::frame::{Header, Sign, StageTrace, preamble};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
+use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
+use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::local::FrameStream;
 use super::{Net, NetEvent, OPEN_TIMEOUT, Progress, Sent, Tries, frames};
@@ -250,7 +251,7 @@ impl Net {
         }
         self.open_within(to, &self.protocols.frames, within)
             .await
-            .map(|stream| Box::new(stream) as FrameStream)
+            .map(|stream| Box::new(stream.compat()) as FrameStream)
     }
 
     async fn exchange(
@@ -261,11 +262,10 @@ impl Net {
         patience: Duration,
         start: Start,
     ) -> Result<Progress, Broken> {
-        let writes = stream.writes();
-        let (mut reader, mut writer) = stream.split();
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let CodedFrame { header, plan, traces, tensors } = frame;
         let preamble = preamble(plan, traces, tensors);
-        let write = frames::write_frame(&mut writer, header, &preamble, tensors, writes);
+        let write = frames::write_frame(&mut writer, header, &preamble, tensors);
         let listen = async {
             if start == Start::Ahead {
                 tokio::task::yield_now().await;
@@ -283,8 +283,8 @@ impl Net {
                 last = &mut listen => (Err(io::ErrorKind::Interrupted.into()), last),
             }
         };
-        if let (Ok(()), Ok(_), Ok(stream)) = (&written, &last, reader.reunite(writer)) {
-            self.idle.put(to, stream);
+        if let (Ok(()), Ok(_)) = (&written, &last) {
+            self.idle.put(to, reader.unsplit(writer));
         }
         last
     }
@@ -293,7 +293,7 @@ impl Net {
         &self,
         to: NodeId,
         frame: &CodedFrame,
-        reader: &mut (impl futures::AsyncRead + Unpin),
+        reader: &mut (impl AsyncRead + Unpin),
         patience: Duration,
     ) -> Result<Progress, Broken> {
         let mut heard = false;

@@ -4,16 +4,15 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::BufMut;
 use stormo_protocol::codec::payload::CodedTensor;
 use stormo_protocol::frame::{
     Descriptor, HEADER_BYTES, Header, Preamble, SIGN_BYTES, Sign, preamble_bytes, read_preamble,
 };
 use stormo_protocol::plan::EncodedPlan;
-use stormo_protocol::tensor::TensorBuffer;
+use stormo_protocol::tensor::TensorData;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Bytes read between two looks at the clock; also what makes progress visible.
-const CHUNK_BYTES: usize = 256 << 10;
 /// Where each piece wakes the receiver, so much is copied into one piece with what describes it.
 const FIRST_BYTES: usize = 64 << 10;
 
@@ -38,31 +37,31 @@ pub(super) async fn read_described(
     read_preamble(header, &bytes, known).map_err(malformed)
 }
 
-/// Reads the payload as it is coded; what is raw, straight into the buffers that the session will read.
+/// Reads the payload as it is coded, in steps of so many bytes at most; what is raw, straight into the buffers that the
+/// session will read.
 pub(super) async fn read_payload(
     stream: &mut (impl AsyncRead + Unpin),
     described: Vec<Descriptor>,
+    step_bytes: usize,
     received: &AtomicU64,
 ) -> io::Result<Vec<CodedTensor>> {
     let mut tensors = Vec::with_capacity(described.len());
     for Descriptor { spec, codec, coded_bytes } in described {
-        let mut buffer = TensorBuffer::zeroed(usize::try_from(coded_bytes).map_err(malformed)?);
-        for chunk in buffer.as_mut_bytes().chunks_mut(CHUNK_BYTES) {
-            stream.read_exact(chunk).await?;
-            received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        let coded_bytes = usize::try_from(coded_bytes).map_err(malformed)?;
+        // Not filled with zeros before: that takes as long as reading what comes.
+        let mut bytes = Vec::with_capacity(coded_bytes);
+        while bytes.len() < coded_bytes {
+            let step = step_bytes.min(coded_bytes - bytes.len());
+            let read = stream.read_buf(&mut (&mut bytes).limit(step)).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            received.fetch_add(read as u64, Ordering::Relaxed);
         }
-        tensors.push(CodedTensor::new(spec, codec, buffer.freeze()).map_err(malformed)?);
+        let data = TensorData::shared(Arc::new(bytes));
+        tensors.push(CodedTensor::new(spec, codec, data).map_err(malformed)?);
     }
     Ok(tensors)
-}
-
-/// How a stream takes what is given to it in pieces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writes {
-    /// All together, as it would one.
-    Pieces,
-    /// One by one, and wakes the receiver for each.
-    Singly,
 }
 
 pub(super) async fn write_frame(
@@ -70,14 +69,9 @@ pub(super) async fn write_frame(
     header: &Header,
     preamble: &[u8],
     tensors: &[CodedTensor],
-    writes: Writes,
 ) -> io::Result<()> {
     let mut first = [header.to_bytes().as_slice(), preamble].concat();
-    let room = match writes {
-        Writes::Pieces => 0,
-        Writes::Singly => FIRST_BYTES,
-    };
-    let end = first.len() + room;
+    let end = first.len() + if stream.is_write_vectored() { 0 } else { FIRST_BYTES };
     let mut rest = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let (early, late) = tensor.bytes().split_at(tensor.bytes().len().min(end - first.len()));
@@ -112,11 +106,12 @@ pub(super) async fn write_signs(stream: &mut (impl AsyncWrite + Unpin), signs: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::io::Cursor;
+    use std::io::Cursor;
     use stormo_protocol::codec::payload::{Codec, Scratch};
     use stormo_protocol::frame::{DeliveryKey, Edge, ORIGIN, preamble};
     use stormo_protocol::ids::{PlanId, RequestId};
     use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
+    use tokio_util::compat::FuturesAsyncReadCompatExt;
 
     #[tokio::test]
     async fn every_codec_is_read_as_written() {
@@ -131,14 +126,17 @@ mod tests {
             let coded = [CodedTensor::encode(codec, &tensor, &mut Scratch::default())];
             assert_eq!(coded[0].codec(), codec);
             let header = header.coded(&coded);
-            for writes in [Writes::Pieces, Writes::Singly] {
-                let mut stream = Cursor::new(Vec::new());
-                write_frame(&mut stream, &header, &preamble(&[], &[], &coded), &coded, writes).await.unwrap();
+            let preamble = preamble(&[], &[], &coded);
+            let mut in_pieces = Cursor::new(Vec::new());
+            write_frame(&mut in_pieces, &header, &preamble, &coded).await.unwrap();
+            let mut singly = futures::io::Cursor::new(Vec::new()).compat();
+            write_frame(&mut singly, &header, &preamble, &coded).await.unwrap();
+            for mut stream in [in_pieces, Cursor::new(singly.into_inner().into_inner())] {
                 stream.set_position(0);
                 assert_eq!(read_header(&mut stream).await.unwrap(), header);
                 let described = read_described(&mut stream, &header, None).await.unwrap().described;
                 let received = AtomicU64::new(0);
-                let tensors = read_payload(&mut stream, described, &received).await.unwrap();
+                let tensors = read_payload(&mut stream, described, 100, &received).await.unwrap();
                 let decoded: Vec<Tensor> =
                     tensors.into_iter().map(|coded| coded.decode(&mut Scratch::default()).unwrap()).collect();
                 assert_eq!(decoded, std::slice::from_ref(&tensor), "{}", codec.name());

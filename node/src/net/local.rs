@@ -4,24 +4,21 @@
 //! pass that is good for the asker alone. Only processes of the same user are let in, or trusted. Where any of
 //! this fails, frames go over libp2p.
 
-mod stream;
-
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::Stream;
 use stormo_protocol::ids::NodeId;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
-use super::frames::Writes;
-use super::receive::Doorman;
+use super::receive::{Doorman, Reading};
 use super::swarm::NetError;
 use super::{Net, identity};
-use stream::LocalStream;
 
 /// Bytes of a door's random name.
 const NAME_BYTES: usize = 16;
@@ -29,9 +26,8 @@ const NAME_BYTES: usize = 16;
 const NODE_BYTES: usize = 32;
 /// Bytes of a pass.
 const PASS_BYTES: usize = 32;
-/// Payloads up to this long are read before it is asked whether they are wanted: they are in this machine's memory
-/// already.
-const AT_ONCE_BYTES_MAX: u64 = 1 << 20;
+/// What is sent is in this machine's memory already, and nothing fills buffers before it is read.
+const WITHIN_MACHINE: Reading = Reading { unasked_bytes_max: 1 << 20, step_bytes: 1 << 20 };
 /// All that is said before the first frame comes at once.
 const SAID_WITHIN: Duration = Duration::from_secs(1);
 /// After a failure to let somebody in: this process has no descriptors left.
@@ -95,21 +91,9 @@ impl Neighbours {
 pub(super) type FrameStream = Box<dyn BothWays>;
 
 /// What is read and written.
-pub(super) trait BothWays: AsyncRead + AsyncWrite + Unpin + Send {
-    fn writes(&self) -> Writes;
-}
+pub(super) trait BothWays: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl BothWays for Stream {
-    fn writes(&self) -> Writes {
-        Writes::Singly
-    }
-}
-
-impl BothWays for LocalStream {
-    fn writes(&self) -> Writes {
-        Writes::Pieces
-    }
-}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> BothWays for S {}
 
 impl Net {
     /// A way to a peer of this machine; none if it has no door, or does not let this node in.
@@ -127,7 +111,7 @@ impl Net {
             enter(invitation, self.own).await
         });
         match opened.await? {
-            Ok(stream) => Ok(Some(Box::new(LocalStream(stream)))),
+            Ok(stream) => Ok(Some(Box::new(stream))),
             // Whoever is silent is not asked again in another way: that would take the patience twice.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(error),
             Err(error) => {
@@ -190,7 +174,7 @@ pub(super) fn serve(net: &Net, doorman: Doorman) -> Result<(), NetError> {
 
 async fn let_in_or_not(stream: UnixStream, doorman: Doorman, secret: Arc<[u8; PASS_BYTES]>) {
     match let_in(stream, &secret).await {
-        Ok((node, stream)) => doorman.let_in(node, Box::new(LocalStream(stream)), AT_ONCE_BYTES_MAX),
+        Ok((node, stream)) => doorman.let_in(node, Box::new(stream), WITHIN_MACHINE),
         Err(error) => tracing::debug!(%error, "somebody without a pass was not let in"),
     }
 }

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::io::{BufReader, ReadHalf, WriteHalf};
-use futures::{AsyncReadExt, StreamExt};
+use futures::StreamExt;
 use stormo_protocol::frame::{Descriptor, Header, Preamble, Sign, StageTrace};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
+use tokio::io::{BufReader, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Interval, interval_at, timeout};
+use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::local::FrameStream;
 use super::{Net, NetEvent, Offer, Received, Verdict, frames, identity, swarm::NetError};
@@ -24,8 +25,9 @@ use super::{Net, NetEvent, Offer, Received, Verdict, frames, identity, swarm::Ne
 const STREAMS_MAX: usize = 1024;
 /// Of these, from one peer.
 const STREAMS_PER_PEER_MAX: usize = 64;
-/// Payloads up to this long are read before it is asked whether they are wanted: 64 streams of one peer hold 4 MiB.
-const AT_ONCE_BYTES_MAX: u64 = 64 << 10;
+/// Over libp2p, 64 streams of one peer hold 4 MiB that nobody wanted; its adapter to tokio's streams fills with zeros what
+/// it is asked for, so it is asked for no more than it gives.
+const OVER_LIBP2P: Reading = Reading { unasked_bytes_max: 64 << 10, step_bytes: 16 << 10 };
 /// Between two signs of life.
 const SIGN_INTERVAL: Duration = Duration::from_millis(100);
 /// The first one after the tensors came, unless the last one was told before: a link that got longer by far takes it to
@@ -62,11 +64,20 @@ pub(super) fn serve(net: &Net) -> Result<Doorman, NetError> {
     tokio::spawn(async move {
         while let Some((peer, stream)) = incoming.next().await {
             if let Some(node) = identity::node_id(&peer) {
-                here.let_in(node, Box::new(stream), AT_ONCE_BYTES_MAX);
+                here.let_in(node, Box::new(stream.compat()), OVER_LIBP2P);
             }
         }
     });
     Ok(doorman)
+}
+
+/// How payloads are read from a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// Those up to this long, before it is asked whether they are wanted.
+    pub(super) unasked_bytes_max: u64,
+    /// So much at a time, at most.
+    pub(super) step_bytes: usize,
 }
 
 /// Lets in as many streams of frames as this node can serve, however they come.
@@ -78,16 +89,15 @@ pub(super) struct Doorman {
 }
 
 impl Doorman {
-    /// Serves a stream, or drops it if there are too many: the sender sees that at once. Payloads up to so long are
-    /// read before it is asked whether they are wanted.
-    pub(super) fn let_in(&self, node: NodeId, stream: FrameStream, at_once_bytes_max: u64) {
+    /// Serves a stream, or drops it if there are too many: the sender sees that at once.
+    pub(super) fn let_in(&self, node: NodeId, stream: FrameStream, reading: Reading) {
         let (Ok(all), Ok(own)) = (self.all.clone().try_acquire_owned(), self.of(node).try_acquire_owned())
         else {
             return;
         };
         let net = self.net.clone();
         tokio::spawn(async move {
-            if let Err(error) = exchanges(&net, node, stream, at_once_bytes_max).await {
+            if let Err(error) = exchanges(&net, node, stream, reading).await {
                 tracing::debug!(peer = %node.short(), %error, "a stream of frames ended");
             }
             drop((all, own));
@@ -102,11 +112,11 @@ impl Doorman {
 }
 
 /// One frame after the other on the same stream.
-async fn exchanges(net: &Net, from: NodeId, stream: FrameStream, at_once_bytes_max: u64) -> io::Result<()> {
-    let (reader, mut writer) = stream.split();
+async fn exchanges(net: &Net, from: NodeId, stream: FrameStream, reading: Reading) -> io::Result<()> {
+    let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, reader);
     let mut known = None;
-    while exchange(net, from, (&mut reader, &mut writer), at_once_bytes_max, &mut known).await? {}
+    while exchange(net, from, (&mut reader, &mut writer), reading, &mut known).await? {}
     Ok(())
 }
 
@@ -115,7 +125,7 @@ async fn exchange(
     net: &Net,
     from: NodeId,
     (reader, writer): (&mut Reader, &mut WriteHalf<FrameStream>),
-    at_once_bytes_max: u64,
+    reading: Reading,
     known: &mut Option<Arc<EncodedPlan>>,
 ) -> io::Result<bool> {
     let header = timeout(IDLE_TIMEOUT, frames::read_header(reader)).await??;
@@ -125,8 +135,8 @@ async fn exchange(
     if plan.is_some() {
         known.clone_from(&plan);
     }
-    let mut arriving = Arriving { net, from, header, traces: Some(traces), started };
-    let whole = match header.payload_bytes <= at_once_bytes_max {
+    let mut arriving = Arriving { net, from, header, reading, traces: Some(traces), started };
+    let whole = match header.payload_bytes <= reading.unasked_bytes_max {
         true => Some(arriving.read(reader, writer, described.clone()).await??),
         false => None,
     };
@@ -170,6 +180,7 @@ struct Arriving<'a> {
     net: &'a Net,
     from: NodeId,
     header: Header,
+    reading: Reading,
     traces: Option<Vec<StageTrace>>,
     started: Instant,
 }
@@ -185,7 +196,8 @@ impl Arriving<'_> {
         let count = AtomicU64::new(0);
         let life = || Sign::Receiving(count.load(Ordering::Relaxed));
         let deadline = Duration::from_millis(u64::from(self.header.remaining_ms));
-        let read = timeout(deadline, frames::read_payload(reader, described, &count));
+        let read =
+            timeout(deadline, frames::read_payload(reader, described, self.reading.step_bytes, &count));
         let coded = match while_showing_life(read, writer, life).await? {
             Ok(Ok(coded)) => coded,
             Ok(Err(error)) => return Ok(Err(error)),

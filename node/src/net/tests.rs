@@ -14,6 +14,7 @@ use stormo_protocol::state::{Order, Place, Signed, Topic};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::{Identity, Net, NetConfig, NetEvent, ObjectSource, VERSION, Verdict, frames, signs};
 
@@ -189,8 +190,11 @@ async fn a_wrong_coded_length_ends_the_stream_before_its_payload() {
     offer.verdict.send(Verdict::Take(reader)).unwrap();
     // The last sign is told at once, and with it what the transfer took.
     writer.send(Sign::Passed).unwrap();
-    let sign = timeout(SOON, frames::read_sign(&mut stream)).await.unwrap().unwrap();
+    let sign = timeout(SOON, frames::read_sign(&mut (&mut stream).compat())).await.unwrap().unwrap();
     assert!(matches!(sign, Sign::Taken(_)), "{sign:?}");
-    assert_eq!(timeout(SOON, frames::read_sign(&mut stream)).await.unwrap().unwrap(), Sign::Passed);
+    assert_eq!(
+        timeout(SOON, frames::read_sign(&mut (&mut stream).compat())).await.unwrap().unwrap(),
+        Sign::Passed
+    );
     drop(receiving);
 }
