@@ -16,7 +16,7 @@ const PAIRS_OF_ALL_MAX: usize = 192;
 const PAIRS_MIN: usize = 4;
 /// Stretches that a batch is divided over, the most promising, and pairs looked at for each.
 const STRETCHES_MAX: usize = 12;
-const PAIRS_OF_STRETCH_MAX: usize = 6;
+const PAIRS_OF_STRETCH_MAX: usize = 4;
 
 /// What lies between a fork and its join.
 pub(super) enum Fan<'a> {
@@ -90,7 +90,7 @@ pub(super) fn candidates<'a>(
         if let Some(division) =
             division.filter(|division| may_fork(division.first.into(), division.end.into()))
         {
-            let shares = Shares::new(problem, Kind::Rows(place), division, costs);
+            let shares = Shares::new(problem, Kind::Rows(place), division, costs).connected();
             let ends = (division.first.into(), division.end.into());
             found.push(candidate(Fan::Shares(shares), ends, tables, costs, pairs_max));
         }
@@ -102,14 +102,14 @@ pub(super) fn candidates<'a>(
             let division: Division<'a> = forks.of_items(*first as u16, *end as u16);
             let shares = Shares::new(problem, Kind::Items, division, costs);
             let outside_ms = tables.before_least_ms(*first) + tables.after_least_ms(*end);
-            stretches.push((outside_ms + shares.least_ms(), (*first, *end), shares));
+            stretches.push((outside_ms + shares.runs_least_ms(), (*first, *end), shares));
         }
     }
     stretches.retain(|(promise_ms, ..)| promise_ms.is_finite());
     stretches.sort_by(|one, other| one.0.total_cmp(&other.0));
     stretches.truncate(most(STRETCHES_MAX));
     found.extend(stretches.into_iter().map(|(_, ends, shares)| {
-        candidate(Fan::Shares(shares), ends, tables, costs, most(PAIRS_OF_STRETCH_MAX))
+        candidate(Fan::Shares(shares.connected()), ends, tables, costs, most(PAIRS_OF_STRETCH_MAX))
     }));
     found.sort_by_key(|candidate| candidate.first);
     found
@@ -123,13 +123,9 @@ fn candidate<'a>(
     pairs_max: usize,
 ) -> Candidate<'a> {
     let (members, blocks) = (costs.member_count(), costs.block_count());
-    let same_ms = match &fan {
-        Fan::Branches(_) => None,
-        Fan::Shares(shares) => Some(shares.least_ms()),
-    };
     let least_ms = |ends: Ends| match &fan {
         Fan::Branches(branches) => branches.least_ms(ends),
-        Fan::Shares(_) => same_ms.unwrap_or(0.0),
+        Fan::Shares(shares) => shares.least_ms(ends),
     };
     let mut all_ms = vec![f64::INFINITY; members * members];
     let mut promised: Vec<(f64, Ends)> = vec![];

@@ -13,8 +13,12 @@ use crate::plan::problem::Problem;
 
 /// Rounds of moving shares about.
 const ROUNDS_MAX: usize = 8;
-/// Halvings of the interval that the level is in.
-const HALVINGS: usize = 30;
+/// Halvings of the interval that the level is in; moves do the rest.
+const HALVINGS: usize = 14;
+/// Guesses by proportion at what is done by a level, before halving.
+const GUESSES: u32 = 4;
+/// Shares that are so many times over what is of interest are not moved about: that saves less.
+const HOPE: f64 = 1.15;
 /// What takes nothing at all counts as this much, so that it may be divided by.
 const UNIT_MS_MIN: f64 = 1e-15;
 
@@ -42,12 +46,7 @@ pub(super) struct Shares<'a> {
     cut_bytes: (u64, u64),
     /// What a share takes however small, and what all units take beside it; infinite where the stretch does not fit.
     run_ms: Vec<(f64, f64)>,
-}
-
-/// Lanes between a fork, the members and a join.
-struct Lanes {
-    ends: Ends,
-    /// `[member]`; none if there is no link.
+    /// `[from][to]`; none if there is no link.
     inputs: Vec<Option<Lane>>,
     outputs: Vec<Option<Lane>>,
 }
@@ -85,11 +84,30 @@ impl<'a> Shares<'a> {
             division,
             cut_bytes: (cut_bytes(division.first), cut_bytes(division.end)),
             run_ms: (0..costs.member_count()).map(run_ms).collect(),
+            inputs: vec![],
+            outputs: vec![],
         }
     }
 
+    /// With lanes between all members, which the rest but [`Self::runs_least_ms`] needs.
+    pub(super) fn connected(self) -> Self {
+        let lanes = |cut: u16| {
+            let members = || 0..self.costs.member_count();
+            let pairs = members().flat_map(|from| members().map(move |to| (from, to)));
+            let node = |member: usize| self.costs.node(member);
+            pairs.map(|(from, to)| Lane::new(self.problem, node(from), node(to), cut).ok()).collect()
+        };
+        let (inputs, outputs) = (lanes(self.division.first), lanes(self.division.end));
+        Self { inputs, outputs, ..self }
+    }
+
+    /// No shares take less between two members.
+    pub(super) fn least_ms(&self, ends: Ends) -> f64 {
+        self.level_ms(self.rates(ends)).0
+    }
+
     /// No shares take less, whoever forks and joins: by runs alone.
-    pub(super) fn least_ms(&self) -> f64 {
+    pub(super) fn runs_least_ms(&self) -> f64 {
         let rate = |(member, (base_ms, whole_ms)): (usize, &(f64, f64))| Rate {
             member,
             fixed_ms: base_ms + self.division.halo_ms(self.costs.node(member), 1),
@@ -102,25 +120,24 @@ impl<'a> Shares<'a> {
 
     /// Tells good shares, or, as long as there is work left, all that may matter.
     pub(super) fn arrange(&self, ends: Ends, work_left: Option<&mut usize>, keep: &mut dyn Keep) {
-        let lanes = self.lanes(ends);
-        let (least_ms, rates) = self.level_ms(self.rates(&lanes));
-        if least_ms >= keep.below_ms() {
-            return;
-        }
-        for placed in self.filled(&lanes, rates) {
-            let placed = self.moved_about(&lanes, placed);
-            self.tell(&lanes, &placed, keep);
+        let (_, rates) = self.level_ms(self.rates(ends));
+        let filled = self.filled(ends, rates).into_iter();
+        let timed = filled.map(|placed| (self.join_ms(ends, &placed), placed));
+        if let Some((joined_ms, placed)) = timed.min_by(|one, other| one.0.total_cmp(&other.0))
+            && joined_ms < keep.below_ms() * HOPE
+        {
+            self.tell(ends, &self.moved_about(ends, placed), keep);
         }
         if let Some(work_left) = work_left {
-            self.try_all(&lanes, &mut vec![], work_left, keep);
+            self.try_all(ends, &mut vec![], work_left, keep);
         }
     }
 
-    fn tell(&self, lanes: &Lanes, placed: &[Placed], keep: &mut dyn Keep) {
+    fn tell(&self, ends: Ends, placed: &[Placed], keep: &mut dyn Keep) {
         if placed.len() < 2 {
             return;
         }
-        let joined_ms = self.join_ms(lanes, placed);
+        let joined_ms = self.join_ms(ends, placed);
         if joined_ms < keep.below_ms() {
             let share = |placed: &Placed| Share { node: self.costs.node(placed.member), units: placed.units };
             let shares = placed.iter().map(share).collect();
@@ -133,26 +150,22 @@ impl<'a> Shares<'a> {
         }
     }
 
-    fn lanes(&self, ends: Ends) -> Lanes {
-        let (first, end) = (self.division.first, self.division.end);
-        let node = |member: usize| self.costs.node(member);
-        let members = || 0..self.costs.member_count();
-        let lane = |from: usize, to: usize, cut: u16| Lane::new(self.problem, node(from), node(to), cut).ok();
-        Lanes {
-            ends,
-            inputs: members().map(|member| lane(ends.fork, member, first)).collect(),
-            outputs: members().map(|member| lane(member, ends.join, end)).collect(),
-        }
+    fn input(&self, ends: Ends, member: usize) -> Option<&Lane> {
+        self.inputs[ends.fork * self.run_ms.len() + member].as_ref()
+    }
+
+    fn output(&self, ends: Ends, member: usize) -> Option<&Lane> {
+        self.outputs[member * self.run_ms.len() + ends.join].as_ref()
     }
 
     /// Of all members that can take shares.
-    fn rates(&self, lanes: &Lanes) -> Vec<Rate> {
+    fn rates(&self, ends: Ends) -> Vec<Rate> {
         let units = f64::from(self.division.units);
         let (in_bytes, out_bytes) = (self.cut_bytes.0 as f64 / units, self.cut_bytes.1 as f64 / units);
         let halo_bytes = self.division.halo_bytes as f64;
         let rate = |(member, (base_ms, whole_ms)): (usize, &(f64, f64))| {
-            let (input_ms, in_out_ms, in_ms) = lanes.inputs[member].as_ref()?.least();
-            let (output_ms, _, out_ms) = lanes.outputs[member].as_ref()?.least();
+            let (input_ms, in_out_ms, in_ms) = self.input(ends, member)?.least();
+            let (output_ms, _, out_ms) = self.output(ends, member)?.least();
             let halo_ms = self.division.halo_ms(self.costs.node(member), 1) + halo_bytes * in_ms;
             Some(Rate {
                 member,
@@ -188,36 +201,36 @@ impl<'a> Shares<'a> {
 
     /// Shares by water-filling, of those that would have most: the quickest lanes served first, and the quickest
     /// machines.
-    fn filled(&self, lanes: &Lanes, mut rates: Vec<Rate>) -> [Vec<Placed>; 2] {
+    fn filled(&self, ends: Ends, mut rates: Vec<Rate>) -> [Vec<Placed>; 2] {
         rates.truncate(SHARES_MAX);
         let by = |key: &dyn Fn(&Rate) -> f64| {
             let mut sorted = rates.clone();
             sorted.sort_by(|one, other| key(one).total_cmp(&key(other)));
-            self.fill(lanes, sorted.iter().map(|rate| rate.member).collect())
+            self.fill(ends, sorted.iter().map(|rate| rate.member).collect())
         };
         [by(&|rate| rate.out_ms), by(&|rate| rate.unit_ms)]
     }
 
-    /// The most units that these members do in this order by the least level at which they do all; those left out that
-    /// have none then.
-    fn fill(&self, lanes: &Lanes, mut order: Vec<usize>) -> Vec<Placed> {
+    /// The most units that these members do in this order by about the least level at which they do all; those left out
+    /// that have none then.
+    fn fill(&self, ends: Ends, mut order: Vec<usize>) -> Vec<Placed> {
         while !order.is_empty() {
-            let all_on =
-                |member: usize| self.done_ms(lanes, Placed { member, units: self.division.units }, 0, 0.0).0;
-            let mut high_ms = order.iter().map(|member| all_on(*member)).fold(f64::INFINITY, f64::min);
-            // Borders that a single share does not have may put it above.
-            while self.by_level(lanes, &order, high_ms).is_none() && high_ms < f64::MAX / 4.0 {
-                high_ms = high_ms * 2.0 + f64::MIN_POSITIVE;
+            let rates = self.rates(ends).into_iter().filter(|rate| order.contains(&rate.member)).collect();
+            let mut low_ms = self.level_ms(rates).0;
+            let mut high_ms = low_ms;
+            let mut filled = self.by_level(ends, &order, high_ms);
+            while filled.is_none() && high_ms < f64::MAX / 4.0 {
+                (low_ms, high_ms) = (high_ms, high_ms * 1.5 + f64::MIN_POSITIVE);
+                filled = self.by_level(ends, &order, high_ms);
             }
-            let mut low_ms = 0.0;
             for _ in 0..HALVINGS {
                 let middle_ms = f64::midpoint(low_ms, high_ms);
-                match self.by_level(lanes, &order, middle_ms) {
-                    Some(_) => high_ms = middle_ms,
+                match self.by_level(ends, &order, middle_ms) {
+                    Some(placed) => (high_ms, filled) = (middle_ms, Some(placed)),
                     None => low_ms = middle_ms,
                 }
             }
-            let Some(placed) = self.by_level(lanes, &order, high_ms) else { return vec![] };
+            let Some(placed) = filled else { return vec![] };
             if placed.iter().all(|placed| placed.units > 0) {
                 return placed;
             }
@@ -228,19 +241,14 @@ impl<'a> Shares<'a> {
     }
 
     /// What each does in this order by a level, all units together; none if they cannot.
-    fn by_level(&self, lanes: &Lanes, order: &[usize], level_ms: f64) -> Option<Vec<Placed>> {
-        let (mut left, mut out_ms, mut placed) = (self.division.units, 0.0, vec![]);
+    fn by_level(&self, ends: Ends, order: &[usize], level_ms: f64) -> Option<Vec<Placed>> {
+        let (mut left, mut out_ms, mut placed) = (self.division.units, 0.0, Vec::with_capacity(order.len()));
         for (place, member) in order.iter().enumerate() {
             let borders = borders(place, order.len());
-            let done_ms =
-                |units: u32| self.done_ms(lanes, Placed { member: *member, units }, borders, out_ms);
-            let (mut units, mut above) = (0, left + 1);
-            while above - units > 1 {
-                let middle = units + (above - units) / 2;
-                if done_ms(middle).0 <= level_ms { units = middle } else { above = middle }
-            }
+            let done = |units: u32| self.done_ms(ends, Placed { member: *member, units }, borders, out_ms);
+            let units = if left == 0 { 0 } else { most(left, level_ms, |units| done(units).0) };
             if units > 0 {
-                out_ms = done_ms(units).1;
+                out_ms = done(units).1;
             }
             left -= units;
             placed.push(Placed { member: *member, units });
@@ -250,22 +258,22 @@ impl<'a> Shares<'a> {
 
     /// When a share is done that is served after so much of the fork's way out, its output at the join, if it is not in
     /// anyone's way; and how much of the fork's way out is taken then.
-    fn done_ms(&self, lanes: &Lanes, placed: Placed, borders: u64, out_ms: f64) -> (f64, f64) {
+    fn done_ms(&self, ends: Ends, placed: Placed, borders: u64, out_ms: f64) -> (f64, f64) {
         let never = (f64::INFINITY, f64::INFINITY);
-        let Some((arrived_ms, out_ms)) = self.arrived_ms(lanes, placed, borders, out_ms) else {
+        let Some((arrived_ms, out_ms)) = self.arrived_ms(ends, placed, borders, out_ms) else {
             return never;
         };
-        let Some(output) = &lanes.outputs[placed.member] else { return never };
+        let Some(output) = self.output(ends, placed.member) else { return never };
         let output = output.moved(self.division.bytes(self.cut_bytes.1, placed.units));
         (arrived_ms + self.takes_ms(placed, borders) + output.out_ms + output.in_ms, out_ms)
     }
 
-    fn arrived_ms(&self, lanes: &Lanes, placed: Placed, borders: u64, out_ms: f64) -> Option<(f64, f64)> {
-        if placed.member == lanes.ends.fork {
+    fn arrived_ms(&self, ends: Ends, placed: Placed, borders: u64, out_ms: f64) -> Option<(f64, f64)> {
+        if placed.member == ends.fork {
             return Some((0.0, out_ms));
         }
         let bytes = self.division.in_bytes(self.cut_bytes.0, placed.units, borders);
-        let input = lanes.inputs[placed.member].as_ref()?.moved(bytes);
+        let input = self.input(ends, placed.member)?.moved(bytes);
         let out_ms = out_ms + input.out_ms;
         Some((out_ms + input.in_ms, out_ms))
     }
@@ -277,31 +285,31 @@ impl<'a> Shares<'a> {
     }
 
     /// From the fork's input to the join's of all shares in their order: as [`Problem::price_forked`].
-    fn join_ms(&self, lanes: &Lanes, placed: &[Placed]) -> f64 {
+    fn join_ms(&self, ends: Ends, placed: &[Placed]) -> f64 {
         let (mut out_ms, mut joined_ms, mut of_fork_ms): (f64, f64, Option<(f64, Placed)>) = (0.0, 0.0, None);
         for (place, placed_here) in placed.iter().enumerate() {
             let borders = borders(place, placed.len());
-            if placed_here.member == lanes.ends.fork && lanes.ends.fork != lanes.ends.join {
+            if placed_here.member == ends.fork && ends.fork != ends.join {
                 of_fork_ms = Some((self.takes_ms(*placed_here, borders), *placed_here));
                 continue;
             }
-            let (done_ms, taken_ms) = self.done_ms(lanes, *placed_here, borders, out_ms);
+            let (done_ms, taken_ms) = self.done_ms(ends, *placed_here, borders, out_ms);
             (joined_ms, out_ms) = (joined_ms.max(done_ms), taken_ms);
         }
         // The fork's own goes out behind what it sends to the others.
         let Some((finished_ms, placed)) = of_fork_ms else { return joined_ms };
-        let Some(output) = &lanes.outputs[placed.member] else { return f64::INFINITY };
+        let Some(output) = self.output(ends, placed.member) else { return f64::INFINITY };
         let output = output.moved(self.division.bytes(self.cut_bytes.1, placed.units));
         joined_ms.max(finished_ms.max(out_ms) + output.out_ms + output.in_ms)
     }
 
     /// Leaves a node out, serves two in each other's turn, or moves units between two, while the join is sooner for it.
-    fn moved_about(&self, lanes: &Lanes, mut placed: Vec<Placed>) -> Vec<Placed> {
-        let mut best_ms = self.join_ms(lanes, &placed);
+    fn moved_about(&self, ends: Ends, mut placed: Vec<Placed>) -> Vec<Placed> {
+        let mut best_ms = self.join_ms(ends, &placed);
         for _ in 0..ROUNDS_MAX {
             let before_ms = best_ms;
             let mut keep_if_better = |changed: Vec<Placed>, placed: &mut Vec<Placed>| {
-                let joined_ms = self.join_ms(lanes, &changed);
+                let joined_ms = self.join_ms(ends, &changed);
                 let is_better = changed.len() > 1 && joined_ms < best_ms * (1.0 - ROUNDING);
                 if is_better {
                     (best_ms, *placed) = (joined_ms, changed);
@@ -309,18 +317,18 @@ impl<'a> Shares<'a> {
                 is_better
             };
             let members = |placed: &[Placed]| placed.iter().map(|placed| placed.member).collect::<Vec<_>>();
-            let mut index = 0;
-            while index < placed.len() {
+            // Who does least is missed least.
+            while let Some(least) = (0..placed.len()).min_by_key(|index| placed[*index].units) {
                 let mut without = members(&placed);
-                without.remove(index);
-                if !(without.len() > 1 && keep_if_better(self.fill(lanes, without), &mut placed)) {
-                    index += 1;
+                without.remove(least);
+                if without.len() < 2 || !keep_if_better(self.fill(ends, without), &mut placed) {
+                    break;
                 }
             }
             for index in 1..placed.len() {
                 let mut swapped = members(&placed);
                 swapped.swap(index - 1, index);
-                let filled = self.fill(lanes, swapped);
+                let filled = self.fill(ends, swapped);
                 // A swap may leave others out.
                 if filled.len() == placed.len() {
                     keep_if_better(filled, &mut placed);
@@ -348,10 +356,10 @@ impl<'a> Shares<'a> {
     }
 
     /// Every order, choice of members and share of what is left.
-    fn try_all(&self, lanes: &Lanes, placed: &mut Vec<Placed>, work_left: &mut usize, keep: &mut dyn Keep) {
+    fn try_all(&self, ends: Ends, placed: &mut Vec<Placed>, work_left: &mut usize, keep: &mut dyn Keep) {
         let left = self.division.units - placed.iter().map(|placed| placed.units).sum::<u32>();
         if left == 0 {
-            self.tell(lanes, placed, keep);
+            self.tell(ends, placed, keep);
             return;
         }
         if placed.len() == SHARES_MAX {
@@ -369,13 +377,37 @@ impl<'a> Shares<'a> {
                 *work_left -= 1;
                 placed.push(Placed { member, units });
                 // Those to come make nothing of it sooner: more borders, and no less on the fork's way out.
-                if self.join_ms(lanes, placed) < keep.below_ms() {
-                    self.try_all(lanes, placed, work_left, keep);
+                if self.join_ms(ends, placed) < keep.below_ms() {
+                    self.try_all(ends, placed, work_left, keep);
                 }
                 placed.pop();
             }
         }
     }
+}
+
+/// The most units, of so many at least one, that are done by a level, as times grow with them nearly in proportion.
+fn most(units_max: u32, level_ms: f64, done_ms: impl Fn(u32) -> f64) -> u32 {
+    let mut above = (units_max, done_ms(units_max));
+    if above.1 <= level_ms {
+        return units_max;
+    }
+    let mut below = (1, done_ms(1));
+    if below.1 > level_ms {
+        return 0;
+    }
+    for tried in 0.. {
+        let between = above.0 - below.0;
+        if between < 2 {
+            break;
+        }
+        let share = (level_ms - below.1) / (above.1 - below.1);
+        let guess = if tried < GUESSES { (share * f64::from(between)) as u32 } else { between / 2 };
+        let units = below.0 + guess.clamp(1, between - 1);
+        let done_ms = done_ms(units);
+        if done_ms <= level_ms { below = (units, done_ms) } else { above = (units, done_ms) }
+    }
+    below.0
 }
 
 fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
