@@ -6,7 +6,8 @@
 //! origin to the result there; memory, losses, energy and periods are linear in it.
 
 use good_lp::{
-    Expression, ProblemVariables, Solution, SolverModel, Variable, WithTimeLimit, constraint, variable,
+    Expression, ProblemVariables, Solution, SolutionStatus, SolverModel, Variable, WithTimeLimit, constraint,
+    variable,
 };
 use stormo_protocol::codec::payload::Codec;
 
@@ -165,9 +166,13 @@ impl Programme<'_> {
             }
         }
         match model.solve() {
-            Ok(solution) => Ok(self.follow(|taken| solution.value(taken) > 0.5)),
+            // What was found when the time was up may be any plan.
+            Ok(solution) if matches!(solution.status(), SolutionStatus::Optimal) => {
+                let priced = self.follow(|taken| solution.value(taken) > 0.5);
+                priced.map(Some).ok_or(Missed::NoPlan(NoPlan::GaveUp))
+            }
             Err(good_lp::ResolutionError::Infeasible) => Ok(None),
-            Err(_) => Err(Missed::NoPlan(NoPlan::GaveUp)),
+            Ok(_) | Err(_) => Err(Missed::NoPlan(NoPlan::GaveUp)),
         }
     }
 
