@@ -5,6 +5,7 @@
 //! cut to a later one, hops between members by one coding each. A plan is one unit of flow from the input at the
 //! origin to the result there; memory, losses, energy and periods are linear in it.
 
+use good_lp::variable::UnsolvedProblem;
 use good_lp::{
     Expression, ProblemVariables, Solution, SolutionStatus, SolverModel, Variable, WithTimeLimit, constraint,
     variable,
@@ -24,7 +25,10 @@ use super::ranges::Ranges;
 use super::solve::Unsolved;
 
 /// Larger programmes are refused: this many arcs take minutes.
+#[cfg(not(feature = "highs"))]
 const ARCS_MAX: usize = 20_000;
+#[cfg(feature = "highs")]
+const ARCS_MAX: usize = 200_000;
 /// The solver gives up then, seconds.
 const TIME_LIMIT_S: f64 = 120.0;
 /// What sums in another order may differ by, and what is meant by zero.
@@ -94,6 +98,20 @@ impl Planner for Ilp {
     }
 }
 
+#[cfg(not(feature = "highs"))]
+fn solver(programme: UnsolvedProblem) -> good_lp::solvers::microlp::MicroLpProblem {
+    good_lp::microlp(programme)
+}
+
+/// To the optimum, not near it; and limits are kept as closely as the solver can.
+#[cfg(feature = "highs")]
+fn solver(programme: UnsolvedProblem) -> good_lp::solvers::highs::HighsProblem {
+    let exact = good_lp::highs(programme).set_option("mip_rel_gap", 0.0).set_option("mip_abs_gap", 0.0);
+    exact
+        .set_option("mip_feasibility_tolerance", ROUNDING)
+        .set_option("primal_feasibility_tolerance", ROUNDING)
+}
+
 fn arc_count(problem: &Problem) -> usize {
     let (blocks, nodes) = (problem.block_count(), problem.nodes.len());
     let codings: usize = problem.codings.iter().map(|codings| codings.len() + 1).sum();
@@ -141,7 +159,7 @@ impl Programme<'_> {
             Objective::Loss => loss.clone(),
             Objective::Throughput => busiest.into(),
         };
-        let mut model = variables.minimise(objective).using(good_lp::microlp).with_time_limit(TIME_LIMIT_S);
+        let mut model = solver(variables.minimise(objective)).with_time_limit(TIME_LIMIT_S);
         for balance in self.balances() {
             model = model.with(balance);
         }
