@@ -1,5 +1,6 @@
 //! From what a node believes about the mesh to a planner's problem, and from its answer to a plan.
 
+mod forks;
 mod regions;
 
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ pub(super) struct Posed {
     pub accuracy: f64,
     /// The manifest's block that is the problem's first.
     pub first: u16,
-    /// Parallel regions, in the problem's blocks.
+    /// Parallel regions whose branches can run beside each other, in the problem's blocks.
     pub regions: Vec<Region>,
 }
 
@@ -264,10 +265,7 @@ impl Posed {
 
     /// A shape in terms of nodes, with those named who can take a stage over at once.
     pub(super) fn plan(&self, shape: &PlanShape) -> Plan {
-        let shares_domain = |one: usize, other: usize| {
-            self.domains[one].iter().any(|domain| self.domains[other].contains(domain))
-        };
-        let backups = backups(&self.problem, shape, true, shares_domain);
+        let backups = backups(&self.problem, shape, true, |one, other| self.share_domain(one, other));
         let stages = shape
             .stages
             .iter()

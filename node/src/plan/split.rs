@@ -1,6 +1,9 @@
 //! Plans that fork once, into the branches of a parallel region on several nodes at once, joined again behind it: what
 //! one is. It is priced and found as all plans that fork are, see `forks.rs`.
 
+use stormo_protocol::codec::payload::Codec;
+
+use super::coding::Hop;
 use super::forks::{Count, ForkedShape, Forks, Part, PricedForked, Scope, best_of};
 use super::goal::Method;
 use super::price::{Infeasible, StageShape};
@@ -146,5 +149,32 @@ impl Problem {
         let forks = Forks { regions: vec![region.clone()], ..Forks::default() };
         let priced = self.price_forked(&forks, &ForkedShape { parts })?;
         PricedSplit::of(priced).map(|(_, split)| split).ok_or(Infeasible::Coverage)
+    }
+
+    /// How the input of each stage is coded: those up to the region, the branches in the order of the shape, those behind
+    /// it; and last the result. Parts of a cut go as all of it would; of what comes from several nodes, the longest output
+    /// decides.
+    pub fn split_codecs(&self, region: &Region, shape: &SplitShape) -> Vec<Codec> {
+        let codec = |from: usize, to: usize, cut: u16| {
+            let coding = self.best_coding(Hop { from, to, cut }, f64::INFINITY).filter(|_| from != to);
+            coding.map_or(Codec::Raw, |coding| coding.codec)
+        };
+        let (first, end) = region.blocks();
+        let (mut codecs, mut holder) = (vec![], 0);
+        for stage in &shape.before {
+            codecs.push(codec(holder, stage.node, stage.first));
+            holder = stage.node;
+        }
+        codecs.extend(shape.branches.iter().map(|stage| codec(holder, stage.node, first)));
+        let join = shape.after.first().map_or(0, |stage| stage.node);
+        let out_bytes = |stage: &&StageShape| {
+            let branch = region.branches.iter().find(|branch| branch.first == stage.first);
+            branch.map_or(0, |branch| branch.out_bytes)
+        };
+        let longest = shape.branches.iter().filter(|stage| stage.node != join).max_by_key(out_bytes);
+        codecs.push(longest.map_or(Codec::Raw, |stage| codec(stage.node, join, end)));
+        codecs.extend(shape.after.windows(2).map(|pair| codec(pair[0].node, pair[1].node, pair[1].first)));
+        codecs.extend(shape.after.last().map(|last| codec(last.node, 0, self.block_count() as u16)));
+        codecs
     }
 }

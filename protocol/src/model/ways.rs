@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::{Manifest, Region};
+use crate::codec::payload::Codec;
 use crate::frame::ORIGIN;
+use crate::ids::{DeploymentId, NodeId, VariantId};
 use crate::plan::{Plan, Stage};
 
 /// Tensors that travel together, to one stage or from it.
@@ -91,6 +93,34 @@ impl Manifest {
         self.ways_from_origin(plan).is_some()
             && stages.into_iter().all(|stage| self.ways(plan, stage).is_some())
             && (last.len() < 2 || all_leave())
+    }
+
+    /// Whether the branches of a region can be run beside each other in plans over these blocks, which hold them.
+    pub fn can_fork(&self, region: &Region, blocks: &Range<u16>) -> bool {
+        let nobody = NodeId([0; 32]);
+        let stage = |first, end, branch| Stage {
+            node: nobody,
+            first,
+            end,
+            codec: Codec::Raw,
+            backups: Vec::new(),
+            branch,
+        };
+        let turns = region.branches.iter().zip(0u16..);
+        let mut stages: Vec<Stage> =
+            turns.map(|(branch, turn)| stage(branch.first, branch.end, Some(turn))).collect();
+        let (Some(first), Some(end)) = (stages.first().map(|s| s.first), stages.last().map(|s| s.end)) else {
+            return false;
+        };
+        if blocks.start < first {
+            stages.insert(0, stage(blocks.start, first, None));
+        }
+        if end < blocks.end {
+            stages.push(stage(end, blocks.end, None));
+        }
+        let variant = VariantId { deployment: DeploymentId([0; 16]), index: 0 };
+        let plan = Plan { variant, origin: nobody, stages, result_codec: Codec::Raw };
+        plan.check().as_ref() == Ok(blocks) && self.has_ways(&plan)
     }
 
     /// Who sends a tensor to the origin that is there behind the branches that end a plan.

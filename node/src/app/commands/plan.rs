@@ -99,7 +99,7 @@ fn show(args: &PlanArgs, view: &PlansView) {
     };
     let columns: Vec<Column> =
         columns.into_iter().zip(is_told).filter(|(_, told)| *told).map(|(column, _)| column).collect();
-    let plans = view.plans.iter().map(row).chain(view.not_runnable.iter().map(split_row));
+    let plans = view.plans.iter().map(row).chain(view.forked.iter().map(split_row));
     let rows: Vec<_> = plans.map(kept).collect();
     say(fitted(&columns, &rows, &screen));
     let mut shown = BTreeSet::new();
@@ -109,7 +109,7 @@ fn show(args: &PlanArgs, view: &PlansView) {
             timeline(plan, &screen).into_iter().for_each(say);
         }
     }
-    for split in &view.not_runnable {
+    for split in &view.forked {
         say("");
         split_timeline(split, &screen).into_iter().for_each(say);
     }
@@ -143,7 +143,7 @@ fn split_row(plan: &SplitView) -> Vec<super::table::Cell> {
     }
     let nothing = || plain("-".to_owned());
     vec![
-        toned("not yet".to_owned(), Tone::Bad),
+        plain(short(plan.id)),
         plain(plan.kind.clone()),
         plain(plan.variant.clone()),
         plain(ms(plan.latency_ms)),
@@ -171,7 +171,7 @@ fn row(plan: &PlanView) -> Vec<super::table::Cell> {
         plain(value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}")))
     };
     vec![
-        plain(short(plan)),
+        plain(short(plan.id)),
         plain(plan.kind.clone()),
         plain(plan.variant.clone()),
         plain(ms(plan.latency_ms)),

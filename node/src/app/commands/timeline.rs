@@ -1,6 +1,6 @@
 //! A plan as a timeline: one line for each thing that happens, on one scale from the request to its answer.
 
-use stormo_protocol::ids::NodeId;
+use stormo_protocol::ids::{NodeId, PlanId};
 
 use super::table::{Screen, bytes, ms};
 use crate::app::calls::PLAN_DIGITS_MIN;
@@ -26,14 +26,14 @@ struct Line {
 }
 
 /// The beginning of a plan's id, which is enough to ask for it.
-pub(super) fn short(plan: &PlanView) -> String {
-    plan.id.to_string().chars().take(PLAN_DIGITS_MIN).collect()
+pub(super) fn short(id: PlanId) -> String {
+    id.to_string().chars().take(PLAN_DIGITS_MIN).collect()
 }
 
 /// Lines to print.
 pub(super) fn timeline(plan: &PlanView, screen: &Screen) -> Vec<String> {
     let energy = plan.energy_j.map_or(String::new(), |energy_j| format!(", {energy_j:.4} J"));
-    let title = format!("{} ({}): {} ms{energy}", short(plan), plan.kind, ms(plan.latency_ms));
+    let title = format!("{} ({}): {} ms{energy}", short(plan.id), plan.kind, ms(plan.latency_ms));
     drawn(title, &lines(plan), plan.latency_ms, screen)
 }
 
@@ -85,7 +85,7 @@ fn end_ms(lines: &[Line]) -> f64 {
 
 /// The same of a plan with a fork.
 pub(super) fn split_timeline(plan: &SplitView, screen: &Screen) -> Vec<String> {
-    let title = format!("{}: {} ms, {}", plan.kind, ms(plan.latency_ms), plan.why);
+    let title = format!("{} ({}): {} ms", short(plan.id), plan.kind, ms(plan.latency_ms));
     let line = |stage: &SplitStageView| {
         let [first, end] = stage.blocks;
         Line {

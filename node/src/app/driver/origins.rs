@@ -388,7 +388,9 @@ impl Driver {
             latency_ms,
         };
         let own = self.own();
-        view.energy_j = self.parts.power.map(|power| accounted_j(power, own, &plan, &measured));
+        // Of a plan with a fork it is not known how long this node sent to whom.
+        let power = self.parts.power.filter(|_| !plan.is_forked());
+        view.energy_j = power.map(|power| accounted_j(power, own, &plan, &measured));
         view.predicted_energy_j = self.foretold.energy_j(plan.id());
         let variant = choice.manifest.variant.clone();
         let outputs = outputs_of(&choice.manifest, blocks, &result.tensors);

@@ -1,15 +1,19 @@
 //! Kinds of plans beside those that are found for their latency: of parts that several nodes have loaded, so that each
-//! stage can be taken over; and with the branches of a parallel region beside each other, which cannot be run yet.
+//! stage can be taken over; and with the branches of a parallel region beside each other.
+
+use stormo_protocol::ids::PlanId;
+use stormo_protocol::plan::Plan;
 
 use super::Driver;
+use crate::app::calls::PlanLimits;
 use crate::app::planning::Posed;
-use crate::plan::{self, EXPANSIONS_DEFAULT, KnownRange, Method, Priced, PricedSplit, Problem};
+use crate::plan::{
+    self, EXPANSIONS_DEFAULT, KnownRange, Method, Objective, Priced, PricedSplit, Problem, SPLIT_GAIN_MIN,
+};
 use crate::serve::json::{SplitStageView, SplitView};
 
 /// What nobody waits for, ms: a plan that has it is none, and one that could load for so long loads nothing.
 pub(super) const NEVER_MS: f64 = 1e8;
-/// Why a plan with a fork cannot be asked for.
-const NOT_RUNNABLE_YET: &str = "not runnable yet: stages with several inputs are planned, but cannot be run";
 
 /// The best plan of ranges that two nodes or more have loaded; `None` if there is none.
 pub(super) fn redundant(problem: &Problem) -> Option<Priced> {
@@ -33,14 +37,27 @@ pub(super) fn redundant(problem: &Problem) -> Option<Priced> {
 
 /// The best plan with a fork, on more than one node; `None` where the model has no parallel region.
 pub(super) fn split(posed: &Posed) -> Option<PricedSplit> {
+    if posed.regions.is_empty() {
+        return None;
+    }
     let found = plan::best_split(&posed.problem, &posed.regions, Method::Greedy, EXPANSIONS_DEFAULT)?.priced;
     let first = found.shape.branches.first()?.node;
     found.shape.branches.iter().any(|stage| stage.node != first).then_some(found)
 }
 
+/// The plan with a fork for a request, if it saves enough beside the best one without.
+pub(super) fn better_split(posed: &Posed, limits: &PlanLimits, chain_ms: f64) -> Option<Plan> {
+    // What a fork draws is not in its price.
+    if limits.goal().objective != Objective::Latency || limits.needs_energy() {
+        return None;
+    }
+    let split = split(posed)?;
+    (split.latency_ms <= (1.0 - SPLIT_GAIN_MIN) * chain_ms).then(|| posed.forked_plan(&split))?
+}
+
 impl Driver {
     /// A plan with a fork as the mesh API shows it.
-    pub(super) fn split_view(&self, posed: &Posed, split: &PricedSplit) -> SplitView {
+    pub(super) fn split_view(&self, id: PlanId, posed: &Posed, split: &PricedSplit) -> SplitView {
         let shape = &split.shape;
         let before = shape.before.iter().map(|stage| (stage, None));
         let mut places: Vec<u16> = shape.branches.iter().map(|stage| stage.first).collect();
@@ -59,13 +76,12 @@ impl Driver {
                 takes_ms: run.takes_ms,
             };
         SplitView {
+            id,
             kind: "split-merge".to_owned(),
             variant: posed.label.clone(),
             stages: stages.map(stage).collect(),
             latency_ms: split.latency_ms,
             bytes: split.bytes,
-            is_runnable: false,
-            why: NOT_RUNNABLE_YET.to_owned(),
         }
     }
 }
@@ -111,6 +127,12 @@ mod tests {
         assert!(ends.clone().all(|end_ms| end_ms <= found.latency_ms + 1e-9), "{found:?}");
         // The branches run beside each other.
         let [one, other] = [&found.runs[1], &found.runs[2]];
+        // Beside a plan without a fork it has to save a tenth, and nobody knows what it draws.
+        let (chain_ms, limits) = (found.latency_ms / 0.9, PlanLimits::default());
+        assert!(better_split(&posed, &limits, chain_ms * 1.01).is_some_and(|plan| plan.is_forked()));
+        assert_eq!(better_split(&posed, &limits, chain_ms * 0.99), None);
+        let limits = PlanLimits { max_energy_j: Some(1.0), ..limits };
+        assert_eq!(better_split(&posed, &limits, chain_ms * 2.0), None);
         assert!(
             one.start_ms < other.start_ms + other.takes_ms && other.start_ms < one.start_ms + one.takes_ms
         );

@@ -10,7 +10,7 @@ use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 
 use super::latest::Latest;
-use super::plan_kinds::{redundant, split};
+use super::plan_kinds::{better_split, redundant, split};
 use super::plan_views::kind_name;
 use super::ready_plans::MadeFor;
 use super::variants::{Choice, accurate_enough, with_any};
@@ -40,8 +40,9 @@ pub struct Planned {
 #[derive(Debug)]
 pub struct Made {
     pub plan: Plan,
-    /// What the origin draws for it, mJ; of worth only where its owner said what it draws.
-    pub energy_mj: f64,
+    /// What the origin draws for it, mJ; of worth only where its owner said what it draws, and not known of plans with
+    /// a fork.
+    pub energy_mj: Option<f64>,
 }
 
 /// Why there is no plan.
@@ -68,7 +69,7 @@ pub struct Listed {
 pub(super) struct PlanList {
     plans: Vec<PricedPlan>,
     /// The best plan with a fork of each variant that has one.
-    splits: Vec<(Posed, PricedSplit)>,
+    splits: Vec<(Posed, PricedSplit, Plan)>,
     /// No plan has less of what is to be least, where it was looked for; in the objective's unit.
     lower_bound: Option<f64>,
     planning_ms: f64,
@@ -116,8 +117,11 @@ impl KnownPlans {
 pub(super) fn best(posed: &[Posed], limits: &PlanLimits) -> Result<Made, Unplanned> {
     match choosing::for_request(posed, limits) {
         Ok(Chosen { posed: index, found }) => {
-            let Priced { shape, energy_mj, .. } = &found.priced;
-            Ok(Made { plan: posed[index].plan(shape), energy_mj: *energy_mj })
+            let Priced { shape, energy_mj, latency_ms, .. } = &found.priced;
+            if let Some(plan) = better_split(&posed[index], limits, *latency_ms) {
+                return Ok(Made { plan, energy_mj: None });
+            }
+            Ok(Made { plan: posed[index].plan(shape), energy_mj: Some(*energy_mj) })
         }
         Err(none) => Err(unplanned(posed, limits, none)),
     }
@@ -133,7 +137,7 @@ fn unplanned(posed: &[Posed], limits: &PlanLimits, none: NotChosen) -> Unplanned
                 "no plan keeps to {unmet} (plan {}, {kind}); allow that much, or ask for it by its id",
                 plan.id()
             );
-            Unplanned::Limit(why, Made { plan, energy_mj: closest.energy_mj })
+            Unplanned::Limit(why, Made { plan, energy_mj: Some(closest.energy_mj) })
         }
     }
 }
@@ -367,7 +371,12 @@ impl Driver {
                 let began = Instant::now();
                 let (plans, lower_bound) = listed(&posed, &asked)?;
                 let of_all = posed.into_iter().filter(|_| asked.all && asked.codec.is_none());
-                let splits = of_all.filter_map(|posed| split(&posed).map(|priced| (posed, priced))).collect();
+                let forked = |posed: Posed| {
+                    let priced = split(&posed)?;
+                    let plan = posed.forked_plan(&priced)?;
+                    Some((posed, priced, plan))
+                };
+                let splits = of_all.filter_map(forked).collect();
                 Ok(PlanList {
                     plans,
                     splits,
@@ -382,14 +391,14 @@ impl Driver {
     }
 
     /// A plan can be asked for by its id from now on.
-    pub(super) fn remember(&mut self, plan: &Plan, energy_mj: f64) {
+    pub(super) fn remember(&mut self, plan: &Plan, energy_mj: Option<f64>) {
         self.plans.remember(plan);
         self.foretell(plan, energy_mj);
     }
 
     /// What a plan draws, for the answers that it gives.
-    pub(super) fn foretell(&mut self, plan: &Plan, energy_mj: f64) {
-        if self.parts.power.is_some() {
+    pub(super) fn foretell(&mut self, plan: &Plan, energy_mj: Option<f64>) {
+        if let Some(energy_mj) = energy_mj.filter(|_| self.parts.power.is_some()) {
             self.foretold.note(plan.id(), energy_mj);
         }
     }
@@ -398,15 +407,18 @@ impl Driver {
         let Listed { model, version, choices, result, reply } = listed;
         let answer = match result {
             Ok(PlanList { plans, splits, lower_bound, planning_ms }) => {
-                plans.iter().for_each(|plan| self.remember(&plan.plan, plan.priced.energy_mj));
+                plans.iter().for_each(|plan| self.remember(&plan.plan, Some(plan.priced.energy_mj)));
                 let view = |plan: &PricedPlan| {
                     let choice = choices.iter().find(|choice| choice.id == plan.plan.variant)?;
                     Some(self.plan_view(plan, choice))
                 };
                 let plans = plans.iter().filter_map(view).collect();
-                let not_runnable =
-                    splits.iter().map(|(posed, priced)| self.split_view(posed, priced)).collect();
-                Ok(PlansView { model, version, plans, not_runnable, lower_bound, planning_ms })
+                splits.iter().for_each(|(_, _, plan)| self.remember(plan, None));
+                let view = |(posed, priced, plan): &(Posed, PricedSplit, Plan)| {
+                    self.split_view(plan.id(), posed, priced)
+                };
+                let forked = splits.iter().map(view).collect();
+                Ok(PlansView { model, version, plans, forked, lower_bound, planning_ms })
             }
             Err(Unplanned::Nobody(why)) => Err(CallError::Unavailable(why)),
             Err(Unplanned::Limit(why, closest)) => {

@@ -6,7 +6,7 @@ use stormo_protocol::model::Manifest;
 
 use crate::plan::{Branch, Region};
 
-/// Those that lie within these blocks, counted from the first of them.
+/// Those that lie within these blocks, counted from the first of them, and whose branches can be run beside each other.
 pub(super) fn regions(manifest: &Manifest, blocks: &Range<u16>) -> Vec<Region> {
     let bytes_of = |tensors: &[u32]| {
         let bytes = tensors.iter().map(|index| manifest.tensors[*index as usize].byte_length());
@@ -24,5 +24,6 @@ pub(super) fn regions(manifest: &Manifest, blocks: &Range<u16>) -> Vec<Region> {
     let region = |region: &stormo_protocol::model::Region| Region {
         branches: region.branches.iter().map(branch).collect(),
     };
-    manifest.regions.iter().filter(is_within).map(region).collect()
+    let can_fork = |region: &&stormo_protocol::model::Region| manifest.can_fork(region, blocks);
+    manifest.regions.iter().filter(is_within).filter(can_fork).map(region).collect()
 }

@@ -134,6 +134,9 @@ pub struct SplitStageView {
 /// A plan with the branches of a parallel region beside each other.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SplitView {
+    /// By which it can be asked for.
+    #[serde(with = "as_text")]
+    pub id: PlanId,
     /// `split-merge`.
     pub kind: String,
     /// Label of the variant.
@@ -144,10 +147,6 @@ pub struct SplitView {
     pub latency_ms: f64,
     /// Bytes over the network.
     pub bytes: u64,
-    /// Whether it can be run.
-    pub is_runnable: bool,
-    /// If not, why.
-    pub why: String,
 }
 
 /// Answer of `/v1/plans`.
@@ -159,9 +158,9 @@ pub struct PlansView {
     pub version: u64,
     /// Best first.
     pub plans: Vec<PlanView>,
-    /// With `all`: plans that are foretold and cannot be run yet, one for each variant that has any.
+    /// With `all`: plans with a fork, the best of each variant that has any.
     #[serde(default)]
-    pub not_runnable: Vec<SplitView>,
+    pub forked: Vec<SplitView>,
     /// No plan within the limits has less of what is to be least (ms, or mJ for energy), as far as that was
     /// looked for; `null` where it was not.
     #[serde(default)]

@@ -97,7 +97,8 @@ fn branches_are_those_of_a_region_and_read_something() {
     let manifest = branchy();
     let other = plan(&[(0, 1, Some(0)), (1, 2, Some(1)), (2, 4, None)]);
     assert!(!manifest.has_ways(&other) && manifest.ways(&other, 2).is_none());
+    assert!(manifest.can_fork(&manifest.regions[0], &(0..4)));
     let mut constant = branchy();
     constant.regions[0].branches[0].reads.clear();
-    assert!(!constant.has_ways(&forked()));
+    assert!(!constant.has_ways(&forked()) && !constant.can_fork(&constant.regions[0], &(0..4)));
 }
