@@ -175,7 +175,7 @@ fn show_split(split: &SplitOf) {
         way.join(" → ")
     );
     if !split.runnable {
-        println!("  no mesh can run that yet: it is what joins would bring");
+        println!("  no mesh can run that yet: plans that run fork once, into branches");
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Reply {
     pub lower_bound: Option<f64>,
     /// Whether the bound shows that there is none better.
     pub proven: bool,
-    /// A plan that forks, once or more, and takes a tenth less. No mesh runs such plans yet.
+    /// A plan that forks, once or more, and takes a tenth less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitOf>,
     /// For a stream: the one over several routes, if its period is shorter than that of any plan that was found.
@@ -84,7 +84,7 @@ pub struct SplitOf {
     pub lower_bound_ms: f64,
     /// What goes over links.
     pub bytes: u64,
-    /// Whether a mesh can run it now.
+    /// Whether a mesh can run it now: with one fork, into branches.
     pub runnable: bool,
 }
 
@@ -271,7 +271,9 @@ impl Instance {
         let PricedForked { shape, latency_ms, bytes, runs, .. } = found.priced;
         let mut runs = runs.into_iter();
         let parts = shape.parts.iter().map(|part| self.part(part, forks.stages(part), &mut runs)).collect();
-        Some(SplitOf { parts, latency_ms, lower_bound_ms: found.bound_ms, bytes, runnable: false })
+        let mut forked = shape.parts.iter().filter(|part| !matches!(part, Part::Stage(_)));
+        let runnable = matches!((forked.next(), forked.next()), (Some(Part::Branches { .. }), None));
+        Some(SplitOf { parts, latency_ms, lower_bound_ms: found.bound_ms, bytes, runnable })
     }
 
     fn part(
