@@ -1,4 +1,6 @@
-//! `cargo mesh compare`: the figures of two results side by side, by their names.
+//! `cargo mesh compare`: the figures of two results side by side, by their names. What is noise only repeating tells:
+//! of several results on each side, medians are compared, and a difference counts where no result of one side lies
+//! among those of the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use stormo::files;
 
+use crate::median::median;
 use crate::table::{Align, Table};
 use crate::told::{self, tell};
 
@@ -26,6 +29,12 @@ pub(crate) struct CompareArgs {
     first: PathBuf,
     /// Another one of the same kind
     second: PathBuf,
+    /// One more result like the first, to tell differences from noise; may be repeated
+    #[arg(long, value_name = "FILE")]
+    also_first: Vec<PathBuf>,
+    /// One more result like the second; may be repeated
+    #[arg(long, value_name = "FILE")]
+    also_second: Vec<PathBuf>,
     /// Leave out figures that differ by less, percent
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     above: f64,
@@ -38,48 +47,58 @@ pub(crate) struct CompareArgs {
 #[derive(Debug, PartialEq, serde::Serialize)]
 struct Pair {
     figure: String,
+    /// The median of the results of a side.
     first: f64,
     second: f64,
     /// Second by first; `null` where the first is 0.
     ratio: Option<f64>,
+    /// The smallest and the largest.
+    first_range: [f64; 2],
+    second_range: [f64; 2],
+    /// Whether these ranges do not overlap; `null` where a side has one result only, which tells nothing of noise.
+    apart: Option<bool>,
 }
+
+/// A figure's values in all results of a side.
+type Figures = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let above = args.above;
     ensure!(above >= 0.0 && above.is_finite(), "--above {above}: percent, 0 or more");
-    let (first, second) = (read(&args.first)?, read(&args.second)?);
-    for (value, path) in [(&first, &args.first), (&second, &args.second)] {
+    let firsts = read_all(&args.first, &args.also_first)?;
+    let seconds = read_all(&args.second, &args.also_second)?;
+    let [first, second] = [&firsts[0].1, &seconds[0].1];
+    for (value, path) in firsts.iter().chain(&seconds).map(|(path, value)| (value, path)) {
         ensure!(
             value.get("benchmark").is_some() || value.get("scenario").is_some(),
             "{} is no result of `cargo mesh bench` or `cargo mesh run`",
             path.display()
         );
+        for key in ["benchmark", "scenario"] {
+            ensure!(
+                first.get(key) == value.get(key),
+                "{} is of {key} {}, {} of {}: compare two of the same",
+                args.first.display(),
+                or_none(first.get(key)),
+                path.display(),
+                or_none(value.get(key))
+            );
+        }
     }
-    for key in ["benchmark", "scenario"] {
-        ensure!(
-            first.get(key) == second.get(key),
-            "{} is of {key} {}, {} of {}: compare two of the same",
-            args.first.display(),
-            or_none(first.get(key)),
-            args.second.display(),
-            or_none(second.get(key))
-        );
-    }
-    let apart = differing_specs(&first, &second);
+    let apart = differing_specs(first, second);
     ensure!(
         apart.is_empty(),
         "they are of different simulations ({}): compare two that were asked for the same; only seeds may differ",
         apart.join(", ")
     );
-    if machine(&first) != machine(&second) {
+    if firsts.iter().chain(&seconds).any(|(_, value)| machine(value) != machine(first)) {
         eprintln!(
             "warning: they come from different machines, or ones under different load; ratios say little"
         );
     }
-    let (firsts, seconds) = (figures(&first), figures(&second));
-    let alone = |these: &BTreeMap<String, f64>, others: &BTreeMap<String, f64>| {
-        these.keys().filter(|name| !others.contains_key(*name)).count()
-    };
+    let (firsts, seconds) = (figures_of(&firsts), figures_of(&seconds));
+    let alone =
+        |these: &Figures, others: &Figures| these.keys().filter(|name| !others.contains_key(*name)).count();
     let only = [alone(&firsts, &seconds), alone(&seconds, &firsts)];
     let pairs = pairs(&firsts, &seconds);
     if pairs.is_empty() {
@@ -91,26 +110,37 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         told::document(&serde_json::to_string_pretty(&shown)?);
         return Ok(());
     }
+    show(&shown, count, above);
+    if only != [0, 0] {
+        tell!("in the first alone: {} figures, in the second alone: {}", only[0], only[1]);
+    }
+    Ok(())
+}
+
+fn show(shown: &[Pair], count: usize, above: f64) {
     let mut table = Table::new(&[
         ("figure", Align::Left),
         ("first", Align::Right),
         ("second", Align::Right),
         ("second/first", Align::Right),
+        ("", Align::Left),
     ]);
-    for Pair { figure, first, second, ratio } in &shown {
+    for Pair { figure, first, second, ratio, apart, .. } in shown {
         let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
-        table.row([figure.clone(), short(*first), short(*second), ratio]);
+        let noise = if *apart == Some(false) { "may be noise" } else { "" };
+        table.row([figure.clone(), short(*first), short(*second), ratio, noise.to_owned()]);
     }
     if !shown.is_empty() {
         table.lines().iter().for_each(|line| tell!("{line}"));
     }
-    if let Some(nothing) = nothing_differs(&shown, count, above) {
+    if let Some(nothing) = nothing_differs(shown, count, above) {
         tell!("{nothing}");
     }
-    if only != [0, 0] {
-        tell!("in the first alone: {} figures, in the second alone: {}", only[0], only[1]);
+    if shown.iter().any(|pair| pair.apart.is_none() && pair.first != pair.second) {
+        tell!(
+            "one result tells nothing of noise: repeat both, and give the others with --also-first and --also-second"
+        );
     }
-    Ok(())
 }
 
 /// What to say where no figure differs.
@@ -126,6 +156,15 @@ fn read(file: &Path) -> Result<Value> {
     let told = || file.display().to_string();
     let text = files::read_text(file, FILE_BYTES_MAX).with_context(told)?;
     serde_json::from_str(&text).with_context(|| format!("{}: not the JSON of a result", told()))
+}
+
+/// All results of a side, with where they were read from.
+fn read_all<'a>(first: &'a Path, others: &'a [PathBuf]) -> Result<Vec<(&'a Path, Value)>> {
+    [first]
+        .into_iter()
+        .chain(others.iter().map(PathBuf::as_path))
+        .map(|path| Ok((path, read(path)?)))
+        .collect()
 }
 
 fn or_none(value: Option<&Value>) -> String {
@@ -200,13 +239,34 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-fn pairs(firsts: &BTreeMap<String, f64>, seconds: &BTreeMap<String, f64>) -> Vec<Pair> {
-    let both = firsts.iter().filter_map(|(figure, first)| Some((figure, *first, *seconds.get(figure)?)));
-    let pair = |(figure, first, second): (&String, f64, f64)| {
+/// What all results of a side have.
+fn figures_of(results: &[(&Path, Value)]) -> Figures {
+    let mut found = Figures::new();
+    for (name, figure) in results.iter().flat_map(|(_, document)| figures(document)) {
+        found.entry(name).or_default().push(figure);
+    }
+    found.retain(|_, values| values.len() == results.len());
+    found
+}
+
+fn pairs(firsts: &Figures, seconds: &Figures) -> Vec<Pair> {
+    let both = firsts.iter().filter_map(|(figure, firsts)| Some((figure, firsts, seconds.get(figure)?)));
+    let pair = |(figure, firsts, seconds): (&String, &Vec<f64>, &Vec<f64>)| {
+        let [first, second] = [firsts, seconds].map(|values| median(values.iter().copied()));
+        let [first_range, second_range] = [firsts, seconds].map(|values| range(values));
         let ratio = (first != 0.0).then(|| second / first);
-        Pair { figure: figure.clone(), first, second, ratio }
+        let are_repeated = firsts.len() > 1 && seconds.len() > 1;
+        let apart = || first_range[1] < second_range[0] || second_range[1] < first_range[0];
+        let apart = are_repeated.then(apart);
+        Pair { figure: figure.clone(), first, second, ratio, first_range, second_range, apart }
     };
     both.map(pair).collect()
+}
+
+fn range(values: &[f64]) -> [f64; 2] {
+    values.iter().fold([f64::INFINITY, f64::NEG_INFINITY], |[least, most], value| {
+        [least.min(*value), most.max(*value)]
+    })
 }
 
 impl Pair {
@@ -226,6 +286,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn of(values: &[f64]) -> Figures {
+        Figures::from([("a".to_owned(), values.to_vec())])
+    }
+
+    #[test]
+    fn a_difference_counts_where_repeated_results_lie_apart() {
+        let apart = |firsts: &[f64], seconds: &[f64]| pairs(&of(firsts), &of(seconds)).remove(0);
+        let pair = apart(&[1.0, 3.0, 2.0], &[4.0, 6.0]);
+        assert_eq!((pair.first, pair.second, pair.ratio), (2.0, 5.0, Some(2.5)));
+        assert_eq!((pair.first_range, pair.second_range), ([1.0, 3.0], [4.0, 6.0]));
+        assert_eq!(pair.apart, Some(true));
+        assert_eq!(apart(&[4.0, 6.0], &[1.0, 3.0]).apart, Some(true));
+        assert_eq!(apart(&[1.0, 4.0], &[4.0, 6.0]).apart, Some(false));
+        assert_eq!(apart(&[1.0], &[4.0, 6.0]).apart, None);
+    }
+
+    #[test]
+    fn a_side_has_the_figures_that_all_its_results_have() {
+        let [one, two] = [json!({ "figures": { "a": 1, "b": 2 } }), json!({ "figures": { "a": 3 } })];
+        let path = Path::new("one");
+        assert_eq!(figures_of(&[(path, one), (path, two)]), of(&[1.0, 3.0]));
+    }
 
     #[test]
     fn figures_go_by_their_names() {
@@ -252,7 +335,7 @@ mod tests {
 
     #[test]
     fn that_nothing_differs_is_said() {
-        let pair = |second| Pair { figure: "a".to_owned(), first: 2.0, second, ratio: Some(second / 2.0) };
+        let pair = |second| pairs(&of(&[2.0]), &of(&[second])).remove(0);
         assert_eq!(nothing_differs(&[pair(3.0)], 4, 0.0), None);
         assert_eq!(
             nothing_differs(&[], 4, 5.0).as_deref(),
@@ -273,7 +356,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_enough_is_told() {
-        let of = |a: f64, b: f64| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+        let of = |a, b| Figures::from([("a".to_owned(), vec![a]), ("b".to_owned(), vec![b])]);
         let pairs = pairs(&of(2.0, 0.0), &of(3.0, 1.0));
         assert_eq!(pairs[0].ratio, Some(1.5));
         assert_eq!(pairs[1].ratio, None);
