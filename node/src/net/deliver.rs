@@ -203,6 +203,10 @@ impl Net {
             None => Progress::Lost,
         };
         if matches!(last, Progress::Lost) {
+            if start == Start::Ahead {
+                // It may have been lost before anything was waited for.
+                tokio::task::yield_now().await;
+            }
             lane.lost.notify_waiters();
         }
         let _ = self.events.send(NetEvent::Delivery { key, to, progress: last }).await;

@@ -25,9 +25,11 @@ use super::{Net, NetEvent, Offer, Received, Verdict, frames, identity, swarm::Ne
 const STREAMS_MAX: usize = 1024;
 /// Of these, from one peer.
 const STREAMS_PER_PEER_MAX: usize = 64;
-/// Over libp2p, 64 streams of one peer hold 4 MiB that nobody wanted; its adapter to tokio's streams fills with zeros what
+/// Over libp2p, 64 streams of one peer hold 16 MiB that nobody wanted, decoded; its adapter to tokio's streams fills with zeros what
 /// it is asked for, so it is asked for no more than it gives.
 const OVER_LIBP2P: Reading = Reading { unasked_bytes_max: 64 << 10, step_bytes: 16 << 10 };
+/// Nor those that decode to more than so many times as much: int8 to floats.
+const DECODED_MAX: u64 = 4;
 /// Between two signs of life.
 const SIGN_INTERVAL: Duration = Duration::from_millis(100);
 /// The first one after the tensors came, unless the last one was told before: a link that got longer by far takes it to
@@ -78,6 +80,14 @@ pub(super) struct Reading {
     pub(super) unasked_bytes_max: u64,
     /// So much at a time, at most.
     pub(super) step_bytes: usize,
+}
+
+impl Reading {
+    fn is_unasked(self, header: &Header, described: &[Descriptor]) -> bool {
+        let decoded = described.iter().map(|descriptor| descriptor.spec.byte_length().unwrap_or(u64::MAX));
+        header.payload_bytes <= self.unasked_bytes_max
+            && decoded.fold(0, u64::saturating_add) <= DECODED_MAX * self.unasked_bytes_max
+    }
 }
 
 /// Lets in as many streams of frames as this node can serve, however they come.
@@ -136,7 +146,7 @@ async fn exchange(
         known.clone_from(&plan);
     }
     let mut arriving = Arriving { net, from, header, reading, traces: Some(traces), started };
-    let whole = match header.payload_bytes <= reading.unasked_bytes_max {
+    let whole = match reading.is_unasked(&header, &described) {
         true => Some(arriving.read(reader, writer, described.clone()).await??),
         false => None,
     };
@@ -241,7 +251,8 @@ async fn while_showing_life<T>(
             // What is there already needs no clock.
             biased;
             done = &mut work => return Ok(done),
-            _ = ticks.tick() => send_sign(writer, life()).await?,
+            // Where bytes never stop coming, the work has used up what a task may do at once, and clocks ask for that too.
+            _ = tokio::task::unconstrained(ticks.tick()) => send_sign(writer, life()).await?,
         }
     }
 }

@@ -95,6 +95,22 @@ async fn a_delivery_begun_by_a_thread_arrives_at_once_and_tells_nothing_before_i
 }
 
 #[tokio::test]
+async fn a_begun_delivery_that_is_lost_at_once_tells_so_when_it_goes_on() {
+    let [(_, from, mut events), _] = connected().await;
+    let nobody = (0..=u8::MAX).map(|byte| NodeId([byte; 32]));
+    let nobody =
+        nobody.into_iter().find(|node| identity::peer_id(*node).is_none()).expect("some are no keys");
+    let begun = from.begin_delivery(&tokio::runtime::Handle::current(), nobody, frame(10), PATIENT);
+    assert!(events.try_recv().is_err(), "nothing is told before");
+    begun.go_on();
+    let last = next(&mut events, |event| match event {
+        NetEvent::Delivery { progress, .. } => Some(progress),
+        _ => None,
+    });
+    assert_eq!(last.await, Progress::Lost);
+}
+
+#[tokio::test]
 async fn frames_within_a_machine_go_through_the_door() {
     let [(_, sending, mut events), (receiver, _receiving, mut offers)] = connected().await;
     for elements in [1, 20_000, 1_000_000] {
