@@ -139,6 +139,13 @@ impl Plan {
         is_stage && !is_branch(stage) && stage.checked_sub(1).is_some_and(is_branch)
     }
 
+    /// The stages that may send to a join: its branches and their fork. None for other stages.
+    pub fn senders(&self, join: u16) -> Vec<u16> {
+        let Some(last) = join.checked_sub(1).filter(|_| self.is_join(join)) else { return Vec::new() };
+        let fork = self.before(last);
+        self.beside(last).chain((fork != ORIGIN).then_some(fork)).collect()
+    }
+
     /// Whether some stages run beside each other.
     pub fn is_forked(&self) -> bool {
         self.stages.iter().any(|stage| stage.branch.is_some())

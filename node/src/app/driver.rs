@@ -84,6 +84,8 @@ pub enum Event {
     Ran(StageKey, Result<Ran, WorkError>),
     /// A plan for a request.
     Planned(Planned),
+    /// A host of a try at a request was not told where a join is.
+    NotTold(RequestId, u16, NodeId),
     /// A pause is over: a plan without these for a request.
     PlanAgain(RequestId, Vec<NodeId>),
     /// A list of plans.
@@ -269,6 +271,7 @@ impl Driver {
             Event::Loaded(key, result) => self.on_loaded(key, result),
             Event::Ran(key, result) => self.on_ran(key, result),
             Event::Planned(planned) => self.on_planned(planned),
+            Event::NotTold(request, attempt, node) => self.on_not_told(request, attempt, node),
             Event::PlanAgain(request, without) => self.plan_without(request, without),
             Event::Listed(listed) => self.on_listed(listed),
             Event::Refreshed(refreshed) => self.on_refreshed(refreshed),

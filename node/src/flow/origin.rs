@@ -4,7 +4,7 @@
 //! origin its input likewise.
 
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::plan::Plan;
+use stormo_protocol::plan::{self, Plan};
 use stormo_protocol::refusal::Refusal;
 
 /// Tries at one request whose plan is free, when hosts refuse or fail.
@@ -128,8 +128,6 @@ pub enum OriginAction {
         stage: u16,
         /// Which of its hosts, 0 the primary.
         host: u16,
-        /// Hosts that need not be told: they are lost.
-        without: Vec<NodeId>,
     },
     /// Plan anew, without these nodes.
     Plan {
@@ -342,6 +340,11 @@ impl Origin {
         if host < now {
             return vec![self.rejoin(stage, now)];
         }
+        if let Some(actions) =
+            self.input_lost(stage, (reason == Refusal::SuccessorLost).then_some(hosts[now]))
+        {
+            return actions;
+        }
         self.has_met_loss |= reason == Refusal::SuccessorLost;
         let is_there = |host: &usize| !self.lost.contains(&hosts[*host]);
         let next = (now + 1..hosts.len()).find(is_there).filter(|_| reason.may_succeed_elsewhere());
@@ -355,9 +358,19 @@ impl Origin {
     }
 
     fn rejoin(&self, stage: u16, host: usize) -> OriginAction {
-        let without = [&self.lost[..], &self.suspects].concat();
         let host = u16::try_from(host).unwrap_or(u16::MAX);
-        OriginAction::Rejoin { attempt: self.attempt, stage, host, without }
+        OriginAction::Rejoin { attempt: self.attempt, stage, host }
+    }
+
+    /// Ends the try if what a join needs again may be lost: who sent to it let go of its own input once the join had
+    /// taken the output, so a sender that is gone as well has nobody to do its work again.
+    fn input_lost(&mut self, join: u16, gone_now: Option<NodeId>) -> Option<Vec<OriginAction>> {
+        let plan = self.current.as_ref()?;
+        let gone: Vec<NodeId> = self.lost.iter().copied().chain(gone_now).collect();
+        let senders =
+            plan.senders(join).into_iter().filter_map(|sender| plan.stages.get(usize::from(sender)));
+        let has_gone = senders.flat_map(plan::Stage::hosts).any(|host| gone.contains(&host));
+        has_gone.then(|| self.ended_by(join, Refusal::SuccessorLost, &gone))
     }
 
     /// The connection to a host is gone. Who sent it its input sees the same and turns to a backup, unless there is none
@@ -373,7 +386,15 @@ impl Origin {
                 continue;
             }
             if plan.is_join(stage) {
-                moved.extend((of.hosts().nth(self.host_of(stage)) == Some(node)).then_some(stage));
+                let host = self.host_of(stage);
+                let sends = || {
+                    let senders = plan.senders(stage).into_iter();
+                    let mut hosts = senders.filter_map(|sender| plan.stages.get(usize::from(sender)));
+                    hosts.any(|sender| sender.host_index(node).is_some())
+                };
+                // Where it was moved to, the node may not have sent its input yet.
+                let is_needed = of.hosts().nth(host) == Some(node) || host > 0 && sends();
+                moved.extend(is_needed.then_some(stage));
                 continue;
             }
             if of.node != node {
@@ -392,13 +413,22 @@ impl Origin {
         for stage in moved {
             // None is moved any more once one of them has ended the try.
             if self.current.is_some() {
-                actions.extend(self.join_failed(stage, self.host_of(stage), Refusal::SuccessorLost));
+                let gone = self.input_lost(stage, None);
+                let host = self.host_of(stage);
+                actions.extend(gone.unwrap_or_else(|| self.join_failed(stage, host, Refusal::SuccessorLost)));
             }
         }
         actions
     }
 
     fn failed(&mut self, stage: u16, reason: Refusal) -> Vec<OriginAction> {
+        let failing = self.current.as_ref().and_then(|plan| plan.stages.get(usize::from(stage)));
+        let hosts: Vec<NodeId> = failing.into_iter().flat_map(plan::Stage::hosts).collect();
+        self.ended_by(stage, reason, &hosts)
+    }
+
+    /// A stage failed, by these nodes.
+    fn ended_by(&mut self, stage: u16, reason: Refusal, by: &[NodeId]) -> Vec<OriginAction> {
         let Some(plan) = self.current.as_ref() else { return vec![] };
         let Some(failing) = plan.stages.get(usize::from(stage)) else { return vec![] };
         let failure = Failure::Stage {
@@ -412,8 +442,8 @@ impl Origin {
         let is_momentary = is_momentary(reason) || (reason == Refusal::Overloaded && self.has_met_loss);
         // A late announcement is not the host's fault, nor that it has to do what others were to.
         if !is_momentary || reason == Refusal::SuccessorLost {
-            self.suspects
-                .extend(failing.hosts().filter(|host| !self.suspects.contains(host)).collect::<Vec<_>>());
+            let new: Vec<NodeId> = by.iter().copied().filter(|host| !self.suspects.contains(host)).collect();
+            self.suspects.extend(new);
         }
         let plan = plan.clone();
         let mut actions = self.cancel(true);

@@ -196,6 +196,11 @@ impl Stage {
             && self.inputs.iter().any(|input| input.from == from && !input.is_here && input.arriving > 0)
     }
 
+    /// Whether all inputs but the one from there are here.
+    pub fn lacks_only(&self, from: u16) -> bool {
+        self.inputs.iter().all(|input| input.is_here != (input.from == from))
+    }
+
     /// Whether some inputs are here, and others are not.
     pub fn has_joined_in_part(&self) -> bool {
         self.phase == Phase::Gathering && self.inputs.iter().any(|input| input.is_here)

@@ -11,10 +11,10 @@ use stormo_protocol::model::Manifest;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::{Tensor, TensorSpec, total_bytes};
 
+use super::origins::Pending;
 use super::stages::{HostedStage, StageKey};
 use super::{Driver, Event};
 use crate::flow::{OriginEvent, Stage, StageEvent};
-use crate::net::NetEvent;
 
 /// Telling a host where a join is takes one round trip.
 const REJOIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +38,10 @@ impl Driver {
         });
         if others.flatten().any(|other| items.is_some_and(|items| items != other)) {
             return Err(Refusal::WrongTensors);
+        }
+        // The last input that is missing frees the others.
+        if hosted.machine.lacks_only(from) {
+            return Ok(());
         }
         let joining = self.stages.values().filter(|hosted| hosted.machine.has_joined_in_part());
         let held = joining.flat_map(|hosted| &hosted.inputs).map(|(_, tensors)| total_bytes(tensors));
@@ -75,16 +79,14 @@ impl Driver {
 
     /// Tells all who send to a join where it is now. Who cannot be told may send to another host than the rest, so the
     /// attempt is over then.
-    pub(super) fn rejoin(&mut self, join: Join, host: u16, without: &[NodeId]) {
+    pub(super) fn rejoin(&mut self, join: Join, host: u16) {
         let (request, attempt, stage) = join;
         let plan = self.origins.get(&request).and_then(|pending| pending.plan_of(attempt)).cloned();
         let Some(plan) = plan.filter(|plan| plan.is_join(stage)) else { return };
-        let branches = plan.beside(stage - 1);
-        let senders = branches.clone().chain([plan.before(branches.start)]);
-        let hosts = senders.filter_map(|sender| plan.stages.get(usize::from(sender)));
+        let hosts = plan.senders(stage).into_iter().filter_map(|sender| plan.stages.get(usize::from(sender)));
         let hosts: BTreeSet<NodeId> = hosts.flat_map(|stage| stage.hosts()).collect();
         let own = self.own();
-        for to in hosts.into_iter().filter(|to| !without.contains(to)) {
+        for to in hosts {
             if to == own {
                 self.on_rejoin(own, join, host);
                 continue;
@@ -94,13 +96,18 @@ impl Driver {
                 let told =
                     net.ask(to, &Request::Rejoin { request, attempt, stage, host }, REJOIN_TIMEOUT).await;
                 if told.is_err() {
-                    let reason = Refusal::SuccessorLost;
-                    let (answer, _) = tokio::sync::oneshot::channel();
-                    let failed = Request::Failed { request, attempt, stage, reason };
-                    let event = NetEvent::Asked { from: own, request: failed, answer };
-                    let _ = events.send(Event::Net(event)).await;
+                    let _ = events.send(Event::NotTold(request, attempt, to)).await;
                 }
             });
+        }
+    }
+
+    /// A host did not hear where a join is now.
+    pub(super) fn on_not_told(&mut self, request: RequestId, attempt: u16, node: NodeId) {
+        let is_current = |pending: &Pending| pending.machine.attempts() == attempt;
+        if self.origins.get(&request).is_some_and(is_current) {
+            self.accuse(node);
+            self.on_origin(request, OriginEvent::PeerLost(node));
         }
     }
 

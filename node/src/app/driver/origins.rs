@@ -49,7 +49,7 @@ pub(super) struct Parked {
 
 /// A request that entered here and is not answered yet.
 pub(super) struct Pending {
-    machine: Origin,
+    pub(super) machine: Origin,
     model: String,
     version: u64,
     /// The variants that may run it, the most accurate first.
@@ -217,8 +217,8 @@ impl Driver {
         match action {
             OriginAction::Begin { attempt, plan } => self.begin_attempt(request, attempt, plan),
             OriginAction::Send { attempt, stage, to } => self.send_input(request, attempt, stage, to),
-            OriginAction::Rejoin { attempt, stage, host, without } => {
-                self.rejoin((request, attempt, stage), host, &without);
+            OriginAction::Rejoin { attempt, stage, host } => {
+                self.rejoin((request, attempt, stage), host);
             }
             OriginAction::Plan { without, after_ms: 0 } => self.plan_without(request, without),
             OriginAction::Plan { without, after_ms } => {

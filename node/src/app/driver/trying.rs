@@ -43,8 +43,12 @@ impl Driver {
                 return self.origin_failed(request, attempt, stage_on(&plan, own), reason);
             }
         }
-        let ways = self.manifests.get(&plan.variant).and_then(|manifest| manifest.ways_from_origin(&plan));
-        for way in ways.unwrap_or_default() {
+        let bound = self.origins.get(&request).and_then(|pending| pending.bound_of(&plan));
+        let ways = bound.and_then(|bound| bound.choice.manifest.ways_from_origin(&plan));
+        let Some(ways) = ways.filter(|ways| !ways.is_empty()) else {
+            return self.origin_failed(request, attempt, 0, Refusal::BadFrame);
+        };
+        for way in ways {
             if let Some(stage) = plan.stages.get(usize::from(way.other)) {
                 self.send_input(request, attempt, way.other, stage.node);
             }

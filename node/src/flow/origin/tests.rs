@@ -202,20 +202,17 @@ fn begun(plan: Plan) -> Origin {
 #[test]
 fn a_join_is_moved_once_for_all_who_report_it() {
     let mut origin = begun(forked());
-    let failed =
-        |host| OriginEvent::JoinFailed { attempt: 1, stage: 2, host, reason: Refusal::SuccessorLost };
-    let moved = |host, without: &[NodeId]| {
-        let without = without.to_vec();
-        OriginAction::Rejoin { attempt: 1, stage: 2, host, without }
-    };
+    let refused = |host, reason| OriginEvent::JoinFailed { attempt: 1, stage: 2, host, reason };
+    let failed = |host| refused(host, Refusal::SuccessorLost);
+    let moved = |host| OriginAction::Rejoin { attempt: 1, stage: 2, host };
     let send = |to| OriginAction::Send { attempt: 1, stage: 2, to };
-    assert_eq!(origin.handle(failed(0)), vec![moved(1, &[NODES[2]]), send(NODES[0])]);
+    assert_eq!(origin.handle(failed(0)), vec![moved(1), send(NODES[0])]);
     // The other branch has not heard of it yet.
-    assert_eq!(origin.handle(failed(0)), vec![moved(1, &[NODES[2]])]);
+    assert_eq!(origin.handle(failed(0)), vec![moved(1)]);
     assert_eq!(origin.handle(failed(2)), vec![], "nobody was told of that one");
-    assert_eq!(origin.handle(failed(1)), vec![moved(2, &[NODES[2], NODES[0]]), send(NODES[1])]);
+    assert_eq!(origin.handle(refused(1, Refusal::Overloaded)), vec![moved(2), send(NODES[1])]);
     let Some(OriginAction::Plan { without, .. }) = origin.handle(failed(2)).pop() else { panic!() };
-    assert_eq!(without.len(), 3);
+    assert_eq!(without, [NODES[2], NODES[1]], "the first backup was only busy");
     // What waits where the join was before is freed with the answer.
     let mut origin = begun(forked());
     origin.handle(failed(0));
@@ -239,8 +236,39 @@ fn a_lost_host_of_a_join_moves_it_and_that_of_a_branch_without_backups_ends_the_
         origin.handle(OriginEvent::InputPassed { attempt: 1, stage });
     }
     assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[0])), vec![]);
-    let moved = origin.handle(OriginEvent::PeerLost(NODES[2]));
-    assert_eq!(moved.last(), Some(&OriginAction::Send { attempt: 1, stage: 2, to: NODES[1] }));
+}
+
+/// Who fed a branch let go of its input when the join had taken the output: with the branch's host gone as well, moving
+/// the join would leave it waiting for ever.
+#[test]
+fn a_join_is_not_moved_when_what_it_took_is_lost_with_its_sender() {
+    let is_planned_anew = |actions: Vec<OriginAction>| {
+        let plan = actions.last().cloned();
+        let Some(OriginAction::Plan { without, .. }) = plan else { panic!("{actions:?}") };
+        without
+    };
+    // One after the other, in both orders.
+    let mut origin = begun(forked());
+    for stage in [0, 1] {
+        origin.handle(OriginEvent::InputPassed { attempt: 1, stage });
+    }
+    assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[0])), vec![]);
+    assert_eq!(is_planned_anew(origin.handle(OriginEvent::PeerLost(NODES[2]))), [NODES[0], NODES[2]]);
+    let mut origin = begun(forked());
+    assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[2])).len(), 2, "moved");
+    assert!(is_planned_anew(origin.handle(OriginEvent::PeerLost(NODES[1]))).contains(&NODES[1]));
+    // At once, since they are on one node.
+    let mut plan = forked();
+    plan.stages[1].backups = vec![NODES[1]];
+    (plan.stages[1].node, plan.stages[2].backups) = (NODES[2], vec![NODES[1]]);
+    let reports = [
+        OriginEvent::PeerLost(NODES[2]),
+        OriginEvent::JoinFailed { attempt: 1, stage: 2, host: 0, reason: Refusal::SuccessorLost },
+    ];
+    for report in reports {
+        let mut origin = begun(plan.clone());
+        assert_eq!(is_planned_anew(origin.handle(report)), [NODES[2]]);
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub(super) enum Message {
 #[derive(Debug, Clone)]
 pub(super) enum What {
     Origin(OriginEvent),
+    NotTold(u16, usize),
     Stage((u16, u16), StageEvent),
     Message(usize, Message),
     SignDue(Frame, usize),
@@ -238,6 +239,11 @@ impl World {
     fn happens(&mut self, node: usize, what: What) {
         match what {
             What::Origin(event) => self.on_origin(event),
+            What::NotTold(attempt, node) => {
+                if self.origin.attempts() == attempt {
+                    self.on_origin(OriginEvent::PeerLost(id(node)));
+                }
+            }
             What::Stage(key, event) => self.on_stage(node, key, event),
             What::Message(from, message) => self.hear(node, from, message),
             What::SignDue(frame, from) => self.sign_due(node, frame, from),
@@ -362,9 +368,9 @@ impl World {
                         self.send_input(attempt, &plan, stage, node_of(to));
                     }
                 }
-                OriginAction::Rejoin { attempt, stage, host, without } => {
+                OriginAction::Rejoin { attempt, stage, host } => {
                     self.account.rejoins += 1;
-                    self.tell_of_rejoin(attempt, stage, host, &without);
+                    self.tell_of_rejoin(attempt, stage, host);
                 }
                 OriginAction::Plan { without, after_ms } => self.plan(without, after_ms),
                 OriginAction::Cancel { attempt, plan } => {
@@ -408,17 +414,16 @@ impl World {
     }
 
     /// As the driver: who cannot be told of it may send to another host than the rest, so the try is over.
-    fn tell_of_rejoin(&mut self, attempt: u16, stage: u16, host: u16, without: &[NodeId]) {
+    fn tell_of_rejoin(&mut self, attempt: u16, stage: u16, host: u16) {
         let plan = self.plans[usize::from(attempt) - 1].clone();
         let senders = self.inputs(&plan, stage).into_iter().filter(|from| *from != ORIGIN);
         let told: BTreeSet<NodeId> =
             senders.flat_map(|from| plan.stages[usize::from(from)].hosts().collect::<Vec<_>>()).collect();
-        for node in told.into_iter().filter(|node| !without.contains(node)).map(node_of) {
+        for node in told.into_iter().map(node_of) {
             self.say(0, node, Message::Rejoin(attempt, stage, host));
             if self.hosts[node].is_dead {
                 let after_ms = if self.hosts[node].is_clean { 5 } else { UNANSWERED_MS };
-                let failed = OriginEvent::Failed { attempt, stage, reason: Refusal::SuccessorLost };
-                self.push(self.now_ms + after_ms, 0, What::Origin(failed));
+                self.push(self.now_ms + after_ms, 0, What::NotTold(attempt, node));
             }
         }
     }

@@ -155,8 +155,8 @@ impl World {
                 OriginAction::Send { attempt, stage, to } => {
                     self.send_input(now_us, own, (request, attempt, stage), to);
                 }
-                OriginAction::Rejoin { attempt, stage, host, without } => {
-                    self.rejoin(now_us, own, (request, attempt, stage), host, &without);
+                OriginAction::Rejoin { attempt, stage, host } => {
+                    self.rejoin(now_us, own, (request, attempt, stage), host);
                 }
                 OriginAction::Plan { without, after_ms } => {
                     self.plan(now_us + after_ms * 1_000, own, request, &without);
@@ -320,24 +320,20 @@ impl World {
         own: HostIndex,
         (request, attempt, stage): (RequestId, u16, u16),
         at: u16,
-        without: &[NodeId],
     ) {
         let pending = self.work_of(own).origins.get(&request);
         let Some(plan) = pending.and_then(|pending| pending.plan_of(attempt)).cloned() else { return };
         let senders = inputs_of(&plan, stage).into_iter();
         let senders = senders.filter_map(|from| plan.stages.get(usize::from(from)));
         let told: BTreeSet<NodeId> = senders.flat_map(Stage::hosts).collect();
-        let mut are_told = true;
-        for to in told.into_iter().filter(|node| !without.contains(node)).map(host::index_of) {
+        for node in told {
+            let to = host::index_of(node);
             if to == own {
                 self.rejoined(now_us, own, (request, attempt, stage), at);
-            } else {
-                are_told &= self.say(now_us, own, to, WorkMessage::Rejoin(request, attempt, stage, at));
+            } else if !self.say(now_us, own, to, WorkMessage::Rejoin(request, attempt, stage, at)) {
+                let not_told = Local::Origin(request, OriginEvent::PeerLost(node));
+                self.later(now_us + PLANNING_US, own, not_told);
             }
-        }
-        if !are_told {
-            let failed = OriginEvent::Failed { attempt, stage, reason: Refusal::SuccessorLost };
-            self.later(now_us + PLANNING_US, own, Local::Origin(request, failed));
         }
     }
 
