@@ -83,7 +83,8 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    fn is_unasked(self, header: &Header, described: &[Descriptor]) -> bool {
+    /// Whether a payload is read before it is asked about.
+    pub(super) fn is_unasked(self, header: &Header, described: &[Descriptor]) -> bool {
         let decoded = described.iter().map(|descriptor| descriptor.spec.byte_length().unwrap_or(u64::MAX));
         header.payload_bytes <= self.unasked_bytes_max
             && decoded.fold(0, u64::saturating_add) <= DECODED_MAX * self.unasked_bytes_max

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use stormo_protocol::codec::payload::{Codec, CodedTensor, Scratch};
 use stormo_protocol::control::Request;
-use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign, preamble};
+use stormo_protocol::frame::{DeliveryKey, Descriptor, Edge, Header, ORIGIN, Sign, preamble};
 use stormo_protocol::ids::{DeploymentId, MeshKey, NodeId, ObjectId, PlanId, RequestId};
 use stormo_protocol::state::{Order, Place, Signed, Topic};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
+use super::receive::Reading;
 use super::{Identity, Net, NetConfig, NetEvent, ObjectSource, VERSION, Verdict, frames, signs};
 
 /// Much longer than anything here takes.
@@ -152,6 +153,17 @@ fn frame() -> (Header, Vec<u8>, Vec<u8>) {
     let key = DeliveryKey { request: RequestId([1; 16]), attempt: 1, edge: Edge { from: ORIGIN, to: 0 } };
     let header = Header::of(key, PlanId([2; 16]), 10_000, &[], &[tensor]).coded(&coded);
     (header, preamble(&[], &[], &coded), coded[0].bytes().to_vec())
+}
+
+#[test]
+fn what_decodes_to_much_more_than_it_is_is_asked_about_first() {
+    let reading = Reading { unasked_bytes_max: 100, step_bytes: 1 };
+    let is_unasked = |coded_bytes: u64, elements: u64| {
+        let spec = TensorSpec { name: "x".into(), dtype: DType::F32, shape: vec![elements] };
+        let described = [Descriptor { spec, codec: Codec::Int8, coded_bytes }];
+        reading.is_unasked(&Header { payload_bytes: coded_bytes, ..frame().0 }, &described)
+    };
+    assert!(is_unasked(100, 100) && !is_unasked(101, 1) && !is_unasked(1, 101) && !is_unasked(1, u64::MAX));
 }
 
 #[tokio::test]
