@@ -273,6 +273,7 @@ fn a_join_waits_for_all_its_inputs() {
         assert_eq!(join.handle(StageEvent::Received(from)), vec![], "twice");
         assert_eq!(join.may_arrive(from), Err(Refusal::Duplicate));
         assert!(join.has_joined_in_part());
+        assert_eq!(join.lacks_only(1), from == 0, "the one from 1 is the last");
     }
     assert_eq!((join.may_arrive(1), join.may_arrive(ORIGIN)), (Ok(()), Err(Refusal::NotMyStage)));
     join.handle(StageEvent::Offered(1));
