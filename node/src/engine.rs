@@ -18,6 +18,7 @@ mod permits;
 mod pip;
 mod probe;
 pub mod runtime_library;
+mod served;
 mod session;
 mod simplify;
 mod telemetry;
@@ -34,9 +35,9 @@ pub use session::{LoadError, Weight};
 pub use simplify::SimplifyError;
 pub use telemetry::forbid_telemetry;
 
-use partition::caught;
 use permits::Permits;
 use runtime_library::{OLDEST_VERSION, Version};
+use served::caught;
 
 /// What the engine is opened with.
 #[derive(Debug, Clone)]

@@ -1,33 +1,24 @@
 //! A partition: one session on one thread of its own, with a bounded queue before it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use ort::environment::Environment;
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
-use stormo_protocol::limits::VARIABLE_OUTPUTS_BYTES_MAX;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec, total_bytes};
 use tokio::sync::oneshot;
 
 use super::batch::{self, OpenBatch};
-use super::permits::Permits;
+use super::served::{Caches, Job, Load, Outputs, QUEUE_JOBS_MAX, caught, serve};
 use super::session::{self, LoadError, Weight, Weights};
-use super::values::{self, ValueError, bounded};
-use super::{Shared, memory, thread_time};
+use super::values::bounded;
+use super::{Shared, memory};
 
 /// Jobs that a partition holds in any case, the running one included. Deeper queues only make late answers: at
 /// 50 ms a run the last of 16 waits 0.8 s already.
 pub const QUEUE_JOBS_MIN: usize = 16;
-/// As many as it runs within this time are held as well: a crowd that turns here at once, since another host was lost,
-/// is better kept for a moment than sent on.
-const QUEUE_WAIT_MAX: Duration = Duration::from_millis(100);
-/// But no more than these, and with inputs of no more bytes.
-const QUEUE_JOBS_MAX: usize = 128;
-const QUEUE_BYTES_MAX: u64 = 16 << 20;
 /// Stack of a partition's thread, bytes. As for a main thread: ONNX Runtime recurses into subgraphs.
 /// Only what is touched takes memory.
 pub(super) const STACK_BYTES: usize = 8 << 20;
@@ -115,62 +106,6 @@ impl Running {
         // Where nothing is to be computed, nothing runs.
         let Some((answer, _end_run)) = self.0 else { return Ok(Ran::default()) };
         answer.await.unwrap_or(Err(RunError::Closed))
-    }
-}
-
-/// How busy a partition is, kept by its thread and read by anyone.
-#[derive(Debug, Default)]
-struct Load {
-    jobs: AtomicUsize,
-    /// Of their inputs.
-    bytes: AtomicU64,
-    /// Moving average of the time of a run, microseconds; 0 before the first.
-    run_us: AtomicU64,
-}
-
-/// What a run finds in the caches of its core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caches {
-    /// Whatever was left there.
-    AsTheyAre,
-    /// Nothing of use.
-    Displaced,
-}
-
-struct Job {
-    inputs: Vec<Tensor>,
-    /// Items in their batch.
-    items: u64,
-    options: Arc<RunOptions<NoSelectedOutputs>>,
-    called: Instant,
-    caches: Caches,
-    at_once: Option<AtOnce>,
-    reply: oneshot::Sender<Result<Ran, RunError>>,
-    _place: Place,
-}
-
-/// A place in the queue, free again when the job is done or given up.
-struct Place {
-    load: Arc<Load>,
-    bytes: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.load.jobs.fetch_sub(1, Ordering::AcqRel);
-        self.load.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
-impl Load {
-    /// Jobs that are held now, with inputs of so many bytes more.
-    fn jobs_max(&self, bytes: u64) -> usize {
-        let run_us = self.run_us.load(Ordering::Acquire);
-        if run_us == 0 || self.bytes.load(Ordering::Acquire).saturating_add(bytes) > QUEUE_BYTES_MAX {
-            return QUEUE_JOBS_MIN;
-        }
-        let soon = QUEUE_WAIT_MAX.as_micros() as u64 / run_us;
-        usize::try_from(soon).unwrap_or(QUEUE_JOBS_MAX).clamp(QUEUE_JOBS_MIN, QUEUE_JOBS_MAX)
     }
 }
 
@@ -269,13 +204,13 @@ impl Partition {
         let items = batch::items(self.batch.as_ref(), &self.inputs, &inputs);
         self.check_inputs(&inputs, items)?;
         let Some(jobs) = &self.jobs else { return Ok(Running(None)) };
-        let place = self.take_place(total_bytes(&inputs))?;
+        let place = self.load.take_place(total_bytes(&inputs)).ok_or(RunError::QueueFull)?;
         let options = RunOptions::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
         let options = Arc::new(options);
         let end_run = EndRun(options.clone());
         let (reply, answer) = oneshot::channel();
         let called = Instant::now();
-        let job = Job { inputs, items, options, called, caches, at_once, reply, _place: place };
+        let job = Job { inputs, items, options, called, caches, at_once, reply, place };
         // Places are as many as the channel is long, so it is never full here.
         jobs.try_send(job).map_err(|_| RunError::Closed)?;
         Ok(Running(Some((answer, end_run))))
@@ -283,19 +218,18 @@ impl Partition {
 
     /// Jobs waiting and running.
     pub fn queue_len(&self) -> usize {
-        self.load.jobs.load(Ordering::Acquire)
+        self.load.jobs()
     }
 
     /// How long a job called now would wait for those before it, by the moving average of run times.
     pub fn expected_wait(&self) -> Duration {
-        let run_us = self.load.run_us.load(Ordering::Acquire);
-        Duration::from_micros(run_us.saturating_mul(self.queue_len() as u64))
+        let jobs = u32::try_from(self.queue_len()).unwrap_or(u32::MAX);
+        self.run_time().unwrap_or_default().saturating_mul(jobs)
     }
 
     /// Moving average of the time of a run; `None` before the first.
     pub fn run_time(&self) -> Option<Duration> {
-        let run_us = self.load.run_us.load(Ordering::Acquire);
-        (run_us > 0).then(|| Duration::from_micros(run_us))
+        self.load.run_time()
     }
 
     /// What it was called when loaded.
@@ -333,18 +267,9 @@ impl Partition {
             None => Ok(()),
         }
     }
-
-    fn take_place(&self, bytes: u64) -> Result<Place, RunError> {
-        let jobs_max = self.load.jobs_max(bytes);
-        let one_more = |jobs| (jobs < jobs_max).then_some(jobs + 1);
-        let taken = self.load.jobs.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
-        taken.map_err(|_| RunError::QueueFull)?;
-        self.load.bytes.fetch_add(bytes, Ordering::AcqRel);
-        Ok(Place { load: self.load.clone(), bytes })
-    }
 }
 
-fn form(spec: &TensorSpec) -> String {
+pub(super) fn form(spec: &TensorSpec) -> String {
     format!("{} {:?}", spec.dtype.oip_name(), spec.shape)
 }
 
@@ -388,129 +313,4 @@ fn build_compared(
     let session = session::build(environment, &source.model, weights, source.level)?;
     session::compare(&session, &source.inputs, &source.outputs)?;
     Ok(session)
-}
-
-/// Does jobs until the last handle is gone, or one breaks down.
-fn serve(
-    mut session: Session,
-    outputs: &Outputs,
-    queue: &mpsc::Receiver<Job>,
-    permits: &Permits,
-    load: &Load,
-) {
-    while let Ok(job) = queue.recv() {
-        let permit = permits.acquire();
-        if job.reply.is_closed() {
-            continue;
-        }
-        if job.caches == Caches::Displaced {
-            memory::displace_caches();
-        }
-        let (start, computed_before) = (Instant::now(), thread_time::used());
-        let result = caught(|| run(&mut session, &job, outputs));
-        let computed = thread_time::used().saturating_sub(computed_before);
-        drop(permit);
-        let broke_down = result.is_none();
-        let ran = start.elapsed();
-        if let Some(Ok(_)) = &result {
-            let averaged_us = averaged(load.run_us.load(Ordering::Acquire), ran, job.items);
-            load.run_us.store(averaged_us, Ordering::Release);
-        }
-        let queued = start.duration_since(job.called);
-        let answer = result
-            .unwrap_or_else(|| Err(RunError::Failed("ONNX Runtime broke down".into())))
-            .map(|outputs| Ran { outputs, queued, ran, computed });
-        let Job { at_once, reply, _place: place, .. } = job;
-        drop(place);
-        if let (Some(at_once), Ok(ran)) = (at_once, &answer) {
-            caught(|| at_once(ran));
-        }
-        // A caller that gave up meanwhile needs no answer.
-        let _ = reply.send(answer);
-        if broke_down {
-            break;
-        }
-    }
-    // Freeing a session that broke down may break down in turn.
-    caught(|| drop(session));
-}
-
-/// An average in which a run counts an eighth, at least 1 so that it differs from "never ran". Of a batch
-/// counts the time of one item.
-fn averaged(old_us: u64, ran: Duration, items: u64) -> u64 {
-    let new_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX) / items.max(1);
-    let mixed_us = if old_us == 0 { new_us } else { old_us - old_us / 8 + new_us / 8 };
-    mixed_us.max(1)
-}
-
-/// Runs what may panic inside the binding; the panic ends here. Everything that was in use is given
-/// up afterwards, so no half-changed state is seen.
-pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(work)).ok()
-}
-
-/// What a session gives.
-struct Outputs {
-    declared: Vec<TensorSpec>,
-    batch: Option<OpenBatch>,
-    /// Names of those whose dimensions are not declared.
-    variable: Vec<String>,
-}
-
-impl Outputs {
-    /// Takes a declared output of a run on so many items as it is, if that fits.
-    fn accept(&self, declared: &TensorSpec, items: u64, tensor: Tensor) -> Result<Tensor, RunError> {
-        let expected = batch::of_items(self.batch.as_ref(), declared, items);
-        let given = tensor.spec();
-        let fits = if self.variable.contains(&declared.name) {
-            (given.dtype, given.shape.len()) == (expected.dtype, expected.shape.len())
-        } else {
-            *given == *expected
-        };
-        if fits {
-            return Ok(tensor);
-        }
-        let (got, expected) = (form(given), form(&expected));
-        Err(RunError::UnexpectedOutputs(format!("`{}` is {got}, not {expected}", declared.name)))
-    }
-
-    /// Those whose dimensions nobody knew before are no more than a frame is to carry.
-    fn check_size(&self, outputs: &[Tensor]) -> Result<(), RunError> {
-        let variable = outputs.iter().filter(|tensor| self.variable.contains(&tensor.spec().name));
-        let bytes: u64 = variable.map(|tensor| tensor.data().as_bytes().len() as u64).sum();
-        if bytes <= VARIABLE_OUTPUTS_BYTES_MAX {
-            return Ok(());
-        }
-        let names = self.variable.join("`, `");
-        Err(RunError::UnexpectedOutputs(bounded(&format!(
-            "{bytes} bytes of `{names}`, above the {VARIABLE_OUTPUTS_BYTES_MAX} that are accepted of outputs whose \
-             size depends on values"
-        ))))
-    }
-}
-
-fn run(
-    session: &mut Session,
-    Job { inputs, items, options, .. }: &Job,
-    expected: &Outputs,
-) -> Result<Vec<Tensor>, RunError> {
-    let mut values = Vec::with_capacity(inputs.len());
-    for tensor in inputs {
-        let value = values::input_value(tensor).map_err(|error| RunError::WrongInputs(error.to_string()))?;
-        values.push((tensor.spec().name.as_str(), value));
-    }
-    let mut outputs = session
-        .run_with_options(values, options)
-        .map_err(|error| RunError::Failed(bounded(error.message())))?;
-    let unexpected = |error: ValueError| RunError::UnexpectedOutputs(error.to_string());
-    let declared = expected.declared.iter();
-    let outputs: Vec<Tensor> = declared
-        .map(|declared| {
-            let value = outputs.remove(&declared.name).ok_or(RunError::Closed)?;
-            let tensor = values::tensor_of(&declared.name, value, inputs).map_err(unexpected)?;
-            expected.accept(declared, *items, tensor)
-        })
-        .collect::<Result<_, _>>()?;
-    expected.check_size(&outputs)?;
-    Ok(outputs)
 }

@@ -8,7 +8,8 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::sync::oneshot;
 
-use super::partition::{EndRun, STACK_BYTES, caught};
+use super::partition::{EndRun, STACK_BYTES};
+use super::served::caught;
 use super::session::{self, LoadError, Weight, Weights};
 use super::values::{self, bounded};
 use super::{Engine, memory};

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ort::session::builder::GraphOptimizationLevel;
 
-use super::partition::{STACK_BYTES, caught};
+use super::partition::STACK_BYTES;
+use super::served::caught;
 use super::session::{LoadError, options_at, refused};
 use super::{Engine, Shared, memory};
 
