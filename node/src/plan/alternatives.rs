@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::best::{NoPlan, best_at_price};
 use super::bounds::Bounds;
 use super::candidates::choose;
-use super::costs::{Costs, Member};
+use super::costs::{Costs, Member, Stock};
 use super::labels::{Completion, Rule, Search};
 use super::price::{PlanShape, Priced, StageShape};
 use super::problem::Problem;
@@ -66,10 +66,11 @@ impl PlanShape {
 pub fn alternatives(problem: &Problem, expansions_max: usize) -> Result<Vec<Alternative>, NoPlan> {
     let (best, loss_price_ms) = best_at_price(problem, expansions_max)?;
     let ranges = Ranges::new(problem);
+    let stock = Stock::new(problem, &ranges);
     let mut found = vec![best.priced];
     let near_ms = found[0].latency_ms * NEAR_TIE_FACTOR;
-    found.extend(wholes(problem, &ranges, loss_price_ms, expansions_max));
-    found.extend(chains(problem, &ranges, near_ms, loss_price_ms, expansions_max));
+    found.extend(wholes(&stock, loss_price_ms, expansions_max));
+    found.extend(chains(&stock, near_ms, loss_price_ms, expansions_max));
     let mut known = HashSet::new();
     found.retain(|priced| known.insert(priced.shape.clone()));
     // The sort is stable: among equals, `best`'s plan and then the simpler kinds stay in front.
@@ -78,12 +79,13 @@ pub fn alternatives(problem: &Problem, expansions_max: usize) -> Result<Vec<Alte
 }
 
 /// All here, and all on each other node: the best few.
-fn wholes(problem: &Problem, ranges: &Ranges, loss_price_ms: f64, expansions_max: usize) -> Vec<Priced> {
+fn wholes(stock: &Stock, loss_price_ms: f64, expansions_max: usize) -> Vec<Priced> {
+    let problem = stock.problem;
     let whole_on = |node: usize| {
         let origin = Member { node: 0, computes: node == 0 };
         let other = (node != 0).then_some(Member { node, computes: true });
         let members = std::iter::once(origin).chain(other).collect();
-        let solve = || solve(problem, ranges, members, loss_price_ms, expansions_max).ok();
+        let solve = || solve(stock, members, loss_price_ms, expansions_max).ok();
         let solved = problem.nodes[node].can_compute.then(solve).flatten()?;
         within(problem, solved.priced.shape.stages)
     };
@@ -99,20 +101,15 @@ fn within(problem: &Problem, stages: Vec<StageShape>) -> Option<Priced> {
 }
 
 /// The best chain of each length on distinct nodes, and others that take at most `near_ms`.
-fn chains(
-    problem: &Problem,
-    ranges: &Ranges,
-    near_ms: f64,
-    loss_price_ms: f64,
-    expansions_max: usize,
-) -> Vec<Priced> {
-    let members = choose(problem, ranges, CANDIDATES_MAX);
+fn chains(stock: &Stock, near_ms: f64, loss_price_ms: f64, expansions_max: usize) -> Vec<Priced> {
+    let problem = stock.problem;
+    let members = choose(stock, CANDIDATES_MAX);
     let computing = members.iter().filter(|member| member.computes).count();
     let stages_max = computing.min(problem.block_count()).min(CHAIN_STAGES_MAX);
     if stages_max < 2 {
         return vec![];
     }
-    let costs = Costs::new(problem, ranges, members, loss_price_ms);
+    let costs = Costs::new(stock, members, loss_price_ms);
     let bounds = Bounds::over_all(&costs);
     let quick = Search {
         costs: &costs,

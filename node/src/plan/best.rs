@@ -2,6 +2,7 @@
 //! elsewhere.
 
 use super::candidates::choose;
+use super::costs::Stock;
 use super::losses::{Within, solve_within};
 use super::price::Priced;
 use super::problem::{Problem, ProblemError};
@@ -73,10 +74,11 @@ pub fn best(problem: &Problem, expansions_max: usize) -> Result<Best, NoPlan> {
 pub(super) fn best_at_price(problem: &Problem, expansions_max: usize) -> Result<(Best, f64), NoPlan> {
     problem.check()?;
     let ranges = Ranges::new(problem);
-    let (mut solved, mut considered) = solve_over(problem, &ranges, CANDIDATES_MAX, expansions_max);
+    let stock = Stock::new(problem, &ranges);
+    let (mut solved, mut considered) = solve_over(&stock, CANDIDATES_MAX, expansions_max);
     let computing = problem.nodes.iter().filter(|node| node.can_compute).count();
     if solved.is_err() && considered < computing {
-        (solved, considered) = solve_over(problem, &ranges, CANDIDATES_RETRY_MAX, expansions_max);
+        (solved, considered) = solve_over(&stock, CANDIDATES_RETRY_MAX, expansions_max);
     }
     let nodes_left_out = computing - considered;
     match solved {
@@ -87,15 +89,10 @@ pub(super) fn best_at_price(problem: &Problem, expansions_max: usize) -> Result<
     }
 }
 
-fn solve_over(
-    problem: &Problem,
-    ranges: &Ranges,
-    count_max: usize,
-    expansions_max: usize,
-) -> (Result<Within, Unsolved>, usize) {
-    let members = choose(problem, ranges, count_max);
+fn solve_over(stock: &Stock, count_max: usize, expansions_max: usize) -> (Result<Within, Unsolved>, usize) {
+    let members = choose(stock, count_max);
     let considered = members.iter().filter(|member| member.computes).count();
-    (solve_within(problem, ranges, &members, expansions_max), considered)
+    (solve_within(stock, &members, expansions_max), considered)
 }
 
 /// What binds, looked for from the simplest on.
@@ -133,7 +130,7 @@ pub(super) fn why_none(problem: &Problem, ranges: &Ranges, reason: Unsolved) -> 
 fn has_way_with_ample_memory(problem: &Problem, ranges: &Ranges) -> bool {
     let mut ample = problem.clone();
     ample.nodes.iter_mut().for_each(|node| node.memory_free_bytes = u64::MAX);
-    solve_over(&ample, ranges, CANDIDATES_RETRY_MAX, 0).0.is_ok()
+    solve_over(&Stock::new(&ample, ranges), CANDIDATES_RETRY_MAX, 0).0.is_ok()
 }
 
 /// Whether a node could run a range with this block in it.

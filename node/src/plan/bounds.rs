@@ -82,8 +82,9 @@ impl Bounds {
         // The input is nowhere but at the origin.
         let holders = if cut == 0 { 1 } else { self.members };
         let row = self.start_index(left, cut, 0);
-        for member in 0..holders {
-            let moved_ms = costs.best_move_ms(member, cut, &self.start_ms[row..row + self.members]);
+        let mut moved_ms = vec![0.0; holders];
+        costs.best_moves_ms(cut, &self.start_ms[row..row + self.members], &mut moved_ms);
+        for (member, moved_ms) in moved_ms.into_iter().enumerate() {
             let index = self.at_index(left, cut, member);
             self.at_ms[index] = moved_ms.min(self.stay_ms(costs, left, cut, member, Last::Other));
             self.after_cold_ms[index] = moved_ms.min(self.stay_ms(costs, left, cut, member, Last::Cold));

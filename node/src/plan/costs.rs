@@ -1,12 +1,23 @@
 //! A problem compiled for search over some of its nodes: costs of runs and transfers in constant
 //! time. Must agree with `price`; finds nothing itself.
 
-use stormo_protocol::codec::payload::Codec;
+mod codings;
+mod least;
+mod node;
+mod stock;
 
+use std::rc::Rc;
+
+use self::codings::CodingCosts;
+use self::least::{least_sum, least_sum_with};
+use self::node::KnownRun;
 use super::bounds::Last;
-use super::coding::Coding;
-use super::problem::{Extra, Factors, KnownRange, Node, Problem};
+use super::problem::{Factors, Problem};
 use super::ranges::Ranges;
+
+pub(super) use self::codings::Codings;
+pub(super) use self::node::Runs;
+pub(super) use self::stock::Stock;
 
 /// A node that takes part in a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,51 +28,15 @@ pub(super) struct Member {
     pub(super) computes: bool,
 }
 
-/// A range that is known on a member, with all that running it costs.
-struct KnownRun {
-    first: usize,
-    end: usize,
-    /// With loading, if it is not; infinite if its memory does not fit.
-    run_ms: f64,
-    has_memory: bool,
-}
-
-/// One member's costs of running ranges.
-pub(super) struct Runs {
-    /// Known ranges by (first, end).
-    known: Vec<KnownRun>,
-    /// What any range costs that must be loaded, beyond its blocks: wait, overhead, loading.
-    cold_base_ms: f64,
-    /// See [`Node::extra_factor`].
-    extra_factor: f64,
-    /// Sums of blocks' times and of their loading, one more than blocks.
-    cold_before_ms: Vec<f64>,
-    /// For each first block the furthest end whose range fits the free memory; the block itself
-    /// if none does.
-    cold_end_max: Vec<usize>,
-    memory_free_bytes: u64,
-}
-
-/// What a way to send a cut costs, wherever it goes.
-struct CodingCosts {
-    codec: Codec,
-    bytes: f64,
-    encode_ms: f64,
-    decode_ms: f64,
-    /// Its loss, at the price of agreement.
-    loss_ms: f64,
-}
-
 /// A problem over some members, the first of which is the origin.
 pub(super) struct Costs<'a> {
     pub(super) ranges: &'a Ranges,
     members: Vec<Member>,
-    runs: Vec<Runs>,
-    /// `latency_ms[from * members + to]`: infinite where no link leads, zero on the diagonal.
+    runs: Vec<Rc<Runs>>,
+    /// `latency_ms[from * members + to]`: infinite where no link leads, and on the diagonal.
     latency_ms: Vec<f64>,
     ms_per_byte: Vec<f64>,
-    /// Ways to send each cut that may be best somewhere.
-    codings: Vec<Vec<CodingCosts>>,
+    codings: Rc<Codings>,
     encode_factors: Vec<Factors>,
     decode_factors: Vec<Factors>,
     force_first: bool,
@@ -71,42 +46,21 @@ pub(super) struct Costs<'a> {
 impl<'a> Costs<'a> {
     /// `members[0]` must be the origin. Where agreement has a price, losses count as times; at an infinite
     /// one, all codings are lossless.
-    pub(super) fn new(
-        problem: &Problem,
-        ranges: &'a Ranges,
-        members: Vec<Member>,
-        loss_price_ms: f64,
-    ) -> Self {
-        let cuts = 0..=problem.block_count() as u16;
-        let are_same = |member: &Member| {
-            let node = &problem.nodes[member.node];
-            node.encode_factors.are_same() && node.decode_factors.are_same()
-        };
-        // Where a codec is quicker than another here and slower there, neither beats the other.
-        let may_drop = members.iter().all(are_same);
-        let codings = cuts.map(|cut| worthwhile(coding_costs(problem.codings(cut), loss_price_ms), may_drop));
-        let codings = codings.collect();
-        Self::by(problem, ranges, members, codings)
+    pub(super) fn new(stock: &Stock<'a>, members: Vec<Member>, loss_price_ms: f64) -> Self {
+        Self::by(stock, members, stock.worthwhile(loss_price_ms))
     }
 
     /// With every coding of each cut in the problem's order, as it is first, at no price.
-    pub(super) fn by_coding(problem: &Problem, ranges: &'a Ranges, members: Vec<Member>) -> Self {
-        let cuts = 0..=problem.block_count() as u16;
-        let codings = cuts.map(|cut| coding_costs(problem.codings(cut), 0.0).collect()).collect();
-        Self::by(problem, ranges, members, codings)
+    pub(super) fn by_coding(stock: &Stock<'a>, members: Vec<Member>) -> Self {
+        Self::by(stock, members, stock.every())
     }
 
-    fn by(
-        problem: &Problem,
-        ranges: &'a Ranges,
-        members: Vec<Member>,
-        codings: Vec<Vec<CodingCosts>>,
-    ) -> Self {
+    fn by(stock: &Stock<'a>, members: Vec<Member>, codings: Rc<Codings>) -> Self {
+        let problem = stock.problem;
         let count = members.len();
         let mut latency_ms = vec![f64::INFINITY; count * count];
         let mut ms_per_byte = vec![0.0; count * count];
         for (from, sender) in members.iter().enumerate() {
-            latency_ms[from * count + from] = 0.0;
             for (to, receiver) in members.iter().enumerate() {
                 if let Some(link) = problem.links.get(sender.node, receiver.node).filter(|_| from != to) {
                     latency_ms[from * count + to] = link.latency_ms;
@@ -114,14 +68,14 @@ impl<'a> Costs<'a> {
                 }
             }
         }
-        let runs = members.iter().map(|member| {
-            let node = &problem.nodes[member.node];
-            if member.computes { Runs::new(problem, ranges, node) } else { Runs::none(ranges) }
-        });
+        let runs = |member: &Member| match member.computes {
+            true => stock.runs(member.node).clone(),
+            false => Rc::new(Runs::none(stock.ranges)),
+        };
         let nodes = || members.iter().map(|member| &problem.nodes[member.node]);
         Self {
-            ranges,
-            runs: runs.collect(),
+            ranges: stock.ranges,
+            runs: members.iter().map(runs).collect(),
             latency_ms,
             ms_per_byte,
             codings,
@@ -165,7 +119,7 @@ impl<'a> Costs<'a> {
             return 0.0;
         }
         let mut best_ms = f64::INFINITY;
-        for coding in &self.codings[cut] {
+        for coding in self.codings.of(cut) {
             let hop_ms = self.coded_ms(from, to, coding);
             best_ms = if hop_ms < best_ms { hop_ms } else { best_ms };
         }
@@ -175,7 +129,7 @@ impl<'a> Costs<'a> {
     /// Time to bring a cut's tensors from one member to another by one of its codings; infinite if no link
     /// leads there.
     pub(super) fn hop_by_ms(&self, from: usize, to: usize, cut: usize, coding: usize) -> f64 {
-        self.coded_ms(from, to, &self.codings[cut][coding])
+        self.coded_ms(from, to, &self.codings.of(cut)[coding])
     }
 
     // In the order of `Coding::transfer_ms`, so that not even rounding differs.
@@ -267,167 +221,26 @@ impl<'a> Costs<'a> {
         totals.fold(f64::INFINITY, f64::min)
     }
 
-    /// The least of `enter_ms(from, to, cut) + start_ms[to]` over all members but the sender.
-    pub(super) fn best_move_ms(&self, from: usize, cut: usize, start_ms: &[f64]) -> f64 {
-        let mut best_ms = f64::INFINITY;
-        for (to, start_ms) in start_ms.iter().enumerate() {
-            let total_ms = self.enter_ms(from, to, cut) + start_ms;
-            if total_ms < best_ms && to != from {
-                best_ms = total_ms;
+    /// For each of the first so many members the least of moving a cut's tensors to another one that starts there, and
+    /// of what comes then.
+    pub(super) fn best_moves_ms(&self, cut: usize, start_ms: &[f64], moved_ms: &mut [f64]) {
+        moved_ms.fill(f64::INFINITY);
+        if cut == 0 && self.force_first {
+            return;
+        }
+        let count = self.members.len();
+        let mut received_ms = vec![0.0; count];
+        for coding in self.codings.of(cut) {
+            let receivers = start_ms.iter().zip(&self.decode_factors);
+            for (received_ms, (start_ms, factors)) in received_ms.iter_mut().zip(receivers) {
+                *received_ms = coding.decode_ms * factors.of(coding.codec) + coding.loss_ms + start_ms;
+            }
+            let links = self.latency_ms.chunks_exact(count).zip(self.ms_per_byte.chunks_exact(count));
+            let senders = links.zip(&self.encode_factors).zip(&mut *moved_ms);
+            for (((latency_ms, ms_per_byte), factors), moved_ms) in senders {
+                let rest_ms = least_sum_with(latency_ms, &received_ms, ms_per_byte, coding.bytes);
+                *moved_ms = moved_ms.min(coding.encode_ms * factors.of(coding.codec) + rest_ms);
             }
         }
-        best_ms
     }
-}
-
-fn coding_costs(
-    codings: impl Iterator<Item = Coding>,
-    loss_price_ms: f64,
-) -> impl Iterator<Item = CodingCosts> {
-    codings.map(move |coding| CodingCosts {
-        codec: coding.codec,
-        bytes: coding.bytes as f64,
-        encode_ms: coding.encode_ms,
-        decode_ms: coding.decode_ms,
-        loss_ms: coding.loss_ms(loss_price_ms),
-    })
-}
-
-/// Ways to send a cut without those that another one beats in every respect.
-fn worthwhile(codings: impl Iterator<Item = CodingCosts>, may_drop: bool) -> Vec<CodingCosts> {
-    let mut kept: Vec<CodingCosts> = Vec::new();
-    for costs in codings.filter(|costs| costs.loss_ms.is_finite()) {
-        if !may_drop {
-            kept.push(costs);
-        } else if !kept.iter().any(|known| known.is_never_worse_than(&costs)) {
-            kept.retain(|known| !costs.is_never_worse_than(known));
-            kept.push(costs);
-        }
-    }
-    kept
-}
-
-impl CodingCosts {
-    fn is_never_worse_than(&self, other: &Self) -> bool {
-        self.bytes <= other.bytes
-            && self.encode_ms <= other.encode_ms
-            && self.decode_ms <= other.decode_ms
-            && self.loss_ms <= other.loss_ms
-    }
-}
-
-/// The least of `a[i] + b[i]`. Four lanes, since one chain of comparisons would wait for itself.
-fn least_sum(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [f64::INFINITY; 4];
-    let (a_lanes, b_lanes) = (a.chunks_exact(4), b.chunks_exact(4));
-    let rest = a_lanes.remainder().iter().zip(b_lanes.remainder());
-    for (a, b) in a_lanes.zip(b_lanes) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            let sum = a + b;
-            *lane = if sum < *lane { sum } else { *lane };
-        }
-    }
-    rest.map(|(a, b)| a + b).chain(lanes).fold(f64::INFINITY, f64::min)
-}
-
-/// The least of `a[i] + b[i] + factor * c[i]`, likewise.
-fn least_sum_with(a: &[f64], b: &[f64], c: &[f64], factor: f64) -> f64 {
-    let mut lanes = [f64::INFINITY; 4];
-    let (a_lanes, b_lanes, c_lanes) = (a.chunks_exact(4), b.chunks_exact(4), c.chunks_exact(4));
-    let rest = a_lanes.remainder().iter().zip(b_lanes.remainder()).zip(c_lanes.remainder());
-    for ((a, b), c) in a_lanes.zip(b_lanes).zip(c_lanes) {
-        for (lane, ((a, b), c)) in lanes.iter_mut().zip(a.iter().zip(b).zip(c)) {
-            let sum = a + b + factor * c;
-            *lane = if sum < *lane { sum } else { *lane };
-        }
-    }
-    rest.map(|((a, b), c)| a + b + factor * c).chain(lanes).fold(f64::INFINITY, f64::min)
-}
-
-impl Runs {
-    fn none(ranges: &Ranges) -> Self {
-        Self {
-            known: vec![],
-            cold_base_ms: 0.0,
-            extra_factor: 0.0,
-            cold_before_ms: vec![0.0; ranges.block_count() + 1],
-            cold_end_max: (0..ranges.block_count()).collect(),
-            memory_free_bytes: 0,
-        }
-    }
-
-    pub(super) fn new(problem: &Problem, ranges: &Ranges, node: &Node) -> Self {
-        let mut before_ms = 0.0;
-        let mut cold_before_ms = vec![0.0];
-        for (block_ms, weights_bytes) in node.block_ms.iter().zip(&problem.block_weights_bytes) {
-            before_ms += block_ms + node.cold_ms_per_byte * *weights_bytes as f64;
-            cold_before_ms.push(before_ms);
-        }
-        let mut known: Vec<KnownRun> =
-            node.known.iter().map(|range| KnownRun::new(node, ranges, range)).collect();
-        known.sort_unstable_by_key(|run| (run.first, run.end));
-        Self {
-            known,
-            cold_base_ms: node.queue_wait_ms + node.overhead_ms + node.cold_fixed_ms,
-            extra_factor: node.extra_factor,
-            cold_before_ms,
-            cold_end_max: cold_end_max(ranges, node.memory_free_bytes),
-            memory_free_bytes: node.memory_free_bytes,
-        }
-    }
-
-    /// Wait, loading and run of a range; infinite if it does not fit.
-    pub(super) fn run_ms(&self, extra: &Extra, first: usize, end: usize) -> f64 {
-        match self.known_from(first).iter().find(|run| run.end == end) {
-            Some(run) => run.run_ms,
-            None if end <= self.cold_end_max[first] => {
-                self.cold_ms(first, end) + self.extra_factor * extra.ms(first, end)
-            }
-            None => f64::INFINITY,
-        }
-    }
-
-    /// For each first block the furthest end that fits the free memory; the block itself if none does.
-    pub(super) fn cold_end_max(&self) -> &[usize] {
-        &self.cold_end_max
-    }
-
-    fn known_from(&self, first: usize) -> &[KnownRun] {
-        let start = self.known.partition_point(|run| run.first < first);
-        let count = self.known[start..].partition_point(|run| run.first == first);
-        &self.known[start..start + count]
-    }
-
-    fn cold_ms(&self, first: usize, end: usize) -> f64 {
-        self.cold_base_ms + self.cold_before_ms[end] - self.cold_before_ms[first]
-    }
-}
-
-impl KnownRun {
-    fn new(node: &Node, ranges: &Ranges, range: &KnownRange) -> Self {
-        let (first, end) = (usize::from(range.first), usize::from(range.end));
-        let warm_ms =
-            node.queue_wait_ms + range.time_ms.unwrap_or_else(|| node.estimate_ms(&ranges.extra, first, end));
-        let load_ms = node.cold_fixed_ms + node.cold_ms_per_byte * ranges.weights_bytes(first, end) as f64;
-        let fits = range.has_memory || ranges.memory_bytes(first, end) <= node.memory_free_bytes;
-        let run_ms = match range.is_loaded {
-            _ if !fits => f64::INFINITY,
-            true => warm_ms,
-            false => warm_ms + load_ms,
-        };
-        Self { first, end, run_ms, has_memory: range.has_memory }
-    }
-}
-
-/// The furthest end never moves back as the first block moves on, so one pass finds all.
-fn cold_end_max(ranges: &Ranges, memory_free_bytes: u64) -> Vec<usize> {
-    let mut end = 0;
-    let furthest = (0..ranges.block_count()).map(|first| {
-        end = end.max(first);
-        while end < ranges.block_count() && ranges.memory_bytes(first, end + 1) <= memory_free_bytes {
-            end += 1;
-        }
-        end
-    });
-    furthest.collect()
 }

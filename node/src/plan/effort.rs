@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::costs::Member;
 use super::price::{PlanShape, PricedEdge, PricedStage};
 use super::problem::{Link, Node, Problem, Watts};
 
@@ -11,6 +12,18 @@ use super::problem::{Link, Node, Problem, Watts};
 pub(super) struct Weights {
     pub(super) per_ms: f64,
     pub(super) per_mj: f64,
+}
+
+impl Weights {
+    /// Energy in the place of time.
+    pub(super) const ENERGY: Self = Self { per_ms: 0.0, per_mj: 1.0 };
+}
+
+/// A problem over the members of another one, with weighed costs in the place of times.
+pub(super) struct Weighed {
+    pub(super) problem: Problem,
+    /// In the same order; but its nodes are these alone.
+    pub(super) members: Vec<Member>,
 }
 
 /// Who or what is busy with a request for some time.
@@ -86,12 +99,13 @@ impl Problem {
         ]
     }
 
-    /// This problem with time and energy, but for the radio's tail, in the place of time: latency in it is
-    /// `per_ms` times latency here and `per_mj` times energy here, for every plan.
-    pub(super) fn weighed(&self, weights: Weights) -> Self {
+    /// This problem over some members with time and energy, but for the radio's tail, in the place of time: latency
+    /// in it is `per_ms` times latency here and `per_mj` times energy here, for every plan. The first must be the origin.
+    pub(super) fn weighed(&self, members: &[Member], weights: Weights) -> Weighed {
         let of = |watts: f64| weights.per_ms + weights.per_mj * watts;
         let Watts { idle, compute, send, receive } = self.nodes[0].watts;
-        let mut weighed = self.clone();
+        let nodes: Vec<usize> = members.iter().map(|member| member.node).collect();
+        let mut weighed = self.over(&nodes);
         for (index, node) in weighed.nodes.iter_mut().enumerate() {
             node.weigh(of(if index == 0 { compute } else { idle }), of(idle));
         }
@@ -103,7 +117,8 @@ impl Problem {
             };
             Link { latency_ms: link.latency_ms * of(idle), ms_per_byte: link.ms_per_byte * of(on_the_wire) }
         });
-        weighed
+        let renamed = members.iter().enumerate().map(|(node, member)| Member { node, ..*member });
+        Weighed { problem: weighed, members: renamed.collect() }
     }
 }
 

@@ -10,12 +10,11 @@ use stormo_protocol::codec::payload::Codec;
 
 use super::bounds::{Bounds, Last};
 use super::claims::Claims;
-use super::costs::{Costs, Member};
-use super::effort::{Resource, Weights};
+use super::costs::{Costs, Member, Stock};
+use super::effort::{Resource, Weighed};
 use super::periods::{Busy, Periods};
 use super::price::{PlanShape, StageShape};
 use super::problem::Problem;
-use super::ranges::Ranges;
 
 const NO_PARENT: usize = usize::MAX;
 
@@ -113,27 +112,24 @@ struct Tally {
 }
 
 impl<'a> Ground<'a> {
-    /// `members[0]` must be the origin.
+    /// `members[0]` must be the origin; a weighed problem is over the same ones, or over more that come behind them.
     pub(super) fn new(
-        problem: &'a Problem,
-        weighed: Option<&'a Problem>,
-        ranges: &'a Ranges,
+        stock: &Stock<'a>,
+        energy: Option<&'a Weighed>,
         members: &[Member],
         with_period: bool,
     ) -> Self {
-        let side = |problem: &'a Problem| {
-            let costs = Costs::by_coding(problem, ranges, members.to_vec());
+        let side = |stock: &Stock<'a>, members: &[Member]| {
+            let costs = Costs::by_coding(stock, members.to_vec());
             let bounds = Bounds::over_all(&costs);
             Side { costs, bounds }
         };
-        let time = side(problem);
-        let periods = with_period.then(|| Periods::new(problem, &time.costs));
-        Self { problem, energy: weighed.map(side), periods, time }
-    }
-
-    /// The problem in which energy stands for time.
-    pub(super) fn of_energy(problem: &Problem) -> Problem {
-        problem.weighed(Weights { per_ms: 0.0, per_mj: 1.0 })
+        let time = side(stock, members);
+        let periods = with_period.then(|| Periods::new(stock.problem, &time.costs));
+        let of_energy = |weighed: &'a Weighed| {
+            side(&Stock::new(&weighed.problem, stock.ranges), &weighed.members[..members.len()])
+        };
+        Self { problem: stock.problem, energy: energy.map(of_energy), periods, time }
     }
 
     /// The least of a criterion that any plan has; infinite if there is none.

@@ -3,8 +3,8 @@
 
 use super::best::{NoPlan, why_none};
 use super::candidates::choose_with_next;
-use super::costs::Member;
-use super::effort::Weights;
+use super::costs::{Member, Stock};
+use super::effort::{Weighed, Weights};
 use super::front::{Amounts, Criterion, Ground, Sweep};
 use super::goal::{Found, Goal, Method, Missed, Objective, ROUNDING};
 use super::losses::solve_within;
@@ -41,6 +41,7 @@ pub(super) fn best_for(
 ) -> Result<Found, Missed> {
     problem.check().map_err(|error| Missed::NoPlan(error.into()))?;
     let ranges = Ranges::new(problem);
+    let stock = Stock::new(problem, &ranges);
     let computing = problem.nodes.iter().filter(|node| node.can_compute).count();
     let counts: &[usize] = match method {
         Method::Greedy => &[CANDIDATES_MAX, CANDIDATES_RETRY_MAX],
@@ -51,13 +52,13 @@ pub(super) fn best_for(
         let (Seats { members, bound_ms }, next) = match goal.objective {
             Objective::Throughput => (streams::choose(problem, &ranges, *count_max), vec![]),
             _ => {
-                let (members, next) = choose_with_next(problem, &ranges, *count_max, FURTHER_AMONG_MAX);
+                let (members, next) = choose_with_next(&stock, *count_max, FURTHER_AMONG_MAX);
                 (Seats { members, bound_ms: 0.0 }, next)
             }
         };
         let considered = members.iter().filter(|member| member.computes).count();
         let mut hunt =
-            Hunt { problem, goal, ranges: &ranges, members, best: None, closest: None, bound: bound_ms };
+            Hunt { problem, goal, stock: &stock, members, best: None, closest: None, bound: bound_ms };
         match hunt.run(method, expansions_max) {
             Ok(()) => {
                 if goal.objective == Objective::Latency {
@@ -79,7 +80,7 @@ pub(super) fn best_for(
 struct Hunt<'a> {
     problem: &'a Problem,
     goal: &'a Goal,
-    ranges: &'a Ranges,
+    stock: &'a Stock<'a>,
     members: Vec<Member>,
     best: Option<Priced>,
     /// The plan that exceeds the limits least.
@@ -89,11 +90,11 @@ struct Hunt<'a> {
 
 impl Hunt<'_> {
     fn run(&mut self, method: Method, expansions_max: usize) -> Result<(), Unsolved> {
-        let quickest = self.relaxed(self.problem, expansions_max)?;
+        let quickest = self.relaxed(expansions_max)?;
         if self.goal.objective == Objective::Latency {
             self.bound = quickest.1;
         }
-        let (quickest, local) = (quickest.0, self.local(self.problem, expansions_max));
+        let (quickest, local) = (quickest.0, self.local(expansions_max));
         for shape in std::iter::once(quickest.clone()).chain(local.map(|local| local.0)) {
             self.consider(shape);
         }
@@ -116,7 +117,7 @@ impl Hunt<'_> {
             let is_member = |node: &usize| self.members.iter().any(|member| member.node == *node);
             let others = next.iter().copied().filter(|node| !is_member(node));
             let plan = (&best.shape, best.latency_ms);
-            let mut new = quicker_with(self.problem, self.ranges, plan, others);
+            let mut new = quicker_with(self.stock, plan, others);
             new.truncate(FURTHER_NODES_MAX);
             if new.is_empty() {
                 return;
@@ -175,27 +176,42 @@ impl Hunt<'_> {
         Some(priced)
     }
 
-    /// The plan of least cost of a problem that only differs in its times, and a bound of that cost.
-    fn relaxed(&self, problem: &Problem, expansions_max: usize) -> Result<(PlanShape, f64), Unsolved> {
-        let within = solve_within(problem, self.ranges, &self.members, expansions_max)?;
+    /// The quickest plan, and a bound of its latency.
+    fn relaxed(&self, expansions_max: usize) -> Result<(PlanShape, f64), Unsolved> {
+        let within = solve_within(self.stock, &self.members, expansions_max)?;
         Ok((within.priced.shape, within.bound_ms))
     }
 
     /// Likewise at the origin alone.
-    fn local(&self, problem: &Problem, expansions_max: usize) -> Option<(PlanShape, f64)> {
-        let here = self.members[..1].to_vec();
-        let solve = || solve_within(problem, self.ranges, &here, expansions_max).ok();
-        let within = here[0].computes.then(solve).flatten()?;
+    fn local(&self, expansions_max: usize) -> Option<(PlanShape, f64)> {
+        let solve = || solve_within(self.stock, &self.members[..1], expansions_max).ok();
+        let within = self.members[0].computes.then(solve).flatten()?;
         Some((within.priced.shape, within.bound_ms))
+    }
+
+    /// The plan of least cost of a weighed problem over the first so many of its members, and a bound of that cost.
+    fn weighed(
+        &self,
+        weighed: &Weighed,
+        members: usize,
+        expansions_max: usize,
+    ) -> Result<(PlanShape, f64), Unsolved> {
+        let stock = Stock::new(&weighed.problem, self.stock.ranges);
+        let within = solve_within(&stock, &weighed.members[..members], expansions_max)?;
+        let mut shape = within.priced.shape;
+        shape.stages.iter_mut().for_each(|stage| stage.node = self.members[stage.node].node);
+        Ok((shape, within.bound_ms))
     }
 
     /// Searches for the price of energy (or of time, where energy is to be least) at which its limit is met.
     fn weigh(&mut self, quickest: &PlanShape, expansions_max: usize) {
-        let in_energy = Ground::of_energy(self.problem);
+        let in_energy = self.problem.weighed(&self.members, Weights::ENERGY);
         let tail_mj = self.problem.nodes[0].tail_mj;
-        let Ok((thriftiest, moving_mj)) = self.relaxed(&in_energy, expansions_max) else { return };
+        let all = self.members.len();
+        let Ok((thriftiest, moving_mj)) = self.weighed(&in_energy, all, expansions_max) else { return };
         // What stays at the origin has no tail.
-        let local = self.local(&in_energy, expansions_max);
+        let local = || self.weighed(&in_energy, 1, expansions_max).ok();
+        let local = self.members[0].computes.then(local).flatten();
         let staying_mj = local.as_ref().map_or(f64::INFINITY, |local| local.1);
         if let Some((shape, _)) = local {
             self.consider(shape);
@@ -219,8 +235,8 @@ impl Hunt<'_> {
             if !price.is_finite() || price <= 0.0 {
                 return;
             }
-            let weighed = self.problem.weighed(Weights { per_ms: 1.0, per_mj: price });
-            let Ok((shape, cost)) = self.relaxed(&weighed, expansions_max) else { return };
+            let weighed = self.problem.weighed(&self.members, Weights { per_ms: 1.0, per_mj: price });
+            let Ok((shape, cost)) = self.weighed(&weighed, all, expansions_max) else { return };
             self.tighten(cost, price);
             let Some(found) = self.consider(shape) else { return };
             let value = |plan: &Priced| plan.latency_ms + price * plan.energy_mj;
@@ -247,13 +263,14 @@ impl Hunt<'_> {
 
     /// Sweeps over all that counts, with ever more labels.
     fn sweep(&mut self, method: Method, expansions_max: usize) {
-        let energy = self.goal.needs_energy().then(|| Ground::of_energy(self.problem));
+        let energy = || self.problem.weighed(&self.members, Weights::ENERGY);
+        let energy = self.goal.needs_energy().then(energy);
         let with_period = self.goal.objective == Objective::Throughput;
-        let ground = Ground::new(self.problem, energy.as_ref(), self.ranges, &self.members, with_period);
+        let ground = Ground::new(self.stock, energy.as_ref(), &self.members, with_period);
         if with_period {
             self.bound = self.bound.max(ground.least(Criterion::Period));
         }
-        let here = Ground::new(self.problem, energy.as_ref(), self.ranges, &self.members[..1], with_period);
+        let here = Ground::new(self.stock, energy.as_ref(), &self.members[..1], with_period);
         let tail_mj = if self.goal.needs_energy() { self.problem.nodes[0].tail_mj } else { 0.0 };
         if with_period {
             self.narrow(&ground, expansions_max);
@@ -281,7 +298,7 @@ impl Hunt<'_> {
 
     /// Looks for short periods whatever else is limited.
     fn pack(&mut self) {
-        let (problem, ranges, bound_ms) = (self.problem, self.ranges, self.bound);
+        let (problem, ranges, bound_ms) = (self.problem, self.stock.ranges, self.bound);
         let members = std::mem::take(&mut self.members);
         let price = |shape| self.consider(shape).map(|priced| priced.period_ms);
         let bound_ms = streams::search(problem, ranges, &members, bound_ms, price);

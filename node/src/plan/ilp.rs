@@ -14,9 +14,8 @@ use stormo_protocol::codec::payload::Codec;
 
 use super::best::{NoPlan, why_none};
 use super::coding::Coding;
-use super::costs::{Costs, Member};
-use super::effort::Resource;
-use super::front::Ground;
+use super::costs::{Costs, Member, Stock};
+use super::effort::{Resource, Weights};
 use super::goal::{Found, Goal, Missed, Objective, Planner};
 use super::periods::Periods;
 use super::price::{PlanShape, Priced, StageShape};
@@ -122,17 +121,17 @@ fn arc_count(problem: &Problem) -> usize {
 /// The best plan; none if the solver finds that there is none.
 fn solve(problem: &Problem, goal: &Goal) -> Result<Option<Priced>, Missed> {
     let ranges = Ranges::new(problem);
-    let in_energy = Ground::of_energy(problem);
     let others = (1..problem.nodes.len()).filter(|node| problem.nodes[*node].can_compute);
     let others = others.map(|node| Member { node, computes: true });
     let origin = Member { node: 0, computes: problem.nodes[0].can_compute };
     let members: Vec<Member> = std::iter::once(origin).chain(others).collect();
-    let costs = Costs::by_coding(problem, &ranges, members.clone());
+    let costs = Costs::by_coding(&Stock::new(problem, &ranges), members.clone());
+    let in_energy = problem.weighed(&members, Weights::ENERGY);
     let programme = Programme {
         problem,
         goal: *goal,
         periods: Periods::new(problem, &costs),
-        energy: Costs::by_coding(&in_energy, &ranges, members),
+        energy: Costs::by_coding(&Stock::new(&in_energy.problem, &ranges), in_energy.members.clone()),
         costs,
         ranges: &ranges,
         arcs: vec![],

@@ -3,10 +3,9 @@
 //! limit is met (Lagrangian relaxation). Each pass is a search without the limit.
 
 use super::coding::Hop;
-use super::costs::Member;
+use super::costs::{Member, Stock};
 use super::price::{PlanShape, Priced, StageShape};
 use super::problem::Problem;
-use super::ranges::Ranges;
 use super::solve::{Solved, Unsolved, solve};
 use stormo_protocol::codec::payload::Codec;
 
@@ -86,25 +85,26 @@ impl Problem {
 
 /// The best plan found within the problem's limit of losses.
 pub(super) fn solve_within(
-    problem: &Problem,
-    ranges: &Ranges,
+    stock: &Stock,
     members: &[Member],
     expansions_max: usize,
 ) -> Result<Within, Unsolved> {
-    let solve_at = |price_ms| solve(problem, ranges, members.to_vec(), price_ms, expansions_max);
-    let lossless = solve_at(f64::INFINITY)?;
+    let problem = stock.problem;
+    let solve_at = |price_ms| solve(stock, members.to_vec(), price_ms, expansions_max);
     let at = |solved: Solved, loss_price_ms| Within {
         priced: solved.priced,
         bound_ms: solved.bound_ms,
         loss_price_ms,
     };
     if problem.loss_price_min_ms().is_infinite() {
-        return Ok(at(lossless, f64::INFINITY));
+        return Ok(at(solve_at(f64::INFINITY)?, f64::INFINITY));
     }
+    // Mostly the limit does not bind.
     let free = solve_at(0.0)?;
     if problem.is_within(free.priced.loss) {
         return Ok(at(free, 0.0));
     }
+    let lossless = solve_at(f64::INFINITY)?;
     let mut best = at(lossless, f64::INFINITY);
     best.bound_ms = free.bound_ms;
     // The two corners of the hull over (loss, latency) between which the limit lies.

@@ -4,11 +4,10 @@
 use stormo_protocol::codec::payload::Codec;
 
 use super::coding::Hop;
-use super::costs::Runs;
+use super::costs::{Codings, Stock};
 use super::goal::ROUNDING;
 use super::price::{PlanShape, StageShape};
 use super::problem::Problem;
-use super::ranges::Ranges;
 use super::through::cuts;
 
 /// A cut along a plan.
@@ -24,57 +23,61 @@ struct Place {
 
 /// Those of some nodes, none of which the plan runs on, that would make it quicker; the one that helps most first.
 pub(super) fn quicker_with(
-    problem: &Problem,
-    ranges: &Ranges,
+    stock: &Stock,
     (shape, latency_ms): (&PlanShape, f64),
     nodes: impl Iterator<Item = usize>,
 ) -> Vec<usize> {
-    let places = places(problem, shape);
-    let mut found: Vec<(f64, usize)> = nodes
-        .map(|node| (with_ms(problem, ranges, &places, node), node))
-        .filter(|(ms, _)| *ms < latency_ms * (1.0 - ROUNDING))
-        .collect();
+    let places = places(stock.problem, shape);
+    let codings = stock.worthwhile(stock.problem.loss_price_min_ms());
+    let below_ms = latency_ms * (1.0 - ROUNDING);
+    let with = |node| with_ms(stock, &codings, &places, (node, below_ms)).map(|ms| (ms, node));
+    let mut found: Vec<(f64, usize)> = nodes.filter_map(with).collect();
     found.sort_by(|one, other| one.0.total_cmp(&other.0));
     found.into_iter().map(|(_, node)| node).collect()
 }
 
-/// The least latency with a run on this node.
-fn with_ms(problem: &Problem, ranges: &Ranges, places: &[Place], node: usize) -> f64 {
-    let runs = Runs::new(problem, ranges, &problem.nodes[node]);
-    let loss_price_ms = problem.loss_price_min_ms();
-    let hop_ms = |from: usize, to: usize, cut: usize| {
-        let hop = Hop { from, to, cut: cut as u16 };
-        let (Some(link), Some(coding)) =
-            (problem.links.get(from, to), problem.best_coding(hop, loss_price_ms))
-        else {
-            return f64::INFINITY;
-        };
-        coding.transfer_ms(&problem.nodes[from], link, &problem.nodes[to]) + coding.loss_ms(loss_price_ms)
+/// The least latency with a run on this node, if that is below what matters.
+fn with_ms(
+    stock: &Stock,
+    codings: &Codings,
+    places: &[Place],
+    (node, below_ms): (usize, f64),
+) -> Option<f64> {
+    let problem = stock.problem;
+    let hop_ms = |from: usize, to: usize, cut: usize| match problem.links.get(from, to) {
+        Some(link) => codings.hop_ms(&problem.nodes[from], link, &problem.nodes[to], cut),
+        None => f64::INFINITY,
     };
     let last = problem.block_count();
-    let ends_ms: Vec<f64> = places
-        .iter()
-        .map(|place| match place.cut == 0 || (problem.force_last && place.cut == last) {
-            true => f64::INFINITY,
-            false => hop_ms(node, place.runner, place.cut) + place.rest_ms,
-        })
-        .collect();
-    let mut least_ms = f64::INFINITY;
+    let end_ms = |place: &Place| match place.cut == 0 || (problem.force_last && place.cut == last) {
+        true => f64::INFINITY,
+        false => hop_ms(node, place.runner, place.cut) + place.rest_ms,
+    };
+    let ends_ms: Vec<f64> = places.iter().map(end_ms).collect();
+    // By place: the least of the ends behind it.
+    let mut behind_ms = vec![f64::INFINITY; places.len()];
+    for index in (1..places.len()).rev() {
+        behind_ms[index - 1] = behind_ms[index].min(ends_ms[index]);
+    }
+    let mut least_ms = below_ms;
     for (index, place) in places.iter().enumerate().filter(|(_, place)| place.cut < last) {
-        if problem.force_first && place.cut == 0 {
+        let is_hopeless = |start_ms: f64| start_ms + behind_ms[index] >= least_ms;
+        if (problem.force_first && place.cut == 0) || is_hopeless(place.had_ms) {
             continue;
         }
         let start_ms = place.had_ms + hop_ms(place.holder, node, place.cut);
-        if start_ms >= least_ms {
+        if is_hopeless(start_ms) {
             continue;
         }
+        let runs = stock.runs(node);
         for (end, end_ms) in places.iter().zip(&ends_ms).skip(index + 1) {
-            if end.cut > place.cut {
-                least_ms = least_ms.min(start_ms + runs.run_ms(&ranges.extra, place.cut, end.cut) + end_ms);
+            if start_ms + end_ms < least_ms {
+                let run_ms = runs.run_ms(&stock.ranges.extra, place.cut, end.cut);
+                least_ms = least_ms.min(start_ms + run_ms + end_ms);
             }
         }
     }
-    least_ms
+    (least_ms < below_ms).then_some(least_ms)
 }
 
 /// The plan's own cuts, and some between.

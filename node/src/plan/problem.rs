@@ -279,6 +279,28 @@ impl Problem {
         self.block_weights_bytes.len()
     }
 
+    /// This problem over some nodes alone, in this order; the first must be the origin.
+    pub(super) fn over(&self, nodes: &[usize]) -> Self {
+        let mut links = Links::new(nodes.len());
+        for (from, sender) in nodes.iter().enumerate() {
+            for (to, receiver) in nodes.iter().enumerate() {
+                if let Some(link) = self.links.get(*sender, *receiver) {
+                    links.set(from, to, link);
+                }
+            }
+        }
+        Self {
+            cut_bytes: self.cut_bytes.clone(),
+            codings: self.codings.clone(),
+            block_weights_bytes: self.block_weights_bytes.clone(),
+            block_peak_bytes: self.block_peak_bytes.clone(),
+            extra: self.extra.clone(),
+            nodes: nodes.iter().map(|node| self.nodes[*node].clone()).collect(),
+            links,
+            ..*self
+        }
+    }
+
     /// Checks everything that the planner relies on.
     ///
     /// # Errors

@@ -2,11 +2,9 @@
 //! asks more of a node's memory than there is. Which nodes to plan over is chosen elsewhere.
 
 use super::bounds::Bounds;
-use super::costs::{Costs, Member};
+use super::costs::{Costs, Member, Stock};
 use super::labels::{Completion, Rule, Search};
 use super::price::Priced;
-use super::problem::Problem;
-use super::ranges::Ranges;
 
 /// Labels per state of the sweeps, in turn: each is pruned by the plan that the one before found.
 /// One label finds some plan, a few find nearly the best, no limit proves it.
@@ -38,16 +36,15 @@ pub(super) fn is_at_bound(plan: Option<&Completion>, bound_ms: f64) -> bool {
 /// The least latency over the members, the first of which is the origin, where all agreement has a price;
 /// at an infinite one, codings are lossless.
 pub(super) fn solve(
-    problem: &Problem,
-    ranges: &Ranges,
+    stock: &Stock,
     members: Vec<Member>,
     loss_price_ms: f64,
     expansions_max: usize,
 ) -> Result<Solved, Unsolved> {
-    let costs = Costs::new(problem, ranges, members, loss_price_ms);
+    let costs = Costs::new(stock, members, loss_price_ms);
     let bounds = Bounds::over_all(&costs);
     let bound_ms = bounds.total_ms(0);
-    let price = |stages| problem.price(&problem.coded(stages, loss_price_ms));
+    let price = |stages| stock.problem.price(&stock.problem.coded(stages, loss_price_ms));
     let stages = bounds.follow(&costs).ok_or(Unsolved::NoWay)?;
     if let Ok(priced) = price(stages) {
         return Ok(Solved { priced, bound_ms });

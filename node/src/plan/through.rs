@@ -1,149 +1,175 @@
 //! How good a plan through a node could be: a guess from below for each node of a large mesh, quick enough to make
-//! for all. Between nodes it takes the best link that leads to each, and looks at thin cuts only.
+//! for all. Between nodes it takes the best link that leads to each, and looks at thin cuts only. What is a loop over
+//! nodes lies in lists by node, in single precision: the guesses only rank them.
 
-use super::costs::Runs;
+mod table;
+
+use self::table::{Row, Times};
+use super::costs::Stock;
 use super::problem::Problem;
-use super::ranges::Ranges;
 
 /// Cuts looked at, beside input and result.
 const CUTS_MAX: usize = 15;
 /// Senders looked at for the best way to a node, the quickest machines.
 const SENDERS_MAX: usize = 48;
 
-/// The least that moving costs, of several ways.
-#[derive(Clone, Copy)]
-struct Way {
-    latency_ms: f64,
-    ms_per_byte: f64,
-}
-
-impl Way {
-    const NONE: Self = Self { latency_ms: f64::INFINITY, ms_per_byte: f64::INFINITY };
-
-    fn ms(self, bytes: f64) -> f64 {
-        if self.latency_ms.is_finite() { self.latency_ms + self.ms_per_byte * bytes } else { f64::INFINITY }
-    }
-
-    fn or(self, other: Self) -> Self {
-        let latency_ms = self.latency_ms.min(other.latency_ms);
-        Self { latency_ms, ms_per_byte: self.ms_per_byte.min(other.ms_per_byte) }
-    }
-}
-
 /// What a plan could take that runs something on a node; infinite if there is none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Promise {
     /// Of plans over the origin and this node.
-    pub(super) pair_ms: f64,
+    pub(super) pair_ms: f32,
     /// Of any plans.
-    pub(super) any_ms: f64,
+    pub(super) any_ms: f32,
 }
 
-/// For each node about the least latency of plans that run something on it.
-pub(super) fn promises(problem: &Problem, ranges: &Ranges) -> Vec<Promise> {
-    let cuts = cuts(problem);
-    let last = cuts.len() - 1;
-    let of = |from: usize, to: usize| match problem.links.get(from, to) {
-        Some(link) => Way { latency_ms: link.latency_ms, ms_per_byte: link.ms_per_byte },
-        None => Way::NONE,
-    };
-    let senders = quickest(problem);
-    let nodes: Vec<NodeCosts> = (0..problem.nodes.len())
-        .map(|node| {
-            let here = Way { latency_ms: 0.0, ms_per_byte: 0.0 };
-            let others = senders.iter().filter(|sender| **sender != node);
-            NodeCosts {
-                input: if node == 0 { here } else { of(0, node) },
-                between: others.map(|sender| of(*sender, node)).fold(Way::NONE, Way::or),
-                home: if node == 0 { here } else { of(node, 0) },
-                run_ms: run_times(problem, ranges, node, &cuts),
-            }
-        })
-        .collect();
-    let bytes: Vec<f64> = cuts.iter().map(|cut| fewest_bytes(problem, *cut)).collect();
-    let costs = Coarse { nodes, bytes };
-    let (before_ms, after_ms) = (costs.before_ms(), costs.after_ms());
-    let none_ms = vec![f64::INFINITY; last + 1];
-    let promise = |node: &NodeCosts| Promise {
-        pair_ms: costs.through_ms(node, &none_ms, &none_ms),
-        any_ms: costs.through_ms(node, &before_ms, &after_ms),
-    };
-    costs.nodes.iter().map(promise).collect()
+/// The least that moving to or from each node costs, of several ways.
+struct Ways {
+    latency_ms: Row,
+    ms_per_byte: Row,
 }
 
-struct NodeCosts {
-    input: Way,
-    between: Way,
-    home: Way,
-    /// `[first][end]`, by the cuts looked at.
-    run_ms: Vec<f64>,
+impl Ways {
+    fn none(nodes: usize) -> Self {
+        Self { latency_ms: vec![f32::INFINITY; nodes], ms_per_byte: vec![f32::INFINITY; nodes] }
+    }
+
+    fn add(&mut self, node: usize, from: usize, to: usize, problem: &Problem) {
+        if let Some(link) = problem.links.get(from, to) {
+            let (latency_ms, ms_per_byte) = (&mut self.latency_ms[node], &mut self.ms_per_byte[node]);
+            *latency_ms = latency_ms.min(link.latency_ms as f32);
+            *ms_per_byte = ms_per_byte.min(link.ms_per_byte as f32);
+        }
+    }
+
+    /// Of moving so many bytes, and something more; infinite where no link leads.
+    fn ms(&self, bytes: f32, more_ms: f32, all_ms: &mut [f32]) {
+        let ways = self.latency_ms.iter().zip(&self.ms_per_byte);
+        for (all_ms, (latency_ms, ms_per_byte)) in all_ms.iter_mut().zip(ways) {
+            let ms_per_byte = if *latency_ms < f32::INFINITY { *ms_per_byte } else { 0.0 };
+            *all_ms = latency_ms + ms_per_byte * bytes + more_ms;
+        }
+    }
+}
+
+/// For each node but the origin about the least latency of plans that run something on it.
+pub(super) fn promises(stock: &Stock) -> Vec<Promise> {
+    let problem = stock.problem;
+    let (nodes, cuts) = (problem.nodes.len(), cuts(problem));
+    let mut ways = [Ways::none(nodes), Ways::none(nodes), Ways::none(nodes)];
+    let [input, between, home] = &mut ways;
+    let times = Times::new(stock, &cuts);
+    for sender in times.quickest(SENDERS_MAX) {
+        (1..nodes).filter(|node| *node != sender).for_each(|node| between.add(node, sender, node, problem));
+    }
+    for node in 1..nodes {
+        input.add(node, 0, node, problem);
+        home.add(node, node, 0, problem);
+    }
+    let coarse = Coarse {
+        bytes: cuts.iter().map(|cut| fewest_bytes(problem, *cut)).collect(),
+        times,
+        origin_ms: origin_times(stock, &cuts),
+        nodes,
+        ways,
+    };
+    coarse.promises()
 }
 
 struct Coarse {
-    nodes: Vec<NodeCosts>,
-    bytes: Vec<f64>,
+    nodes: usize,
+    bytes: Vec<f32>,
+    times: Times,
+    /// What the origin takes up to each cut, and from each on.
+    origin_ms: (Vec<f32>, Vec<f32>),
+    /// From the origin, between any others, to the origin.
+    ways: [Ways; 3],
 }
 
 impl Coarse {
-    fn run_ms(&self, node: &NodeCosts, first: usize, end: usize) -> f64 {
-        if first == end { 0.0 } else { node.run_ms[first * self.bytes.len() + end] }
-    }
-
-    /// From the input to a cut's tensors at a node: from the origin, which ran what is before, or from others.
-    fn start_ms(&self, node: &NodeCosts, cut: usize, before_ms: &[f64]) -> f64 {
-        let at_origin_ms = self.run_ms(&self.nodes[0], 0, cut);
-        let from_origin_ms = at_origin_ms + node.input.ms(self.bytes[cut]);
-        from_origin_ms.min(before_ms[cut] + node.between.ms(self.bytes[cut]))
-    }
-
-    /// A run and what comes after it: at the origin, or at others.
-    fn go_on_ms(&self, node: &NodeCosts, first: usize, end: usize, after_ms: &[f64]) -> f64 {
-        let last = self.bytes.len() - 1;
-        let at_origin_ms = self.run_ms(&self.nodes[0], end, last);
-        let at_home_ms = node.home.ms(self.bytes[end]) + at_origin_ms;
-        self.run_ms(node, first, end) + at_home_ms.min(after_ms[end])
-    }
-
-    /// The least of a run on a node with what is before and after it.
-    fn through_ms(&self, node: &NodeCosts, before_ms: &[f64], after_ms: &[f64]) -> f64 {
-        let last = self.bytes.len() - 1;
-        let starts = (0..last).map(|first| {
-            let ends = (first + 1..=last).map(|end| self.go_on_ms(node, first, end, after_ms));
-            self.start_ms(node, first, before_ms) + ends.fold(f64::INFINITY, f64::min)
-        });
-        starts.fold(f64::INFINITY, f64::min)
-    }
-
-    /// From the input to a cut's tensors at some other node than the origin.
-    fn before_ms(&self) -> Vec<f64> {
-        let last = self.bytes.len() - 1;
-        let mut before_ms = vec![f64::INFINITY; last + 1];
+    fn promises(&self) -> Vec<Promise> {
+        let (last, nodes) = (self.bytes.len() - 1, self.nodes);
+        let (pair_rest_ms, any_rest_ms) = self.rests_ms();
+        let none = || vec![f32::INFINITY; nodes];
+        let (mut pair_ms, mut any_ms, mut before_ms) = (none(), none(), vec![f32::INFINITY; last + 1]);
+        let [mut from_origin_ms, mut start_ms, mut run_ms] = [none(), none(), none()];
+        let [input, between, _] = &self.ways;
         for first in 0..last {
-            for node in &self.nodes[1..] {
-                let start_ms = self.start_ms(node, first, &before_ms);
-                let row = &node.run_ms[first * self.bytes.len()..][..self.bytes.len()];
-                for (least_ms, run_ms) in before_ms[first + 1..].iter_mut().zip(&row[first + 1..]) {
-                    *least_ms = least_ms.min(start_ms + *run_ms);
-                }
+            input.ms(self.bytes[first], self.origin_ms.0[first], &mut from_origin_ms);
+            between.ms(self.bytes[first], before_ms[first], &mut start_ms);
+            least_of(&mut start_ms, &from_origin_ms);
+            least_sum_of(&mut pair_ms, &from_origin_ms, &pair_rest_ms[first]);
+            least_sum_of(&mut any_ms, &start_ms, &any_rest_ms[first]);
+            // From the input to a cut's tensors at some other node than the origin.
+            for (end, before_ms) in before_ms.iter_mut().enumerate().skip(first + 1) {
+                self.times.runs_ms(first, end, &mut run_ms);
+                *before_ms = before_ms.min(least_sum(&start_ms, &run_ms));
             }
         }
-        before_ms
+        let both = pair_ms.into_iter().zip(any_ms);
+        both.map(|(pair_ms, any_ms)| Promise { pair_ms, any_ms }).collect()
     }
 
-    /// From a cut's tensors at another node to the result.
-    fn after_ms(&self) -> Vec<f64> {
-        let last = self.bytes.len() - 1;
-        let mut after_ms = vec![f64::INFINITY; last + 1];
-        for first in (1..last).rev() {
-            let of_node = |node: &NodeCosts| {
-                let ends = (first + 1..=last).map(|end| self.go_on_ms(node, first, end, &after_ms));
-                let rest_ms = ends.fold(f64::INFINITY, f64::min);
-                node.between.ms(self.bytes[first]) + rest_ms
-            };
-            after_ms[first] = self.nodes[1..].iter().map(of_node).fold(f64::INFINITY, f64::min);
+    /// By cut and node: the least from a run there on, to go on at the origin alone, and anywhere.
+    fn rests_ms(&self) -> (Vec<Row>, Vec<Row>) {
+        let (last, nodes) = (self.bytes.len() - 1, self.nodes);
+        let none = || vec![f32::INFINITY; nodes];
+        let (mut pair_ms, mut any_ms) = (vec![none(); last + 1], vec![none(); last + 1]);
+        let [mut run_ms, mut moved_ms] = [none(), none()];
+        let [_, between, home] = &self.ways;
+        let to_origin_ms = |end: usize| {
+            let mut at_home_ms = none();
+            home.ms(self.bytes[end], self.origin_ms.1[end], &mut at_home_ms);
+            at_home_ms
+        };
+        let at_home_ms: Vec<Row> = (0..=last).map(to_origin_ms).collect();
+        // From a cut's tensors at another node to the result.
+        let mut after_ms = vec![f32::INFINITY; last + 1];
+        for first in (0..last).rev() {
+            let (pair_ms, any_ms) = (&mut pair_ms[first], &mut any_ms[first]);
+            for end in first + 1..=last {
+                self.times.runs_ms(first, end, &mut run_ms);
+                let rests = pair_ms.iter_mut().zip(&mut *any_ms);
+                for ((pair_ms, any_ms), (run_ms, home_ms)) in rests.zip(run_ms.iter().zip(&at_home_ms[end])) {
+                    let (home_ms, after_ms) = (run_ms + home_ms, run_ms + after_ms[end]);
+                    *pair_ms = least(*pair_ms, home_ms);
+                    *any_ms = least(*any_ms, least(home_ms, after_ms));
+                }
+            }
+            between.ms(self.bytes[first], 0.0, &mut moved_ms);
+            after_ms[first] = least_sum(&moved_ms, any_ms);
         }
-        after_ms
+        (pair_ms, any_ms)
     }
+}
+
+// As `f32::min`, but one instruction.
+fn least(one: f32, other: f32) -> f32 {
+    if other < one { other } else { one }
+}
+
+fn least_of(all_ms: &mut [f32], others_ms: &[f32]) {
+    for (all_ms, other_ms) in all_ms.iter_mut().zip(others_ms) {
+        *all_ms = least(*all_ms, *other_ms);
+    }
+}
+
+fn least_sum_of(all_ms: &mut [f32], ones_ms: &[f32], others_ms: &[f32]) {
+    for (all_ms, (one_ms, other_ms)) in all_ms.iter_mut().zip(ones_ms.iter().zip(others_ms)) {
+        *all_ms = least(*all_ms, one_ms + other_ms);
+    }
+}
+
+/// The least of all sums, in lanes that do not wait for each other.
+fn least_sum(ones_ms: &[f32], others_ms: &[f32]) -> f32 {
+    let mut lanes = [f32::INFINITY; 16];
+    let (ones, others) = (ones_ms.chunks_exact(16), others_ms.chunks_exact(16));
+    let rest = ones.remainder().iter().zip(others.remainder());
+    for (ones, others) in ones.zip(others) {
+        for (lane, (one, other)) in lanes.iter_mut().zip(ones.iter().zip(others)) {
+            *lane = least(*lane, one + other);
+        }
+    }
+    rest.map(|(one, other)| one + other).chain(lanes).fold(f32::INFINITY, least)
 }
 
 /// Input and result, and between them the thinnest cut of each stretch.
@@ -158,29 +184,18 @@ pub(super) fn cuts(problem: &Problem) -> Vec<usize> {
     std::iter::once(0).chain(inner).chain([blocks]).collect()
 }
 
-fn fewest_bytes(problem: &Problem, cut: usize) -> f64 {
-    problem.codings(cut as u16).map(|coding| coding.bytes).min().unwrap_or(0) as f64
+fn fewest_bytes(problem: &Problem, cut: usize) -> f32 {
+    problem.codings(cut as u16).map(|coding| coding.bytes).min().unwrap_or(0) as f32
 }
 
-/// The machines that take least for all blocks, and the origin.
-fn quickest(problem: &Problem) -> Vec<usize> {
-    let computing = (1..problem.nodes.len()).filter(|node| problem.nodes[*node].can_compute);
-    let whole_ms = |node: usize| problem.nodes[node].block_ms.iter().sum::<f64>();
-    let mut by_time: Vec<(f64, usize)> = computing.map(|node| (whole_ms(node), node)).collect();
-    by_time.sort_by(|one, other| one.0.total_cmp(&other.0));
-    std::iter::once(0).chain(by_time.into_iter().map(|(_, node)| node)).take(SENDERS_MAX).collect()
-}
-
-fn run_times(problem: &Problem, ranges: &Ranges, node: usize, cuts: &[usize]) -> Vec<f64> {
-    let mut run_ms = vec![f64::INFINITY; cuts.len() * cuts.len()];
-    if !problem.nodes[node].can_compute {
-        return run_ms;
-    }
-    let runs = Runs::new(problem, ranges, &problem.nodes[node]);
-    for (from, first) in cuts.iter().enumerate() {
-        for (to, end) in cuts.iter().enumerate().skip(from + 1) {
-            run_ms[from * cuts.len() + to] = runs.run_ms(&ranges.extra, *first, *end);
+fn origin_times(stock: &Stock, cuts: &[usize]) -> (Vec<f32>, Vec<f32>) {
+    let last = stock.ranges.block_count();
+    let run_ms = |first: usize, end: usize| match first == end {
+        true => 0.0,
+        false if stock.problem.nodes[0].can_compute => {
+            stock.runs(0).run_ms(&stock.ranges.extra, first, end) as f32
         }
-    }
-    run_ms
+        false => f32::INFINITY,
+    };
+    (cuts.iter().map(|cut| run_ms(0, *cut)).collect(), cuts.iter().map(|cut| run_ms(*cut, last)).collect())
 }

@@ -7,7 +7,7 @@ use super::candidates::{Candidate, candidates};
 use super::tables::{Tables, stage};
 use super::{ForkedShape, Forks, Part, PricedForked};
 use crate::plan::candidates::choose;
-use crate::plan::costs::Costs;
+use crate::plan::costs::{Costs, Stock};
 use crate::plan::goal::{Method, ROUNDING};
 use crate::plan::price::Infeasible;
 use crate::plan::problem::Problem;
@@ -76,8 +76,9 @@ pub(in crate::plan) fn best_of(
     }
     let is_exact = scope.method == Method::Exact;
     let ranges = Ranges::new(problem);
-    let members = choose(problem, &ranges, if is_exact { usize::MAX } else { MEMBERS_MAX });
-    let costs = Costs::new(problem, &ranges, members, f64::INFINITY);
+    let stock = Stock::new(problem, &ranges);
+    let members = choose(&stock, if is_exact { usize::MAX } else { MEMBERS_MAX });
+    let costs = Costs::new(&stock, members, f64::INFINITY);
     let tables = Tables::new(&costs);
     let candidates = candidates(problem, forks, &costs, &tables, is_exact);
     let follow = |one: &Candidate| candidates.iter().any(|other| other.first > one.end);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::plan::bounds::Bounds;
 use crate::plan::candidates::choose;
-use crate::plan::costs::Costs;
+use crate::plan::costs::{Costs, Stock};
 use crate::plan::ranges::Ranges;
 use crate::plan::tests::{every_plan, is_close, is_of_kind, least_ms, random_problem};
 use crate::plan::{CANDIDATES_MAX, EXPANSIONS_DEFAULT, Kind, NoPlan, Problem, alternatives, best};
@@ -14,8 +14,9 @@ const SEEDS: std::ops::Range<u64> = 0..4_000;
 /// Whether the plain dynamic programme's plan asks too much of a node's memory.
 fn is_coupled(problem: &Problem) -> bool {
     let ranges = Ranges::new(problem);
-    let members = choose(problem, &ranges, CANDIDATES_MAX);
-    let costs = Costs::new(problem, &ranges, members, f64::INFINITY);
+    let stock = Stock::new(problem, &ranges);
+    let members = choose(&stock, CANDIDATES_MAX);
+    let costs = Costs::new(&stock, members, f64::INFINITY);
     let stages = Bounds::over_all(&costs).follow(&costs);
     stages.is_some_and(|stages| problem.price(&problem.lossless(stages)).is_err())
 }

@@ -1,5 +1,6 @@
 //! Nodes that a plan would be quicker with, against the price of every plan with a run there.
 
+use crate::plan::costs::Stock;
 use crate::plan::nearby::quicker_with;
 use crate::plan::ranges::Ranges;
 use crate::plan::tests::{every_plan, is_close, least_ms, random_problem, shape};
@@ -27,7 +28,7 @@ fn the_node_that_helps_most_comes_first() {
         let Ok(local) = problem.price(&here) else { continue };
         let (every, ranges) = (every_plan(&problem), Ranges::new(&problem));
         let others = (1..problem.nodes.len()).filter(|node| problem.nodes[*node].can_compute);
-        let quicker = quicker_with(&problem, &ranges, (&here, local.latency_ms), others);
+        let quicker = quicker_with(&Stock::new(&problem, &ranges), (&here, local.latency_ms), others);
         let found: Vec<f64> = quicker
             .iter()
             .map(|node| with_one_run_ms(&problem, &every, *node).unwrap_or(f64::INFINITY))
