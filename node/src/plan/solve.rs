@@ -8,7 +8,12 @@ use super::price::Priced;
 
 /// Labels per state of the sweeps, in turn: each is pruned by the plan that the one before found.
 /// One label finds some plan, a few find nearly the best, no limit proves it.
-const LABELS_PER_STATE: [usize; 4] = [1, 4, 16, usize::MAX];
+const LABELS_FIRST: usize = 1;
+const LABELS_PER_STATE: [usize; 3] = [4, 16, usize::MAX];
+
+/// How far above the bound the first sweep looks for a plan, in turn. Without any such limit it looks at a hundred times as
+/// many labels as where one is near.
+const WINDOWS: [f64; 4] = [1.02, 1.1, 1.5, f64::INFINITY];
 
 /// The best plan found, and how good any could be.
 pub(super) struct Solved {
@@ -49,30 +54,34 @@ pub(super) fn solve(
     if let Ok(priced) = price(stages) {
         return Ok(Solved { priced, bound_ms });
     }
+    let sweep = |labels_per_state, below_ms, work_max| {
+        let rule = Rule::SharedMemory;
+        let (costs, bounds) = (&costs, &bounds);
+        Search { costs, bounds, rule, stages_counted: 0, below_ms, labels_per_state, work_max }.run()
+    };
     let (mut best, mut is_proven): (Option<Completion>, bool) = (None, false);
-    let mut work_left = expansions_max;
-    for labels_per_state in LABELS_PER_STATE {
-        // The first sweep is short and always done, so that there is a plan to return.
-        let is_first = labels_per_state == LABELS_PER_STATE[0];
-        let found = Search {
-            costs: &costs,
-            bounds: &bounds,
-            rule: Rule::SharedMemory,
-            stages_counted: 0,
-            below_ms: best.as_ref().map_or(f64::INFINITY, |best| best.latency_ms),
-            labels_per_state,
-            work_max: if is_first { usize::MAX } else { work_left },
-        }
-        .run();
-        best = found.completions.into_iter().next().or(best);
-        is_proven = found.is_exact || is_at_bound(best.as_ref(), bound_ms);
-        if !is_first {
-            work_left = work_left.saturating_sub(found.work);
-        }
-        if is_proven || work_left == 0 {
+    // Short sweeps, and always done, so that there is a plan to return.
+    for window in WINDOWS {
+        let found = sweep(LABELS_FIRST, bound_ms * window, usize::MAX);
+        best = found.completions.into_iter().next();
+        is_proven = found.is_exact && (best.is_some() || window.is_infinite());
+        if best.is_some() {
             break;
         }
     }
+    let mut work_left = expansions_max;
+    for labels_per_state in LABELS_PER_STATE {
+        is_proven |= is_at_bound(best.as_ref(), bound_ms);
+        if is_proven || work_left == 0 {
+            break;
+        }
+        let below_ms = best.as_ref().map_or(f64::INFINITY, |best| best.latency_ms);
+        let found = sweep(labels_per_state, below_ms, work_left);
+        best = found.completions.into_iter().next().or(best);
+        is_proven = found.is_exact;
+        work_left = work_left.saturating_sub(found.work);
+    }
+    is_proven |= is_at_bound(best.as_ref(), bound_ms);
     let none = if is_proven { Unsolved::SharedMemory } else { Unsolved::GaveUp };
     let best = best.ok_or(none)?;
     let bound_ms = if is_proven { best.latency_ms } else { bound_ms };
