@@ -210,6 +210,11 @@ impl Links {
         self.dense[from * self.node_count + to]
     }
 
+    /// The links from one node, by where they lead.
+    pub(super) fn from(&self, from: usize) -> &[Option<Link>] {
+        &self.dense[from * self.node_count..][..self.node_count]
+    }
+
     /// Replaces every link by another.
     pub(super) fn change(&mut self, new: impl Fn(usize, usize, Link) -> Link) {
         for (index, link) in self.dense.iter_mut().enumerate() {

@@ -90,21 +90,52 @@ impl BusyRuns {
     }
 
     /// The most that is left of `rest_ms[end]` after a run from a block to there, of runs that take at most so long;
-    /// minus infinity if there is none.
-    pub(super) fn most_left_ms(&self, ranges: &Ranges, first: usize, most_ms: f64, rest_ms: &[f64]) -> f64 {
+    /// minus infinity if there is none. No run that is so short goes beyond `end_max`, which is made less if it can be:
+    /// it holds for all blocks before this one as well.
+    pub(super) fn most_left_ms(
+        &self,
+        ranges: &Ranges,
+        first: usize,
+        most_ms: f64,
+        rest_ms: &[f64],
+        end_max: &mut usize,
+    ) -> f64 {
         let mut left_ms = f64::NEG_INFINITY;
         if self.is_plain(ranges, first) {
             let base_ms = self.overhead_ms - self.before_ms[first];
-            let before_ms = &self.before_ms[first + 1..=self.end_max[first]];
-            let count = before_ms.partition_point(|before_ms| base_ms + before_ms <= most_ms);
-            for (before_ms, rest_ms) in before_ms[..count].iter().zip(&rest_ms[first + 1..]) {
-                let more_ms = rest_ms - (base_ms + before_ms);
-                left_ms = if more_ms > left_ms { more_ms } else { left_ms };
+            *end_max = self.end_max[first].min(*end_max);
+            while *end_max > first && base_ms + self.before_ms[*end_max] > most_ms {
+                *end_max -= 1;
             }
-            return left_ms;
+            if *end_max <= first {
+                *end_max = first;
+                return left_ms;
+            }
+            let ends = first + 1..*end_max + 1;
+            return most_left(base_ms, &self.before_ms[ends.clone()], &rest_ms[ends]);
         }
         self.each(ranges, first, most_ms, |end, run_ms| left_ms = left_ms.max(rest_ms[end] - run_ms));
         left_ms
+    }
+
+    /// The furthest end of runs from a block on that take at most so long and suit.
+    pub(super) fn furthest(
+        &self,
+        ranges: &Ranges,
+        first: usize,
+        most_ms: f64,
+        suits: impl Fn(usize, f64) -> bool,
+    ) -> Option<usize> {
+        if !self.is_plain(ranges, first) {
+            let mut furthest = None;
+            self.each(ranges, first, most_ms, |end, run_ms| {
+                furthest = furthest.max(Some(end).filter(|_| suits(end, run_ms)));
+            });
+            return furthest;
+        }
+        let base_ms = self.overhead_ms - self.before_ms[first];
+        let run_ms = |end: &usize| base_ms + self.before_ms[*end];
+        (first + 1..=self.end_max[first]).rev().find(|end| run_ms(end) <= most_ms && suits(*end, run_ms(end)))
     }
 
     fn is_plain(&self, ranges: &Ranges, first: usize) -> bool {
@@ -138,4 +169,19 @@ impl BusyRuns {
         let count = self.known[start..].partition_point(|run| run.first == first);
         &self.known[start..start + count]
     }
+}
+
+/// The most of `rest_ms[i] - (base_ms + before_ms[i])`. Four lanes, since one chain of comparisons would wait for itself.
+fn most_left(base_ms: f64, before_ms: &[f64], rest_ms: &[f64]) -> f64 {
+    let mut lanes = [f64::NEG_INFINITY; 4];
+    let (before, rest) = (before_ms.chunks_exact(4), rest_ms.chunks_exact(4));
+    let last = before.remainder().iter().zip(rest.remainder());
+    for (before, rest) in before.zip(rest) {
+        for (lane, (before_ms, rest_ms)) in lanes.iter_mut().zip(before.iter().zip(rest)) {
+            let left_ms = rest_ms - (base_ms + before_ms);
+            *lane = if left_ms > *lane { left_ms } else { *lane };
+        }
+    }
+    let last = last.map(|(before_ms, rest_ms)| rest_ms - (base_ms + before_ms));
+    last.chain(lanes).fold(f64::NEG_INFINITY, f64::max)
 }

@@ -6,7 +6,7 @@ mod table;
 
 use self::table::{Row, Times};
 use super::costs::Stock;
-use super::problem::Problem;
+use super::problem::{Link, Problem};
 
 /// Cuts looked at, beside input and result.
 const CUTS_MAX: usize = 15;
@@ -33,11 +33,14 @@ impl Ways {
         Self { latency_ms: vec![f32::INFINITY; nodes], ms_per_byte: vec![f32::INFINITY; nodes] }
     }
 
-    fn add(&mut self, node: usize, from: usize, to: usize, problem: &Problem) {
-        if let Some(link) = problem.links.get(from, to) {
-            let (latency_ms, ms_per_byte) = (&mut self.latency_ms[node], &mut self.ms_per_byte[node]);
-            *latency_ms = latency_ms.min(link.latency_ms as f32);
-            *ms_per_byte = ms_per_byte.min(link.ms_per_byte as f32);
+    /// By node, of a list of links; there is none from a node to itself.
+    fn add<'a>(&mut self, links: impl Iterator<Item = &'a Option<Link>>) {
+        let ways = self.latency_ms.iter_mut().zip(&mut self.ms_per_byte);
+        for ((latency_ms, ms_per_byte), link) in ways.zip(links) {
+            if let Some(link) = link {
+                *latency_ms = least(*latency_ms, link.latency_ms as f32);
+                *ms_per_byte = least(*ms_per_byte, link.ms_per_byte as f32);
+            }
         }
     }
 
@@ -59,12 +62,10 @@ pub(super) fn promises(stock: &Stock) -> Vec<Promise> {
     let [input, between, home] = &mut ways;
     let times = Times::new(stock, &cuts);
     for sender in times.quickest(SENDERS_MAX) {
-        (1..nodes).filter(|node| *node != sender).for_each(|node| between.add(node, sender, node, problem));
+        between.add(problem.links.from(sender).iter());
     }
-    for node in 1..nodes {
-        input.add(node, 0, node, problem);
-        home.add(node, node, 0, problem);
-    }
+    input.add(problem.links.from(0).iter());
+    home.add((0..nodes).map(|node| &problem.links.from(node)[0]));
     let coarse = Coarse {
         bytes: cuts.iter().map(|cut| fewest_bytes(problem, *cut)).collect(),
         times,

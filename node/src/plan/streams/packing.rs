@@ -50,6 +50,8 @@ struct Sender {
     member: usize,
     entry: Entry,
     encode_ms: f64,
+    /// How long anybody was busy, encoding included.
+    taken_ms: f64,
 }
 
 /// What a member did in a partial plan.
@@ -111,8 +113,9 @@ impl Packing<'_> {
             }
         }
         for coding in &streams.codings[cut] {
-            let senders: Vec<Sender> =
+            let mut senders: Vec<Sender> =
                 holders.iter().filter_map(|(member, entry)| self.sender(*member, *entry, coding)).collect();
+            senders.sort_by(|one, other| one.taken_ms.total_cmp(&other.taken_ms));
             for (member, starts) in starts.iter_mut().enumerate() {
                 self.enter(cut, &senders, member, coding, starts);
             }
@@ -126,7 +129,7 @@ impl Packing<'_> {
         let encode_ms = self.streams.encode_ms(member, coding);
         let uplink_ms = self.streams.workers[member].uplink_ms_per_byte * coding.bytes as f64;
         let may_send = entry.busy_ms + encode_ms <= self.most_ms && uplink_ms <= self.most_ms;
-        may_send.then_some(Sender { member, entry, encode_ms })
+        may_send.then_some(Sender { member, entry, encode_ms, taken_ms: entry.taken_ms + encode_ms })
     }
 
     fn enter(&self, cut: usize, senders: &[Sender], member: usize, coding: &Coding, starts: &mut Vec<Start>) {
@@ -137,11 +140,18 @@ impl Packing<'_> {
             return;
         }
         let links = &streams.ms_per_byte_into[member * count..][..count];
+        let arriving_ms = streams.workers[member].way_in * bytes;
         for sender in senders {
+            let is_late = |taken_ms: f64, starts: &[Start]| {
+                starts.len() >= LABELS && starts[LABELS - 1].entry.taken_ms <= taken_ms
+            };
+            // Those behind it took as long.
+            if is_late(sender.taken_ms + arriving_ms + decode_ms, starts) {
+                break;
+            }
             let wire_ms = links[sender.member] * bytes;
-            let taken_ms = sender.entry.taken_ms + sender.encode_ms + wire_ms + decode_ms;
-            let is_late = starts.len() >= LABELS && starts[LABELS - 1].entry.taken_ms <= taken_ms;
-            if is_late || wire_ms > self.most_ms || sender.member == member {
+            let taken_ms = sender.taken_ms + wire_ms + decode_ms;
+            if is_late(taken_ms, starts) || wire_ms > self.most_ms || sender.member == member {
                 continue;
             }
             let busy_ms = self.work(&sender.entry, member).busy_ms + decode_ms;
@@ -273,9 +283,12 @@ fn keep<T: Copy>(list: &mut Vec<T>, new: T, entry: impl Fn(&T) -> Entry) -> bool
         let Entry { taken_ms, busy_ms, .. } = entry(item);
         (taken_ms, busy_ms)
     };
+    if list.get(LABELS - 1).is_some_and(|last| key(last) <= key(&new)) {
+        return false;
+    }
     let place = list.partition_point(|known| key(known) <= key(&new));
     let beats = |one: &Entry, other: &Entry| one.busy_ms <= other.busy_ms && one.used & !other.used == 0;
-    if place >= LABELS || list[..place].iter().any(|known| beats(&entry(known), &entry(&new))) {
+    if list[..place].iter().any(|known| beats(&entry(known), &entry(&new))) {
         return false;
     }
     let mut index = 0;

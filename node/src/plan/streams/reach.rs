@@ -27,6 +27,7 @@ impl Streams<'_> {
         let (count, cuts, most_ms) = (self.count(), self.blocks + 1, period_ms * (1.0 + ROUNDING));
         let none = || vec![f64::NEG_INFINITY; cuts * count];
         let mut rest = Rest { at_ms: none(), start_ms: none() };
+        let mut ends_max = vec![self.blocks; count];
         for cut in (0..cuts).rev() {
             for member in (0..count).filter(|member| self.may_start(*member, cut)) {
                 let row = member * cuts;
@@ -35,7 +36,8 @@ impl Streams<'_> {
                     true => f64::NEG_INFINITY,
                     false => {
                         let at_ms = &rest.at_ms[row..row + cuts];
-                        self.workers[member].runs.most_left_ms(self.ranges, cut, most_ms, at_ms)
+                        let (runs, end_max) = (&self.workers[member].runs, &mut ends_max[member]);
+                        runs.most_left_ms(self.ranges, cut, most_ms, at_ms, end_max)
                     }
                 };
             }

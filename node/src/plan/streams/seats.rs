@@ -35,20 +35,10 @@ fn ranked(streams: &Streams, period_ms: f64) -> Vec<Vec<usize>> {
     let of_cut = |cut: usize| {
         let furthest = |member: usize| {
             let begun_ms = reached.start_ms[member * cuts + cut];
-            let mut best = None;
-            if begun_ms.is_finite() {
-                streams.workers[member].runs.each(
-                    streams.ranges,
-                    cut,
-                    period_ms - begun_ms,
-                    |end, run_ms| {
-                        if begun_ms + run_ms <= rest.at_ms[member * cuts + end] {
-                            best = best.max(Some(end));
-                        }
-                    },
-                );
-            }
-            best.map(|end| (end, member))
+            let leads_home = |end: usize, run_ms: f64| begun_ms + run_ms <= rest.at_ms[member * cuts + end];
+            let (runs, left_ms) = (&streams.workers[member].runs, period_ms - begun_ms);
+            let end = || runs.furthest(streams.ranges, cut, left_ms, leads_home);
+            begun_ms.is_finite().then(end).flatten().map(|end| (end, member))
         };
         let mut ends: Vec<(usize, usize)> = (0..count).filter_map(furthest).collect();
         ends.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
