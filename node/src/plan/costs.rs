@@ -9,13 +9,14 @@ mod stock;
 use std::rc::Rc;
 
 use self::codings::CodingCosts;
-use self::least::{least_sum, least_sum_with};
+use self::least::{keep_least_sums, least_sum_with};
 use self::node::KnownRun;
 use super::bounds::Last;
-use super::problem::{Factors, Problem};
+use super::problem::Factors;
 use super::ranges::Ranges;
 
 pub(super) use self::codings::Codings;
+pub(super) use self::least::least_sum;
 pub(super) use self::node::Runs;
 pub(super) use self::stock::Stock;
 
@@ -241,6 +242,49 @@ impl<'a> Costs<'a> {
                 let rest_ms = least_sum_with(latency_ms, &received_ms, ms_per_byte, coding.bytes);
                 *moved_ms = moved_ms.min(coding.encode_ms * factors.of(coding.codec) + rest_ms);
             }
+        }
+    }
+
+    /// For each member the least of what leads to a cut's tensors at any, and of bringing them to this one, which starts.
+    pub(super) fn best_arrivals_ms(&self, cut: usize, before_ms: &[f64], begun_ms: &mut [f64]) {
+        begun_ms.copy_from_slice(before_ms);
+        let count = self.members.len();
+        for coding in self.codings.of(cut) {
+            let mut arrived_ms = vec![f64::INFINITY; count];
+            let links = self.latency_ms.chunks_exact(count).zip(self.ms_per_byte.chunks_exact(count));
+            let senders = links.zip(&self.encode_factors).zip(before_ms);
+            for (((latency_ms, ms_per_byte), factors), before_ms) in senders {
+                let sent_ms = before_ms + coding.encode_ms * factors.of(coding.codec) + coding.loss_ms;
+                if sent_ms.is_finite() {
+                    keep_least_sums(&mut arrived_ms, sent_ms, latency_ms, (ms_per_byte, coding.bytes));
+                }
+            }
+            for ((begun_ms, arrived_ms), factors) in
+                begun_ms.iter_mut().zip(arrived_ms).zip(&self.decode_factors)
+            {
+                *begun_ms = begun_ms.min(arrived_ms + coding.decode_ms * factors.of(coding.codec));
+            }
+        }
+        if cut == 0 && self.force_first {
+            begun_ms[1..].fill(f64::INFINITY);
+        }
+    }
+
+    /// Keeps for each end the least of what is known and of a run from a cut to there that begins at some time.
+    pub(super) fn run_on(&self, member: usize, first: usize, begun_ms: f64, done_ms: &mut [f64]) {
+        let runs = &self.runs[member];
+        let (extra_ms, extra) = (self.ranges.extra.from(first), runs.extra_factor);
+        let base_ms = begun_ms + runs.cold_base_ms - runs.cold_before_ms[first];
+        let known = runs.known_from(first);
+        let ends = done_ms.iter_mut().enumerate().take(runs.cold_end_max[first] + 1).skip(first + 1);
+        for (end, done_ms) in ends {
+            let extra_ms = extra * extra_ms.get(end - first - 1).unwrap_or(&0.0);
+            let run_ms = base_ms + runs.cold_before_ms[end] + extra_ms;
+            let is_known = !known.is_empty() && known.iter().any(|run| run.end == end);
+            *done_ms = if run_ms < *done_ms && !is_known { run_ms } else { *done_ms };
+        }
+        for run in known {
+            done_ms[run.end] = done_ms[run.end].min(begun_ms + run.run_ms);
         }
     }
 }

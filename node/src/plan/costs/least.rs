@@ -1,7 +1,7 @@
 //! Least sums over lists.
 
 /// The least of `a[i] + b[i]`. Four lanes, since one chain of comparisons would wait for itself.
-pub(super) fn least_sum(a: &[f64], b: &[f64]) -> f64 {
+pub(in crate::plan) fn least_sum(a: &[f64], b: &[f64]) -> f64 {
     let mut lanes = [f64::INFINITY; 4];
     let (a_lanes, b_lanes) = (a.chunks_exact(4), b.chunks_exact(4));
     let rest = a_lanes.remainder().iter().zip(b_lanes.remainder());
@@ -26,4 +26,12 @@ pub(super) fn least_sum_with(a: &[f64], b: &[f64], c: &[f64], factor: f64) -> f6
         }
     }
     rest.map(|((a, b), c)| a + b + factor * c).chain(lanes).fold(f64::INFINITY, f64::min)
+}
+
+/// Keeps the least of `all[i]` and `a + b[i] + factor * c[i]`.
+pub(super) fn keep_least_sums(all: &mut [f64], a: f64, b: &[f64], (c, factor): (&[f64], f64)) {
+    for (all, (b, c)) in all.iter_mut().zip(b.iter().zip(c)) {
+        let sum = a + b + factor * c;
+        *all = if sum < *all { sum } else { *all };
+    }
 }

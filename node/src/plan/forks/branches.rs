@@ -5,7 +5,7 @@
 use super::Part;
 use super::lanes::{Lane, Moved};
 use super::search::{Ends, Keep};
-use crate::plan::costs::Costs;
+use crate::plan::costs::{Costs, least_sum};
 use crate::plan::goal::ROUNDING;
 use crate::plan::price::StageShape;
 use crate::plan::problem::Problem;
@@ -34,6 +34,10 @@ pub(super) struct Branches<'a> {
     /// `[branch][from][to]`: of its input, and of its output.
     inputs: Vec<Moved>,
     outputs: Vec<Moved>,
+    /// `[branch][fork][member]`: from the fork's input to the end of the run, if nothing else is in its way.
+    done_ms: Vec<f64>,
+    /// `[branch][join][member]`: likewise from there to the join.
+    home_ms: Vec<f64>,
 }
 
 impl<'a> Branches<'a> {
@@ -55,7 +59,16 @@ impl<'a> Branches<'a> {
             inputs.extend(in_lanes.iter().map(|lane| move_by(lane, branch.in_bytes)));
             outputs.extend(out_lanes.iter().map(|lane| move_by(lane, branch.out_bytes)));
         }
-        Self { place, region, costs, members, run_ms, inputs, outputs }
+        let ms = |moved: &Moved| moved.out_ms + moved.in_ms;
+        let runs = |index: usize| run_ms[index / (members * members) * members + index % members];
+        let done_ms = inputs.iter().enumerate().map(|(index, input)| ms(input) + runs(index)).collect();
+        let home = |index: usize| {
+            let (rest, member) = (index / members, index % members);
+            let (branch, join) = (rest / members, rest % members);
+            ms(&outputs[(branch * members + member) * members + join])
+        };
+        let home_ms = (0..outputs.len()).map(home).collect();
+        Self { place, region, costs, members, run_ms, inputs, outputs, done_ms, home_ms }
     }
 
     fn count(&self) -> usize {
@@ -91,13 +104,9 @@ impl<'a> Branches<'a> {
 
     /// The least that a branch takes if nothing else is in its way.
     fn alone_ms(&self, branch: usize, ends: Ends) -> f64 {
-        let on = |member: usize| {
-            let (input, output) =
-                (self.input(branch, ends.fork, member), self.output(branch, member, ends.join));
-            let moved_ms = input.out_ms + input.in_ms + output.out_ms + output.in_ms;
-            self.run_ms[branch * self.members + member] + moved_ms
-        };
-        (0..self.members).map(on).fold(f64::INFINITY, f64::min)
+        let of = |all_ms: &[f64], end: usize| (branch * self.members + end) * self.members..all_ms.len();
+        let done_ms = &self.done_ms[of(&self.done_ms, ends.fork)][..self.members];
+        least_sum(done_ms, &self.home_ms[of(&self.home_ms, ends.join)][..self.members])
     }
 
     fn input(&self, branch: usize, from: usize, to: usize) -> Moved {

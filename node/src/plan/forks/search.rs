@@ -13,8 +13,10 @@ use crate::plan::price::Infeasible;
 use crate::plan::problem::Problem;
 use crate::plan::ranges::Ranges;
 
-/// Members that parts are handed to, the most promising: pairs of them are tried as fork and join.
-const MEMBERS_MAX: usize = 16;
+/// Members that parts are handed to, the most promising: pairs of them are tried as fork and join. Fewer where there
+/// are strips or a batch, whose lanes between all pairs take longer.
+const MEMBERS_MAX: usize = 24;
+const MEMBERS_OF_SHARES_MAX: usize = 16;
 
 /// How to look for a plan that forks.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +79,9 @@ pub(in crate::plan) fn best_of(
     let is_exact = scope.method == Method::Exact;
     let ranges = Ranges::new(problem);
     let stock = Stock::new(problem, &ranges);
-    let members = choose(&stock, if is_exact { usize::MAX } else { MEMBERS_MAX });
+    let has_shares = !forks.strips.is_empty() || forks.items > 1;
+    let members_max = if has_shares { MEMBERS_OF_SHARES_MAX } else { MEMBERS_MAX };
+    let members = choose(&stock, if is_exact { usize::MAX } else { members_max });
     let costs = Costs::new(&stock, members, f64::INFINITY);
     let tables = Tables::new(&costs);
     let candidates = candidates(problem, forks, &costs, &tables, is_exact);

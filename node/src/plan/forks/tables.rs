@@ -5,29 +5,25 @@ use super::candidates::Candidate;
 use crate::plan::costs::Costs;
 use crate::plan::price::StageShape;
 
-const NONE: usize = usize::MAX;
-
 /// Both ways through a problem over some members.
 pub(super) struct Tables {
     cuts: usize,
+    members: usize,
     /// `[cut][member]`: the cut's tensors came to be at the member, by a run or from the beginning.
     pub(super) before_ms: Vec<f64>,
-    /// Where the run began that led there, and who sent its input.
-    came: Vec<(usize, usize)>,
-    /// `[cut][member]`: the member is about to run from the cut on.
+    /// `[cut][member]`: the member is about to run from the cut on; behind whatever leads there, and before the rest.
+    begun_ms: Vec<f64>,
     pub(super) after_ms: Vec<f64>,
-    /// Where that run ends, and who goes on.
-    goes: Vec<(usize, usize)>,
-    members: usize,
+    /// `[cut][member]`: the cut's tensors are at the member, which is not the one to run next.
+    moved_ms: Vec<f64>,
 }
 
 impl Tables {
     pub(super) fn new(costs: &Costs) -> Self {
         let (cuts, members) = (costs.block_count() + 1, costs.member_count());
         let none = || vec![f64::INFINITY; cuts * members];
-        let nowhere = || vec![(NONE, NONE); cuts * members];
-        let (before_ms, after_ms) = (none(), none());
-        let mut tables = Self { cuts, members, before_ms, came: nowhere(), after_ms, goes: nowhere() };
+        let [before_ms, begun_ms, after_ms, moved_ms] = [none(), none(), none(), none()];
+        let mut tables = Self { cuts, members, before_ms, begun_ms, after_ms, moved_ms };
         tables.fill_before(costs);
         tables.fill_after(costs);
         tables
@@ -88,49 +84,54 @@ impl Tables {
 
     fn fill_before(&mut self, costs: &Costs) {
         self.before_ms[0] = 0.0;
+        // By member and cut, for the loops over cuts.
+        let mut done_ms = vec![f64::INFINITY; self.members * self.cuts];
         for cut in 0..self.cuts - 1 {
-            for member in 0..self.members {
-                let entered = |from: usize| {
-                    (self.before_ms[self.index(cut, from)] + costs.enter_ms(from, member, cut), from)
-                };
-                let (start_ms, from) = (0..self.members).map(entered).fold((f64::INFINITY, NONE), least);
-                if start_ms.is_infinite() {
-                    continue;
-                }
-                for end in cut + 1..self.cuts {
-                    let index = self.index(end, member);
-                    let end_ms = start_ms + costs.run_ms(member, cut, end);
-                    if end_ms < self.before_ms[index] {
-                        (self.before_ms[index], self.came[index]) = (end_ms, (cut, from));
-                    }
+            let row = cut * self.members..(cut + 1) * self.members;
+            for (member, before_ms) in self.before_ms[row.clone()].iter_mut().enumerate() {
+                *before_ms = before_ms.min(done_ms[member * self.cuts + cut]);
+            }
+            costs.best_arrivals_ms(cut, &self.before_ms[row.clone()], &mut self.begun_ms[row.clone()]);
+            for (member, begun_ms) in self.begun_ms[row].iter().enumerate() {
+                if begun_ms.is_finite() {
+                    costs.run_on(member, cut, *begun_ms, &mut done_ms[member * self.cuts..][..self.cuts]);
                 }
             }
+        }
+        let end = self.index(self.cuts - 1, 0);
+        for (member, before_ms) in self.before_ms[end..].iter_mut().enumerate() {
+            *before_ms = done_ms[(member + 1) * self.cuts - 1];
         }
     }
 
     fn fill_after(&mut self, costs: &Costs) {
         let end = self.cuts - 1;
-        let mut at = vec![(f64::INFINITY, NONE); self.cuts * self.members];
-        for cut in (0..self.cuts).rev() {
-            for member in (0..self.members).filter(|_| cut < end) {
-                let index = self.index(cut, member);
-                for end in cut + 1..self.cuts {
-                    let (rest_ms, next) = at[self.index(end, member)];
-                    let start_ms = costs.run_ms(member, cut, end) + rest_ms;
-                    if start_ms < self.after_ms[index] && costs.may_start(member, cut) {
-                        (self.after_ms[index], self.goes[index]) = (start_ms, (end, next));
-                    }
-                }
+        // By member and cut.
+        let mut at_ms = vec![f64::INFINITY; self.members * self.cuts];
+        for member in 0..self.members {
+            at_ms[(member + 1) * self.cuts - 1] = costs.result_ms(member);
+        }
+        for cut in (0..end).rev() {
+            let row = cut * self.members..(cut + 1) * self.members;
+            for member in (0..self.members).filter(|member| costs.may_start(*member, cut)) {
+                let at_ms = &at_ms[member * self.cuts..][..self.cuts];
+                self.after_ms[row.start + member] = costs.best_run_ms(member, cut, at_ms, at_ms);
             }
-            for member in 0..self.members {
-                let index = self.index(cut, member);
-                let moved =
-                    |to: usize| (costs.enter_ms(member, to, cut) + self.after_ms[self.index(cut, to)], to);
-                at[index] = match cut == end {
-                    true => (costs.result_ms(member), NONE),
-                    false => (0..self.members).map(moved).fold((f64::INFINITY, NONE), least),
-                };
+            costs.best_moves_ms(cut, &self.after_ms[row.clone()], &mut self.moved_ms[row.clone()]);
+            let both = self.after_ms[row.clone()].iter().zip(&self.moved_ms[row]);
+            for (member, (after_ms, moved_ms)) in both.enumerate() {
+                at_ms[member * self.cuts + cut] = after_ms.min(*moved_ms);
             }
+        }
+    }
+
+    /// The least from where a cut's tensors are on.
+    fn at_ms(&self, costs: &Costs, cut: usize, member: usize) -> f64 {
+        let index = self.index(cut, member);
+        if cut + 1 == self.cuts {
+            costs.result_ms(member)
+        } else {
+            self.after_ms[index].min(self.moved_ms[index])
         }
     }
 
@@ -138,9 +139,13 @@ impl Tables {
     pub(super) fn stages_before(&self, costs: &Costs, mut cut: usize, mut member: usize) -> Vec<StageShape> {
         let mut stages = vec![];
         while cut > 0 {
-            let (first, from) = self.came[self.index(cut, member)];
+            let run_ms =
+                |first: usize| self.begun_ms[self.index(first, member)] + costs.run_ms(member, first, cut);
+            let first = least(0..cut, run_ms);
+            let sent_ms =
+                |from: usize| self.before_ms[self.index(first, from)] + costs.enter_ms(from, member, first);
             stages.push(stage(costs, member, first, cut));
-            (cut, member) = (first, from);
+            (cut, member) = (first, least(0..self.members, sent_ms));
         }
         stages.reverse();
         stages
@@ -150,9 +155,15 @@ impl Tables {
     pub(super) fn stages_after(&self, costs: &Costs, mut cut: usize, mut member: usize) -> Vec<StageShape> {
         let mut stages = vec![];
         while cut < self.cuts - 1 {
-            let (end, next) = self.goes[self.index(cut, member)];
+            let run_ms = |end: usize| costs.run_ms(member, cut, end) + self.at_ms(costs, end, member);
+            let end = least(cut + 1..self.cuts, run_ms);
             stages.push(stage(costs, member, cut, end));
-            (cut, member) = (end, next);
+            if end < self.cuts - 1 {
+                let sent_ms =
+                    |to: usize| costs.enter_ms(member, to, end) + self.after_ms[self.index(end, to)];
+                member = least(0..self.members, sent_ms);
+            }
+            cut = end;
         }
         stages
     }
@@ -163,6 +174,14 @@ pub(super) fn stage(costs: &Costs, member: usize, first: usize, end: usize) -> S
     StageShape { node: costs.node(member), first: first as u16, end: end as u16 }
 }
 
-fn least(one: (f64, usize), other: (f64, usize)) -> (f64, usize) {
-    if other.0 < one.0 { other } else { one }
+/// The first choice that costs least.
+fn least(choices: std::ops::Range<usize>, cost: impl Fn(usize) -> f64) -> usize {
+    let mut best = (f64::INFINITY, choices.start);
+    for choice in choices {
+        let cost = cost(choice);
+        if cost < best.0 {
+            best = (cost, choice);
+        }
+    }
+    best.1
 }
