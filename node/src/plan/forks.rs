@@ -7,6 +7,7 @@
 
 mod branches;
 mod candidates;
+mod enumerate;
 mod lanes;
 mod price;
 mod search;

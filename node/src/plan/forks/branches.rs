@@ -3,6 +3,7 @@
 //! longest first, each to where it is done first), and moved about while that helps; or all ways are tried, if asked to.
 
 use super::Part;
+use super::enumerate::{HandOut, try_all};
 use super::lanes::{Lane, Moved};
 use super::search::{Ends, Keep};
 use crate::plan::costs::{Costs, least_sum};
@@ -18,7 +19,7 @@ const NEVER: Moved = Moved { out_ms: f64::INFINITY, in_ms: f64::INFINITY, bytes:
 
 /// A branch on a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Placed {
+pub(super) struct Placed {
     branch: usize,
     member: usize,
 }
@@ -86,19 +87,7 @@ impl<'a> Branches<'a> {
             self.tell(ends, &self.moved_about(ends, placed), keep);
         }
         if let Some(work_left) = work_left {
-            self.try_all(ends, &mut vec![], work_left, keep);
-        }
-    }
-
-    fn tell(&self, ends: Ends, placed: &[Placed], keep: &mut dyn Keep) {
-        let joined_ms = self.join_ms(ends, placed);
-        if joined_ms < keep.below_ms() {
-            let stage = |placed: &Placed| {
-                let branch = self.region.branches[placed.branch];
-                StageShape { node: self.costs.node(placed.member), first: branch.first, end: branch.end }
-            };
-            let branches = placed.iter().map(stage).collect();
-            keep.take(joined_ms, Part::Branches { region: self.place, branches });
+            try_all(self, ends, &mut vec![], work_left, keep);
         }
     }
 
@@ -115,36 +104,6 @@ impl<'a> Branches<'a> {
 
     fn output(&self, branch: usize, from: usize, to: usize) -> Moved {
         self.outputs[(branch * self.members + from) * self.members + to]
-    }
-
-    /// From the fork's input to the join's of the branches placed so far, in their order: as
-    /// [`Problem::price_forked`].
-    fn join_ms(&self, ends: Ends, placed: &[Placed]) -> f64 {
-        let mut finished_ms = [0.0; BRANCHES_MAX];
-        let mut fork_out_ms = 0.0;
-        for (index, Placed { branch, member }) in placed.iter().enumerate() {
-            let input = self.input(*branch, ends.fork, *member);
-            fork_out_ms += input.out_ms;
-            let arrived_ms = if *member == ends.fork { 0.0 } else { fork_out_ms + input.in_ms };
-            let free_ms = placed[..index].iter().rposition(|before| before.member == *member);
-            let free_ms = free_ms.map_or(0.0, |before| finished_ms[before]);
-            finished_ms[index] = arrived_ms.max(free_ms) + self.run_ms[branch * self.members + member];
-        }
-        let mut joined_ms: f64 = 0.0;
-        let mut out_free_ms = [0.0; BRANCHES_MAX];
-        for (index, Placed { branch, member }) in placed.iter().enumerate() {
-            let output = self.output(*branch, *member, ends.join);
-            if *member == ends.join {
-                joined_ms = joined_ms.max(finished_ms[index]);
-                continue;
-            }
-            let before = placed[..index].iter().rposition(|before| before.member == *member);
-            let begun_ms = if *member == ends.fork { fork_out_ms } else { 0.0 };
-            let free_ms = before.map_or(begun_ms, |before| out_free_ms[before]);
-            out_free_ms[index] = finished_ms[index].max(free_ms) + output.out_ms;
-            joined_ms = joined_ms.max(out_free_ms[index] + output.in_ms);
-        }
-        joined_ms
     }
 
     /// Branches handed out by two lists: those that run longest first, and those that take longest in all.
@@ -204,29 +163,59 @@ impl<'a> Branches<'a> {
         }
         placed
     }
+}
 
-    /// Every order and every place of the branches that are left.
-    fn try_all(&self, ends: Ends, placed: &mut Vec<Placed>, work_left: &mut usize, keep: &mut dyn Keep) {
-        if placed.len() == self.count() {
-            self.tell(ends, placed, keep);
-            return;
+impl HandOut for Branches<'_> {
+    type Placed = Placed;
+
+    fn next(&self, placed: &[Placed]) -> Vec<Placed> {
+        let is_left = |branch: &usize| !placed.iter().any(|before| before.branch == *branch);
+        let on_all = |branch: usize| (0..self.members).map(move |member| Placed { branch, member });
+        (0..self.count()).filter(is_left).flat_map(on_all).collect()
+    }
+
+    /// From the fork's input to the join's of the branches placed so far, in their order: as
+    /// [`Problem::price_forked`].
+    fn join_ms(&self, ends: Ends, placed: &[Placed]) -> f64 {
+        let mut finished_ms = [0.0; BRANCHES_MAX];
+        let mut fork_out_ms = 0.0;
+        for (index, Placed { branch, member }) in placed.iter().enumerate() {
+            let input = self.input(*branch, ends.fork, *member);
+            fork_out_ms += input.out_ms;
+            let arrived_ms = if *member == ends.fork { 0.0 } else { fork_out_ms + input.in_ms };
+            let free_ms = placed[..index].iter().rposition(|before| before.member == *member);
+            let free_ms = free_ms.map_or(0.0, |before| finished_ms[before]);
+            finished_ms[index] = arrived_ms.max(free_ms) + self.run_ms[branch * self.members + member];
         }
-        for branch in 0..self.count() {
-            if placed.iter().any(|before| before.branch == branch) {
+        let mut joined_ms: f64 = 0.0;
+        let mut out_free_ms = [0.0; BRANCHES_MAX];
+        for (index, Placed { branch, member }) in placed.iter().enumerate() {
+            let output = self.output(*branch, *member, ends.join);
+            if *member == ends.join {
+                joined_ms = joined_ms.max(finished_ms[index]);
                 continue;
             }
-            for member in 0..self.members {
-                if *work_left == 0 {
-                    return;
-                }
-                *work_left -= 1;
-                placed.push(Placed { branch, member });
-                // Those to come make nothing of it sooner.
-                if self.join_ms(ends, placed) < keep.below_ms() {
-                    self.try_all(ends, placed, work_left, keep);
-                }
-                placed.pop();
-            }
+            let before = placed[..index].iter().rposition(|before| before.member == *member);
+            let begun_ms = if *member == ends.fork { fork_out_ms } else { 0.0 };
+            let free_ms = before.map_or(begun_ms, |before| out_free_ms[before]);
+            out_free_ms[index] = finished_ms[index].max(free_ms) + output.out_ms;
+            joined_ms = joined_ms.max(out_free_ms[index] + output.in_ms);
+        }
+        joined_ms
+    }
+
+    fn tell(&self, ends: Ends, placed: &[Placed], keep: &mut dyn Keep) {
+        if placed.len() < self.count() {
+            return;
+        }
+        let joined_ms = self.join_ms(ends, placed);
+        if joined_ms < keep.below_ms() {
+            let stage = |placed: &Placed| {
+                let branch = self.region.branches[placed.branch];
+                StageShape { node: self.costs.node(placed.member), first: branch.first, end: branch.end }
+            };
+            let branches = placed.iter().map(stage).collect();
+            keep.take(joined_ms, Part::Branches { region: self.place, branches });
         }
     }
 }

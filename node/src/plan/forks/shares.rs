@@ -3,6 +3,7 @@
 //! divisible loads in parallel and distributed systems", 1996), and moved about while that helps; or all ways are tried,
 //! if asked to.
 
+use super::enumerate::{HandOut, try_all};
 use super::lanes::Lane;
 use super::search::{Ends, Keep};
 use super::{Division, Part, SHARES_MAX, Share, borders};
@@ -32,7 +33,7 @@ pub(super) enum Kind {
 
 /// Units on a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Placed {
+pub(super) struct Placed {
     member: usize,
     units: u32,
 }
@@ -129,24 +130,7 @@ impl<'a> Shares<'a> {
             self.tell(ends, &self.moved_about(ends, placed), keep);
         }
         if let Some(work_left) = work_left {
-            self.try_all(ends, &mut vec![], work_left, keep);
-        }
-    }
-
-    fn tell(&self, ends: Ends, placed: &[Placed], keep: &mut dyn Keep) {
-        if placed.len() < 2 {
-            return;
-        }
-        let joined_ms = self.join_ms(ends, placed);
-        if joined_ms < keep.below_ms() {
-            let share = |placed: &Placed| Share { node: self.costs.node(placed.member), units: placed.units };
-            let shares = placed.iter().map(share).collect();
-            let (first, end) = (self.division.first, self.division.end);
-            let part = match self.kind {
-                Kind::Rows(strips) => Part::Rows { strips, shares },
-                Kind::Items => Part::Items { first, end, shares },
-            };
-            keep.take(joined_ms, part);
+            try_all(self, ends, &mut vec![], work_left, keep);
         }
     }
 
@@ -284,25 +268,6 @@ impl<'a> Shares<'a> {
         base_ms + whole_ms * part + self.division.halo_ms(self.costs.node(placed.member), borders)
     }
 
-    /// From the fork's input to the join's of all shares in their order: as [`Problem::price_forked`].
-    fn join_ms(&self, ends: Ends, placed: &[Placed]) -> f64 {
-        let (mut out_ms, mut joined_ms, mut of_fork_ms): (f64, f64, Option<(f64, Placed)>) = (0.0, 0.0, None);
-        for (place, placed_here) in placed.iter().enumerate() {
-            let borders = borders(place, placed.len());
-            if placed_here.member == ends.fork && ends.fork != ends.join {
-                of_fork_ms = Some((self.takes_ms(*placed_here, borders), *placed_here));
-                continue;
-            }
-            let (done_ms, taken_ms) = self.done_ms(ends, *placed_here, borders, out_ms);
-            (joined_ms, out_ms) = (joined_ms.max(done_ms), taken_ms);
-        }
-        // The fork's own goes out behind what it sends to the others.
-        let Some((finished_ms, placed)) = of_fork_ms else { return joined_ms };
-        let Some(output) = self.output(ends, placed.member) else { return f64::INFINITY };
-        let output = output.moved(self.division.bytes(self.cut_bytes.1, placed.units));
-        joined_ms.max(finished_ms.max(out_ms) + output.out_ms + output.in_ms)
-    }
-
     /// Leaves a node out, serves two in each other's turn, or moves units between two, while the join is sooner for it.
     fn moved_about(&self, ends: Ends, mut placed: Vec<Placed>) -> Vec<Placed> {
         let mut best_ms = self.join_ms(ends, &placed);
@@ -354,34 +319,55 @@ impl<'a> Shares<'a> {
         }
         placed
     }
+}
 
-    /// Every order, choice of members and share of what is left.
-    fn try_all(&self, ends: Ends, placed: &mut Vec<Placed>, work_left: &mut usize, keep: &mut dyn Keep) {
+impl HandOut for Shares<'_> {
+    type Placed = Placed;
+
+    fn next(&self, placed: &[Placed]) -> Vec<Placed> {
         let left = self.division.units - placed.iter().map(|placed| placed.units).sum::<u32>();
-        if left == 0 {
-            self.tell(ends, placed, keep);
-            return;
-        }
-        if placed.len() == SHARES_MAX {
-            return;
-        }
-        for member in 0..self.costs.member_count() {
-            let is_free = !placed.iter().any(|before| before.member == member);
-            if !is_free || !self.run_ms[member].0.is_finite() {
+        let is_free = |member: &usize| {
+            self.run_ms[*member].0.is_finite() && !placed.iter().any(|before| before.member == *member)
+        };
+        let with_all = |member: usize| (1..=left).map(move |units| Placed { member, units });
+        let members = if placed.len() < SHARES_MAX { self.costs.member_count() } else { 0 };
+        (0..members).filter(is_free).flat_map(with_all).collect()
+    }
+
+    /// From the fork's input to the join's of all shares in their order: as [`Problem::price_forked`].
+    fn join_ms(&self, ends: Ends, placed: &[Placed]) -> f64 {
+        let (mut out_ms, mut joined_ms, mut of_fork_ms): (f64, f64, Option<(f64, Placed)>) = (0.0, 0.0, None);
+        for (place, placed_here) in placed.iter().enumerate() {
+            let borders = borders(place, placed.len());
+            if placed_here.member == ends.fork && ends.fork != ends.join {
+                of_fork_ms = Some((self.takes_ms(*placed_here, borders), *placed_here));
                 continue;
             }
-            for units in 1..=left {
-                if *work_left == 0 {
-                    return;
-                }
-                *work_left -= 1;
-                placed.push(Placed { member, units });
-                // Those to come make nothing of it sooner: more borders, and no less on the fork's way out.
-                if self.join_ms(ends, placed) < keep.below_ms() {
-                    self.try_all(ends, placed, work_left, keep);
-                }
-                placed.pop();
-            }
+            let (done_ms, taken_ms) = self.done_ms(ends, *placed_here, borders, out_ms);
+            (joined_ms, out_ms) = (joined_ms.max(done_ms), taken_ms);
+        }
+        // The fork's own goes out behind what it sends to the others.
+        let Some((finished_ms, placed)) = of_fork_ms else { return joined_ms };
+        let Some(output) = self.output(ends, placed.member) else { return f64::INFINITY };
+        let output = output.moved(self.division.bytes(self.cut_bytes.1, placed.units));
+        joined_ms.max(finished_ms.max(out_ms) + output.out_ms + output.in_ms)
+    }
+
+    fn tell(&self, ends: Ends, placed: &[Placed], keep: &mut dyn Keep) {
+        let units: u32 = placed.iter().map(|placed| placed.units).sum();
+        if placed.len() < 2 || units < self.division.units {
+            return;
+        }
+        let joined_ms = self.join_ms(ends, placed);
+        if joined_ms < keep.below_ms() {
+            let share = |placed: &Placed| Share { node: self.costs.node(placed.member), units: placed.units };
+            let shares = placed.iter().map(share).collect();
+            let (first, end) = (self.division.first, self.division.end);
+            let part = match self.kind {
+                Kind::Rows(strips) => Part::Rows { strips, shares },
+                Kind::Items => Part::Items { first, end, shares },
+            };
+            keep.take(joined_ms, part);
         }
     }
 }
