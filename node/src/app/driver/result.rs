@@ -1,7 +1,7 @@
 //! The result of a request, collected at its origin: each of the model's outputs comes from the stage that
 //! makes it, so the parts of one attempt arrive in any order, and those of several attempts mingle.
 
-use stormo_protocol::frame::{Sign, StageTrace};
+use stormo_protocol::frame::{ORIGIN, Sign, StageTrace};
 use stormo_protocol::refusal::Refusal;
 
 use crate::net::{Received, SignReader, SignWriter, signs};
@@ -10,10 +10,15 @@ use crate::net::{Received, SignReader, SignWriter, signs};
 #[derive(Default)]
 pub(super) struct Collection {
     parts: Vec<Part>,
+    begun: u64,
 }
 
-/// What one stage of one attempt gives.
+/// Copies of one part on their way at once: of a primary, and of two backups.
+const COPIES_MAX: usize = 3;
+
+/// What one stage of one attempt gives, or one copy of it.
 struct Part {
+    number: u64,
     attempt: u16,
     stage: u16,
     signs: SignWriter,
@@ -27,8 +32,8 @@ impl Part {
 }
 
 impl Collection {
-    /// A stage begins to send its part. One that is still on its way from an earlier delivery is not
-    /// waited for.
+    /// A stage begins to send its part. Another host of it may be sending the same: the first that is whole is used, and of too
+    /// many the oldest is not waited for.
     ///
     /// # Errors
     /// `Duplicate`, if it is here already.
@@ -36,16 +41,26 @@ impl Collection {
         if self.has(attempt, stage) {
             return Err(Refusal::Duplicate);
         }
-        self.parts.retain(|part| !part.is(attempt, stage));
+        let mut copies = self.parts.iter().filter(|part| part.is(attempt, stage));
+        if copies.clone().count() >= COPIES_MAX
+            && let Some(oldest) = copies.next().map(|part| part.number)
+        {
+            self.parts.retain(|part| part.number != oldest);
+        }
+        self.begun += 1;
         let (signs, reader) = signs();
-        self.parts.push(Part { attempt, stage, signs, arrived: None });
+        self.parts.push(Part { number: self.begun, attempt, stage, signs, arrived: None });
         Ok(reader)
     }
 
-    /// A part is here; its sender may let go of it.
+    /// A part is here; whoever sent it, or sends another copy, may let go of it.
     pub(super) fn arrived(&mut self, attempt: u16, stage: u16, received: Received) {
-        if let Some(part) = self.parts.iter_mut().find(|part| part.is(attempt, stage)) {
-            part.arrived = Some(received);
+        if self.has(attempt, stage) {
+            return;
+        }
+        let mut received = Some(received);
+        for part in self.parts.iter_mut().filter(|part| part.is(attempt, stage)) {
+            part.arrived = received.take();
             part.signs.send_replace(Sign::Passed);
         }
     }
@@ -58,6 +73,9 @@ impl Collection {
     /// All that came of an attempt: its tensors, and what the frames said of the way there, the last stage's first.
     pub(super) fn take(&mut self, attempt: u16) -> Option<Received> {
         let parts = std::mem::take(&mut self.parts);
+        for late in parts.iter().filter(|part| part.arrived.is_none() && !part.signs.borrow().is_last()) {
+            late.signs.send_replace(Sign::Refused { stage: ORIGIN, reason: Refusal::NotWaiting });
+        }
         let mut parts: Vec<Part> = parts.into_iter().filter(|part| part.attempt == attempt).collect();
         parts.sort_by_key(|part| part.stage);
         let mut arrived = parts.into_iter().filter_map(|part| part.arrived).rev();
@@ -76,7 +94,7 @@ impl Collection {
 mod tests {
     use std::time::Duration;
 
-    use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN};
+    use stormo_protocol::frame::{DeliveryKey, Edge, Header};
     use stormo_protocol::ids::{NodeId, PlanId, RequestId};
 
     use super::*;
@@ -106,6 +124,29 @@ mod tests {
         let stages: Vec<u16> = whole.traces.iter().map(|trace| trace.stage).collect();
         assert_eq!((whole.tensors.len(), &stages[..]), (2, &[1, 0][..]));
         assert!(collection.take(1).is_none());
+    }
+
+    #[test]
+    fn of_several_copies_the_first_that_is_whole_is_used_and_all_may_let_go() {
+        let mut collection = Collection::default();
+        let signs: Vec<_> = (0..3).map(|_| collection.begin(1, 0).expect("begun")).collect();
+        let late = collection.begin(2, 0).expect("of another attempt");
+        collection.arrived(1, 0, part(0, 1));
+        assert!(signs.iter().all(|signs| *signs.borrow() == Sign::Passed));
+        collection.arrived(1, 0, part(0, 2));
+        assert_eq!(collection.take(1).map(|whole| whole.tensors.len()), Some(1));
+        let refused = Sign::Refused { stage: ORIGIN, reason: Refusal::NotWaiting };
+        assert_eq!(*late.borrow(), refused);
+    }
+
+    #[test]
+    fn so_many_copies_are_waited_for_and_no_more() {
+        let mut collection = Collection::default();
+        let signs: Vec<_> = (0..4).map(|_| collection.begin(1, 0).expect("begun")).collect();
+        assert_eq!(
+            signs.iter().map(|signs| signs.has_changed().is_ok()).collect::<Vec<_>>(),
+            [false, true, true, true]
+        );
     }
 
     #[test]
