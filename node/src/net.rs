@@ -158,6 +158,9 @@ pub enum Progress {
     Taken,
     /// The receiver's output is safe.
     Passed(Sent),
+    /// It is not over yet, and takes longer than was said ([`Patience::late_after`]); after that, twice that, and so on. Not told
+    /// while the receiver says that it only waits for those behind it.
+    Late(Duration),
     /// The receiver, or a stage after it, refused.
     Refused(u16, Refusal),
     /// Unreachable, reset, or silent for too long.
@@ -171,6 +174,8 @@ pub struct Sent {
     pub bytes: u64,
     /// From its first byte to its last, as the receiver saw it.
     pub transfer_time: Duration,
+    /// From the wish to send it until it was passed on.
+    pub time: Duration,
 }
 
 /// The version of all that nodes say to each other. Nodes of other versions refuse each other; what is added in sections

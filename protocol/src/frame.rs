@@ -78,7 +78,7 @@ pub struct DeliveryKey {
 pub struct StageTrace {
     /// The stage; [`ORIGIN`] for what encoding the input took.
     pub stage: u16,
-    /// Which of its hosts ran it: 0 the primary, from 1 on its backups.
+    /// Which of its hosts ran it: 0 the primary, from 1 on its backups. Of [`ORIGIN`] the request's [`Redundancy`].
     pub host: u16,
     /// From the first byte of the frame to its last, microseconds.
     pub receive_us: u32,
@@ -90,6 +90,37 @@ pub struct StageTrace {
     pub run_us: u32,
     /// Encoding the output, microseconds.
     pub encode_us: u32,
+}
+
+/// When a host that has a stage loaded as well, a backup, is sent the same. It travels with a request's traces, and builds that know
+/// nothing of it do and say as with [`Redundancy::Warm`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Redundancy {
+    /// When the one before is lost, or refuses.
+    #[default]
+    Warm = 0,
+    /// Also when it takes longer than nearly always, within a budget.
+    Hedge = 1,
+    /// From the start.
+    Duplicate = 2,
+}
+
+impl Redundancy {
+    /// From the number on the wire; one of a later version is as none.
+    pub fn from_number(number: u16) -> Self {
+        [Self::Hedge, Self::Duplicate].into_iter().find(|known| *known as u16 == number).unwrap_or_default()
+    }
+
+    /// As the origin's trace tells it.
+    pub fn of(traces: &[StageTrace]) -> Self {
+        let origin = traces.iter().find(|trace| trace.stage == ORIGIN);
+        origin.map_or(Self::default(), |trace| Self::from_number(trace.host))
+    }
+
+    /// The origin's trace, which tells it to all stages.
+    pub fn trace(self) -> StageTrace {
+        StageTrace { stage: ORIGIN, host: self as u16, ..StageTrace::default() }
+    }
 }
 
 /// The fixed part of a frame.

@@ -46,6 +46,9 @@ pub struct RequestParameters {
     /// Deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// When backups are sent the same: `warm`, `hedge` or `duplicate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redundancy: Option<&'static str>,
 }
 
 /// What a call answers.

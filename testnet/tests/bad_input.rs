@@ -321,6 +321,8 @@ fn wrong_calls(client: &Client) -> Result<()> {
         (json!({ "max_energy_j": 0 }), 400, "max_energy_j"),
         (json!({ "max_energy_j": "little" }), 400, "max_energy_j"),
         (json!({ "energy_class": "saving" }), 400, "`energy_class` is not supported"),
+        (json!({ "redundancy": "triple" }), 400, "warm, hedge or duplicate"),
+        (json!({ "redundancy": 2 }), 400, "warm, hedge or duplicate"),
         (json!({ "objective": "energy" }), 409, "--power"),
         (json!({ "objective": "beauty" }), 400, "objective"),
         (json!({ "timeout_ms": -1 }), 400, "timeout_ms"),

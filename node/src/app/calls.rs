@@ -1,6 +1,7 @@
 //! What the front asks of the driver, and what it may be told.
 
 use stormo_protocol::codec::payload::Codec;
+use stormo_protocol::frame::Redundancy;
 use stormo_protocol::ids::{PlanId, RequestId};
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::oneshot;
@@ -100,6 +101,8 @@ pub struct InferOptions {
     pub limits: PlanLimits,
     /// Label of the variant; if absent, the most accurate one that can run.
     pub variant: Option<String>,
+    /// When backups are sent the same.
+    pub redundancy: Redundancy,
 }
 
 /// An answer and how it came about.

@@ -382,6 +382,28 @@ impl ObjectiveArg {
     }
 }
 
+/// When backups are sent the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RedundancyArg {
+    /// Only when the one before is lost, or refuses.
+    Warm,
+    /// Also when it takes longer than nearly always; at most one in twenty.
+    Hedge,
+    /// From the start: all runs twice.
+    Duplicate,
+}
+
+impl RedundancyArg {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Hedge => "hedge",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
 /// How to ask a model.
 #[derive(Debug, Args)]
 pub struct AskArgs {
@@ -394,6 +416,9 @@ pub struct AskArgs {
     /// The variant to run [default: the most accurate one that can run, or by the limits]
     #[arg(long, value_name = "LABEL")]
     pub variant: Option<String>,
+    /// When others that have a stage loaded are sent the same [default: warm]
+    #[arg(long, value_enum)]
+    pub redundancy: Option<RedundancyArg>,
     /// Run exactly this plan, from `stormo plan NAME --all`.
     #[arg(long, value_name = "ID")]
     pub plan_id: Option<String>,

@@ -12,6 +12,7 @@ mod deploying;
 mod energy;
 mod gossip;
 mod health;
+mod hedging;
 mod hosting;
 mod joining;
 mod latest;
@@ -175,6 +176,7 @@ pub struct Driver {
     rejoined: Latest<joining::MovedJoin, u16>,
     origins: BTreeMap<RequestId, Pending>,
     suspects: Suspects,
+    hedging: hedging::Hedging,
     parked: Vec<origins::Parked>,
     finished: VecDeque<RequestView>,
     plans: KnownPlans,
@@ -221,6 +223,7 @@ impl Driver {
             rejoined: Latest::of(arriving::RECENT_MAX),
             origins: BTreeMap::new(),
             suspects: Suspects::default(),
+            hedging: hedging::Hedging::default(),
             parked: Vec::new(),
             finished: VecDeque::new(),
             plans: KnownPlans::default(),

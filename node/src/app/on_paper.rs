@@ -23,7 +23,7 @@ pub fn instance(
         manifest,
         variant: VariantId { deployment: DeploymentId([0; 16]), index: 0 },
         blocks: manifest.graph_blocks(),
-        candidates: nodes.iter().map(|record| Candidate { record, takes_work: true }).collect(),
+        candidates: nodes.iter().map(|record| Candidate { record, takes_work: true, late_ms: 0.0 }).collect(),
         force_first,
         force_last,
         accuracy: 1.0,

@@ -28,6 +28,8 @@ pub(super) struct Own<'a> {
     /// Ways to others by now.
     pub links: &'a [LinkEstimate],
     pub takes_work: bool,
+    /// Who takes longer than usual, by how many microseconds.
+    pub late: &'a [(NodeId, u64)],
 }
 
 /// All that plans are made of, as a fingerprint: plans of two equal ones are equal.
@@ -42,7 +44,7 @@ impl Basis {
         suspects: &[NodeId],
         own: &Own<'_>,
     ) -> Self {
-        let Own { said, hosted, links, takes_work } = *own;
+        let Own { said, hosted, links, takes_work, late } = *own;
         let mut hasher = DefaultHasher::new();
         let mut count = 0_usize;
         for (node, stamp) in usable {
@@ -53,6 +55,9 @@ impl Basis {
         for Hosted { variant, first, end, queue_wait_us, .. } in hosted {
             let wait = (queue_wait_us / WAIT_NOISE_US).checked_ilog2();
             (variant, first, end, wait).hash(&mut hasher);
+        }
+        for (node, late_us) in late {
+            (node, (late_us / WAIT_NOISE_US).checked_ilog2()).hash(&mut hasher);
         }
         for LinkEstimate { peer, round_trip_us, bytes_per_second } in links {
             let far = (u64::from(*round_trip_us) / WAIT_NOISE_US).checked_ilog2();
@@ -213,7 +218,7 @@ mod tests {
     }
 
     fn own<'a>(hosted: &'a [Hosted], links: &'a [LinkEstimate]) -> Own<'a> {
-        Own { said: stamp(7), hosted, links, takes_work: true }
+        Own { said: stamp(7), hosted, links, takes_work: true, late: &[] }
     }
 
     fn basis(usable: &[(u8, u64)], suspects: &[u8]) -> Basis {

@@ -35,6 +35,8 @@ const TIME_MS_MAX: f64 = 1e9;
 pub(super) struct Candidate<'a> {
     pub record: &'a NodeRecord,
     pub takes_work: bool,
+    /// What deliveries to it took lately beyond the usual.
+    pub late_ms: f64,
 }
 
 /// A problem together with who its nodes are. Losses in it are of accuracy, not shares of agreement.
@@ -181,7 +183,7 @@ impl Question<'_> {
         let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
         Node {
             can_compute: candidate.takes_work,
-            queue_wait_ms: micros_to_ms(queue_wait_us as f64),
+            queue_wait_ms: micros_to_ms(queue_wait_us as f64) + candidate.late_ms,
             memory_free_bytes: free.min(1 << 47),
             overhead_ms: RUN_OVERHEAD_MS,
             known: self.loaded(&record.hosted, &block_ms),

@@ -3,6 +3,7 @@
 //! hosts of a plan help themselves: whoever holds a tensor sends it to the next host of the stage that needs it, the
 //! origin its input likewise.
 
+use super::copies::Copies;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::{self, Plan};
 use stormo_protocol::refusal::Refusal;
@@ -68,6 +69,15 @@ pub enum OriginEvent {
         /// Why.
         reason: Refusal,
     },
+    /// A host that was sent input from here takes long: this other host of its stage is sent it, too.
+    Hedge {
+        /// The try.
+        attempt: u16,
+        /// The stage.
+        stage: u16,
+        /// The other host.
+        to: NodeId,
+    },
     /// A host of a join refuses, or is lost.
     JoinFailed {
         /// The try.
@@ -111,7 +121,7 @@ pub enum OriginAction {
         /// Its plan.
         plan: Plan,
     },
-    /// Send the input of a stage to this host, instead of the one before; nothing, if it has none from here.
+    /// Send the input of a stage to this host, instead of the one before, or beside it; nothing, if it has none from here.
     Send {
         /// The try.
         attempt: u16,
@@ -161,9 +171,9 @@ pub struct Origin {
     current: Option<Plan>,
     /// Stages of the current try that are sent input from here and whose output is safe.
     passed: Vec<u16>,
-    /// Which host has the input, of the stages that are sent theirs from here, and of the joins, where it is not the
-    /// primary.
-    hosts: Vec<(u16, usize)>,
+    /// Which hosts have the input, of the stages that are sent theirs from here, and of the joins, where it is not the
+    /// primary alone.
+    hosts: Vec<(u16, Copies)>,
     /// Who was lost during the current try.
     lost: Vec<NodeId>,
     /// Whether a host was lost in any try: then the hosts that are left have the work of others on top for a moment.
@@ -218,6 +228,7 @@ impl Origin {
             OriginEvent::InputFailed { attempt, stage, to, reason } if attempt == self.attempt => {
                 self.input_failed(stage, to, reason)
             }
+            OriginEvent::Hedge { attempt, stage, to } if attempt == self.attempt => self.hedge(stage, to),
             OriginEvent::JoinFailed { attempt, stage, host, reason } if attempt == self.attempt => {
                 self.join_failed(stage, host.into(), reason)
             }
@@ -241,6 +252,7 @@ impl Origin {
                 actions
             }
             OriginEvent::InputFailed { .. }
+            | OriginEvent::Hedge { .. }
             | OriginEvent::JoinFailed { .. }
             | OriginEvent::Failed { .. }
             | OriginEvent::Result(_) => vec![],
@@ -284,14 +296,19 @@ impl Origin {
         OriginAction::Plan { without: self.suspects.clone(), after_ms: after_ms.max(least_ms) }
     }
 
-    /// Which of a stage's hosts is its host now, as far as the origin decides that.
-    fn host_of(&self, stage: u16) -> usize {
-        self.hosts.iter().find(|(of, _)| *of == stage).map_or(0, |(_, host)| *host)
+    /// Who has a stage's input, as far as the origin decides that.
+    fn copies_of(&self, stage: u16) -> Copies {
+        self.hosts.iter().find(|(of, _)| *of == stage).map_or(Copies::at(0), |(_, copies)| *copies)
     }
 
-    fn set_host(&mut self, stage: u16, host: usize) {
+    /// Which of a join's hosts is its host now.
+    fn host_of(&self, join: u16) -> usize {
+        self.copies_of(join).first().unwrap_or(0)
+    }
+
+    fn set_copies(&mut self, stage: u16, copies: Copies) {
         self.hosts.retain(|(of, _)| *of != stage);
-        self.hosts.push((stage, host));
+        self.hosts.push((stage, copies));
     }
 
     fn has_moved_join(&self) -> bool {
@@ -299,30 +316,67 @@ impl Origin {
         self.hosts.iter().any(|(stage, _)| is_join(*stage))
     }
 
-    /// The input goes to the next host of its stage; with none left, the stage failed.
+    /// The input goes to the next host of its stage, unless another one has it as well; with none left, the stage failed.
     fn input_failed(&mut self, stage: u16, to: NodeId, reason: Refusal) -> Vec<OriginAction> {
         let Some(plan) = &self.current else { return vec![] };
         let Some(failing) = plan.stages.get(usize::from(stage)) else { return vec![] };
-        let host = self.host_of(stage);
+        let (hosts, mut copies): (Vec<NodeId>, _) = (failing.hosts().collect(), self.copies_of(stage));
+        let host = copies.hosts().find(|host| hosts.get(*host) == Some(&to));
         // What is heard of a host before is late.
-        if reason.is_of_the_unneeded() || failing.hosts().nth(host) != Some(to) {
-            return vec![];
-        }
+        let Some(host) = host.filter(|_| !reason.is_of_the_unneeded()) else { return vec![] };
         if plan.is_join(stage) {
             return self.join_failed(stage, host, reason);
         }
-        self.has_met_loss |= reason == Refusal::SuccessorLost;
-        let next = failing.hosts().nth(host + 1).filter(|_| reason.may_succeed_elsewhere());
-        match next {
-            Some(next) => {
-                if reason == Refusal::SuccessorLost {
-                    self.suspects.push(to);
-                }
-                self.set_host(stage, host + 1);
-                vec![OriginAction::Send { attempt: self.attempt, stage, to: next }]
-            }
-            None => self.failed(stage, reason),
+        // The other copy's output is safe.
+        if self.passed.contains(&stage) {
+            return vec![];
         }
+        self.has_met_loss |= reason == Refusal::SuccessorLost;
+        copies.failed(host);
+        let goes_on = copies.first().is_some();
+        let next = copies.untried(hosts.len()).next();
+        let next = next.filter(|_| !goes_on && reason.may_succeed_elsewhere());
+        if !goes_on && next.is_none() {
+            return self.failed(stage, reason);
+        }
+        if reason == Refusal::SuccessorLost {
+            self.suspects.push(to);
+        }
+        if let Some(next) = next {
+            copies.send(next);
+        }
+        self.set_copies(stage, copies);
+        let send = next.map(|next| OriginAction::Send { attempt: self.attempt, stage, to: hosts[next] });
+        send.into_iter().collect()
+    }
+
+    /// Who may be sent the input of a stage beside this host, which takes long: its hosts that were not sent it yet, in their
+    /// order. Nobody, where that is a join.
+    pub fn may_hedge(&self, attempt: u16, stage: u16, behind: NodeId) -> Vec<NodeId> {
+        let plan = self.current.as_ref().filter(|plan| attempt == self.attempt && !plan.is_join(stage));
+        let Some(of) = plan.and_then(|plan| plan.stages.get(usize::from(stage))) else { return vec![] };
+        let (hosts, copies): (Vec<NodeId>, _) = (of.hosts().collect(), self.copies_of(stage));
+        let has_it = copies.hosts().any(|host| hosts.get(host) == Some(&behind));
+        if self.ended || !has_it || !copies.may_hedge() || self.passed.contains(&stage) {
+            return vec![];
+        }
+        copies.untried(hosts.len()).map(|host| hosts[host]).collect()
+    }
+
+    fn hedge(&mut self, stage: u16, to: NodeId) -> Vec<OriginAction> {
+        let Some(of) = self.current.as_ref().and_then(|plan| plan.stages.get(usize::from(stage))) else {
+            return vec![];
+        };
+        let mut copies = self.copies_of(stage);
+        let hosts: Vec<NodeId> = of.hosts().collect();
+        let Some(behind) = copies.first().and_then(|host| hosts.get(host)) else { return vec![] };
+        let place = hosts.iter().position(|host| *host == to);
+        let Some(place) = place.filter(|_| self.may_hedge(self.attempt, stage, *behind).contains(&to)) else {
+            return vec![];
+        };
+        copies.send(place);
+        self.set_copies(stage, copies);
+        vec![OriginAction::Send { attempt: self.attempt, stage, to }]
     }
 
     /// A join goes to its next host, and all who send to it are told; with none left, it failed. Who reports the host
@@ -352,7 +406,7 @@ impl Origin {
         if reason == Refusal::SuccessorLost {
             self.suspects.push(hosts[now]);
         }
-        self.set_host(stage, next);
+        self.set_copies(stage, Copies::at(next));
         let send = OriginAction::Send { attempt: self.attempt, stage, to: hosts[next] };
         vec![self.rejoin(stage, next), send]
     }

@@ -1,5 +1,5 @@
 //! Whole requests through real origins and stages, in virtual time: hosts crash and stall, messages are late, overtake
-//! each other and come twice. Each seed gives a plan with a fork (or a chain) and one schedule of faults.
+//! each other and come twice, and in half of the schedules late frames are sent to a second host. Each seed gives a plan with a fork (or a chain) and one schedule of faults.
 //!
 //! A tensor is a hash of all that it was computed from, the attempt included, so that a mixture is seen.
 
@@ -51,7 +51,8 @@ fn whatever_happens_a_request_with_a_fork_ends_once_right_and_leaves_nothing_beh
     assert!(failed.is_empty(), "{}", told.unwrap_or_default());
     println!("{all:?}");
     // The faults reached what they were to test.
-    let met = [all.answered, all.failed, all.rejoins, all.takeovers, all.tried_again, all.duplicates];
+    let met =
+        [all.answered, all.failed, all.rejoins, all.takeovers, all.tried_again, all.duplicates, all.hedges];
     assert!(met.iter().all(|count| *count > SEEDS as usize / 100), "{all:?}");
 }
 

@@ -12,10 +12,12 @@
 //! to the next stages; the stage has passed when all are there.
 //!
 //! A stage may be sent an input more than once, by several hosts of the stage before of which each took the other
-//! for lost: the first copy that is whole is used.
+//! for lost: the first copy that is whole is used. Where the receiver of an output takes long, another host of its stage may be
+//! sent it too (*hedging*): the first that passes it on makes it safe, the other one's failures are nobody's concern.
 
 use std::sync::Arc;
 
+use super::copies::{Copies, Delivery};
 use stormo_protocol::frame::{Edge, ORIGIN, Sign};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::Plan;
@@ -39,17 +41,6 @@ enum Phase {
     Kept,
 }
 
-/// How far some of the output is on its way to one receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    /// Not taken yet.
-    Sent,
-    /// Taken; the receiver's own output is not safe yet.
-    Taken,
-    /// Needed here no longer.
-    Passed,
-}
-
 /// What comes over one edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Input {
@@ -63,9 +54,15 @@ struct Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Output {
     to: u16,
-    /// Which host of that stage has it, or is sent it.
-    host: usize,
-    delivery: Delivery,
+    /// Which hosts of that stage have it, or are sent it.
+    copies: Copies,
+}
+
+impl Output {
+    /// How far it is. Whoever took it and is lost, or will not, has taken nothing.
+    fn delivery(&self) -> Delivery {
+        self.copies.furthest().unwrap_or(Delivery::Sent)
+    }
 }
 
 /// What happens to a stage.
@@ -85,16 +82,18 @@ pub enum StageEvent {
     Ran,
     /// It failed to run.
     RunFailed(Refusal),
-    /// Who was sent some of the output over this edge has it.
-    Taken(Edge),
-    /// Their own output is safe.
-    Passed(Edge),
-    /// They, or a later stage, refused.
-    Refused(Edge, u16, Refusal),
-    /// They are unreachable or silent.
-    Lost(Edge),
-    /// They were so a moment ago, in another request; nothing was sent.
-    Avoided(Edge),
+    /// This node, which was sent some of the output over this edge, has it.
+    Taken(Edge, NodeId),
+    /// Its own output is safe.
+    Passed(Edge, NodeId),
+    /// It, or a later stage, refused.
+    Refused(Edge, NodeId, u16, Refusal),
+    /// It is unreachable or silent.
+    Lost(Edge, NodeId),
+    /// It was so a moment ago, in another request; nothing was sent.
+    Avoided(Edge, NodeId),
+    /// Whoever has some of the output takes long: this other host of its stage is sent it, too.
+    Hedge(Edge, NodeId),
     /// The origin moved a join to this one of its hosts.
     Rejoin {
         /// The join.
@@ -162,8 +161,7 @@ impl Stage {
     ) -> Option<(Self, Vec<StageAction>)> {
         plan.stages.get(usize::from(index))?;
         let inputs = inputs.into_iter().map(|from| Input { from, arriving: 0, is_here: false }).collect();
-        let outputs =
-            outputs.into_iter().map(|to| Output { to, host: 0, delivery: Delivery::Sent }).collect();
+        let outputs = outputs.into_iter().map(|to| Output { to, copies: Copies::at(0) }).collect();
         let stage =
             Self { plan, index, phase: Phase::Gathering, inputs, ready: false, failed: None, outputs };
         Some((stage, vec![StageAction::Load]))
@@ -209,22 +207,57 @@ impl Stage {
     /// Where the first of the output is sent to, over which edge, unless that is to be avoided.
     pub fn first_receiver(&self) -> Option<(NodeId, Edge)> {
         let first = self.outputs.first()?;
-        Some((self.receiver(*first), Edge { from: self.index, to: first.to }))
+        Some((self.receivers(*first).next()?, Edge { from: self.index, to: first.to }))
     }
 
-    /// Whether this node is the one that has the output over an edge, or is sent it. What others say of it is late.
-    pub fn is_receiver(&self, edge: Edge, node: NodeId) -> bool {
-        self.outputs.iter().any(|output| output.to == edge.to && self.receiver(*output) == node)
+    /// Whether some of the output has another receiver than this one, or may have: it is under way there, or a host of that
+    /// stage was not sent it yet.
+    pub fn has_others(&self, edge: Edge, node: NodeId) -> bool {
+        let output = self.outputs.iter().find(|output| output.to == edge.to && edge.to != ORIGIN);
+        output.is_some_and(|output| {
+            let are_untried = output.copies.untried(self.hosts(output.to).count()).next().is_some();
+            are_untried || self.receivers(*output).any(|receiver| receiver != node)
+        })
+    }
+
+    /// Who may be sent some of the output beside this node, which takes long: the hosts of that stage that were not sent it
+    /// yet, in their order. Nobody may of what goes to a join, which the origin alone moves, or to the origin.
+    pub fn may_hedge(&self, edge: Edge, behind: NodeId) -> Vec<NodeId> {
+        let is_sending = matches!(self.phase, Phase::Sending | Phase::Kept);
+        let found = self.copy_of(edge, behind).filter(|_| is_sending && edge.to != ORIGIN);
+        let output = found.map(|(place, _)| self.outputs[place]);
+        match output.filter(|output| output.copies.may_hedge() && !self.plan.is_join(edge.to)) {
+            Some(output) => {
+                let hosts: Vec<NodeId> = self.hosts(edge.to).collect();
+                output.copies.untried(hosts.len()).map(|host| hosts[host]).collect()
+            }
+            None => vec![],
+        }
+    }
+
+    /// Which output this node is sent, or has, over an edge, and its place among the hosts. What others say of it is late.
+    fn copy_of(&self, edge: Edge, node: NodeId) -> Option<(usize, usize)> {
+        let place = self.outputs.iter().position(|output| output.to == edge.to)?;
+        let copies = self.outputs[place].copies.hosts();
+        let mut sent = copies.zip(self.receivers(self.outputs[place]));
+        sent.find(|(_, receiver)| *receiver == node).map(|(host, _)| (place, host))
+    }
+
+    /// Who may have what goes to a stage, or to the origin.
+    fn hosts(&self, to: u16) -> impl Iterator<Item = NodeId> {
+        let stage = self.plan.stages.get(usize::from(to));
+        let origin = stage.is_none().then_some(self.plan.origin);
+        stage.into_iter().flat_map(|stage| stage.hosts()).chain(origin)
     }
 
     /// Who is sent some of the output.
-    fn receiver(&self, output: Output) -> NodeId {
-        let stage = self.plan.stages.get(usize::from(output.to));
-        stage.and_then(|stage| stage.hosts().nth(output.host)).unwrap_or(self.plan.origin)
+    fn receivers(&self, output: Output) -> impl Iterator<Item = NodeId> {
+        output.copies.hosts().filter_map(move |host| self.hosts(output.to).nth(host))
     }
 
-    fn send_to(&self, output: Output) -> StageAction {
-        StageAction::Send { to: self.receiver(output), edge: Edge { from: self.index, to: output.to } }
+    fn send_to(&self, output: Output, host: usize) -> Option<StageAction> {
+        let to = self.hosts(output.to).nth(host)?;
+        Some(StageAction::Send { to, edge: Edge { from: self.index, to: output.to } })
     }
 
     /// Takes an event; out of place, it changes nothing.
@@ -249,22 +282,25 @@ impl Stage {
             }
             (StageEvent::Ran, Phase::Running) => self.send(),
             (StageEvent::RunFailed(reason), Phase::Running) => self.refuse(reason),
-            (StageEvent::Taken(edge), Phase::Sending | Phase::Kept) => self.delivered(edge, Delivery::Taken),
-            (StageEvent::Passed(edge), Phase::Sending | Phase::Kept) => {
-                self.delivered(edge, Delivery::Passed)
+            (StageEvent::Taken(edge, node), Phase::Sending | Phase::Kept) => {
+                self.delivered(edge, node, Delivery::Taken)
             }
-            (StageEvent::Refused(edge, stage, reason), Phase::Sending | Phase::Kept) => {
-                self.receiver_failed(edge, stage, reason)
+            (StageEvent::Passed(edge, node), Phase::Sending | Phase::Kept) => {
+                self.delivered(edge, node, Delivery::Passed)
             }
-            (StageEvent::Lost(edge), Phase::Sending | Phase::Kept) => {
-                self.receiver_failed(edge, edge.to, Refusal::SuccessorLost)
+            (StageEvent::Refused(edge, node, stage, reason), Phase::Sending | Phase::Kept) => {
+                self.receiver_failed(edge, node, stage, reason)
             }
-            (StageEvent::Avoided(edge), Phase::Sending | Phase::Kept) => {
-                let mut actions = self.receiver_failed(edge, edge.to, Refusal::SuccessorLost);
+            (StageEvent::Lost(edge, node), Phase::Sending | Phase::Kept) => {
+                self.receiver_failed(edge, node, edge.to, Refusal::SuccessorLost)
+            }
+            (StageEvent::Avoided(edge, node), Phase::Sending | Phase::Kept) => {
+                let mut actions = self.receiver_failed(edge, node, edge.to, Refusal::SuccessorLost);
                 // That is no news.
                 actions.retain(|action| !matches!(action, StageAction::Suspect(_)));
                 actions
             }
+            (StageEvent::Hedge(edge, node), _) => self.hedge(edge, node),
             (StageEvent::Rejoin { stage, host }, phase) => self.rejoin(stage, host.into(), phase),
             _ => vec![],
         }
@@ -311,17 +347,18 @@ impl Stage {
     }
 
     fn send(&mut self) -> Vec<StageAction> {
-        let sends = self.outputs.iter().map(|output| self.send_to(*output));
+        let first = |output: &Output| self.send_to(*output, output.copies.first()?);
+        let sends = self.outputs.iter().filter_map(first);
         let actions = [StageAction::Say(Sign::Sending)].into_iter().chain(sends).collect();
         self.enter(Phase::Sending, actions)
     }
 
-    /// Some of the output got further. Once all is taken, the senders of the inputs may let go of them.
-    fn delivered(&mut self, edge: Edge, progress: Delivery) -> Vec<StageAction> {
-        for output in self.outputs.iter_mut().filter(|output| output.to == edge.to) {
-            output.delivery = progress;
-        }
-        let mut deliveries = self.outputs.iter().map(|output| output.delivery);
+    /// Some of the output got further. Once all is taken, the senders of the inputs may let go of them. Of two copies the
+    /// one that is further counts.
+    fn delivered(&mut self, edge: Edge, node: NodeId, progress: Delivery) -> Vec<StageAction> {
+        let Some((place, host)) = self.copy_of(edge, node) else { return vec![] };
+        self.outputs[place].copies.reached(host, progress);
+        let mut deliveries = self.outputs.iter().map(Output::delivery);
         let mut actions = Vec::new();
         if self.phase == Phase::Sending && deliveries.clone().all(|delivery| delivery != Delivery::Sent) {
             self.phase = Phase::Kept;
@@ -333,27 +370,32 @@ impl Stage {
         actions
     }
 
-    /// A receiver, or a stage behind it, will not. The next host of its stage is sent the output; when there is none,
-    /// its sender tells the origin, once.
-    fn receiver_failed(&mut self, edge: Edge, stage: u16, reason: Refusal) -> Vec<StageAction> {
+    /// A receiver, or a stage behind it, will not. If another one has a copy, it goes on with that; else the next host of its
+    /// stage is sent the output; when there is none, its sender tells the origin, once.
+    fn receiver_failed(&mut self, edge: Edge, node: NodeId, stage: u16, reason: Refusal) -> Vec<StageAction> {
+        let Some((place, host)) = self.copy_of(edge, node) else { return vec![] };
         let is_own = stage == edge.to;
         if is_own && reason.is_of_the_unneeded() {
-            return self.delivered(edge, Delivery::Passed);
+            return self.delivered(edge, node, Delivery::Passed);
         }
-        let place = self.outputs.iter().position(|output| output.to == edge.to);
-        let failing = place.map(|place| self.outputs[place]).filter(|_| is_own && edge.to != ORIGIN);
-        if let (Some(place), Some(output)) = (place, failing) {
-            if self.plan.is_join(output.to) {
-                let host = u16::try_from(output.host).unwrap_or(u16::MAX);
+        if is_own && edge.to != ORIGIN {
+            if self.plan.is_join(stage) {
+                let host = u16::try_from(host).unwrap_or(u16::MAX);
                 return vec![StageAction::ReportJoin { stage, host, reason }];
             }
-            let next = Output { host: output.host + 1, delivery: Delivery::Sent, ..output };
-            let hosts = self.plan.stages.get(usize::from(stage)).map_or(0, |stage| stage.hosts().count());
-            if next.host < hosts && reason.may_succeed_elsewhere() {
-                self.outputs[place] = next;
-                let before = self.receiver(output);
-                let lost = (reason == Refusal::SuccessorLost).then_some(StageAction::Suspect(before));
-                return lost.into_iter().chain([self.send_to(next)]).collect();
+            let mut copies = self.outputs[place].copies;
+            copies.failed(host);
+            let goes_on = copies.first().is_some();
+            let next = copies.untried(self.hosts(stage).count()).next();
+            let next = next.filter(|_| !goes_on && reason.may_succeed_elsewhere());
+            if let Some(next) = next {
+                copies.send(next);
+            }
+            if goes_on || next.is_some() {
+                self.outputs[place].copies = copies;
+                let lost = (reason == Refusal::SuccessorLost).then_some(StageAction::Suspect(node));
+                let send = next.and_then(|next| self.send_to(self.outputs[place], next));
+                return lost.into_iter().chain(send).collect();
             }
         }
         let mut actions = Vec::new();
@@ -367,17 +409,32 @@ impl Stage {
         actions
     }
 
+    fn hedge(&mut self, edge: Edge, node: NodeId) -> Vec<StageAction> {
+        let Some(place) = self.outputs.iter().position(|output| output.to == edge.to) else { return vec![] };
+        let Some(behind) = self.receivers(self.outputs[place]).next() else { return vec![] };
+        if !self.may_hedge(edge, behind).contains(&node) {
+            return vec![];
+        }
+        let Some(host) = self.hosts(edge.to).position(|host| host == node) else { return vec![] };
+        self.outputs[place].copies.send(host);
+        self.send_to(self.outputs[place], host).into_iter().collect()
+    }
+
     /// A join is elsewhere now. What its host before passed on is safe all the same.
     fn rejoin(&mut self, stage: u16, host: usize, phase: Phase) -> Vec<StageAction> {
         let is_join = self.plan.is_join(stage);
         let hosts = self.plan.stages.get(usize::from(stage)).map_or(0, |stage| stage.hosts().count());
-        let is_later =
-            |output: &Output| output.to == stage && output.host < host && output.delivery != Delivery::Passed;
+        let is_later = |output: &Output| {
+            output.to == stage
+                && output.copies.first().is_none_or(|before| before < host)
+                && output.delivery() != Delivery::Passed
+        };
         let place = self.outputs.iter().position(is_later).filter(|_| is_join && host < hosts);
         let Some(place) = place else { return vec![] };
-        self.outputs[place] = Output { to: stage, host, delivery: Delivery::Sent };
+        self.outputs[place].copies = Copies::at(host);
         let is_sending = matches!(phase, Phase::Sending | Phase::Kept);
-        if is_sending { vec![self.send_to(self.outputs[place])] } else { vec![] }
+        let send = self.send_to(self.outputs[place], host).filter(|_| is_sending);
+        send.into_iter().collect()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::local::FrameStream;
@@ -112,6 +113,8 @@ pub struct Patience {
     pub silence: Duration,
     /// Whether it is connected: then a stream to it opens in a round trip, or it is silent already.
     pub is_connected: bool,
+    /// After this it is told that it is late; never, if nobody knows what is usual.
+    pub late_after: Option<Duration>,
 }
 
 /// A frame to send, its header as if nothing were coded. Tensors are shared with whoever keeps custody of
@@ -193,15 +196,37 @@ impl Net {
     }
 
     async fn delivery(self, to: NodeId, frame: OutgoingFrame, patience: Patience, start: Start) {
-        let key = frame.header.key;
+        let (key, begun) = (frame.header.key, Instant::now());
         let lane = self.lanes.of(to);
-        let last = match lane.turn().await {
-            Some(_permit) => match self.coded(frame).await {
-                Ok(frame) => self.deliver_until_last_sign(to, &frame, patience, start).await,
-                Err(_) => Progress::Lost,
-            },
-            None => Progress::Lost,
+        let waits_for_others = AtomicBool::new(false);
+        let until_last = async {
+            match lane.turn().await {
+                Some(_permit) => match self.coded(frame).await {
+                    Ok(frame) => {
+                        self.deliver_until_last_sign(to, &frame, patience, (start, &waits_for_others)).await
+                    }
+                    Err(_) => Progress::Lost,
+                },
+                None => Progress::Lost,
+            }
         };
+        let mut until_last = std::pin::pin!(until_last);
+        let mut late_after = patience.late_after;
+        let mut last = loop {
+            let Some(after) = late_after else { break until_last.await };
+            match timeout_at((begun + after).into(), &mut until_last).await {
+                Ok(last) => break last,
+                Err(_) if waits_for_others.load(Ordering::Relaxed) => {}
+                Err(_) => {
+                    let progress = Progress::Late(begun.elapsed());
+                    let _ = self.events.send(NetEvent::Delivery { key, to, progress }).await;
+                }
+            }
+            late_after = after.checked_mul(2);
+        };
+        if let Progress::Passed(sent) = &mut last {
+            sent.time = begun.elapsed();
+        }
         if matches!(last, Progress::Lost) {
             if start == Start::Ahead {
                 // It may have been lost before anything was waited for.
@@ -228,10 +253,10 @@ impl Net {
         to: NodeId,
         frame: &CodedFrame,
         patience: Patience,
-        start: Start,
+        told: (Start, &AtomicBool),
     ) -> Progress {
         if let Some(stream) = self.idle.take(to) {
-            match self.exchange(to, stream, frame, patience.silence, start).await {
+            match self.exchange(to, stream, frame, patience.silence, told).await {
                 Ok(progress) => return progress,
                 Err(Broken::Midway) => return Progress::Lost,
                 Err(Broken::BeforeAnySign) => {}
@@ -240,7 +265,7 @@ impl Net {
         let mut tries = Tries::default();
         loop {
             let Ok(stream) = self.open_for_frames(to, patience).await else { return Progress::Lost };
-            match self.exchange(to, stream, frame, patience.silence, start).await {
+            match self.exchange(to, stream, frame, patience.silence, told).await {
                 Ok(progress) => return progress,
                 Err(Broken::BeforeAnySign) if tries.another().await => {}
                 Err(_) => return Progress::Lost,
@@ -264,7 +289,7 @@ impl Net {
         stream: FrameStream,
         frame: &CodedFrame,
         patience: Duration,
-        start: Start,
+        (start, waits_for_others): (Start, &AtomicBool),
     ) -> Result<Progress, Broken> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let CodedFrame { header, plan, traces, tensors } = frame;
@@ -274,7 +299,7 @@ impl Net {
             if start == Start::Ahead {
                 tokio::task::yield_now().await;
             }
-            self.listen(to, frame, &mut reader, patience).await
+            self.listen(to, frame, &mut reader, patience, waits_for_others).await
         };
         // A receiver that refuses on the header reads no further: listening decides, not writing. But there is nothing
         // to hear before something is written.
@@ -299,6 +324,7 @@ impl Net {
         frame: &CodedFrame,
         reader: &mut (impl AsyncRead + Unpin),
         patience: Duration,
+        waits_for_others: &AtomicBool,
     ) -> Result<Progress, Broken> {
         let mut heard = false;
         let (mut sent, mut has_told) = (Sent::default(), false);
@@ -316,11 +342,13 @@ impl Net {
             };
             asked = Instant::now();
             heard = true;
+            waits_for_others.store(sign == Sign::Sending, Ordering::Relaxed);
             match sign {
                 Sign::Taken(receive_us) => {
                     let bytes = frame.header.payload_bytes;
                     self.traffic.sent(to, bytes);
-                    sent = Sent { bytes, transfer_time: Duration::from_micros(receive_us.into()) };
+                    let transfer_time = Duration::from_micros(receive_us.into());
+                    sent = Sent { bytes, transfer_time, time: Duration::ZERO };
                 }
                 Sign::Passed => return Ok(Progress::Passed(sent)),
                 Sign::Refused { stage, reason } => return Ok(Progress::Refused(stage, reason)),

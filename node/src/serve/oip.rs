@@ -8,6 +8,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use stormo_protocol::frame::Redundancy;
 use stormo_protocol::model::{ENCODED_IMAGE, MEANING};
 use stormo_protocol::tensor::Tensor;
 
@@ -315,11 +316,21 @@ fn objective(parameters: &Map<String, Value>) -> Result<Objective, CallError> {
     }
 }
 
+fn redundancy(parameters: &Map<String, Value>) -> Result<Redundancy, CallError> {
+    match parameters.get("redundancy") {
+        None | Some(Value::Null) => Ok(Redundancy::default()),
+        Some(Value::String(name)) if name == "warm" => Ok(Redundancy::Warm),
+        Some(Value::String(name)) if name == "hedge" => Ok(Redundancy::Hedge),
+        Some(Value::String(name)) if name == "duplicate" => Ok(Redundancy::Duplicate),
+        Some(value) => Err(bad(format!("redundancy must be warm, hedge or duplicate, not {value}"))),
+    }
+}
+
 /// Parameters that this version does not act on yet: to ignore them would break a promise.
-const NOT_YET: [&str; 3] = ["energy_class", "redundancy", "save"];
+const NOT_YET: [&str; 2] = ["energy_class", "save"];
 
 /// What a request may say besides its tensors.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "binary_data_output",
     "force_first",
     "force_last",
@@ -328,6 +339,7 @@ const KNOWN: [&str; 10] = [
     "min_accuracy",
     "objective",
     "plan_id",
+    "redundancy",
     "timeout_ms",
     "variant",
 ];
@@ -353,6 +365,7 @@ fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallErr
     };
     Ok(InferOptions {
         variant,
+        redundancy: redundancy(parameters)?,
         plan,
         timeout_ms: number(parameters, "timeout_ms")?.map(|ms| ms.min(f64::from(u32::MAX)) as u32),
         limits: PlanLimits {

@@ -48,6 +48,18 @@ fn frames_round_trip() {
     }
 }
 
+#[test]
+fn redundancy_travels_with_the_origins_trace() {
+    for redundancy in [Redundancy::Hedge, Redundancy::Warm, Redundancy::Duplicate] {
+        let traces = [StageTrace { host: 2, ..StageTrace::default() }, redundancy.trace()];
+        let header = header(&traces);
+        let read = read_preamble(&header, &preamble(&[], &traces, &raw()), None).unwrap();
+        assert_eq!(Redundancy::of(&read.traces), redundancy);
+    }
+    assert_eq!(Redundancy::of(&[]), Redundancy::Warm);
+    assert_eq!(Redundancy::from_number(3), Redundancy::Warm, "of a later version");
+}
+
 fn variant() -> VariantId {
     VariantId { deployment: DeploymentId([5; 16]), index: 0 }
 }

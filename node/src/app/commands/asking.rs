@@ -62,6 +62,9 @@ pub(super) fn request(args: &AskArgs, inputs: &[Tensor]) -> Result<(usize, Vec<u
     if let Some(label) = &args.variant {
         parameters["variant"] = json!(label);
     }
+    if let Some(redundancy) = args.redundancy {
+        parameters["redundancy"] = json!(redundancy.name());
+    }
     if let Some(plan) = &args.plan_id {
         parameters["plan_id"] = json!(plan);
     }

@@ -54,20 +54,24 @@ struct Sending {
 impl Driver {
     /// What a stage's run is to do with its output at once, and where it tells of that. Nothing if the next stage is on
     /// this node, or its host is to be avoided.
-    pub(super) fn send_ahead(&self, key: StageKey) -> Option<(AtOnce, oneshot::Receiver<Ahead>)> {
+    pub(super) fn send_ahead(&mut self, key: StageKey) -> Option<(AtOnce, oneshot::Receiver<Ahead>)> {
         let hosted = self.stages.get(&key)?;
         let (to, edge) = hosted.machine.first_receiver()?;
         if to == self.own() || self.suspects.is_out(to) {
             return None;
         }
+        let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
+        let (plan, traces) = (hosted.plan.clone(), hosted.traces.clone());
+        let late_after = self.late_after(delivery, to, (plan.plan(), &traces));
+        let hosted = self.stages.get(&key)?;
         let sending = Sending {
             net: self.parts.net.clone(),
             runtime: Handle::current(),
             to,
-            patience: self.patience_with(to),
-            key: DeliveryKey { request: key.request, attempt: key.attempt, edge },
-            plan: hosted.plan.clone(),
-            traces: hosted.traces.clone(),
+            patience: Patience { late_after, ..self.patience_with(to) },
+            key: delivery,
+            plan,
+            traces,
             received: hosted.received,
             deadline: Instant::now()
                 + Duration::from_millis(hosted.deadline_ms.saturating_sub(self.now_ms())),

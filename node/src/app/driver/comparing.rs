@@ -134,7 +134,11 @@ impl Scene {
         others.truncate(NEAREST_MAX);
         let all = std::iter::once(origin).chain(hosts).chain(others);
         let candidates = all.filter_map(|node| self.nodes.get(&node));
-        let candidates = candidates.map(|(record, takes_work)| Candidate { record, takes_work: *takes_work });
+        let candidates = candidates.map(|(record, takes_work)| Candidate {
+            record,
+            takes_work: *takes_work,
+            late_ms: 0.0,
+        });
         let mut posed = Question {
             manifest: &described.manifest,
             variant,

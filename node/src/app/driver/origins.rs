@@ -354,6 +354,7 @@ impl Driver {
             let error = CallError::Failed("the result was lost inside this node".into());
             return self.end_badly(request, pending, error);
         };
+        self.learn_from((request, attempt), &plan, &result.traces);
         let latency_ms = pending.started.elapsed().as_secs_f64() * 1000.0;
         // Between two looks at the deadlines; the caller was promised an end.
         if self.now_ms() > pending.deadline_ms {

@@ -273,8 +273,9 @@ impl Driver {
         let now_ms = self.now_ms();
         let own = self.record();
         let takes_work = |node: NodeId| !without.contains(&node);
-        let mut candidates =
-            vec![Candidate { record: &own, takes_work: takes_work(own.node) && !self.leaving }];
+        let late_ms = |node: NodeId| self.hedging.hedges.late_us(now_ms, node) as f64 / 1000.0;
+        let own_takes_work = takes_work(own.node) && !self.leaving;
+        let mut candidates = vec![Candidate { record: &own, takes_work: own_takes_work, late_ms: 0.0 }];
         candidates.extend(
             self.member
                 .view()
@@ -283,6 +284,7 @@ impl Driver {
                 .map(|known| Candidate {
                     record: &known.record,
                     takes_work: takes_work(known.record.node) && known.record.offer.takes_work(),
+                    late_ms: late_ms(known.record.node),
                 }),
         );
         let PlanLimits { force_first, force_last, min_accuracy, .. } = limits;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use stormo_protocol::ids::RequestId;
+use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::plan::Plan;
 
 use super::plans::{Made, Unplanned, best};
@@ -52,7 +52,8 @@ impl Driver {
         let mut links = self.member.links().estimates();
         links.sort_unstable_by_key(|link| link.peer);
         let (said, hosted) = (self.member.stamp(), self.hosting.hosted());
-        let own = Own { said, hosted: &hosted, links: &links, takes_work };
+        let late: Vec<(NodeId, u64)> = self.hedging.hedges.late(now_ms).collect();
+        let own = Own { said, hosted: &hosted, links: &links, takes_work, late: &late };
         Basis::of(usable, &self.suspects.out(), &own)
     }
 

@@ -62,6 +62,8 @@ pub(super) struct HostedStage {
     /// The run sends its output itself, and says here how.
     ahead: Option<oneshot::Receiver<Ahead>>,
     delivering: Vec<AbortHandle>,
+    /// Some of its output was sent to two hosts.
+    pub(super) has_hedged: bool,
 }
 
 impl Drop for HostedStage {
@@ -75,9 +77,13 @@ impl Drop for HostedStage {
 impl Driver {
     /// How a delivery of ours goes on: the input of a request, or the output of a stage.
     pub(super) fn on_delivery(&mut self, key: DeliveryKey, to: NodeId, progress: Progress) {
+        if let Progress::Late(so_far) = progress {
+            return self.on_late(key, to, so_far);
+        }
         if let Progress::Passed(sent) = progress
             && to != self.own()
         {
+            self.note_passed(key, to, sent);
             let round_trip_us = self.member.links().round_trip_us(to).unwrap_or(0.0);
             let micros = sent.transfer_time.as_micros() as f64 + round_trip_us;
             self.on_member(MemberEvent::Transferred { peer: to, bytes: sent.bytes, micros });
@@ -89,16 +95,14 @@ impl Driver {
             return self.on_input_delivery(key, to, progress);
         }
         let event = match progress {
-            Progress::Taken => StageEvent::Taken(key.edge),
-            Progress::Passed(_) => StageEvent::Passed(key.edge),
-            Progress::Refused(stage, reason) => StageEvent::Refused(key.edge, stage, reason),
-            Progress::Lost => StageEvent::Lost(key.edge),
+            Progress::Taken => StageEvent::Taken(key.edge, to),
+            Progress::Passed(_) => StageEvent::Passed(key.edge, to),
+            Progress::Refused(stage, reason) => StageEvent::Refused(key.edge, to, stage, reason),
+            Progress::Lost => StageEvent::Lost(key.edge, to),
+            Progress::Late(_) => return,
         };
         let stage = StageKey { request: key.request, attempt: key.attempt, stage: key.edge.from };
-        // What is heard of a host that is not sent it any more comes late.
-        if self.stages.get(&stage).is_some_and(|hosted| hosted.machine.is_receiver(key.edge, to)) {
-            self.on_stage(stage, event);
-        }
+        self.on_stage(stage, event);
     }
 
     pub(super) fn on_ran(&mut self, key: StageKey, result: Result<Ran, WorkError>) {
@@ -197,7 +201,11 @@ impl Driver {
                 StageAction::ReportJoin { stage, host, reason } => self.report_join(key, stage, host, reason),
                 StageAction::Suspect(node) => self.report_lost(key, node),
                 StageAction::Done => {
-                    self.stages.remove(&key);
+                    let done = self.stages.remove(&key);
+                    if let Some(mut hosted) = done.filter(|hosted| hosted.has_hedged) {
+                        // What the slower host takes is to be known.
+                        hosted.delivering.clear();
+                    }
                     self.ended.insert(key, ());
                 }
                 StageAction::Forget => {
@@ -233,17 +241,16 @@ impl Driver {
         let now_ms = self.now_ms();
         let Some(hosted) = self.stages.get(&key) else { return };
         let encoded = hosted.plan.clone();
-        let plan = encoded.plan();
         // It is not for the senders to say where a join is.
-        let stage = plan.stages.get(usize::from(edge.to)).filter(|_| !plan.is_join(edge.to));
-        let hosts = stage.map(|stage| stage.hosts());
-        if self.suspects.is_out(to) && hosts.and_then(Iterator::last).is_some_and(|last| last != to) {
+        let has_others = || !encoded.plan().is_join(edge.to) && hosted.machine.has_others(edge, to);
+        if self.suspects.is_out(to) && has_others() {
             // It fell silent a moment ago, and there is another one.
-            return self.on_stage(key, StageEvent::Avoided(edge));
+            return self.on_stage(key, StageEvent::Avoided(edge, to));
         }
         let ahead = self.stages.get_mut(&key).and_then(|hosted| hosted.ahead_to(to, edge));
         if let (Some(ahead), Some(hosted)) = (ahead, self.stages.get_mut(&key)) {
-            return hosted.delivering.push(ahead.go_on());
+            hosted.delivering.push(ahead.go_on());
+            return self.duplicate(DeliveryKey { request: key.request, attempt: key.attempt, edge }, to);
         }
         let Some(hosted) = self.stages.get(&key) else { return };
         let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
@@ -255,6 +262,7 @@ impl Driver {
             hosted.delivering.retain(|delivering| !delivering.is_finished());
             hosted.delivering.push(delivering);
         }
+        self.duplicate(delivery, to);
     }
 
     /// Sends a frame, to another node or to this one.
@@ -265,7 +273,9 @@ impl Driver {
         frame: OutgoingFrame,
     ) -> Option<AbortHandle> {
         if to != self.own() {
-            return Some(self.parts.net.deliver(to, frame, self.patience_with(to)).abort_handle());
+            let late_after = self.late_after(frame.header.key, to, (plan.plan(), &frame.traces));
+            let patience = Patience { late_after, ..self.patience_with(to) };
+            return Some(self.parts.net.deliver(to, frame, patience).abort_handle());
         }
         let OutgoingFrame { header, traces, tensors, .. } = frame;
         let described: Vec<Descriptor> = tensors.iter().map(Descriptor::raw).collect();
@@ -289,7 +299,7 @@ impl Driver {
     pub(super) fn patience_with(&self, to: NodeId) -> Patience {
         let round_trip_ms = self.member.links().round_trip_us(to).unwrap_or(0.0) / 1000.0;
         let silence = Duration::from_millis(patience_ms(round_trip_ms));
-        Patience { silence, is_connected: self.member.connected().contains(&to) }
+        Patience { silence, is_connected: self.member.connected().contains(&to), late_after: None }
     }
 
     /// Turns the signs of a stage on this node into the events that a stream would give.
@@ -385,6 +395,7 @@ impl HostedStage {
             running: None,
             ahead: None,
             delivering: Vec::new(),
+            has_hedged: false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stormo_protocol::control::{Prepare, Request};
-use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, StageTrace};
+use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN};
 use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::plan::{EncodedPlan, Plan, Stage};
 use stormo_protocol::refusal::Refusal;
@@ -81,8 +81,8 @@ impl Driver {
         let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
         let edge = Edge { from: ORIGIN, to: stage };
         let key = DeliveryKey { request, attempt, edge };
-        // It comes back with the result, and says what encoding the input took.
-        let traces = vec![StageTrace { stage: ORIGIN, ..StageTrace::default() }];
+        // It comes back with the result, and says what encoding the input took; on its way there, what all stages may do.
+        let traces = vec![pending.options.redundancy.trace()];
         let encoded = Arc::new(EncodedPlan::of(plan.clone()));
         let frame = OutgoingFrame {
             header: Header::of(key, encoded.id(), remaining_ms, &traces, &tensors),
@@ -95,6 +95,7 @@ impl Driver {
         if let Some(pending) = self.origins.get_mut(&request) {
             pending.delivering.extend(delivering);
         }
+        self.duplicate(key, to);
     }
 
     /// Announces a plan to another host, without waiting; only a refusal comes back.
@@ -143,7 +144,7 @@ impl Driver {
             tracing::debug!(%request, attempt, peer = %to.short(), ?progress, "an input was not taken");
         }
         match progress {
-            Progress::Taken => {}
+            Progress::Taken | Progress::Late(_) => {}
             Progress::Passed(_) => {
                 self.on_origin(request, OriginEvent::InputPassed { attempt, stage: edge.to });
             }

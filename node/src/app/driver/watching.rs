@@ -90,7 +90,12 @@ impl Watching {
         self.ended.push_back(Ended { at: Instant::now(), latency_ms });
     }
 
-    fn requests(&mut self, under_way: usize, running: Duration, plans: Figures) -> RequestsView {
+    fn requests(
+        &mut self,
+        under_way: usize,
+        running: Duration,
+        (plans, hedged): (Figures, u64),
+    ) -> RequestsView {
         let now = Instant::now();
         let was_full = self.ended.len() >= ENDED_MAX;
         while self.ended.front().is_some_and(|ended| now.duration_since(ended.at) > WINDOW) {
@@ -110,6 +115,7 @@ impl Watching {
             failed: self.failed,
             plans_looked_up: plans.looked_up,
             plans_made: plans.missed,
+            hedged,
             window_ms: window.as_millis() as u64,
             answered_per_s: answered.len() as f64 / seconds,
             failed_per_s: (self.ended.len() - answered.len()) as f64 / seconds,
@@ -122,8 +128,8 @@ impl Watching {
 impl Driver {
     pub(super) fn requests_view(&mut self) -> RequestsView {
         let (under_way, running) = (self.origins.len(), self.started.elapsed());
-        let plans = self.plan_figures();
-        self.watching.requests(under_way, running, plans)
+        let figures = (self.plan_figures(), self.hedging.begun);
+        self.watching.requests(under_way, running, figures)
     }
 
     /// Looks for what is another than watchers know.
@@ -263,11 +269,11 @@ mod tests {
     fn figures_of_requests() {
         let (events, _) = broadcast::channel(4);
         let mut watching = Watching::new(events);
-        let none = watching.requests(3, Duration::from_secs(60), Figures::default());
+        let none = watching.requests(3, Duration::from_secs(60), (Figures::default(), 0));
         assert_eq!((none.under_way, none.answered, none.p50_ms, none.p99_ms), (3, 0, None, None));
         (1..=100).for_each(|ms| watching.count(Some(f64::from(ms))));
         watching.count(None);
-        let some = watching.requests(0, Duration::from_secs(60), Figures::default());
+        let some = watching.requests(0, Duration::from_secs(60), (Figures::default(), 0));
         assert_eq!((some.answered, some.failed, some.window_ms), (100, 1, 10_000));
         assert_eq!((some.p50_ms, some.p99_ms), (Some(51.0), Some(100.0)));
         assert_eq!((some.answered_per_s, some.failed_per_s), (10.0, 0.1));

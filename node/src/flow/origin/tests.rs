@@ -184,6 +184,49 @@ fn hosts_that_are_full_for_the_loss_of_others_are_asked_again_after_a_pause() {
     assert_eq!(origin.handle(input(NODES[2], Refusal::Overloaded)).pop(), Some(again));
 }
 
+/// A request whose input is under way to two hosts.
+fn hedged() -> (Origin, [NodeId; 3]) {
+    let hosts = [NODES[0], NODES[2], NODES[1]];
+    let mut plan = plan_with_backups();
+    plan.stages[0].backups = hosts[1..].to_vec();
+    let mut origin = begun(plan);
+    let hedge = |attempt, to| OriginEvent::Hedge { attempt, stage: 0, to };
+    assert_eq!(origin.may_hedge(1, 0, hosts[0]), hosts[1..]);
+    assert_eq!(origin.may_hedge(2, 0, hosts[0]), []);
+    assert_eq!(origin.handle(hedge(2, hosts[1])), vec![], "another try");
+    let sent = OriginAction::Send { attempt: 1, stage: 0, to: hosts[1] };
+    assert_eq!(origin.handle(hedge(1, hosts[1])), vec![sent]);
+    assert_eq!(origin.may_hedge(1, 0, hosts[0]), []);
+    assert_eq!(origin.handle(hedge(1, hosts[2])), vec![], "two are enough");
+    (origin, hosts)
+}
+
+#[test]
+fn of_two_copies_of_an_input_one_may_fail() {
+    let failed = |to, reason| OriginEvent::InputFailed { attempt: 1, stage: 0, to, reason };
+    for [one, other] in [[0, 1], [1, 0]] {
+        let (mut origin, hosts) = hedged();
+        assert_eq!(origin.handle(failed(hosts[one], Refusal::SuccessorLost)), vec![]);
+        assert_eq!(origin.handle(failed(hosts[one], Refusal::SuccessorLost)), vec![], "late");
+        let sent = OriginAction::Send { attempt: 1, stage: 0, to: hosts[2] };
+        assert_eq!(origin.handle(failed(hosts[other], Refusal::Overloaded)), vec![sent]);
+        let ended = origin.handle(failed(hosts[2], Refusal::Overloaded));
+        assert!(matches!(ended.last(), Some(OriginAction::Plan { .. })), "{ended:?}");
+
+        let (mut origin, hosts) = hedged();
+        origin.handle(OriginEvent::InputPassed { attempt: 1, stage: 0 });
+        assert_eq!(origin.may_hedge(1, 0, hosts[other]), [], "it is safe");
+        assert_eq!(origin.handle(failed(hosts[one], Refusal::SuccessorLost)), vec![], "it is safe");
+    }
+}
+
+#[test]
+fn nobody_hedges_into_a_join_at_the_origin() {
+    let mut origin = begun(forked());
+    assert_eq!(origin.may_hedge(1, 2, NODES[2]), []);
+    assert_eq!(origin.handle(OriginEvent::Hedge { attempt: 1, stage: 2, to: NODES[0] }), vec![]);
+}
+
 /// Stages 0 and 1 are branches that the origin forks into; 2 joins them, and has a backup.
 fn forked() -> Plan {
     let mut plan = plan(&NODES);
@@ -314,6 +357,11 @@ fn event() -> impl Strategy<Value = OriginEvent> {
             stage: 0,
             to: NODES[0],
             reason: Refusal::SuccessorLost
+        }),
+        (0..5u16, 0..4u16, 0..3usize).prop_map(|(attempt, stage, node)| OriginEvent::Hedge {
+            attempt,
+            stage,
+            to: NODES[node]
         }),
         (0..5u16).prop_map(OriginEvent::Result),
         Just(OriginEvent::Deadline),

@@ -17,6 +17,8 @@ struct Hosted {
     machine: Stage,
     remaining_until_ms: u64,
     inputs: BTreeMap<u16, u64>,
+    /// What it sent is watched to its end: what the slower host takes is to be known.
+    has_hedged: bool,
 }
 
 /// A frame that comes in, until its last sign.
@@ -136,7 +138,8 @@ impl World {
             machine.handle(StageEvent::Rejoin { stage: *stage, host: *host });
         }
         let until_ms = self.now_ms + remaining_ms;
-        let hosted = Hosted { machine, remaining_until_ms: until_ms, inputs: BTreeMap::new() };
+        let hosted =
+            Hosted { machine, remaining_until_ms: until_ms, inputs: BTreeMap::new(), has_hedged: false };
         self.hosts[node].stages.insert(key, hosted);
         self.push(until_ms, node, What::Expire(key));
         self.act(node, key, actions);
@@ -228,9 +231,9 @@ impl World {
                 }
                 StageAction::Done => {
                     self.hosts[node].ended.insert(key);
-                    self.forget(node, key);
+                    self.forget(node, key, true);
                 }
-                StageAction::Forget => self.forget(node, key),
+                StageAction::Forget => self.forget(node, key, false),
             }
         }
     }
@@ -256,6 +259,10 @@ impl World {
     ) {
         self.hosts[node].sending.insert((frame, to), self.now_ms);
         self.push(self.now_ms + PATIENCE_MS, node, What::Watch(frame, to));
+        if self.are_hedging && frame.edge.to != ORIGIN {
+            let late_ms = 5 + self.random.below(200);
+            self.push(self.now_ms + late_ms, node, What::Late(frame, to));
+        }
         let copies = if self.random.one_in(10) { 2 } else { 1 };
         for copy in 0..copies {
             let frame = Frame { copy, ..frame };
@@ -276,7 +283,7 @@ impl World {
     fn lost(&mut self, node: usize, frame: Frame, to: usize) {
         if self.hosts[node].sending.remove(&(frame, to)).is_some() {
             self.say(node, to, Message::Aborted(frame));
-            self.told(node, frame, to, StageEvent::Lost(frame.edge), Some(Refusal::SuccessorLost));
+            self.told(node, frame, to, StageEvent::Lost(frame.edge, id(to)), Some(Refusal::SuccessorLost));
         }
     }
 
@@ -289,15 +296,21 @@ impl World {
         match sign {
             Sign::Receiving(_) | Sign::Taken(_) => {}
             Sign::Queued(_) | Sign::Working | Sign::Sending | Sign::Waiting(_) => {
-                self.told(node, frame, from, StageEvent::Taken(frame.edge), None);
+                self.told(node, frame, from, StageEvent::Taken(frame.edge, id(from)), None);
             }
-            Sign::Passed => self.told(node, frame, from, StageEvent::Passed(frame.edge), None),
+            Sign::Passed => self.told(node, frame, from, StageEvent::Passed(frame.edge, id(from)), None),
             Sign::Refused { stage, reason } => {
                 let reason_here = Some(reason).filter(|_| stage == frame.edge.to);
                 if frame.edge.from == ORIGIN && reason_here.is_none() {
                     return self.on_origin(OriginEvent::Failed { attempt: frame.attempt, stage, reason });
                 }
-                self.told(node, frame, from, StageEvent::Refused(frame.edge, stage, reason), reason_here);
+                self.told(
+                    node,
+                    frame,
+                    from,
+                    StageEvent::Refused(frame.edge, id(from), stage, reason),
+                    reason_here,
+                );
             }
         }
     }
@@ -307,7 +320,7 @@ impl World {
         let Frame { attempt, edge, .. } = frame;
         if edge.from == ORIGIN {
             match (event, failed) {
-                (StageEvent::Passed(_), _) => {
+                (StageEvent::Passed(..), _) => {
                     self.on_origin(OriginEvent::InputPassed { attempt, stage: edge.to });
                 }
                 (_, Some(reason)) => {
@@ -318,11 +331,30 @@ impl World {
             }
             return;
         }
-        let key = (attempt, edge.from);
-        let stage = self.hosts[node].stages.get(&key);
-        if stage.is_some_and(|hosted| hosted.machine.is_receiver(edge, id(to))) {
-            self.on_stage(node, key, event);
+        self.on_stage(node, (attempt, edge.from), event);
+    }
+
+    /// A frame is late: another host of its stage is sent the same, if one may be.
+    pub(super) fn late(&mut self, node: usize, frame: Frame, to: usize) {
+        if !self.hosts[node].sending.contains_key(&(frame, to)) {
+            return;
         }
+        let Frame { attempt, edge, .. } = frame;
+        let stage = self.hosts[node].stages.get(&(attempt, edge.from));
+        let others = match edge.from {
+            ORIGIN => self.origin_may_hedge(attempt, edge.to, id(to)),
+            _ => stage.map(|hosted| hosted.machine.may_hedge(edge, id(to))).unwrap_or_default(),
+        };
+        // Some are busy, or suspects.
+        let Some(other) = others.into_iter().find(|_| !self.random.one_in(4)) else { return };
+        self.account.hedges += 1;
+        if edge.from == ORIGIN {
+            return self.on_origin(OriginEvent::Hedge { attempt, stage: edge.to, to: other });
+        }
+        if let Some(hosted) = self.hosts[node].stages.get_mut(&(attempt, edge.from)) {
+            hosted.has_hedged = true;
+        }
+        self.on_stage(node, (attempt, edge.from), StageEvent::Hedge(edge, other));
     }
 
     /// The frames of a stage's inputs.
@@ -352,16 +384,19 @@ impl World {
     pub(super) fn drop_stage(&mut self, node: usize, key: Key, reason: Refusal) {
         if self.hosts[node].stages.contains_key(&key) {
             self.say_of(node, key, Sign::Refused { stage: key.1, reason });
-            self.forget(node, key);
+            self.forget(node, key, false);
         }
     }
 
-    /// A stage goes: its streams end, in both directions.
-    fn forget(&mut self, node: usize, key: Key) {
-        self.hosts[node].stages.remove(&key);
+    /// A stage goes: its streams end, in both directions; of one that is done and sent two copies those of its inputs only.
+    fn forget(&mut self, node: usize, key: Key, is_done: bool) {
+        let gone = self.hosts[node].stages.remove(&key);
         for (frame, from) in self.incoming_of(node, key) {
             self.hosts[node].incoming.remove(&(frame, from));
             self.say(node, from, Message::Broken(frame));
+        }
+        if is_done && gone.is_some_and(|hosted| hosted.has_hedged) {
+            return;
         }
         let is_its = |(frame, _): &&(Frame, usize)| (frame.attempt, frame.edge.from) == key;
         let sent: Vec<(Frame, usize)> = self.hosts[node].sending.keys().filter(is_its).copied().collect();

@@ -59,6 +59,7 @@ pub(super) enum What {
     Message(usize, Message),
     SignDue(Frame, usize),
     Watch(Frame, usize),
+    Late(Frame, usize),
     Expire((u16, u16)),
     Disconnected(usize),
     Crash { is_clean: bool },
@@ -75,6 +76,8 @@ pub(super) struct Account {
     pub(super) takeovers: usize,
     pub(super) tried_again: usize,
     pub(super) duplicates: usize,
+    /// Frames that were sent to another host, too, since the first was late.
+    pub(super) hedges: usize,
 }
 
 impl Account {
@@ -85,6 +88,7 @@ impl Account {
         self.takeovers += other.takeovers;
         self.tried_again += other.tried_again;
         self.duplicates += other.duplicates;
+        self.hedges += other.hedges;
     }
 }
 
@@ -114,6 +118,7 @@ pub(super) struct World {
     /// Hosts that nothing happens to, and whether some refuse.
     untouched: BTreeSet<usize>,
     pub(super) are_refusing: bool,
+    pub(super) are_hedging: bool,
     pub(super) account: Account,
     log: Vec<String>,
 }
@@ -177,6 +182,7 @@ impl World {
         let shape = Shape::drawn(&mut random, nodes);
         let mut world = Self {
             are_refusing: random.one_in(4),
+            are_hedging: random.one_in(2),
             random,
             now_ms: 0,
             queue: BTreeMap::new(),
@@ -248,6 +254,7 @@ impl World {
             What::Message(from, message) => self.hear(node, from, message),
             What::SignDue(frame, from) => self.sign_due(node, frame, from),
             What::Watch(frame, to) => self.watch(node, frame, to),
+            What::Late(frame, to) => self.late(node, frame, to),
             What::Expire(key) => self.drop_stage(node, key, Refusal::DeadlinePassed),
             What::Disconnected(peer) => self.disconnected(node, peer),
             What::Crash { is_clean } => self.crash(node, is_clean),
@@ -356,6 +363,10 @@ impl World {
         let plan = Plan { variant, origin: id(0), stages, result_codec: Codec::Raw };
         assert!(plan.check().is_ok(), "{plan:?}");
         self.push(at_ms, 0, What::Origin(OriginEvent::Planned(plan)));
+    }
+
+    pub(super) fn origin_may_hedge(&self, attempt: u16, stage: u16, behind: NodeId) -> Vec<NodeId> {
+        self.origin.may_hedge(attempt, stage, behind)
     }
 
     pub(super) fn on_origin(&mut self, event: OriginEvent) {

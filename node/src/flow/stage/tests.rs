@@ -46,8 +46,8 @@ fn the_plain_path_keeps_its_output_until_it_is_safe() {
     let edge = NEXT;
     let send = Send { to: NodeId([2; 32]), edge };
     assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), send]);
-    assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
-    assert_eq!(stage.handle(StageEvent::Passed(edge)), vec![Done]);
+    assert_eq!(stage.handle(StageEvent::Taken(edge, at(edge))), vec![Say(Sign::Passed)]);
+    assert_eq!(stage.handle(StageEvent::Passed(edge, at(edge))), vec![Done]);
 }
 
 /// A stage that has run and has an early output.
@@ -61,6 +61,11 @@ fn sending_early() -> Stage {
     stage
 }
 
+/// The primary of the stage behind an edge, or the origin.
+fn at(edge: Edge) -> NodeId {
+    NodeId([if edge.to == ORIGIN { 9 } else { edge.to as u8 + 1 }; 32])
+}
+
 const NEXT: Edge = Edge { from: 0, to: 1 };
 const EARLY: Edge = Edge { from: 0, to: ORIGIN };
 
@@ -68,20 +73,20 @@ const EARLY: Edge = Edge { from: 0, to: ORIGIN };
 fn a_stage_with_an_early_output_passes_when_both_receivers_have_theirs() {
     for [first, second] in [[NEXT, EARLY], [EARLY, NEXT]] {
         let mut stage = sending_early();
-        assert_eq!(stage.handle(StageEvent::Taken(first)), vec![]);
-        assert_eq!(stage.handle(StageEvent::Passed(first)), vec![]);
-        assert_eq!(stage.handle(StageEvent::Taken(second)), vec![Say(Sign::Passed)]);
-        assert_eq!(stage.handle(StageEvent::Passed(second)), vec![Done]);
+        assert_eq!(stage.handle(StageEvent::Taken(first, at(first))), vec![]);
+        assert_eq!(stage.handle(StageEvent::Passed(first, at(first))), vec![]);
+        assert_eq!(stage.handle(StageEvent::Taken(second, at(second))), vec![Say(Sign::Passed)]);
+        assert_eq!(stage.handle(StageEvent::Passed(second, at(second))), vec![Done]);
     }
 }
 
 #[test]
 fn an_early_output_that_does_not_arrive_fails_the_stage_that_made_it() {
     let mut stage = sending_early();
-    stage.handle(StageEvent::Taken(NEXT));
+    stage.handle(StageEvent::Taken(NEXT, at(NEXT)));
     let refused = Sign::Refused { stage: ORIGIN, reason: Refusal::SuccessorLost };
     let expected = vec![Report(ORIGIN, Refusal::SuccessorLost), Say(refused), Forget];
-    assert_eq!(stage.handle(StageEvent::Lost(EARLY)), expected);
+    assert_eq!(stage.handle(StageEvent::Lost(EARLY, at(EARLY))), expected);
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn the_last_stage_has_no_early_output() {
     }
     let edge = Edge { from: 1, to: ORIGIN };
     assert_eq!(stage.handle(StageEvent::Ran), vec![Say(Sign::Sending), Send { to: NodeId([9; 32]), edge }]);
-    assert_eq!(stage.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
+    assert_eq!(stage.handle(StageEvent::Taken(edge, at(edge))), vec![Say(Sign::Passed)]);
 }
 
 /// A plan whose second stage has two backups.
@@ -115,21 +120,25 @@ fn sending(plan: Arc<Plan>) -> Stage {
 #[test]
 fn a_lost_or_refusing_receiver_is_followed_by_its_backups() {
     let mut stage = sending(plan_with_backups());
-    let to = |node| Send { to: NodeId([node; 32]), edge: NEXT };
-    let lost = StageEvent::Lost(NEXT);
-    assert_eq!(stage.handle(lost), vec![StageAction::Suspect(NodeId([2; 32])), to(3)]);
+    let [second, third] = [3, 4].map(|node| NodeId([node; 32]));
+    let to = |node| Send { to: node, edge: NEXT };
+    let lost = StageEvent::Lost(NEXT, at(NEXT));
+    assert_eq!(stage.handle(lost), vec![StageAction::Suspect(at(NEXT)), to(second)]);
+    assert_eq!(stage.handle(lost), vec![], "late");
     // Even when it has the tensors: its own output may not be safe.
-    assert_eq!(stage.handle(StageEvent::Taken(NEXT)), vec![Say(Sign::Passed)]);
-    assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, Refusal::Overloaded)), vec![to(4)]);
-    assert_eq!(stage.handle(StageEvent::Taken(NEXT)), vec![]);
-    assert_eq!(stage.handle(lost), vec![Report(1, Refusal::SuccessorLost), Forget]);
+    assert_eq!(stage.handle(StageEvent::Taken(NEXT, second)), vec![Say(Sign::Passed)]);
+    let refused = StageEvent::Refused(NEXT, second, 1, Refusal::Overloaded);
+    assert_eq!(stage.handle(refused), vec![to(third)]);
+    assert_eq!(stage.handle(StageEvent::Taken(NEXT, third)), vec![]);
+    let report = vec![Report(1, Refusal::SuccessorLost), Forget];
+    assert_eq!(stage.handle(StageEvent::Lost(NEXT, third)), report);
 }
 
 #[test]
 fn a_receiver_that_is_avoided_is_not_accused_again() {
     let mut stage = sending(plan_with_backups());
     let to = Send { to: NodeId([3; 32]), edge: NEXT };
-    assert_eq!(stage.handle(StageEvent::Avoided(NEXT)), vec![to]);
+    assert_eq!(stage.handle(StageEvent::Avoided(NEXT, at(NEXT))), vec![to]);
 }
 
 #[test]
@@ -137,7 +146,7 @@ fn what_every_host_would_refuse_goes_to_no_backup() {
     let mut stage = sending(plan_with_backups());
     let refused = Sign::Refused { stage: 1, reason: Refusal::BadValue };
     let expected = vec![Report(1, Refusal::BadValue), Say(refused), Forget];
-    assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, Refusal::BadValue)), expected);
+    assert_eq!(stage.handle(StageEvent::Refused(NEXT, at(NEXT), 1, Refusal::BadValue)), expected);
 }
 
 #[test]
@@ -145,7 +154,7 @@ fn who_has_it_already_or_needs_it_no_longer_has_passed() {
     for reason in [Refusal::Duplicate, Refusal::NotWaiting, Refusal::Cancelled] {
         let mut stage = sending(plan_with_backups());
         let done = vec![Say(Sign::Passed), Done];
-        assert_eq!(stage.handle(StageEvent::Refused(NEXT, 1, reason)), done);
+        assert_eq!(stage.handle(StageEvent::Refused(NEXT, at(NEXT), 1, reason)), done);
     }
 }
 
@@ -206,8 +215,8 @@ fn failures_are_said_upstream_and_reported_by_one() {
         before.handle(event);
     }
     let edge = Edge { from: 0, to: 1 };
-    assert_eq!(before.handle(StageEvent::Taken(edge)), vec![Say(Sign::Passed)]);
-    let heard = StageEvent::Refused(edge, 1, Refusal::RunFailed);
+    assert_eq!(before.handle(StageEvent::Taken(edge, at(edge))), vec![Say(Sign::Passed)]);
+    let heard = StageEvent::Refused(edge, at(edge), 1, Refusal::RunFailed);
     assert_eq!(before.handle(heard), vec![Report(1, Refusal::RunFailed), Forget]);
 }
 
@@ -221,7 +230,10 @@ fn a_lost_successor_is_reported() {
     }
     let refused = Sign::Refused { stage: 1, reason: Refusal::SuccessorLost };
     let expected = vec![Report(1, Refusal::SuccessorLost), Say(refused), Forget];
-    assert_eq!(stage.handle(StageEvent::Lost(Edge { from: 0, to: 1 })), expected);
+    assert_eq!(
+        stage.handle(StageEvent::Lost(Edge { from: 0, to: 1 }, at(Edge { from: 0, to: 1 }))),
+        expected
+    );
 }
 
 #[test]
@@ -296,11 +308,11 @@ fn a_fork_has_passed_when_all_have_their_part() {
     let edges = [1, 2, 3].map(|to| Edge { from: 0, to });
     let sends = edges.map(|edge| Send { to: NodeId([edge.to as u8 + 1; 32]), edge });
     assert_eq!(fork.handle(StageEvent::Ran), [&[Say(Sign::Sending)], &sends[..]].concat());
-    assert_eq!(fork.handle(StageEvent::Taken(edges[2])), vec![]);
-    assert_eq!(fork.handle(StageEvent::Passed(edges[0])), vec![]);
-    assert_eq!(fork.handle(StageEvent::Taken(edges[1])), vec![Say(Sign::Passed)]);
-    assert_eq!(fork.handle(StageEvent::Passed(edges[2])), vec![]);
-    assert_eq!(fork.handle(StageEvent::Passed(edges[1])), vec![Done]);
+    assert_eq!(fork.handle(StageEvent::Taken(edges[2], at(edges[2]))), vec![]);
+    assert_eq!(fork.handle(StageEvent::Passed(edges[0], at(edges[0]))), vec![]);
+    assert_eq!(fork.handle(StageEvent::Taken(edges[1], at(edges[1]))), vec![Say(Sign::Passed)]);
+    assert_eq!(fork.handle(StageEvent::Passed(edges[2], at(edges[2]))), vec![]);
+    assert_eq!(fork.handle(StageEvent::Passed(edges[1], at(edges[1]))), vec![Done]);
 }
 
 #[test]
@@ -308,15 +320,14 @@ fn a_join_is_moved_by_the_origin_alone() {
     let (mut fork, edge) = (fork(), Edge { from: 0, to: 3 });
     fork.handle(StageEvent::Ran);
     let lost = StageAction::ReportJoin { stage: 3, host: 0, reason: Refusal::SuccessorLost };
-    assert_eq!(fork.handle(StageEvent::Lost(edge)), vec![lost]);
-    assert!(fork.is_receiver(edge, NodeId([4; 32])));
+    assert_eq!(fork.handle(StageEvent::Lost(edge, at(edge))), vec![lost]);
     let rejoin = |host| StageEvent::Rejoin { stage: 3, host };
     assert_eq!(fork.handle(rejoin(1)), vec![Send { to: NodeId([5; 32]), edge }]);
-    assert!(fork.is_receiver(edge, NodeId([5; 32])) && !fork.is_receiver(edge, NodeId([4; 32])));
+    assert_eq!(fork.handle(StageEvent::Lost(edge, NodeId([4; 32]))), vec![], "late");
     for late in [rejoin(1), rejoin(0), rejoin(2), StageEvent::Rejoin { stage: 1, host: 1 }] {
         assert_eq!(fork.handle(late), vec![], "{late:?}");
     }
-    let refused = StageEvent::Refused(edge, 3, Refusal::Overloaded);
+    let refused = StageEvent::Refused(edge, NodeId([5; 32]), 3, Refusal::Overloaded);
     let report = StageAction::ReportJoin { stage: 3, host: 1, reason: Refusal::Overloaded };
     assert_eq!(fork.handle(refused), vec![report]);
 }
@@ -333,6 +344,77 @@ fn a_join_that_was_moved_before_the_output_was_there_is_sent_it_at_once() {
 fn what_a_join_passed_on_is_not_sent_again() {
     let (mut fork, edge) = (fork(), Edge { from: 0, to: 3 });
     fork.handle(StageEvent::Ran);
-    fork.handle(StageEvent::Passed(edge));
+    fork.handle(StageEvent::Passed(edge, at(edge)));
     assert_eq!(fork.handle(StageEvent::Rejoin { stage: 3, host: 1 }), vec![]);
+}
+
+/// A stage whose output is under way to two hosts of the next one, and these.
+fn hedged() -> (Stage, [NodeId; 3]) {
+    let mut stage = sending(plan_with_backups());
+    let hosts = [2, 3, 4].map(|node| NodeId([node; 32]));
+    assert_eq!(stage.may_hedge(NEXT, hosts[0]), hosts[1..]);
+    assert_eq!(stage.may_hedge(NEXT, hosts[1]), [], "it has none");
+    assert_eq!(stage.handle(StageEvent::Hedge(NEXT, hosts[0])), vec![], "it has one");
+    let sent = stage.handle(StageEvent::Hedge(NEXT, hosts[2]));
+    assert_eq!(sent, vec![Send { to: hosts[2], edge: NEXT }]);
+    assert_eq!(stage.may_hedge(NEXT, hosts[0]), [], "two are enough");
+    assert_eq!(stage.handle(StageEvent::Hedge(NEXT, hosts[1])), vec![]);
+    (stage, hosts)
+}
+
+#[test]
+fn of_two_copies_the_first_that_is_passed_on_makes_it_safe() {
+    for [winner, loser] in [[0, 2], [2, 0]] {
+        let (mut stage, hosts) = hedged();
+        assert_eq!(stage.handle(StageEvent::Taken(NEXT, hosts[loser])), vec![Say(Sign::Passed)]);
+        assert_eq!(stage.handle(StageEvent::Taken(NEXT, hosts[winner])), vec![]);
+        assert_eq!(stage.handle(StageEvent::Passed(NEXT, hosts[winner])), vec![Done]);
+    }
+}
+
+#[test]
+fn a_copy_that_fails_leaves_it_to_the_other_one() {
+    for [failing, other] in [[0, 2], [2, 0]] {
+        let (mut stage, hosts) = hedged();
+        let late = [
+            StageEvent::Taken(NEXT, hosts[failing]),
+            StageEvent::Passed(NEXT, hosts[failing]),
+            StageEvent::Lost(NEXT, hosts[failing]),
+        ];
+        assert_eq!(stage.handle(StageEvent::Refused(NEXT, hosts[failing], 1, Refusal::WrongTensors)), vec![]);
+        for late in late {
+            assert_eq!(stage.handle(late), vec![], "{late:?}");
+        }
+        assert_eq!(stage.may_hedge(NEXT, hosts[other]), [hosts[1]]);
+        let suspect = StageAction::Suspect(hosts[other]);
+        let sent = stage.handle(StageEvent::Lost(NEXT, hosts[other]));
+        assert_eq!(sent, vec![suspect, Send { to: hosts[1], edge: NEXT }]);
+        assert!(!stage.has_others(NEXT, hosts[1]));
+        let expected = vec![
+            Report(1, Refusal::SuccessorLost),
+            Say(Sign::Refused { stage: 1, reason: Refusal::SuccessorLost }),
+            Forget,
+        ];
+        assert_eq!(stage.handle(StageEvent::Lost(NEXT, hosts[1])), expected);
+    }
+}
+
+#[test]
+fn what_is_kept_for_others_outlives_a_lost_copy() {
+    let (mut stage, hosts) = hedged();
+    assert_eq!(stage.handle(StageEvent::Taken(NEXT, hosts[0])), vec![Say(Sign::Passed)]);
+    assert_eq!(stage.handle(StageEvent::Lost(NEXT, hosts[0])), vec![StageAction::Suspect(hosts[0])]);
+    assert_eq!(stage.handle(StageEvent::Passed(NEXT, hosts[2])), vec![Done]);
+}
+
+#[test]
+fn nobody_hedges_into_a_join_or_to_the_origin() {
+    let mut fork = fork();
+    fork.handle(StageEvent::Ran);
+    let join = Edge { from: 0, to: 3 };
+    assert_eq!(fork.may_hedge(join, at(join)), []);
+    assert_eq!(fork.handle(StageEvent::Hedge(join, NodeId([5; 32]))), vec![]);
+    let mut last = sending_early();
+    assert_eq!(last.may_hedge(EARLY, at(EARLY)), []);
+    assert_eq!(last.handle(StageEvent::Hedge(EARLY, at(EARLY))), vec![]);
 }

@@ -185,6 +185,9 @@ pub struct RequestsView {
     /// Requests since then that had to be planned for.
     #[serde(default)]
     pub plans_made: u64,
+    /// Inputs and outputs since then that this node sent to a second host, since the first took long.
+    #[serde(default)]
+    pub hedged: u64,
     /// The figures below are of this time before now; shorter where there were too many requests.
     pub window_ms: u64,
     /// Answered requests a second.

@@ -171,30 +171,17 @@ impl World {
             }
             return;
         }
+        let node = self.host_of(from).id;
         let event = match sign {
             // Said once the tensors are there.
-            Sign::Queued(_) | Sign::Waiting(_) | Sign::Working | Sign::Sending => StageEvent::Taken(key.edge),
-            Sign::Passed => StageEvent::Passed(key.edge),
-            Sign::Refused { stage, reason } => StageEvent::Refused(key.edge, stage, reason),
+            Sign::Queued(_) | Sign::Waiting(_) | Sign::Working | Sign::Sending => {
+                StageEvent::Taken(key.edge, node)
+            }
+            Sign::Passed => StageEvent::Passed(key.edge, node),
+            Sign::Refused { stage, reason } => StageEvent::Refused(key.edge, node, stage, reason),
             Sign::Receiving(_) | Sign::Taken(_) => return,
         };
-        self.tell_stage(now_us, own, key, from, event);
-    }
-
-    /// A stage hears of its output, if that host is the one that is sent it still.
-    fn tell_stage(
-        &mut self,
-        now_us: u64,
-        own: HostIndex,
-        key: DeliveryKey,
-        to: HostIndex,
-        event: StageEvent,
-    ) {
-        let node = self.host_of(to).id;
-        let hosted = self.work_of(own).stages.get(&sending_stage(key));
-        if hosted.is_some_and(|hosted| hosted.machine.is_receiver(key.edge, node)) {
-            self.on_stage(now_us, own, sending_stage(key), event);
-        }
+        self.on_stage(now_us, own, sending_stage(key), event);
     }
 
     pub(super) fn delivery_lost(&mut self, now_us: u64, own: HostIndex, key: DeliveryKey, to: HostIndex) {
@@ -206,7 +193,8 @@ impl World {
             let failed = OriginEvent::InputFailed { attempt, stage, to: self.host_of(to).id, reason };
             self.on_origin(now_us, own, key.request, failed);
         } else {
-            self.tell_stage(now_us, own, key, to, StageEvent::Lost(key.edge));
+            let node = self.host_of(to).id;
+            self.on_stage(now_us, own, sending_stage(key), StageEvent::Lost(key.edge, node));
         }
     }
 
