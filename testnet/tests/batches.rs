@@ -72,6 +72,13 @@ fn several_items_through_three_processes_are_what_one_session_gives() -> Result<
             let apart = Difference::between(&whole, &answer.outputs).context("other names or shapes")?;
             ensure!(apart.is_identical, "{items} items: {apart:?}");
         }
+        // JSON that is too long to be read by a task that has life to show.
+        let mut long = serde_json::to_vec(&json!({ "inputs": request(7).inputs }))?;
+        long.resize(100_000, b' ');
+        let answer = client.post_raw("/v2/models/layers/infer", "application/json", &long)?;
+        ensure!(answer.status == 200, "{} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        ensure!(answer["outputs"][0]["shape"] == json!([7, 5]), "{answer}");
         let items_max = reference.manifest().batch.as_ref().context("the axis is kept")?.items_max;
         let too_many = request(items_max + 1);
         let body = serde_json::to_vec(&json!({ "inputs": too_many.inputs }))?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stormo_protocol::frame::Redundancy;
 use stormo_protocol::model::{ENCODED_IMAGE, MEANING};
-use stormo_protocol::tensor::Tensor;
+use stormo_protocol::tensor::{Tensor, total_bytes};
 
 use super::oip_data::{OutputData, read_binary, read_json};
 use super::{Shared, refusal};
@@ -21,6 +21,9 @@ use crate::serve::json::TensorView;
 
 /// The protocol's type of texts and of images.
 const BYTES: &str = "BYTES";
+/// Up to this many bytes of JSON, or of outputs, are read or written at once: it takes less than a millisecond (numbers
+/// in JSON, some 120 MB/s).
+const AT_ONCE_BYTES_MAX: usize = 64 << 10;
 /// Length of the JSON before binary tensors.
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
@@ -141,18 +144,38 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
-    let parsed = match parse(&headers, &body) {
+    let is_short = json_length(&headers).unwrap_or(body.len()) <= AT_ONCE_BYTES_MAX;
+    // The body is gone when it has been read.
+    let read = move || parse(&headers, &body);
+    let parsed = match if is_short { read() } else { apart(read).await } {
         Ok(parsed) => parsed,
         Err(error) => return error.into_response(),
     };
-    drop(body);
     let Parsed { id, inputs, options, outputs, binary_output } = parsed;
     let name = model.clone();
     let call = |reply| Call::Infer { model, version, inputs, options, reply };
-    match shared.call(call).await {
-        Ok(answer) => respond(&name, id, answer, &outputs, binary_output),
-        Err(error) => error.into_response(),
-    }
+    let response = match shared.call(call).await {
+        Ok(answer) if total_bytes(&answer.outputs) <= AT_ONCE_BYTES_MAX as u64 => {
+            respond(&name, id, answer, &outputs, binary_output)
+        }
+        Ok(answer) => apart(move || respond(&name, id, answer, &outputs, binary_output)).await,
+        Err(error) => Err(error),
+    };
+    response.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Does work of milliseconds beside the tasks, which have signs of life to show meanwhile. How much of it there is at
+/// once is bounded by admission.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CallError> + Send + 'static,
+) -> Result<T, CallError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(CallError::Unavailable(format!("the node is ending: {error}"))))
+}
+
+/// Bytes of JSON before binary tensors, as announced.
+fn json_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(HEADER_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[derive(Deserialize)]
@@ -200,8 +223,8 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Parsed, CallError> {
     }
     let (head, mut binary) = match headers.get(HEADER_LENGTH) {
         None => (body, &[][..]),
-        Some(length) => {
-            let length = length.to_str().ok().and_then(|text| text.parse::<usize>().ok());
+        Some(_) => {
+            let length = json_length(headers);
             let length = length.ok_or_else(|| bad("Inference-Header-Content-Length is no number"))?;
             body.split_at_checked(length).ok_or_else(|| {
                 bad(format!(
@@ -413,13 +436,10 @@ fn respond(
     answer: Answer,
     wanted: &[WantedOutput],
     binary_output: bool,
-) -> Response {
+) -> Result<Response, CallError> {
     let mut outputs = Vec::new();
     let mut binary = Vec::new();
-    for (tensor, as_binary) in match chosen(&answer.outputs, wanted, binary_output) {
-        Ok(chosen) => chosen,
-        Err(error) => return error.into_response(),
-    } {
+    for (tensor, as_binary) in chosen(&answer.outputs, wanted, binary_output)? {
         if tensor.spec().name == MEANING {
             outputs.push(meaning(tensor, as_binary, &mut binary));
             continue;
@@ -458,18 +478,19 @@ fn respond(
         InferAnswer { model_name: model, model_version: answer.version.to_string(), id, parameters, outputs };
     let mut bytes = match serde_json::to_vec(&body) {
         Ok(bytes) => bytes,
-        Err(error) => return refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     };
     if binary.is_empty() {
-        return ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes)
-            .into_response();
+        return Ok(
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+        );
     }
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (header::HeaderName::from_static(HEADER_LENGTH), HeaderValue::from(bytes.len())),
     ];
     bytes.append(&mut binary);
-    (headers, bytes).into_response()
+    Ok((headers, bytes).into_response())
 }
 
 /// What the answer means, as one element of text.
