@@ -99,6 +99,8 @@ pub struct LoadSpec {
     pub min_accuracy: Option<f64>,
     /// The variant that must answer.
     pub variant: Option<String>,
+    /// When a backup is sent the same; as the node does, if it is not said.
+    pub redundancy: Option<String>,
 }
 
 /// When requests are sent.

@@ -66,6 +66,7 @@ pub(super) struct LoadEntry {
     pub(super) max_latency_ms: Option<Spanned<f64>>,
     pub(super) min_accuracy: Option<Spanned<f64>>,
     pub(super) variant: Option<String>,
+    pub(super) redundancy: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -19,6 +19,8 @@ const TIMEOUT_MS_MAX: u32 = 120_000;
 /// Unless the scenario says otherwise: far above any answer's time here, so that a loss does not pass for one.
 const TIMEOUT_MS: u32 = 10_000;
 const INPUTS: u16 = 10;
+/// What a request may say of backups.
+const REDUNDANCIES: [&str; 3] = ["warm", "hedge", "duplicate"];
 
 pub(super) fn read(
     around: &Around,
@@ -88,7 +90,17 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
         max_latency_ms: within_if("max_latency_ms", entry.max_latency_ms.as_ref(), 0.001, 1e6)?,
         min_accuracy: within_if("min_accuracy", entry.min_accuracy.as_ref(), 1e-6, 1.0)?,
         variant: entry.variant.clone(),
+        redundancy: entry.redundancy.as_ref().map(redundancy).transpose()?,
     })
+}
+
+fn redundancy(given: &Spanned<String>) -> Result<String, Wrong> {
+    let text = given.get_ref();
+    if REDUNDANCIES.contains(&text.as_str()) {
+        return Ok(text.clone());
+    }
+    let message = format!("`redundancy`: `{text}` is none of {}", REDUNDANCIES.join(", "));
+    Err(Wrong::at(&given.span(), message))
 }
 
 fn pace(entry: &LoadEntry, span: &std::ops::Range<usize>) -> Result<Pace, Wrong> {
