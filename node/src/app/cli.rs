@@ -416,7 +416,7 @@ pub struct AskArgs {
     /// The variant to run [default: the most accurate one that can run, or by the limits]
     #[arg(long, value_name = "LABEL")]
     pub variant: Option<String>,
-    /// When others that have a stage loaded are sent the same [default: warm]
+    /// When others that have a stage loaded are sent the same [default: hedge; warm with `--objective energy`]
     #[arg(long, value_enum)]
     pub redundancy: Option<RedundancyArg>,
     /// Run exactly this plan, from `stormo plan NAME --all`.

@@ -339,9 +339,11 @@ fn objective(parameters: &Map<String, Value>) -> Result<Objective, CallError> {
     }
 }
 
-fn redundancy(parameters: &Map<String, Value>) -> Result<Redundancy, CallError> {
+/// Who asks for little energy pays for no second run, unless it says so.
+fn redundancy(parameters: &Map<String, Value>, objective: Objective) -> Result<Redundancy, CallError> {
     match parameters.get("redundancy") {
-        None | Some(Value::Null) => Ok(Redundancy::default()),
+        None | Some(Value::Null) if objective == Objective::Energy => Ok(Redundancy::Warm),
+        None | Some(Value::Null) => Ok(Redundancy::Hedge),
         Some(Value::String(name)) if name == "warm" => Ok(Redundancy::Warm),
         Some(Value::String(name)) if name == "hedge" => Ok(Redundancy::Hedge),
         Some(Value::String(name)) if name == "duplicate" => Ok(Redundancy::Duplicate),
@@ -386,9 +388,10 @@ fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallErr
         Some(Value::String(label)) => Some(label.clone()),
         Some(other) => return Err(bad(format!("variant must be a text, not {other}"))),
     };
+    let objective = objective(parameters)?;
     Ok(InferOptions {
         variant,
-        redundancy: redundancy(parameters)?,
+        redundancy: redundancy(parameters, objective)?,
         plan,
         timeout_ms: number(parameters, "timeout_ms")?.map(|ms| ms.min(f64::from(u32::MAX)) as u32),
         limits: PlanLimits {
@@ -397,7 +400,7 @@ fn read_options(parameters: &Map<String, Value>) -> Result<InferOptions, CallErr
             min_accuracy: min_accuracy(parameters)?,
             max_latency_ms: number(parameters, "max_latency_ms")?,
             max_energy_j: energy(parameters)?,
-            objective: objective(parameters)?,
+            objective,
         },
     })
 }
