@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::clock;
 use crate::ground::disk;
 use crate::owner::{Owner, PREFIX};
 use crate::run_lock::{self, Life, RunList, RunLock};
@@ -66,6 +67,7 @@ impl RunFolder {
     /// Keeps it, under a name that no later run takes for stale; says where it is now.
     pub fn keep(&mut self) -> PathBuf {
         self.folder.disable_cleanup(true);
+        clock::forget_processes(self.path());
         let path = self.path().to_owned();
         let kept = kept_name(&path);
         if fs::rename(&path, &kept).is_ok() { kept } else { path }
@@ -79,6 +81,7 @@ fn kept_name(path: &Path) -> PathBuf {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
+        clock::forget_processes(self.path());
         RunList::of_user().remove(self.path());
     }
 }
@@ -92,6 +95,7 @@ fn remove_if_stale(folder: &Path) -> bool {
         return false;
     }
     disk::unmount_below(folder);
+    clock::forget_processes(folder);
     fs::remove_dir_all(folder).is_ok()
 }
 

@@ -166,6 +166,9 @@ pub(crate) fn start_with(
     }
     // A group of its own: the terminal's Ctrl-C is for the owner, who then ends the nodes in order.
     let child = place.spawn(command.process_group(0)).map_err(not_run)?;
+    if spec.has_own_clock {
+        clock::note_process(&folder, child.id()).map_err(not_run)?;
+    }
     let api = place.api().map_err(not_run)?;
     Ok(StartingNode { spec: spec.clone(), child, folder, api })
 }
