@@ -11,6 +11,7 @@ use stormo_testnet::link::LinkSpec;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::process::{Node, class_name};
 use stormo_testnet::topology::Topology;
+use stormo_testnet::wait::WaitError;
 use stormo_testnet::{binary, interrupt};
 
 use crate::narrator::Narrator;
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<()> {
     narrator.say("Building the node; then each of its processes starts.");
     let binary = binary::build()?;
     narrator.say(&format!("Starting {} nodes.", topology.nodes.len()));
-    let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| eprint!("{log}"))?;
+    let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| note_part!("{log}"))?;
     wait_until_all_know(&mut mesh, topology.nodes.len(), &narrator)?;
     show(&narrator, &mesh, &binary);
     let mut gone = vec![false; mesh.nodes().len()];
@@ -106,7 +107,15 @@ fn wait_until_all_know(mesh: &mut Mesh, count: usize, narrator: &Narrator) -> Re
         }
     }
     // Says who knows how many.
-    Ok(mesh.wait_for_views(count, Duration::ZERO)?)
+    let (what, seen) = match mesh.wait_for_views(count, Duration::ZERO) {
+        Err(WaitError::Late { what, seen, .. }) => (what, seen),
+        others => return Ok(others?),
+    };
+    bail!(
+        "waited {} s for {what}; at last: {seen}. Can the nodes reach each other, or where they join, over the links of the \
+         topology's file? (Behind a `nat` nobody is reached from outside; `loss` and cuts may be too much.)",
+        began.elapsed().as_secs()
+    )
 }
 
 fn show(narrator: &Narrator, mesh: &Mesh, binary: &Path) {
