@@ -71,7 +71,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
         bail!("{path}:{line}: `{field}` cannot hold: {why}");
     }
     if let Some(why) = cannot(&scenario, args.loopback) {
-        eprintln!("SKIPPED: {}", printable(&why));
+        note!("SKIPPED: {}", printable(&why));
         return Ok(Ended::Skipped);
     }
     let seed = args.seed.unwrap_or(scenario.seed);
@@ -145,10 +145,12 @@ pub(crate) fn ran(
         files::write_whole(&path, text.as_bytes()).with_context(|| path.display().to_string())
     };
     let html = page(&document);
-    write(REPORT_JSON, &serde_json::to_string_pretty(&document)?)?;
-    write(REPORT_HTML, &html)?;
-    tell_all(&document, &folder.join(REPORT_HTML), narrator);
-    Ok(document)
+    let json = serde_json::to_string_pretty(&document)?;
+    let written = write(REPORT_JSON, &json).and_then(|()| write(REPORT_HTML, &html));
+    // What was found out is told, though there may be no room for it.
+    let report = written.is_ok().then(|| folder.join(REPORT_HTML));
+    tell_all(&document, report.as_deref(), narrator);
+    written.map(|()| document)
 }
 
 /// Plays and judges.
@@ -170,7 +172,7 @@ fn judged(
     Ok(Document::new(scenario, seed, began_unix_s, &history, &deployed, verdict))
 }
 
-fn tell_all(document: &Document, report: &Path, narrator: &Narrator) {
+fn tell_all(document: &Document, report: Option<&Path>, narrator: &Narrator) {
     tell(&document.verdict, narrator);
     if let Some(told) = document.starved.as_ref().filter(|_| !document.holds) {
         narrator.say(told);
@@ -184,7 +186,8 @@ fn tell_all(document: &Document, report: &Path, narrator: &Narrator) {
         };
         narrator.say(&format!("battery of {}: {:.1} J drawn{each}; {end}", battery.node, battery.drawn_j));
     }
-    narrator.say(&format!("seed {}; report: {}", document.seed, report.display()));
+    let report = report.map_or(String::new(), |report| format!("; report: {}", report.display()));
+    narrator.say(&format!("seed {}{report}", document.seed));
 }
 
 fn tell(verdict: &Verdict, narrator: &Narrator) {
