@@ -12,7 +12,8 @@ fn main() {
     let code = match commands::run(Cli::parse()) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error}");
+            // Without a panic where nobody reads any more.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             1
         }
     };

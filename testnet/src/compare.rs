@@ -92,9 +92,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         apart.join(", ")
     );
     if firsts.iter().chain(&seconds).any(|(_, value)| machine(value) != machine(first)) {
-        eprintln!(
-            "warning: they come from different machines, or ones under different load; ratios say little"
-        );
+        note!("warning: they come from different machines, or ones under different load; ratios say little");
     }
     let (firsts, seconds) = (figures_of(&firsts), figures_of(&seconds));
     let alone =

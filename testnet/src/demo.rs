@@ -67,7 +67,7 @@ pub(crate) fn run(is_json: bool) -> Result<()> {
     let topology = Topology::load(Path::new("demo"))?;
     let binary = binary::build()?;
     let since = Instant::now();
-    let mut mesh = Mesh::start(&binary, &topology, &mut |log| eprint!("{log}"))?;
+    let mut mesh = Mesh::start(&binary, &topology, &mut |log| note_part!("{log}"))?;
     let told = tell(&mut narrator, &mut mesh, images);
     finish(narrator, mesh, told, since)
 }

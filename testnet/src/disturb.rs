@@ -80,7 +80,7 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
     ensure!(args.at_once != Some(0), "--at-once 0: no fault would ever act; give 1 or more, or leave it out");
     let narrator = Narrator::new(args.json);
     if let Some(why) = run::cannot(&base, args.loopback) {
-        eprintln!("SKIPPED: {}", printable(&why));
+        note!("SKIPPED: {}", printable(&why));
         return Ok(Ended::Skipped);
     }
     let stretch = Stretch::to((minutes * 60e6) as u64);

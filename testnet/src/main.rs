@@ -1,5 +1,21 @@
 //! The commands of `cargo mesh`.
 
+/// As `eprint`, but without a panic where nobody reads any more: what goes on has to end in order.
+macro_rules! note_part {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr(), $($part)*);
+    }};
+}
+
+/// As `eprintln`, likewise.
+macro_rules! note {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($part)*);
+    }};
+}
+
 mod bench;
 mod compare;
 mod demo;
@@ -94,9 +110,7 @@ fn main() -> ExitCode {
         });
     let unwritten = told::failed().filter(|_| done.is_ok());
     if let Some(error) = unwritten {
-        eprintln!(
-            "error: what was to be printed could not be: {error}; free some room, or let it go elsewhere"
-        );
+        note!("error: what was to be printed could not be: {error}; free some room, or let it go elsewhere");
         return ExitCode::FAILURE;
     }
     match done {
@@ -104,11 +118,11 @@ fn main() -> ExitCode {
         Ok(Ended::Badly) => ExitCode::FAILURE,
         Ok(Ended::Skipped) => ExitCode::from(SKIPPED),
         Err(_) if interrupt::is_noted() => {
-            eprintln!("interrupted; all nodes are ended and their files removed");
+            note!("interrupted; all nodes are ended and their files removed");
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {
-            eprintln!("error: {}", printable(&format!("{error:#}")));
+            note!("error: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: &SimulateArgs) -> Result<Ended> {
     let mut goes_on = |virtual_s: f64| {
         if told.elapsed() >= TOLD_EACH {
             told = Instant::now();
-            eprintln!("{virtual_s:.1} of {whole_s} virtual seconds");
+            note!("{virtual_s:.1} of {whole_s} virtual seconds");
         }
         !interrupt::is_noted()
     };
@@ -202,7 +202,7 @@ fn sweep(spec: &Spec, Seeds(first, last): Seeds, is_json: bool) -> Result<Ended>
             sweep.seeds_missed.push(seed);
         }
         if is_json {
-            eprintln!("{line}");
+            note!("{line}");
             sweep.runs.push(judged);
         } else {
             tell!("{line}");

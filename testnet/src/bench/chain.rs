@@ -75,7 +75,7 @@ pub(super) fn run(is_json: bool, only: &[String]) -> Result<()> {
         if interrupt::is_noted() {
             break;
         }
-        eprintln!("{}: dividing it, then sending it inputs in turns", case.name);
+        note!("{}: dividing it, then sending it inputs in turns", case.name);
         match measure::measure(&binary, &case) {
             Ok(measured) => models.push(judged(&case, measured)),
             Err(error) => left_out.push(format!("{}: {error:#}", case.name)),

@@ -97,7 +97,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
             if interrupt::is_noted() {
                 break;
             }
-            eprintln!("{} on {shown}", case.name);
+            note!("{} on {shown}", case.name);
             match on_mesh(&binary, ground, &topology, &shown, case, options) {
                 Ok(measured) => runs.extend(measured),
                 Err(error) => left_out.push(format!("{} on {shown}: {error:#}", case.name)),
@@ -115,7 +115,7 @@ fn on_mesh(
     case: &Case,
     options: &Options,
 ) -> Result<Vec<Run>> {
-    let mut mesh = Mesh::start_on(ground, binary, topology, &mut |log| eprint!("{log}"))?;
+    let mut mesh = Mesh::start_on(ground, binary, topology, &mut |log| note_part!("{log}"))?;
     mesh.wait_for_nodes(topology.nodes.len(), SOON)?;
     let deployed = ways::deploy(&mesh, topology, case)?;
     let mut runs = Vec::new();

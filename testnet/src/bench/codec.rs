@@ -55,7 +55,7 @@ pub(super) fn run(is_json: bool, models: Option<&Path>) -> Result<()> {
         if interrupt::is_noted() {
             break;
         }
-        eprintln!("{}: dividing, and coding its cuts", case.name);
+        note!("{}: dividing, and coding its cuts", case.name);
         let Case { name, model, samples } = case;
         match samples.and_then(|samples| measure(&opened, &name, &model, &samples, &mut wide)) {
             Ok(cuts) => report.models.push(ModelReport { model: name, cuts }),

@@ -95,7 +95,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     ensure!((10..=3_600).contains(&options.seconds), "--seconds {}: 10 to 3600", options.seconds);
     seen::look_for_tools()?;
     let real = real(options)?;
-    eprintln!("the same in virtual time");
+    note!("the same in virtual time");
     let (nodes, latency_us) = (options.nodes, (options.latency * 1_000.0) as u64);
     let spec = Spec {
         nodes,
@@ -132,8 +132,8 @@ struct Real {
 fn real(options: &Options) -> Result<Real> {
     let binary = binary::build()?;
     let (topology, ground) = place(options)?;
-    eprintln!("{} nodes start, then {WARM_UP_S} s of calm", options.nodes);
-    let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| eprint!("{log}"))?;
+    note!("{} nodes start, then {WARM_UP_S} s of calm", options.nodes);
+    let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| note_part!("{log}"))?;
     mesh.wait_for_views(topology.nodes.len(), SOON)?;
     rest(Duration::from_secs(u64::from(WARM_UP_S)))?;
     let mut random = Random::of(options.seed, "gossip");
@@ -142,7 +142,7 @@ fn real(options: &Options) -> Result<Real> {
     times.sort_by(f64::total_cmp);
     let before = seen::sent(&mesh)?;
     let (since, began) = (seen::now(), Instant::now());
-    eprintln!("{changes} changes within {} s", options.seconds);
+    note!("{changes} changes within {} s", options.seconds);
     let mut takes = vec![true; topology.nodes.len()];
     for at_s in times {
         rest(Duration::from_secs_f64(at_s).saturating_sub(began.elapsed()))?;

@@ -68,11 +68,11 @@ impl Quantiles {
 pub(super) fn run(is_json: bool) -> Result<()> {
     let binary = binary::build()?;
     let topology = Topology::plain("a hop", vec![edge("origin"), edge("stage")]);
-    let mut mesh = Mesh::start(&binary, &topology, &mut |log| eprint!("{log}"))?;
+    let mut mesh = Mesh::start(&binary, &topology, &mut |log| note_part!("{log}"))?;
     mesh.wait_for_nodes(topology.nodes.len(), SOON)?;
     let mut sizes = Vec::new();
     for bytes in SIZES {
-        eprintln!("{bytes} bytes there and back");
+        note!("{bytes} bytes there and back");
         sizes.push(measure(&mesh, bytes)?);
     }
     let report = Report { sizes };

@@ -43,7 +43,7 @@ pub(super) fn show<T: Serialize>(
     }
     // Last, so that a full disk costs the file alone.
     let file = keep(benchmark, measured_unix_s, &text)?;
-    eprintln!("kept in {}; `cargo mesh compare` sets two such files side by side", file.display());
+    note!("kept in {}; `cargo mesh compare` sets two such files side by side", file.display());
     Ok(())
 }
 

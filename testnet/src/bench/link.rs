@@ -52,7 +52,7 @@ pub(super) fn run(is_json: bool) -> Result<()> {
 }
 
 fn set(network: &Network, spec: LinkSpec) -> Result<()> {
-    eprintln!("link: {spec}");
+    note!("link: {spec}");
     Ok(network.set_link(FROM, TO, spec)?)
 }
 

@@ -53,7 +53,7 @@ struct Times {
 pub(super) fn run(options: &Options) -> Result<()> {
     let labels: Vec<String> = (1..=options.nodes).map(|number| format!("node-{number}")).collect();
     let topology = Topology::plain("look-ups", labels.iter().map(|label| edge(label)).collect());
-    let mut mesh = Mesh::start(&binary::build()?, &topology, &mut |log| eprint!("{log}"))?;
+    let mut mesh = Mesh::start(&binary::build()?, &topology, &mut |log| note_part!("{log}"))?;
     mesh.wait_for_nodes(labels.len(), SOON)?;
     trial::deploy(&mesh, &labels[0], "digits", &digits::model(), &[])?;
     let report = measure(&mesh, &labels[0], options)?;

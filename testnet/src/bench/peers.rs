@@ -85,11 +85,11 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let place = Place::find()?;
     let binary = binary::build()?;
     let topology = Topology::plain("beside others", vec![edge("one"), edge("two")]);
-    let mut mesh = Mesh::start(&binary, &topology, &mut |log| eprint!("{log}"))?;
+    let mut mesh = Mesh::start(&binary, &topology, &mut |log| note_part!("{log}"))?;
     mesh.wait_for_nodes(topology.nodes.len(), SOON)?;
     let mut groups = Vec::new();
     for group in &GROUPS {
-        eprintln!("{}: {} rounds, each some 15 s for every peer", group.name, options.rounds);
+        note!("{}: {} rounds, each some 15 s for every peer", group.name, options.rounds);
         groups.push(measure(&mesh, &place, group, options.rounds)?);
     }
     super::kept::show("peers", options.json, &Report { groups }, print)

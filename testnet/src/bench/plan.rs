@@ -94,7 +94,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
             };
             let is_wanted = is_wanted && nodes <= nodes_max;
             if is_wanted && !cells.iter().any(|cell: &Cell| (cell.asked, cell.nodes) == (asked, nodes)) {
-                eprintln!("{asked:?} over {nodes} nodes");
+                note!("{asked:?} over {nodes} nodes");
                 cells.push(match asked {
                     Asked::Regions => measure_regions(nodes, options)?,
                     Asked::Replicated => measure_replicated(nodes, options)?,

@@ -64,7 +64,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         if !is_wanted || interrupt::is_noted() {
             continue;
         }
-        eprintln!("{name}: dividing and profiling it, then measuring other ranges of its blocks");
+        note!("{name}: dividing and profiling it, then measuring other ranges of its blocks");
         match fs::read(&file).map_err(anyhow::Error::from).and_then(|bytes| study.of(&name, bytes)) {
             Ok((studied, told)) => {
                 models.push(studied);
@@ -83,7 +83,7 @@ fn files(left_out: &mut Vec<String>) -> Result<Vec<(String, PathBuf)>> {
     let mut files = vec![("digits".to_owned(), digits::model())];
     match surroundings::shared_models() {
         Some(folder) => {
-            eprintln!("shared models: {}", folder.display());
+            note!("shared models: {}", folder.display());
             let mut shared: Vec<PathBuf> =
                 fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
             shared.retain(|file| file.extension().is_some_and(|extension| extension == "onnx"));

@@ -60,7 +60,7 @@ pub(super) fn instance(
 fn divided(model: &Path) -> Result<Manifest> {
     let bytes = files::read(model, MODEL_BYTES_MAX).with_context(|| model.display().to_string())?;
     let name = model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let library = runtime_library::find_or_obtain(&library_search(None), &|text| eprintln!("{text}"))?;
+    let library = runtime_library::find_or_obtain(&library_search(None), &|text| note!("{text}"))?;
     let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
     let source = Source {
         bytes,
@@ -72,7 +72,7 @@ fn divided(model: &Path) -> Result<Manifest> {
         samples: Vec::new(),
         run_max: deploy::RUN_MAX,
     };
-    eprintln!("{name}: dividing and profiling it on this machine");
+    note!("{name}: dividing and profiling it on this machine");
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let prepared = runtime.block_on(deploy::prepare(&engine, source, &|_| {}));
     Ok(prepared.with_context(|| model.display().to_string())?.manifest)

@@ -85,7 +85,7 @@ pub(super) fn measure(binary: &Path, case: &Case) -> Result<Measured> {
         .map(|number| NodeSpec { memory_budget_bytes: BUDGET_BYTES, ..edge(&format!("node-{number}")) })
         .collect();
     let topology = Topology::plain("a chain", nodes);
-    let mut mesh = Mesh::start(binary, &topology, &mut |log| eprint!("{log}"))?;
+    let mut mesh = Mesh::start(binary, &topology, &mut |log| note_part!("{log}"))?;
     mesh.wait_for_nodes(PARTS, SOON)?;
     let chain = deploy(&mesh, case, case.name, PARTS)?;
     let whole = deploy(&mesh, case, &format!("{}-whole", case.name), 1)?;
