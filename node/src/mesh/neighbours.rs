@@ -26,9 +26,9 @@ const PARTED_AT_ONCE: usize = 16;
 /// milliseconds.
 const CAME_MS: u64 = 3_000;
 const USED_MS: u64 = 60_000;
-/// A connection that carries nothing for so long, not even pings, is given up, milliseconds: TCP takes up to a minute
-/// for it, and no second one is opened before.
-const STALLED_MS: u64 = 15_000;
+/// A connection that carries nothing for so long, not even pings, is given up, milliseconds: no second one is opened before,
+/// and TCP, which tries again after ever longer pauses, would be still for up to twice as long as the way was cut.
+const STALLED_MS: u64 = 6_000;
 /// One over which nothing was answered for so long had failed before it broke, in one direction at least: the node is
 /// judged by what is heard of it otherwise, milliseconds. Pings are answered each second.
 const WORKS_MS: u64 = 5_000;

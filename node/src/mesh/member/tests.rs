@@ -286,7 +286,7 @@ fn a_connection_that_carries_nothing_is_given_up() {
         .filter(|(_, action)| *action == MemberAction::Close(id(1)))
         .map(|(at_ms, _)| *at_ms)
         .collect();
-    assert!(closed.first().is_some_and(|at_ms| (15_000..16_000).contains(at_ms)), "{closed:?}");
+    assert!(closed.first().is_some_and(|at_ms| (6_000..7_000).contains(at_ms)), "{closed:?}");
 }
 
 fn far(index: u16) -> NodeId {
