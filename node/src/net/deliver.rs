@@ -176,7 +176,7 @@ impl Net {
     /// Sends a frame; progress comes as [`NetEvent::Delivery`], the last of it `Passed`, `Refused`
     /// or `Lost`. Silence longer than the patience is a loss.
     pub fn deliver(&self, to: NodeId, frame: OutgoingFrame, patience: Patience) -> JoinHandle<()> {
-        tokio::spawn(self.clone().delivery(to, frame, patience, Start::Task))
+        tokio::spawn(self.clone().delivery(to, frame, patience, (Start::Task, Instant::now())))
     }
 
     /// Begins a delivery on a thread that runs no tasks: what the stream takes at once is written when this returns,
@@ -188,15 +188,34 @@ impl Net {
         frame: OutgoingFrame,
         patience: Patience,
     ) -> Begun {
+        self.begin_delivery_of(runtime, to, frame, patience, Instant::now())
+    }
+
+    /// The same, of a delivery that is under way since then.
+    pub(super) fn begin_delivery_of(
+        &self,
+        runtime: &Handle,
+        to: NodeId,
+        frame: OutgoingFrame,
+        patience: Patience,
+        since: Instant,
+    ) -> Begun {
         let _entered = runtime.enter();
-        let mut rest: Pin<Box<_>> = Box::pin(self.clone().delivery(to, frame, patience, Start::Ahead));
+        let start = (Start::Ahead, since);
+        let mut rest: Pin<Box<_>> = Box::pin(self.clone().delivery(to, frame, patience, start));
         // A task polls it again in any case.
         let _ = rest.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         Begun { rest, runtime: runtime.clone() }
     }
 
-    async fn delivery(self, to: NodeId, frame: OutgoingFrame, patience: Patience, start: Start) {
-        let (key, begun) = (frame.header.key, Instant::now());
+    async fn delivery(
+        self,
+        to: NodeId,
+        frame: OutgoingFrame,
+        patience: Patience,
+        (start, begun): (Start, Instant),
+    ) {
+        let key = frame.header.key;
         let lane = self.lanes.of(to);
         let waits_for_others = AtomicBool::new(false);
         let until_last = async {
@@ -214,7 +233,12 @@ impl Net {
         let mut late_after = patience.late_after;
         let mut last = loop {
             let Some(after) = late_after else { break until_last.await };
-            match timeout_at((begun + after).into(), &mut until_last).await {
+            let looked = timeout_at((begun + after).into(), &mut until_last).await;
+            if looked.is_err() && start == Start::Ahead {
+                // The thread that began it may have stood still: nobody may listen yet.
+                tokio::task::yield_now().await;
+            }
+            match looked {
                 Ok(last) => break last,
                 Err(_) if waits_for_others.load(Ordering::Relaxed) => {}
                 Err(_) => {

@@ -1,11 +1,14 @@
 //! Two networks in one process, which is one machine: what goes through the door, who does not, and what happens
 //! without it.
 
+use std::time::Instant;
+
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::frame::{DeliveryKey, Edge, Header, ORIGIN, Sign};
 use stormo_protocol::ids::{PlanId, RequestId};
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::super::tests::{SOON, connected, next};
@@ -75,7 +78,7 @@ async fn a_delivery_begun_by_a_thread_arrives_at_once_and_tells_nothing_before_i
     let [(_, from, mut events), (to, _to_net, mut offers)] = connected().await;
     // Then there is a stream to write to.
     deliver((&from, &mut events), (to.node(), &mut offers), frame(10)).await;
-    let runtime = tokio::runtime::Handle::current();
+    let runtime = Handle::current();
     let begun = std::thread::spawn({
         let (from, to) = (from.clone(), to.node());
         move || from.begin_delivery(&runtime, to, frame(1000), PATIENT)
@@ -85,10 +88,21 @@ async fn a_delivery_begun_by_a_thread_arrives_at_once_and_tells_nothing_before_i
     assert!(events.try_recv().is_err());
     begun.go_on();
     assert!(has_passed(&mut events).await);
+    // However late it is by then.
+    let (late, since) = (Duration::from_millis(100), Instant::now() - Duration::from_millis(150));
+    let late = Patience { late_after: Some(late), ..PATIENT };
+    let begun = from.begin_delivery_of(&Handle::current(), to.node(), frame(1000), late, since);
+    assert!(take(&mut offers, &frame(1000).tensors).await);
+    assert!(events.try_recv().is_err());
+    begun.go_on();
+    let is_late =
+        |event| matches!(event, NetEvent::Delivery { progress: Progress::Late(_), .. }).then_some(());
+    next(&mut events, is_late).await;
+    assert!(has_passed(&mut events).await);
     // One that does not go on was sent all the same; one that must open a stream first goes on as any other.
-    drop(from.begin_delivery(&tokio::runtime::Handle::current(), to.node(), frame(10), PATIENT));
+    drop(from.begin_delivery(&Handle::current(), to.node(), frame(10), PATIENT));
     next(&mut offers, |event| matches!(event, NetEvent::Offered(_)).then_some(())).await;
-    let begun = from.begin_delivery(&tokio::runtime::Handle::current(), to.node(), frame(20), PATIENT);
+    let begun = from.begin_delivery(&Handle::current(), to.node(), frame(20), PATIENT);
     begun.go_on();
     assert!(take(&mut offers, &frame(20).tensors).await);
     assert!(has_passed(&mut events).await);
@@ -100,7 +114,7 @@ async fn a_begun_delivery_that_is_lost_at_once_tells_so_when_it_goes_on() {
     let nobody = (0..=u8::MAX).map(|byte| NodeId([byte; 32]));
     let nobody =
         nobody.into_iter().find(|node| identity::peer_id(*node).is_none()).expect("some are no keys");
-    let begun = from.begin_delivery(&tokio::runtime::Handle::current(), nobody, frame(10), PATIENT);
+    let begun = from.begin_delivery(&Handle::current(), nobody, frame(10), PATIENT);
     assert!(events.try_recv().is_err(), "nothing is told before");
     begun.go_on();
     let last = next(&mut events, |event| match event {
