@@ -106,9 +106,26 @@ pub enum Redundancy {
 }
 
 impl Redundancy {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Warm, Self::Hedge, Self::Duplicate];
+
     /// From the number on the wire; one of a later version is as none.
     pub fn from_number(number: u16) -> Self {
-        [Self::Hedge, Self::Duplicate].into_iter().find(|known| *known as u16 == number).unwrap_or_default()
+        Self::ALL.into_iter().find(|known| *known as u16 == number).unwrap_or_default()
+    }
+
+    /// As requests call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Hedge => "hedge",
+            Self::Duplicate => "duplicate",
+        }
+    }
+
+    /// Of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
     }
 
     /// As the origin's trace tells it.

@@ -12,6 +12,8 @@ mod tests;
 use std::io;
 use std::path::{self, Path, PathBuf};
 
+use stormo_protocol::frame::Redundancy;
+
 use crate::binary::workspace_root;
 use crate::ground::GroundKind;
 use crate::rules;
@@ -100,7 +102,7 @@ pub struct LoadSpec {
     /// The variant that must answer.
     pub variant: Option<String>,
     /// When a backup is sent the same; as the node does, if it is not said.
-    pub redundancy: Option<String>,
+    pub redundancy: Option<Redundancy>,
 }
 
 /// When requests are sent.

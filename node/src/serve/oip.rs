@@ -344,10 +344,10 @@ fn redundancy(parameters: &Map<String, Value>, objective: Objective) -> Result<R
     match parameters.get("redundancy") {
         None | Some(Value::Null) if objective == Objective::Energy => Ok(Redundancy::Warm),
         None | Some(Value::Null) => Ok(Redundancy::Hedge),
-        Some(Value::String(name)) if name == "warm" => Ok(Redundancy::Warm),
-        Some(Value::String(name)) if name == "hedge" => Ok(Redundancy::Hedge),
-        Some(Value::String(name)) if name == "duplicate" => Ok(Redundancy::Duplicate),
-        Some(value) => Err(bad(format!("redundancy must be warm, hedge or duplicate, not {value}"))),
+        Some(value) => value
+            .as_str()
+            .and_then(Redundancy::named)
+            .ok_or_else(|| bad(format!("redundancy must be warm, hedge or duplicate, not {value}"))),
     }
 }
 

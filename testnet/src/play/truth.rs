@@ -149,7 +149,7 @@ fn body(load: &LoadSpec, inputs: &[FloatTensor]) -> Body {
     set("max_latency_ms", load.max_latency_ms.map(Value::from));
     set("min_accuracy", load.min_accuracy.map(Value::from));
     set("variant", load.variant.clone().map(Value::from));
-    set("redundancy", load.redundancy.clone().map(Value::from));
+    set("redundancy", load.redundancy.map(|redundancy| redundancy.name().into()));
     let tensors: Vec<u8> =
         inputs.iter().flat_map(|input| &input.data).flat_map(|value| value.to_le_bytes()).collect();
     let heads: Vec<Value> = inputs

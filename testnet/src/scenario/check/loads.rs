@@ -1,5 +1,6 @@
 //! Who asks.
 
+use stormo_protocol::frame::Redundancy;
 use toml::Spanned;
 
 use super::super::entries::LoadEntry;
@@ -19,8 +20,6 @@ const TIMEOUT_MS_MAX: u32 = 120_000;
 /// Unless the scenario says otherwise: far above any answer's time here, so that a loss does not pass for one.
 const TIMEOUT_MS: u32 = 10_000;
 const INPUTS: u16 = 10;
-/// What a request may say of backups.
-const REDUNDANCIES: [&str; 3] = ["warm", "hedge", "duplicate"];
 
 pub(super) fn read(
     around: &Around,
@@ -94,13 +93,12 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
     })
 }
 
-fn redundancy(given: &Spanned<String>) -> Result<String, Wrong> {
+fn redundancy(given: &Spanned<String>) -> Result<Redundancy, Wrong> {
     let text = given.get_ref();
-    if REDUNDANCIES.contains(&text.as_str()) {
-        return Ok(text.clone());
-    }
-    let message = format!("`redundancy`: `{text}` is none of {}", REDUNDANCIES.join(", "));
-    Err(Wrong::at(&given.span(), message))
+    Redundancy::named(text).ok_or_else(|| {
+        let known = Redundancy::ALL.map(Redundancy::name).join(", ");
+        Wrong::at(&given.span(), format!("`redundancy`: `{text}` is none of {known}"))
+    })
 }
 
 fn pace(entry: &LoadEntry, span: &std::ops::Range<usize>) -> Result<Pace, Wrong> {
