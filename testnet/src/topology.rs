@@ -27,6 +27,8 @@ pub const CPU_SHARES_MAX: f64 = 1.5;
 pub const CPU_SHARE_MIN: f64 = 0.01;
 /// A node with less memory is ended by the kernel while it starts, bytes.
 pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
+/// A node with less of a disk cannot keep its key and its list of objects, bytes.
+pub const DISK_BYTES_MIN: u64 = 1 << 20;
 
 /// A mesh to be started.
 #[derive(Debug, Clone, PartialEq)]

@@ -57,7 +57,7 @@ fn names_file_line_and_field() {
     );
     assert_eq!(
         changed("\"2 GB\"", "\"2 potatoes\""),
-        "11: memory_budget `2 potatoes`: a size like \"64 MiB\" (kB, MB, GB, KiB, MiB, GiB)"
+        "11: memory_budget `2 potatoes`: a size from 0.001 kB to 1024 GiB, like \"64 MiB\" (kB, MB, GB, KiB, MiB, GiB)"
     );
     assert_eq!(changed("\"b-2\"", "\"a\""), "9: label `a` is taken by another node");
     assert_eq!(
@@ -99,7 +99,7 @@ fn refused_beside(more: &str) -> String {
 #[test]
 fn reads_machines_domains_and_links() {
     let text = format!(
-        "{}cpu = 0.25\nmemory = \"1 GiB\"\ndisk = \"64 MB\"\nuplink = \"8 Mbit/s\"\ndomains = [\"room\"]\nbehind = \"box\"\n\n\
+        "{}cpu = 0.25\nmemory = \"3 GiB\"\ndisk = \"64 MB\"\nuplink = \"8 Mbit/s\"\ndomains = [\"room\"]\nbehind = \"box\"\n\n\
          [links]\nlatency = \"1 ms\"\n\n[[nat]]\nname = \"box\"\nmapping = \"endpoint-independent\"\n\n\
          [[domain]]\nname = \"room\"\nkind = \"site\"\nwithin = \"house\"\n\n\
          [[domain]]\nname = \"house\"\nkind = \"owner\"\nuplink = \"1 MB/s\"\n\n\
@@ -109,7 +109,7 @@ fn reads_machines_domains_and_links() {
     );
     let topology = Topology::parse(&text).unwrap();
     let [a, b] = &topology.nodes[..] else { panic!("two nodes") };
-    assert_eq!((b.cpu_share, b.memory_bytes, b.disk_bytes), (Some(0.25), Some(1 << 30), Some(64_000_000)));
+    assert_eq!((b.cpu_share, b.memory_bytes, b.disk_bytes), (Some(0.25), Some(3 << 30), Some(64_000_000)));
     assert_eq!((b.uplink_bits_per_s, b.downlink_bits_per_s), (Some(8_000_000), None));
     assert_eq!(b.behind.as_deref(), Some("box"));
     let names: Vec<&str> = topology.domains_of(b).iter().map(|domain| domain.name.as_str()).collect();
@@ -142,17 +142,38 @@ fn links_that_cannot_be_are_refused() {
         ("[links]\nfrom = \"a\"\n", "14: `[links]` is about all links; for two ends write a `[[link]]`"),
         (
             "[links]\nrate = \"-5 Mbit/s\"\n",
-            "14: rate `-5 Mbit/s`: a rate like \"20 Mbit/s\" (kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, GB/s)",
+            "14: rate `-5 Mbit/s`: a rate from 0.001 kbit/s to 1000 Gbit/s, like \"20 Mbit/s\" (kbit/s, Mbit/s, Gbit/s, \
+             kB/s, MB/s, GB/s)",
         ),
-        ("[links]\nloss = 1.5\n", "14: loss 1.5: a share of packets, from 0 to 1"),
-        ("[links]\nloss = nan\n", "14: loss NaN: a share of packets, from 0 to 1"),
+        (
+            "[links]\nloss = nan\n",
+            "14: loss NaN: a share of packets, from 0 to less than 1 (nothing would arrive), like 0.01",
+        ),
+        (
+            "[links]\nloss = 1\n",
+            "14: loss 1: a share of packets, from 0 to less than 1 (nothing would arrive), like 0.01",
+        ),
+        (
+            "[links]\ncorrupt = 1.0\n",
+            "14: corrupt 1: a share of packets, from 0 to less than 1 (nothing would arrive), like 0.01",
+        ),
+        ("[links]\nreorder = -0.1\n", "14: reorder -0.1: a share of packets, from 0 to 1, like 0.01"),
+        (
+            "[links]\nlatency = \"90 s\"\n",
+            "14: latency `90 s`: a time from 0 us to 60 s, like \"5 ms\" (us, ms, s)",
+        ),
+        (
+            "[links]\nlatency = 5\n",
+            "14: `latency`: invalid type: integer `5`, expected a text with a unit, like \"64 MiB\", \"20 Mbit/s\" \
+             or \"5 ms\"",
+        ),
         (
             "[links]\nlatency = \"1 ms\"\nqueue = \"2 GiB\"\n",
-            "15: a queue of 2147483648 bytes: at most 1073741824",
+            "15: queue `2 GiB`: a size from 0.001 kB to 1 GiB, like \"64 KiB\" (kB, MB, GB, KiB, MiB, GiB)",
         ),
         (
             "[links]\nlatency = \"1 ms\"\njitter = \"2 ms\"\n",
-            "15: a jitter of 2 ms is more than the latency of 1 ms that it strays from",
+            "15: jitter: a jitter of 2 ms is more than the latency of 1 ms that it strays from",
         ),
     ];
     for (more, said) in cases {
@@ -185,10 +206,15 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     assert_eq!(refused_beside(&domain("a", "b")), "14: name `a` is taken by another node");
     let with =
         |more: &str| refused(&GOOD.replacen("class = \"device\"", &format!("class = \"device\"\n{more}"), 1));
-    assert_eq!(with("cpu = 0.0"), "6: cpu 0: a share of one core, from 0.01 to 1.5");
+    assert_eq!(with("cpu = 0.0"), "6: cpu 0: a share of one core, from 0.01 to 1.5, like 0.25");
     assert_eq!(with("cpu = \"half\""), "6: `cpu`: invalid type: string \"half\", expected a number");
-    assert_eq!(with("memory = \"1 MiB\""), "6: memory `1 MiB`: a node does not start with less than 32 MiB");
-    assert_eq!(with("disk = \"4 KiB\""), "6: disk `4 KiB`: a node does not start with less than 1 MiB");
+    assert_eq!(
+        with("memory = \"1 MiB\""),
+        "6: memory `1 MiB`: a size from 32 MiB, with less of which a node does not start, to 1024 GiB, like \
+         \"256 MiB\" (kB, MB, GB, KiB, MiB, GiB)"
+    );
+    assert!(with("disk = \"4 KiB\"").starts_with("6: disk `4 KiB`: a size from 1 MiB, with less"));
+    assert!(with("uplink = \"2000 Gbit/s\"").contains("a rate from 0.001 kbit/s to 1000 Gbit/s, like"));
     assert_eq!(with("behind = \"box\""), "6: behind `box`: no nat is called so; there are: none");
     assert_eq!(with("domains = [\"room\"]"), "6: domains `room`: no domain is called so; there are: none");
     assert!(with("clock_offset = \"1 s\"").starts_with("6: unknown field `clock_offset`"));
@@ -197,7 +223,9 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     for level in ["1.2", "0.0", "-0.5", "nan"] {
         let said = battery(&format!(", level = {level}"));
         assert!(
-            said.ends_with("a share of the capacity, above 0 (without power no node starts) and at most 1"),
+            said.ends_with(
+                "a share of the capacity, above 0 (without power no node starts) and at most 1, like 0.8"
+            ),
             "{said}"
         );
     }
@@ -217,17 +245,77 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     );
     assert_eq!(
         with("battery = { capacity = \"2 h\", idle = 1.0, compute = 3.0 }"),
-        "6: battery.capacity `2 h`: an energy like \"20 kJ\" (J, kJ, Wh)"
+        "6: battery.capacity `2 h`: an energy from 1 J to 1000000 kJ, like \"20 kJ\" (J, kJ, Wh)"
     );
     assert_eq!(
         with("battery = { capacity = \"2 Wh\", idle = -1.0, compute = 3.0 }"),
-        "6: battery.idle -1: watts, from 0 to 10000"
+        "6: battery.idle -1: watts, from 0 to 10000, like 3.5"
     );
     let both = GOOD.replace("memory_budget", "cpu = 0.8\nmemory_budget");
     assert_eq!(
         refused(&both),
         "3: the nodes' cpu shares add up to 1.600; at most 1.5, so that switch and load have the rest"
     );
+}
+
+#[test]
+fn meshes_that_cannot_work_are_refused() {
+    let node = |label: &str, more: &str| {
+        format!("[[node]]\nlabel = \"{label}\"\nclass = \"edge\"\nmemory_budget = \"64 MiB\"\n{more}\n")
+    };
+    let mesh = |nodes: &[String], more: &str| format!("about = \"any\"\n{}{more}", nodes.concat());
+    let nat = "[[nat]]\nname = \"box\"\n";
+    let inside = "behind = \"box\"\n";
+    assert_eq!(
+        refused(&mesh(&[node("a", inside), node("b", inside), node("c", "")], nat)),
+        "6: behind `box`: all others join the first node, and `c` cannot reach it there; begin with a node that is \
+         behind nothing"
+    );
+    // Who is behind the same one reaches it.
+    assert!(Topology::parse(&mesh(&[node("a", inside), node("b", inside)], nat)).is_ok());
+    assert_eq!(
+        refused(&mesh(&[node("a", "memory = \"63 MiB\"")], "")),
+        "6: memory `63 MiB`: less than its memory_budget, 64 MiB, so the kernel would end the node before it has \
+         loaded what it may; give more `memory`, or a smaller `memory_budget`"
+    );
+    let room = "[[domain]]\nname = \"room\"\nkind = \"site\"\n";
+    assert_eq!(
+        refused(&mesh(&[node("a", "domains = [\"room\", \"room\"]\n")], room)),
+        "6: domains `room`: it stands there twice"
+    );
+    assert_eq!(
+        refused(&mesh(&[node("a", "")], room)),
+        "8: name `room`: no node is in this domain; name it in a node's `domains`"
+    );
+    assert_eq!(
+        refused(&mesh(&[node("a", "")], nat)),
+        "8: name `box`: no node is behind this nat; name it as a node's `behind`"
+    );
+    let link = |ends: &str| format!("{room}[[link]]\n{ends}\nlatency = \"1 ms\"\n");
+    assert_eq!(
+        refused(&mesh(&[node("a", ""), node("b", "")], &link("between = [\"room\", \"a\"]"))),
+        "16: a link between `room` and `a`: no node is in the domain `room`"
+    );
+    assert_eq!(
+        refused(&mesh(&[node("a", ""), node("b", "")], &link("from = \"a\"\nto = \"room\""))),
+        "16: a link between `a` and `room`: no node is in the domain `room`"
+    );
+    let alone = [node("a", "domains = [\"room\"]\n"), node("b", "")];
+    assert_eq!(
+        refused(&mesh(&alone, &link("between = [\"a\", \"room\"]"))),
+        "17: a link between `a` and `room`: both are `a` alone, which has no link to itself"
+    );
+    assert!(Topology::parse(&mesh(&alone, &link("between = [\"room\", \"room\"]"))).is_ok());
+    let queue = "queue = \"64 KiB\"\n";
+    let unused = "queue: packets wait in it for the link's rate, and there is none; give `rate` as well, or leave \
+                  `queue` out";
+    assert_eq!(refused_beside(&format!("[links]\n{queue}")), format!("14: {unused}"));
+    let between = "[[link]]\nbetween = [\"a\", \"b-2\"]\n";
+    assert_eq!(refused_beside(&format!("{between}{queue}")), format!("15: {unused}"));
+    let elsewhere = format!("{GOOD}\n[links]\n{queue}\n{between}rate = \"1 Mbit/s\"\n");
+    assert!(Topology::parse(&elsewhere).is_ok());
+    let inherited = format!("{GOOD}\n[links]\nrate = \"1 Mbit/s\"\n\n{between}{queue}");
+    assert!(Topology::parse(&inherited).is_ok());
 }
 
 proptest! {
