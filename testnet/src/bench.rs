@@ -16,8 +16,10 @@ mod ring;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Subcommand;
+
+use crate::options::Misuse;
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -87,11 +89,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 /// That all names given are among those that can be measured.
 fn ensure_known(given: &[String], known: &[&str]) -> Result<()> {
     let unknown: Vec<&str> = given.iter().map(String::as_str).filter(|name| !known.contains(name)).collect();
-    ensure!(
-        unknown.is_empty(),
-        "--model {}: no such network; there are {}",
-        unknown.join(", --model "),
-        known.join(", ")
-    );
-    Ok(())
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let (unknown, known) = (unknown.join(", --model "), known.join(", "));
+    Err(Misuse(format!("--model {unknown}: no such network; there are {known}")).into())
 }

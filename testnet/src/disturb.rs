@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use stormo_testnet::chaos::{self, Bounds, Stretch};
+use stormo_testnet::counted::counted;
 use stormo_testnet::ground::network;
 use stormo_testnet::printable::printable;
 use stormo_testnet::report::Document;
@@ -15,6 +16,8 @@ use stormo_testnet::scenario::{Scenario, Scheduled};
 use stormo_testnet::{binary, clock};
 
 use crate::narrator::Narrator;
+use crate::options;
+use crate::run::results::Results;
 use crate::run::{self, Ended};
 use crate::told;
 
@@ -22,9 +25,15 @@ use crate::told;
 const MINUTES_MIN: f64 = 0.25;
 /// Longer runs are for steady load.
 const MINUTES_MAX: f64 = 120.0;
+/// More never act at once: a mesh has no more nodes.
+const FAULTS_MAX: usize = 64;
+/// More plays than anybody waits for.
+const REPEATS_MAX: usize = 100;
 
 /// What to disturb, and how.
+// A negative number is a wrong value, not an option.
 #[derive(Debug, Args)]
+#[command(allow_negative_numbers = true)]
 pub(crate) struct ChaosArgs {
     /// A scenario without faults: a file, or the name of one in `testnet/scenarios/`
     #[arg(default_value = "chaos")]
@@ -32,22 +41,24 @@ pub(crate) struct ChaosArgs {
     /// Where chance begins
     #[arg(long, value_name = "NUMBER")]
     seed: u64,
-    /// How long load is sent; loads with times of their own keep their shares of it
-    #[arg(long, default_value_t = 2.0)]
+    /// How many minutes load is sent and faults are drawn for, 0.25 to 120, instead of the scenario's own duration; a load
+    /// with `from_s` or `for_s` keeps its share of the whole. Each play takes as long, and starting and ending come on top
+    #[arg(long, value_name = "MINUTES", default_value_t = 2.0, value_parser = options::number(MINUTES_MIN..=MINUTES_MAX, "minutes"))]
     minutes: f64,
     /// Faults that act at once [default: as many as each part of the deployment has replicas to spare]
-    #[arg(long, value_name = "FAULTS")]
+    #[arg(long, value_name = "FAULTS", value_parser = options::count(1..=FAULTS_MAX))]
     at_once: Option<usize>,
     /// Plays of each smaller schedule: processes do not do the same twice; it breaks if one play does
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = options::count(1..=REPEATS_MAX))]
     repeats: usize,
-    /// Smaller schedules that are tried
-    #[arg(long, default_value_t = 12)]
+    /// Smaller schedules that are tried at most; 0 leaves it at the first play
+    #[arg(long, value_name = "COUNT", default_value_t = 12)]
     tries: usize,
     /// Plain processes, without the links and limits of the topology, and only what can be done to them
     #[arg(long)]
     loopback: bool,
-    /// Where reports and the smaller scenario go [default: target/scenarios/chaos-SEED]
+    /// Where reports and the smaller scenario go; what earlier plays left there is moved to `earlier-1` in it, or the next
+    /// number [default: target/scenarios/chaos-SEED]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the JSON document of the first play; what happens is told on standard error
@@ -72,18 +83,12 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
         base.faults.is_empty(),
         "{path} has faults of its own; chaos draws them: name a scenario without"
     );
-    let minutes = args.minutes;
-    ensure!(
-        (MINUTES_MIN..=MINUTES_MAX).contains(&minutes),
-        "--minutes {minutes}: from {MINUTES_MIN} to {MINUTES_MAX}"
-    );
-    ensure!(args.at_once != Some(0), "--at-once 0: no fault would ever act; give 1 or more, or leave it out");
     let narrator = Narrator::new(args.json);
     if let Some(why) = run::cannot(&base, args.loopback) {
-        note!("SKIPPED: {}", printable(&why));
+        note!("skipped: {}", printable(&why));
         return Ok(Ended::Skipped);
     }
-    let stretch = Stretch::to((minutes * 60e6) as u64);
+    let stretch = Stretch::to((args.minutes * 60e6) as u64);
     let bounds = Bounds {
         is_emulated: is_emulated(args, &narrator),
         has_clocks: clock::is_possible().is_ok(),
@@ -97,9 +102,13 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
     }
     let default = || binary::workspace_root().join(format!("target/scenarios/chaos-{}", args.seed));
     let folder = args.out.clone().unwrap_or_else(default);
+    let results = Results::open(&folder, is_result)?;
+    if let Some(earlier) = &results.earlier {
+        narrator.say(&format!("what earlier plays left is in {} now", earlier.display()));
+    }
     let disturbed = Disturbed { base: &base, args, stretch, folder: &folder, narrator: &narrator };
     let (count, at_once) = (faults.len(), bounds.at_once_max);
-    narrator.say(&format!("{count} faults from seed {}, at most {at_once} at once", args.seed));
+    narrator.say(&format!("{} from seed {}, at most {at_once} at once", counted(count, "fault"), args.seed));
     let first = disturbed.play("first", &faults, stretch)?;
     if args.json {
         told::document(&serde_json::to_string_pretty(&first)?);
@@ -109,6 +118,13 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
     }
     disturbed.make_smaller(&faults, &failed(&first))?;
     Ok(Ended::Badly)
+}
+
+/// Whether plays of chaos leave something of this name.
+fn is_result(name: &str) -> bool {
+    let stem = name.strip_suffix(".toml").unwrap_or(name);
+    ["first", "smaller"].contains(&stem)
+        || stem.strip_prefix("try-").is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 fn is_emulated(args: &ChaosArgs, narrator: &Narrator) -> bool {
@@ -133,8 +149,7 @@ fn failed(document: &Document) -> BTreeSet<String> {
 impl Disturbed<'_> {
     fn scenario(&self, name: &str, faults: &[Scheduled], stretch: Stretch) -> Result<Scenario> {
         let (count, seed) = (faults.len(), self.args.seed);
-        let s = if count == 1 { "" } else { "s" };
-        let about = format!("{} Disturbed by {count} fault{s} from seed {seed}.", self.base.about);
+        let about = format!("{} Disturbed by {} from seed {seed}.", self.base.about, counted(count, "fault"));
         let text = chaos::written(self.base, &about, seed, &stretch, faults)?;
         let path = self.folder.join(format!("{name}.toml"));
         // What these faults cannot show would fail by itself, and with all that are fewer.
@@ -163,7 +178,7 @@ impl Disturbed<'_> {
             some => self.stretch.cut(self.base, chaos::shown_by_us(self.base, some)),
         };
         let breaks = |fewer: &[Scheduled]| {
-            for _ in 0..self.args.repeats.max(1) {
+            for _ in 0..self.args.repeats {
                 plays += 1;
                 let document = self.play(&format!("try-{plays}"), fewer, cut(fewer))?;
                 if !failed(&document).is_disjoint(failed_first) {
@@ -178,10 +193,10 @@ impl Disturbed<'_> {
         }
         let scenario = self.scenario("smaller", &left.faults, cut(&left.faults))?;
         self.narrator.say(&format!(
-            "{} of {} faults are left after {} tries{}.",
-            left.faults.len(),
-            faults.len(),
-            left.tried,
+            "Of {}, {} left after {}{}.",
+            counted(faults.len(), "fault"),
+            if left.faults.len() == 1 { "1 is".to_owned() } else { format!("{} are", left.faults.len()) },
+            counted(left.tried, "try"),
             if left.faults.is_empty() {
                 ""
             } else if left.is_minimal {

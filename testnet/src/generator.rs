@@ -22,6 +22,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::counted::counted;
 pub use crate::generator::arrivals::{ARRIVALS_MAX, Arrival, arrivals};
 use crate::generator::connection::{Broken, Connections};
 pub use crate::generator::record::Recorded;
@@ -201,7 +202,10 @@ fn keep_time(shared: &Shared, schedule: &[Due], due: &mpsc::Sender<Due>) -> Dura
         // What is due when the load is told to end is sent as long as it is little late.
         if !is_on_time && (late.is_zero() || late > LATE_AT_END_MAX) {
             let unsent = schedule.len() - place;
-            let what = format!("{unsent} of {} requests were never sent: the load had ended", schedule.len());
+            let what = format!(
+                "{unsent} of {}: never sent, since the load had ended",
+                counted(schedule.len(), "request")
+            );
             shared.recorder().fault(what);
             break;
         }

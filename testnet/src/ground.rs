@@ -33,6 +33,9 @@ use supply::Supplies;
 pub use supply::BatteryState;
 pub use switch::Dropped;
 
+/// What plain processes have not, for those who are told that they need it.
+pub const EMULATION: &str = "emulated links and machines";
+
 /// What a mesh shall stand on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroundKind {
@@ -62,9 +65,7 @@ impl GroundKind {
 #[derive(Debug, thiserror::Error)]
 pub enum GroundError {
     /// Emulation cannot be had here.
-    #[error(
-        "emulated links cannot be had: {0}; on loopback this mesh would have none of its links and limits"
-    )]
+    #[error("this mesh needs {EMULATION}: {0} (on loopback it would have none of its links and limits)")]
     Impossible(String),
     /// Nodes without a way to the internet need ONNX Runtime to be there.
     #[error(transparent)]

@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod client;
 pub mod clock;
 pub mod commands;
+pub mod counted;
 pub mod detector;
 pub mod digits;
 pub mod folder;

@@ -23,6 +23,7 @@ mod disturb;
 mod listing;
 mod median;
 mod narrator;
+mod options;
 mod planning;
 mod run;
 mod simulating;
@@ -37,10 +38,14 @@ use stormo_testnet::ground::leftovers;
 use stormo_testnet::interrupt;
 use stormo_testnet::printable::printable;
 
+use crate::options::Misuse;
 use crate::run::Ended;
 
 /// What shells report for a command that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
+
+/// A command with values that it cannot mean, as clap ends it.
+const WRONG_USAGE: u8 = 2;
 
 /// A scenario that this machine, or this user, cannot play.
 const SKIPPED: u8 = 3;
@@ -103,7 +108,7 @@ fn main() -> ExitCode {
                 Command::Chaos(args) => disturb::run(&args),
                 Command::Plan(args) => planning::run(&args).map(|()| Ended::Well),
                 Command::Run(args) => run::run(&args),
-                Command::Scenarios(args) => listing::run(&args).map(|()| Ended::Well),
+                Command::Scenarios(args) => listing::run(&args),
                 Command::Up(args) => up::run(&args).map(|()| Ended::Well),
                 Command::Simulate(args) => simulating::run(&args),
             }
@@ -120,6 +125,10 @@ fn main() -> ExitCode {
         Err(_) if interrupt::is_noted() => {
             note!("interrupted; all nodes are ended and their files removed");
             ExitCode::from(INTERRUPTED)
+        }
+        Err(error) if error.is::<Misuse>() => {
+            note!("error: {}\n\nFor more information, try '--help'.", printable(&error.to_string()));
+            ExitCode::from(WRONG_USAGE)
         }
         Err(error) => {
             note!("error: {}", printable(&format!("{error:#}")));

@@ -15,6 +15,7 @@ use std::time::Duration;
 use stormo::serve::json::NodeView;
 
 use crate::commands::{CommandError, Stormo};
+use crate::counted::counted;
 use crate::folder::RunFolder;
 use crate::ground::network::Network;
 use crate::ground::place::Place;
@@ -123,7 +124,7 @@ impl Mesh {
                     mesh.nodes.push(node.wait(START_MAX, show)?);
                 }
                 if others.len() > MANY {
-                    show(&format!("{} of {} nodes run\n", mesh.nodes.len(), topology.nodes.len()));
+                    show(&format!("{} of {} run\n", mesh.nodes.len(), counted(topology.nodes.len(), "node")));
                 }
             }
         }
@@ -257,7 +258,7 @@ impl Mesh {
     /// # Errors
     /// When that is not so in time.
     pub fn wait_for_nodes(&mut self, count: usize, within: Duration) -> Result<(), WaitError> {
-        let what = format!("every node to know {count} nodes and the links between them");
+        let what = format!("every node to know {} and the links between them", counted(count, "node"));
         wait::until(&what, within, || {
             self.nodes.iter_mut().filter_map(|node| node.ended().is_none().then_some(&*node)).try_for_each(
                 |node| {
@@ -274,11 +275,15 @@ impl Mesh {
     /// # Errors
     /// When that is not so in time.
     pub fn wait_for_views(&mut self, count: usize, within: Duration) -> Result<(), WaitError> {
-        wait::until(&format!("every node to know {count} nodes"), within, || {
+        wait::until(&format!("every node to know {}", counted(count, "node")), within, || {
             self.nodes.iter_mut().filter_map(|node| node.ended().is_none().then_some(&*node)).try_for_each(
                 |node| {
                     let known = node.client.nodes().map_err(|error| error.to_string())?.len();
-                    if known == count { Ok(()) } else { Err(format!("{} knows {known} nodes", node.label())) }
+                    if known == count {
+                        Ok(())
+                    } else {
+                        Err(format!("{} knows {}", node.label(), counted(known, "node")))
+                    }
                 },
             )
         })
@@ -332,7 +337,9 @@ fn knows(seen: &[NodeView], count: usize) -> Result<(), String> {
     }
     let links_wanted = count.saturating_sub(1).min(NEIGHBOURS);
     match usable.iter().find(|node| node.links.len() < links_wanted) {
-        Some(node) => Err(format!("knows {} of {links_wanted} links of {}", node.links.len(), node.label)),
+        Some(node) => {
+            Err(format!("knows {} of {} of {}", node.links.len(), counted(links_wanted, "link"), node.label))
+        }
         None => Ok(()),
     }
 }

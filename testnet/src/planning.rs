@@ -13,6 +13,7 @@ use stormo::plan::instance::{Instance, PartOf, PlacedOf, PlanOf, ReplicatedOf, R
 use stormo::plan::{EXPANSIONS_DEFAULT, Ilp, Method, Objective, Search};
 
 use crate::table::{Align, Table};
+use stormo_testnet::counted::counted;
 
 /// Larger files are no instances: thousands of nodes and links take less.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -130,8 +131,8 @@ fn show(reply: &Reply) {
     }
     if reply.nodes_left_out > 0 {
         println!(
-            "  {} nodes of little promise were not looked at (`--planner exact` does)",
-            reply.nodes_left_out
+            "  not looked at: {} of little promise (`--planner exact` does)",
+            counted(reply.nodes_left_out, "node")
         );
     }
     if let Some(split) = &reply.split {
@@ -182,7 +183,7 @@ fn show_split(split: &SplitOf) {
 /// A stage, or what is beside each other in brackets.
 fn part_of(part: &PartOf) -> String {
     let place = |place: &PlacedOf| {
-        let rows = place.rows.map(|rows| format!(": {rows} rows"));
+        let rows = place.rows.map(|rows| format!(": {}", counted(rows, "row")));
         let items = place.items.map(|items| format!(": {items} of the batch"));
         let share = rows.or(items).unwrap_or_default();
         format!("{} {}{share}", place.node, blocks_of(place.blocks))

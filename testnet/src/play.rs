@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use stormo::serve::json::{DeploymentState, DeploymentView};
 
 use crate::commands::Progress;
+use crate::counted::counted;
 use crate::generator::{self, Course, CoursePace, Generator, Recorded};
 use crate::ground::GroundKind;
 use crate::history::{History, Name, Outcome};
@@ -69,7 +70,7 @@ pub fn play(
     tell: &mut dyn FnMut(&str),
 ) -> Result<Played> {
     let labels: Vec<&str> = scenario.topology.nodes.iter().map(|node| node.label.as_str()).collect();
-    tell(&format!("starting {} nodes: {}", labels.len(), labels.join(", ")));
+    tell(&format!("starting {}: {}", counted(labels.len(), "node"), labels.join(", ")));
     let mut mesh = Mesh::start_on(ground, binary, &scenario.mesh(), &mut |log| tell(log.trim_end()))?;
     let traces = Traces::of(&mesh);
     let played = on_mesh(scenario, seed, &mut mesh, tell);
@@ -200,7 +201,11 @@ fn warm_up(
             let later = recorded.requests.iter().filter(|request| request.answer().is_some());
             let later = later.filter(|request| (until_us / 2..until_us).contains(&request.ended_us)).count();
             let per_s = later as f64 / (until_us as f64 / 2e6);
-            tell(&format!("capacity of `{}`: {per_s:.0} answers a second to {clients} callers", load.deploy));
+            tell(&format!(
+                "capacity of `{}`: {per_s:.0} answers a second to {}",
+                load.deploy,
+                counted(clients, "caller")
+            ));
             capacity = Some(per_s);
         }
         capacities.push(capacity);

@@ -8,6 +8,7 @@ mod timeline;
 use serde::Serialize;
 use stormo::serve::json::DeploymentView;
 
+use crate::ground::GroundKind;
 use crate::history::{BatteryUse, FaultEvent, History, Strain};
 use crate::judge::Verdict;
 use crate::machine::Machine;
@@ -35,6 +36,10 @@ pub struct Document {
     pub seed: u64,
     /// Where it ran.
     pub machine: Machine,
+    /// What it stood on: `loopback`, or `emulated` links and machines.
+    pub ground: &'static str,
+    /// What its topology asked for, in words.
+    pub mesh: Vec<String>,
     /// When it began, seconds since 1970.
     pub began_unix_s: u64,
     /// Whether all held.
@@ -137,6 +142,7 @@ impl Document {
     /// Of a run.
     pub fn new(
         scenario: &Scenario,
+        ground: GroundKind,
         seed: u64,
         began_unix_s: u64,
         history: &History,
@@ -150,6 +156,11 @@ impl Document {
             scenario_text: scenario.text.clone(),
             seed,
             machine: Machine::here(),
+            ground: match ground {
+                GroundKind::Loopback => "loopback",
+                GroundKind::Emulated { .. } => "emulated",
+            },
+            mesh: scenario.topology.told(),
             began_unix_s,
             holds: verdict.holds(),
             nodes: history.nodes.clone(),

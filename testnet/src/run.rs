@@ -1,5 +1,7 @@
 //! `cargo mesh run`: a scenario played and judged.
 
+pub(crate) mod results;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,18 +9,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use stormo::files;
-use stormo_testnet::ground::{GroundKind, network};
+use stormo_testnet::counted::counted;
+use stormo_testnet::ground::{EMULATION, GroundKind, network};
 use stormo_testnet::judge::{self, Check, Verdict};
 use stormo_testnet::play::{self, Played};
 use stormo_testnet::printable::printable;
 use stormo_testnet::report::{Document, page};
-use stormo_testnet::scenario::{Scenario, Unshown};
+use stormo_testnet::scenario::{Need, Scenario, Unshown};
 use stormo_testnet::topology::Topology;
 use stormo_testnet::{binary, clock, interrupt};
 
 use crate::narrator::Narrator;
 use crate::table::{Align, Table};
 use crate::told;
+use results::Results;
 
 /// Of the requests that went wrong, those that the terminal shows.
 const BAD_SHOWN: usize = 5;
@@ -27,6 +31,7 @@ const LEFT_OUT_SHOWN: usize = 3;
 /// What a run leaves to read.
 const REPORT_JSON: &str = "report.json";
 const REPORT_HTML: &str = "report.html";
+const LOGS: &str = "logs";
 
 /// What to run, and where its reports go.
 #[derive(Debug, Args)]
@@ -39,7 +44,8 @@ pub(crate) struct RunArgs {
     /// Plain processes, without the links and limits that the topology asks for
     #[arg(long)]
     loopback: bool,
-    /// Where the report and the nodes' logs go [default: target/scenarios/NAME]
+    /// Where the report and the nodes' logs go; what an earlier run left there is moved to `earlier-1` in it, or the next
+    /// number [default: target/scenarios/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the JSON document; what happens is told on standard error
@@ -63,22 +69,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
     let scenario = Scenario::load(&args.scenario)?;
     let narrator = Narrator::new(args.json);
     narrator.say(&scenario.about);
-    if let Some(fault) = scenario.fault_that_needs_emulation().filter(|_| args.loopback) {
-        bail!("{}: {fault} needs emulated links and machines: leave out --loopback", scenario.path.display());
+    if let Some(Need { line, what }) = scenario.fault_that_needs_emulation().filter(|_| args.loopback) {
+        bail!("{}:{line}: {what} needs {EMULATION}: leave out --loopback", scenario.path.display());
     }
     if let Some(Unshown { field, why }) = scenario.unshown().first() {
         let (path, line) = (scenario.path.display(), scenario.line_of_demand(field));
         bail!("{path}:{line}: `{field}` cannot hold: {why}");
     }
     if let Some(why) = cannot(&scenario, args.loopback) {
-        note!("SKIPPED: {}", printable(&why));
+        note!("skipped: {}", printable(&why));
         return Ok(Ended::Skipped);
     }
     let seed = args.seed.unwrap_or(scenario.seed);
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&scenario));
-    if args.out.is_some() {
-        std::fs::create_dir_all(&folder).with_context(|| format!("--out {}", folder.display()))?;
-    }
     let ground = ground(&scenario, seed, args.loopback);
     if let Some(lacking) = lacking(&scenario.topology, args.loopback) {
         narrator.say(lacking);
@@ -92,18 +95,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
 
 /// Why a scenario cannot be played here.
 pub(crate) fn cannot(scenario: &Scenario, is_on_loopback: bool) -> Option<String> {
-    let lacks = |needed: Option<String>, had: fn() -> Result<(), String>, what: &str| {
-        let (needs, why) = (needed?, had().err()?);
-        Some(format!("{}: {needs} needs {what}, and {why}", scenario.path.display()))
+    let lacks = |needed: Option<Need>, had: fn() -> Result<(), String>, lacking: &str| {
+        let (Need { line, what }, why) = (needed?, had().err()?);
+        Some(format!("{}:{line}: {what} needs {lacking}: {why}", scenario.path.display()))
     };
     let needed = scenario.needs_emulation().filter(|_| !is_on_loopback);
-    let emulated =
-        lacks(needed, network::is_possible, "emulated links and machines").map(|why| {
-            match scenario.fault_that_needs_emulation().is_some() {
-                true => why,
-                false => format!("{why} (--loopback plays without them)"),
-            }
-        });
+    let emulated = lacks(needed, network::is_possible, EMULATION).map(|why| {
+        match scenario.fault_that_needs_emulation().is_some() {
+            true => why,
+            false => format!("{why} (--loopback plays without them)"),
+        }
+    });
     emulated.or_else(|| lacks(scenario.needs_clocks(), clock::is_possible, "clocks that can be put wrong"))
 }
 
@@ -132,14 +134,13 @@ pub(crate) fn ran(
     folder: &Path,
     narrator: &Narrator,
 ) -> Result<Document> {
-    let logs = folder.join("logs");
+    let results = Results::open(folder, |name| [REPORT_JSON, REPORT_HTML, LOGS].contains(&name))?;
+    if let Some(earlier) = &results.earlier {
+        narrator.say(&format!("what an earlier run left is in {} now", earlier.display()));
+    }
+    let logs = folder.join(LOGS);
     fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-    let document = judged(scenario, ground, seed, &logs, narrator).inspect_err(|_| {
-        // It must not be taken for this run's.
-        if folder.join(REPORT_JSON).exists() {
-            narrator.say(&format!("the report in {} is still that of an earlier run", folder.display()));
-        }
-    })?;
+    let document = judged(scenario, ground, seed, &logs, narrator)?;
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
         files::write_whole(&path, text.as_bytes()).with_context(|| path.display().to_string())
@@ -169,7 +170,7 @@ fn judged(
         bail!("interrupted");
     }
     let verdict = judge::judge(&scenario.expect, &history, &truth);
-    Ok(Document::new(scenario, seed, began_unix_s, &history, &deployed, verdict))
+    Ok(Document::new(scenario, ground, seed, began_unix_s, &history, &deployed, verdict))
 }
 
 fn tell_all(document: &Document, report: Option<&Path>, narrator: &Narrator) {
@@ -196,8 +197,12 @@ fn tell(verdict: &Verdict, narrator: &Narrator) {
     if let Some(latency) = verdict.latency {
         narrator.gap();
         narrator.say(&format!(
-            "{} right answers, {:.1} a second; latency {:.2} ms (median), {:.2} ms (99 of 100), {:.2} ms at most",
-            latency.count, verdict.right_per_s, latency.p50_ms, latency.p99_ms, latency.max_ms
+            "{}, {:.1} a second; latency {:.2} ms (median), {:.2} ms (99 of 100), {:.2} ms at most",
+            counted(latency.count, "right answer"),
+            verdict.right_per_s,
+            latency.p50_ms,
+            latency.p99_ms,
+            latency.max_ms
         ));
     }
     for of in verdict.left_out.iter().take(LEFT_OUT_SHOWN) {

@@ -231,6 +231,21 @@ pub enum ScenarioError {
     },
 }
 
+/// What of a scenario asks for more than plain processes have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Its line, from 1.
+    pub line: usize,
+    /// What it is, in words.
+    pub what: String,
+}
+
+impl Need {
+    fn of(fault: &Scheduled) -> Self {
+        Self { line: fault.line, what: format!("the fault `{}`", fault.kind.name()) }
+    }
+}
+
 impl Scenario {
     /// Reads a file. A bare name (`steady`) means one of the workspace's `testnet/scenarios/`.
     ///
@@ -277,12 +292,17 @@ impl Scenario {
 
     /// The line of a field of `[expect]`; that of the table, or 1, where it is not given.
     pub fn line_of_demand(&self, field: &str) -> usize {
-        let table = self.text.get(self.expect.at..).unwrap_or_default();
+        self.line_of_key(self.expect.at, field)
+    }
+
+    /// The line of a key from a place of the text on; that of the place, where it is not given.
+    fn line_of_key(&self, from: usize, field: &str) -> usize {
+        let table = self.text.get(from..).unwrap_or_default();
         let is_field = |line: &&str| {
             line.trim_start().strip_prefix(field).is_some_and(|rest| rest.trim_start().starts_with('='))
         };
         let lines = table.lines().position(|line| is_field(&line)).unwrap_or(0);
-        rules::line_of(&self.text, self.expect.at) + lines
+        rules::line_of(&self.text, from) + lines
     }
 
     /// Its mesh, each node with what the faults on it need.
@@ -298,9 +318,8 @@ impl Scenario {
     }
 
     /// Why it cannot be played where clocks cannot be moved.
-    pub fn needs_clocks(&self) -> Option<String> {
-        let fault = self.faults.iter().find(|fault| matches!(fault.kind, FaultKind::Clock(..)))?;
-        Some(format!("line {}: the fault `{}`", fault.line, fault.kind.name()))
+    pub fn needs_clocks(&self) -> Option<Need> {
+        self.faults.iter().find(|fault| matches!(fault.kind, FaultKind::Clock(..))).map(Need::of)
     }
 
     /// What it stands on: emulated links and machines where it needs them.
@@ -312,17 +331,17 @@ impl Scenario {
     }
 
     /// What of it needs links, processors or memory that are not simply this machine's.
-    pub fn needs_emulation(&self) -> Option<String> {
+    pub fn needs_emulation(&self) -> Option<Need> {
         if self.topology.is_shaped() {
-            return Some(format!("the topology `{}`", self.topology_name));
+            let what = format!("the topology `{}`", self.topology_name);
+            return Some(Need { line: self.line_of_key(0, "topology"), what });
         }
         self.fault_that_needs_emulation()
     }
 
     /// The fault that plain processes cannot be done.
-    pub fn fault_that_needs_emulation(&self) -> Option<String> {
-        let fault = self.faults.iter().find(|fault| fault.kind.needs_emulation())?;
-        Some(format!("line {}: the fault `{}`", fault.line, fault.kind.name()))
+    pub fn fault_that_needs_emulation(&self) -> Option<Need> {
+        self.faults.iter().find(|fault| fault.kind.needs_emulation()).map(Need::of)
     }
 }
 

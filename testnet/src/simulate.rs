@@ -37,14 +37,14 @@ pub const NODES_MAX: u16 = 10_000;
 const JOINS: usize = 3;
 
 /// Longest virtual time, before and while it is measured, seconds: four hours, as scenarios have at most.
-const TIME_S_MAX: u32 = 14_400;
+pub const TIME_S_MAX: u32 = 14_400;
 /// Deaths that find time to be measured one after the other.
 const CRASHES_MAX: u32 = 20;
 /// More is not what such meshes are for, and only fills this one's memory.
 const CHANGES_PER_MINUTE_MAX: u32 = 60_000;
 const REQUESTS_PER_S_MAX: f64 = 10_000.0;
 /// Half way round the world and back some times.
-const LATENCY_US_MAX: u64 = 10_000_000;
+pub const LATENCY_US_MAX: u64 = 10_000_000;
 /// Virtual time between two looks at whether to go on, microseconds.
 const LOOK_US: u64 = 10_000;
 
@@ -134,7 +134,7 @@ pub enum SpecError {
         measured_s: u32,
     },
     /// Too little, or too much.
-    #[error("{option}: {given} {unit}; it must be from {least} to {most} {unit}")]
+    #[error("{option}: {given}; it must be from {least} to {most} {unit}")]
     Bounds {
         /// Which option.
         option: &'static str,

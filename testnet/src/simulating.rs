@@ -6,14 +6,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
+use stormo_testnet::counted::counted;
 use stormo_testnet::interrupt;
 use stormo_testnet::simulate::{self, Measured, Outcome, Spec, Spread, Tally};
 
+use crate::options::{self, Misuse};
 use crate::run::Ended;
 use crate::told::{self, tell};
 
 /// Seconds of a minute, as `--minutes` counts.
 const MINUTE_S: f64 = 60.0;
+/// What the simulation bounds, in the units of the options.
+const LATENCY_MS_MAX: f64 = simulate::LATENCY_US_MAX as f64 / 1e3;
+const MINUTES_MIN: f64 = 0.2;
+const MINUTES_MAX: f64 = simulate::TIME_S_MAX as f64 / MINUTE_S;
 /// Between two words on how far it is.
 const TOLD_EACH: Duration = Duration::from_secs(2);
 
@@ -35,7 +41,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value_t = 0)]
     apart: u32,
     /// Virtual time that is measured, minutes
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = options::number(MINUTES_MIN..=MINUTES_MAX, "minutes"))]
     minutes: f64,
     /// Virtual time before that, in which nodes join, seconds
     #[arg(long, default_value_t = Spec::default().warm_up_s)]
@@ -44,7 +50,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value_t = Spec::default().loss)]
     loss: f64,
     /// One way between the furthest nodes, milliseconds
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, value_parser = options::number(0.0..=LATENCY_MS_MAX, "milliseconds"))]
     latency: f64,
     /// Each node's uplink, Mbit/s; 0 for no limit
     #[arg(long, default_value_t = 100)]
@@ -94,11 +100,8 @@ impl FromStr for Seeds {
 
 impl SimulateArgs {
     fn spec(&self) -> Result<Spec> {
-        let is_time = |time: f64| time >= 0.0 && time.is_finite();
-        ensure!(is_time(self.latency), "--latency {}: milliseconds, 0 or more", self.latency);
-        ensure!(is_time(self.minutes) && self.minutes > 0.0, "--minutes {}: a number above 0", self.minutes);
         let far_us = (self.latency * 1_000.0) as u64;
-        Ok(Spec {
+        let spec = Spec {
             nodes: self.nodes,
             seed: self.seed,
             apart_ms: self.apart,
@@ -115,7 +118,9 @@ impl SimulateArgs {
             partition_s: self.partition,
             requests_per_s: self.requests,
             ..Spec::default()
-        })
+        };
+        spec.check().map_err(Misuse::of)?;
+        Ok(spec)
     }
 }
 
@@ -148,8 +153,8 @@ pub(crate) fn run(arguments: &SimulateArgs) -> Result<Ended> {
     let requests = &outcome.requests;
     ensure!(
         requests.violations == 0,
-        "{} things that must never happen to a request, with seed {}: {}",
-        requests.violations,
+        "{} that must never happen to a request, with seed {}: {}",
+        counted(requests.violations, "thing"),
         outcome.spec.seed,
         requests.violated.join("; ")
     );
@@ -196,7 +201,7 @@ fn sweep(spec: &Spec, Seeds(first, last): Seeds, is_json: bool) -> Result<Ended>
         let judged = Judged::of(outcome);
         let verdict = if judged.holds { "all aims reached".to_owned() } else { judged.missed.join("; ") };
         let work_s = judged.outcome.measured.work_s;
-        let line = format!("seed {seed}, {} nodes, {work_s:.0} s of work: {verdict}", spec.nodes);
+        let line = format!("seed {seed}, {}, {work_s:.0} s of work: {verdict}", counted(spec.nodes, "node"));
         if !judged.holds {
             sweep.holds = false;
             sweep.seeds_missed.push(seed);
@@ -215,10 +220,10 @@ fn sweep(spec: &Spec, Seeds(first, last): Seeds, is_json: bool) -> Result<Ended>
     }
     let (seeds, missed) = (last - first + 1, &sweep.seeds_missed);
     if missed.is_empty() {
-        tell!("{seeds} seeds, all aims reached");
+        tell!("{}, all aims reached", counted(seeds, "seed"));
     } else {
         let listed: Vec<String> = missed.iter().map(u64::to_string).collect();
-        tell!("{} of {seeds} seeds missed an aim: {}", missed.len(), listed.join(", "));
+        tell!("{} of {} missed an aim: {}", missed.len(), counted(seeds, "seed"), listed.join(", "));
     }
     Ok(ended)
 }
@@ -249,8 +254,8 @@ impl From<String> for Figure {
 fn print(outcome: &Outcome) {
     let Outcome { spec, measured, .. } = outcome;
     tell!(
-        "{} nodes, seed {}, {} s after {} s of joining; {} % loss, {} to {} ms one way",
-        spec.nodes,
+        "{}, seed {}, {} s after {} s of joining; {} % loss, {} to {} ms one way",
+        counted(spec.nodes, "node"),
         spec.seed,
         spec.measured_s,
         spec.warm_up_s,
@@ -266,20 +271,20 @@ fn print(outcome: &Outcome) {
     }
     let busiest = &measured.busiest;
     tell!(
-        "  sent by a node, in the mean and by the busiest one (node {}, {} connections at the end), by what it is for:",
+        "  sent by a node, in the mean and by the busiest one (node {}, {} at the end), by what it is for:",
         busiest.node,
-        busiest.connections
+        counted(busiest.connections, "connection")
     );
     for ((name, mean), (_, most)) in measured.sent_by_kind.iter().zip(&busiest.sent_by_kind) {
         tell!("    {:>9.1} {:>9.1} kB/s  {name}", mean / 1_000.0, most / 1_000.0);
     }
     tell!(
-        "{:.1} s of work for {:.0} s of virtual time: {:.1} times as fast; {} events, {} packets ({} repeated), trace {}{}",
+        "{:.1} s of work for {:.0} s of virtual time: {:.1} times as fast; {}, {} ({} repeated), trace {}{}",
         measured.work_s,
         measured.work_s * outcome.speed_up,
         outcome.speed_up,
-        outcome.events,
-        outcome.packets.0,
+        counted(outcome.events, "event"),
+        counted(outcome.packets.0, "packet"),
         outcome.packets.1,
         outcome.trace,
         outcome.peak_bytes.map_or(String::new(), |bytes| format!(", {} MiB at most", bytes >> 20)),
@@ -294,7 +299,12 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
             .map(|aims| aims[size]);
     let mut lines = vec![
         format!("all know all after {}", time(measured.formed_ms)).into(),
-        format!("{} changes; known to 50 %: {}", measured.changes, spread(measured.known_to_half_ms)).into(),
+        format!(
+            "{}; known to 50 %: {}",
+            counted(measured.changes, "change"),
+            spread(measured.known_to_half_ms)
+        )
+        .into(),
         line(
             "known to 99 %",
             spread(measured.known_to_99_percent_ms),
@@ -306,7 +316,7 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
     ];
     if measured.deaths > 0 {
         let dead = measured.dead_suspected_by_all_ms;
-        let what = format!("{} deaths; suspected by all", measured.deaths);
+        let what = format!("{}; suspected by all", counted(measured.deaths, "death"));
         lines.push(line(&what, spread(dead), meets(dead.worst, suspected_ms), suspected_ms, "ms"));
     }
     let formed = measured.formed_ms.is_some();
@@ -374,8 +384,9 @@ fn traffic(measured: &Measured) -> Vec<Figure> {
     if measured.gossip_streams_refused > 0 {
         lines.push(
             format!(
-                "gossip longer than its receiver takes: {} times; {} connections carry none any more",
-                measured.gossip_streams_refused, measured.connections_without_gossip
+                "gossip longer than its receiver takes: {}; connections that carry none any more: {}",
+                counted(measured.gossip_streams_refused, "time"),
+                measured.connections_without_gossip
             )
             .into(),
         );
@@ -385,15 +396,15 @@ fn traffic(measured: &Measured) -> Vec<Figure> {
 
 fn requests(tally: &Tally) -> String {
     format!(
-        "{} requests: {} answered ({} after another try; {}), {} failed ({} though every stage had a host that ran, within reach or not), {} unknown since their origin died; {} violations",
-        tally.asked,
+        "{}: {} answered ({} after another try; {}), {} failed ({} though every stage had a host that ran, within reach or not), {} unknown since their origin died; {}",
+        counted(tally.asked, "request"),
         tally.answered,
         tally.tried_again,
         spread(tally.latency_ms),
         tally.failed,
         tally.failed_with_hosts_alive,
         tally.unknown,
-        tally.violations,
+        counted(tally.violations, "violation"),
     )
 }
 

@@ -6,6 +6,7 @@ mod file;
 mod quantity;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::io;
 use std::ops::Range;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use stormo_testnet::ground::GroundKind;
+use stormo_testnet::counted::counted;
+use stormo_testnet::ground::{EMULATION, GroundKind};
 use stormo_testnet::link::LinkSpec;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::process::{Node, class_name};
@@ -50,8 +51,7 @@ fn ground(args: &UpArgs, topology: &Topology, narrator: &Narrator) -> GroundKind
     }
     GroundKind::for_topology(topology, args.seed).unwrap_or_else(|why| {
         narrator.say(&format!(
-            "On loopback, since emulated links cannot be had ({why}): none of the links and limits of the \
-             topology's file hold."
+            "On loopback: {EMULATION} cannot be had: {why}. None of the links and limits of the topology's file hold."
         ));
         GroundKind::Loopback
     })
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<()> {
     narrator.say(&topology.about);
     narrator.say("Building the node; then each of its processes starts.");
     let binary = binary::build()?;
-    narrator.say(&format!("Starting {} nodes.", topology.nodes.len()));
+    narrator.say(&format!("Starting {}.", counted(topology.nodes.len(), "node")));
     let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| note_part!("{log}"))?;
     wait_until_all_know(&mut mesh, topology.nodes.len(), &narrator)?;
     show(&narrator, &mesh, &binary);
@@ -99,7 +99,7 @@ fn wait_until_all_know(mesh: &mut Mesh, count: usize, narrator: &Narrator) -> Re
             return Ok(());
         }
         if knowing != told && told_at.elapsed() >= TELL_EACH {
-            narrator.say(&format!("{knowing} of {count} nodes know all others."));
+            narrator.say(&format!("{knowing} of {} know all others.", counted(count, "node")));
             (told, told_at) = (knowing, Instant::now());
         }
         if interrupt::within(LOOK) {
@@ -135,6 +135,7 @@ fn show(narrator: &Narrator, mesh: &Mesh, binary: &Path) {
     }
     narrator.title("the mesh is up");
     narrator.table(&table);
+    show_machines(narrator, mesh);
     show_links(narrator, mesh);
     let Some(first) = mesh.nodes().first() else { return };
     let stormo = binary.display();
@@ -151,6 +152,26 @@ fn show(narrator: &Narrator, mesh: &Mesh, binary: &Path) {
     }
     narrator.gap();
     narrator.say("Ctrl-C ends all of them.");
+}
+
+/// What nodes are asked to have, where their file says so.
+fn show_machines(narrator: &Narrator, mesh: &Mesh) {
+    let asked = mesh.nodes().iter().map(|node| (node.label(), node.spec.asked()));
+    let asked: Vec<(&str, Vec<String>)> = asked.filter(|(_, asked)| !asked.is_empty()).collect();
+    if asked.is_empty() {
+        return;
+    }
+    let is_emulated = mesh.network().is_some();
+    narrator.title(if is_emulated {
+        "machines"
+    } else {
+        "machines as asked for; here all of them have all there is"
+    });
+    let mut table = Table::new(&[("node", Align::Left), ("asked for", Align::Left)]);
+    for (label, asked) in asked {
+        table.row([label.to_owned(), asked.join(", ")]);
+    }
+    narrator.table(&table);
 }
 
 /// The emulated links that are not as all others, each pair of nodes once for both directions where

@@ -7,15 +7,16 @@ mod ways;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use stormo_testnet::ground::GroundKind;
+use stormo_testnet::ground::{EMULATION, GroundKind};
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::topology::Topology;
 use stormo_testnet::trial::SOON;
 use stormo_testnet::{binary, interrupt};
 
 use crate::median::median;
+use crate::options;
 use crate::table::{Align, Table};
 use cases::{Case, Input};
 use turns::Measured;
@@ -44,10 +45,10 @@ pub(crate) struct Options {
     #[arg(long)]
     candidates: bool,
     /// Times that it is each way's turn
-    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = options::count(1..=10_000))]
     rounds: usize,
     /// Requests in a turn, the first of which does not count
-    #[arg(long, value_name = "COUNT", default_value_t = 4)]
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = options::count(2..=10_000))]
     requests: usize,
 }
 
@@ -75,36 +76,53 @@ struct Run {
 
 /// Measures and prints.
 pub(super) fn run(options: &Options) -> Result<()> {
-    let binary = binary::build()?;
     let (cases, mut left_out) = cases::all();
+    super::ensure_known(&options.model, &cases.iter().map(|case| case.name.as_str()).collect::<Vec<_>>())?;
     let mut runs = Vec::new();
     let named = match options.topology.is_empty() {
         true => vec![PathBuf::from("thesis")],
         false => options.topology.clone(),
     };
-    for name in &named {
-        let topology = Topology::load(name)?;
-        let shown = name.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let ground = match GroundKind::for_topology(&topology, 1) {
-            Ok(ground) => ground,
-            Err(why) => {
-                left_out.push(format!("{shown}: SKIPPED: {why}"));
-                continue;
-            }
-        };
+    let places = places(&named, &mut left_out)?;
+    let binary = binary::build()?;
+    for Place { shown, topology, ground } in &places {
         let is_wanted = |case: &&Case| options.model.is_empty() || options.model.contains(&case.name);
         for case in cases.iter().filter(is_wanted) {
             if interrupt::is_noted() {
                 break;
             }
             note!("{} on {shown}", case.name);
-            match on_mesh(&binary, ground, &topology, &shown, case, options) {
+            match on_mesh(&binary, *ground, topology, shown, case, options) {
                 Ok(measured) => runs.extend(measured),
                 Err(error) => left_out.push(format!("{} on {shown}: {error:#}", case.name)),
             }
         }
     }
+    ensure!(!runs.is_empty(), "nothing was measured: {}", left_out.join("; "));
     super::kept::show("choice", options.json, &Report { runs, left_out }, print)
+}
+
+/// A mesh to measure on.
+struct Place {
+    shown: String,
+    topology: Topology,
+    ground: GroundKind,
+}
+
+/// The topologies that can be had here, one at least; others are left out.
+fn places(named: &[PathBuf], left_out: &mut Vec<String>) -> Result<Vec<Place>> {
+    let (mut places, mut lacking) = (Vec::new(), Vec::new());
+    for name in named {
+        let topology = Topology::load(name)?;
+        let shown = name.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match GroundKind::for_topology(&topology, 1) {
+            Ok(ground) => places.push(Place { shown, topology, ground }),
+            Err(why) => lacking.push(format!("topology `{shown}` needs {EMULATION}: {why}")),
+        }
+    }
+    ensure!(!places.is_empty(), "{}", lacking.join("; "));
+    left_out.extend(lacking);
+    Ok(places)
 }
 
 fn on_mesh(

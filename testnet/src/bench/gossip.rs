@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
-use stormo_testnet::ground::{GroundKind, network};
+use stormo_testnet::counted::counted;
+use stormo_testnet::ground::{EMULATION, GroundKind, network};
 use stormo_testnet::link::LinkSpec;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::random::Random;
@@ -17,23 +18,25 @@ use stormo_testnet::topology::{NodeSpec, Topology};
 use stormo_testnet::trial::{SOON, edge};
 use stormo_testnet::{binary, interrupt};
 
+use crate::options::{self, Misuse};
 use crate::table::{Align, Table};
 use crate::told::tell;
 
 /// What is measured.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(crate) struct Options {
     /// Real nodes, and simulated ones
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=200))]
     nodes: u16,
     /// One way between two nodes, milliseconds; 0 for plain processes on loopback, without root
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, value_parser = options::number(0.0..=1_000.0, "milliseconds"))]
     latency: f64,
     /// Changes in the whole mesh, a minute
     #[arg(long, default_value_t = 30)]
     changes: u32,
     /// How long is measured, seconds
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(10..=3_600))]
     seconds: u32,
     /// Of the times of changes, of links' chances, and of the simulation
     #[arg(long, default_value_t = 1)]
@@ -90,12 +93,6 @@ impl Row {
 
 /// Measures and prints.
 pub(super) fn run(options: &Options) -> Result<()> {
-    ensure!((2..=200).contains(&options.nodes), "--nodes {}: 2 to 200 processes", options.nodes);
-    ensure!((0.0..=1_000.0).contains(&options.latency), "--latency {}: 0 to 1000 ms", options.latency);
-    ensure!((10..=3_600).contains(&options.seconds), "--seconds {}: 10 to 3600", options.seconds);
-    seen::look_for_tools()?;
-    let real = real(options)?;
-    note!("the same in virtual time");
     let (nodes, latency_us) = (options.nodes, (options.latency * 1_000.0) as u64);
     let spec = Spec {
         nodes,
@@ -115,6 +112,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
             .and_then(|cores| u16::try_from(cores.get()).ok()),
         ..Spec::default()
     };
+    spec.check().map_err(Misuse::of)?;
+    seen::look_for_tools()?;
+    let real = real(options)?;
+    note!("the same in virtual time");
     let model = simulate::run(&spec)?.measured;
     super::kept::show("gossip", options.json, &report(options, real, &model), print)
 }
@@ -142,7 +143,7 @@ fn real(options: &Options) -> Result<Real> {
     times.sort_by(f64::total_cmp);
     let before = seen::sent(&mesh)?;
     let (since, began) = (seen::now(), Instant::now());
-    note!("{changes} changes within {} s", options.seconds);
+    note!("{} within {} s", counted(changes, "change"), options.seconds);
     let mut takes = vec![true; topology.nodes.len()];
     for at_s in times {
         rest(Duration::from_secs_f64(at_s).saturating_sub(began.elapsed()))?;
@@ -175,7 +176,7 @@ fn place(options: &Options) -> Result<(Topology, GroundKind)> {
         return Ok((topology, GroundKind::Loopback));
     }
     if let Err(why) = network::is_possible() {
-        bail!("links of {} ms cannot be had: {why}; --latency 0 measures on loopback", options.latency);
+        bail!("--latency {} needs {EMULATION}: {why} (--latency 0 measures on loopback)", options.latency);
     }
     let latency_us = (options.latency * 1_000.0) as u64;
     topology.default_link = LinkSpec { latency_us, jitter_us: latency_us / 10, ..LinkSpec::default() };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use stormo_protocol::state::Class;
+use stormo_testnet::ground::EMULATION;
 use stormo_testnet::ground::network::{self, Network};
 use stormo_testnet::interrupt;
 use stormo_testnet::link::LinkSpec;
@@ -36,7 +37,7 @@ struct Row {
 /// Measures and prints.
 pub(super) fn run(is_json: bool) -> Result<()> {
     if let Err(why) = network::is_possible() {
-        bail!("emulated links cannot be had: {why}");
+        bail!("it needs {EMULATION}: {why}");
     }
     tools::look_for(&["ping", "iperf3", "setpriv"])?;
     let nodes = [FROM, TO].map(|label| NodeSpec::new(label, Class::Edge, 1));

@@ -4,12 +4,14 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
 use stormo::serve::json::RequestsView;
+use stormo_testnet::counted::counted;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::topology::Topology;
 use stormo_testnet::trial::{self, SOON, edge};
 use stormo_testnet::{binary, digits, interrupt};
 
 use crate::median::quantile;
+use crate::options;
 use crate::table::{Align, Table};
 
 /// What no two requests that are planned for have in common: a latency that all of them reach, ms.
@@ -25,7 +27,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=50))]
     nodes: u8,
     /// Requests of each kind
-    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = options::count(1..=100_000))]
     requests: usize,
 }
 
@@ -119,7 +121,10 @@ fn print(report: &Report) {
             format!("{:.3}", times.latency_p50_ms),
         ]);
     }
-    println!("A mesh of {} nodes, requests one after the other, of both kinds in turns.\n", report.nodes);
+    println!(
+        "A mesh of {}, requests one after the other, of both kinds in turns.\n",
+        counted(report.nodes, "node")
+    );
     table.lines().iter().for_each(|line| println!("{line}"));
     println!(
         "\nplan: from a request's arrival at its node until it has its plan; whole: until its result is there.\n\

@@ -10,6 +10,7 @@ use stormo::plan::{
     EXPANSIONS_DEFAULT, Found, Goal, Method, Missed, Objective, PlanShape, Planner, Problem, SPLIT_GAIN_MIN,
     Search, StageShape, best_replicated, best_split,
 };
+use stormo_testnet::counted::counted;
 use stormo_testnet::interrupt;
 use stormo_testnet::random::Random;
 
@@ -94,7 +95,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
             };
             let is_wanted = is_wanted && nodes <= nodes_max;
             if is_wanted && !cells.iter().any(|cell: &Cell| (cell.asked, cell.nodes) == (asked, nodes)) {
-                note!("{asked:?} over {nodes} nodes");
+                note!("{asked:?} over {}", counted(nodes, "node"));
                 cells.push(match asked {
                     Asked::Regions => measure_regions(nodes, options)?,
                     Asked::Replicated => measure_replicated(nodes, options)?,
@@ -325,7 +326,11 @@ fn print(report: &Report) {
     for cell in report.cells.iter().filter(|cell| cell.asked == Asked::Regions) {
         let Cell { forks, cases, nodes, .. } = cell;
         let percent = SPLIT_GAIN_MIN * 100.0;
-        println!("  {forks} of {cases} forks over {nodes} nodes save {percent:.0} % and would be taken");
+        println!(
+            "  {forks} of {} over {} nodes save {percent:.0} % and would be taken",
+            counted(*cases, "fork"),
+            nodes
+        );
     }
     for cell in report.cells.iter().filter(|cell| cell.asked == Asked::Replicated) {
         let Cell { gain_median, nodes, .. } = cell;

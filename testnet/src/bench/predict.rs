@@ -7,10 +7,11 @@ mod study;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 use stormo_testnet::{digits, interrupt, surroundings};
 
+use crate::options;
 use crate::table::{Align, Table};
 use crate::told::tell;
 use errors::{Error, Errors};
@@ -32,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
     /// Ranges to foretell of each network
-    #[arg(long, value_name = "COUNT", default_value_t = 60)]
+    #[arg(long, value_name = "COUNT", default_value_t = 60, value_parser = options::count(1..=100_000))]
     ranges: usize,
     /// Which ranges: the same seed draws the same ones, if the same were measured
     #[arg(long, default_value_t = 1)]
@@ -51,7 +52,6 @@ struct Report {
 
 /// Measures and prints.
 pub(super) fn run(options: &Options) -> Result<()> {
-    ensure!(options.ranges > 0, "--ranges 0: nothing would be foretold; give 1 or more");
     let mut left_out = Vec::new();
     let files = files(&mut left_out)?;
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();

@@ -197,5 +197,5 @@ fn what_was_never_sent_is_told() {
     let generator = Generator::begin(vec![course], "7".to_owned(), vec![Some(address)], Instant::now());
     assert!(wait::even_if_interrupted(Duration::from_secs(20), || generator.count() == 1));
     generator.stop();
-    assert_eq!(generator.end().faults, ["2 of 3 requests were never sent: the load had ended"]);
+    assert_eq!(generator.end().faults, ["2 of 3 requests: never sent, since the load had ended"]);
 }

@@ -6,6 +6,7 @@ use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::tensor::DType;
 
 use super::Truth;
+use crate::counted::counted;
 use crate::history::{Answer, History, Output, Request, Values};
 use crate::oip::Difference;
 
@@ -101,7 +102,7 @@ fn is_exact(codec: &str) -> bool {
 
 fn misshapen(expected: &[Output], outputs: &[Output]) -> Option<String> {
     if expected.len() != outputs.len() {
-        return Some(format!("it has {} outputs instead of {}", outputs.len(), expected.len()));
+        return Some(format!("it has {} instead of {}", counted(outputs.len(), "output"), expected.len()));
     }
     let differs = |(one, other): &(&Output, &Output)| {
         let is_alike = one.name == other.name && one.shape == other.shape && one.dtype == other.dtype;

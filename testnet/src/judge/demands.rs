@@ -5,6 +5,7 @@ mod reactions;
 use std::collections::BTreeMap;
 
 use super::{Check, Class, Classified, Latency, Truth, Verdict, compare, faults, growth};
+use crate::counted::counted;
 use crate::history::{FaultEvent, History, Usage};
 use crate::scenario::Expectations;
 
@@ -76,7 +77,7 @@ fn rounded(history: &History, truth: &Truth) -> Option<Check> {
     let misread = compare::misread(history, truth);
     (misread.rounded > 0).then(|| {
         let wanted = format!("at most {:.2}, by the manifest's losses", misread.allowed);
-        let got = format!("{} of {} inputs and plans", misread.otherwise, misread.rounded);
+        let got = format!("{} of {} pairs of input and plan", misread.otherwise, misread.rounded);
         // Sums of losses such as a tenth come out a little below what they are.
         let holds = misread.otherwise as f64 <= misread.allowed + SUM_ERROR_MAX;
         Check::new("rounded answers read otherwise", wanted, got, holds)
@@ -101,17 +102,19 @@ fn latencies(expect: &Expectations, verdict: &Verdict) -> Vec<Check> {
         let got = match verdict.added {
             Some(added) if faults::is_never(added.p99_ms) => {
                 format!(
-                    "more than one in a hundred had no right answer ({} requests met a fault)",
-                    verdict.affected
+                    "more than one in a hundred had no right answer ({} met a fault)",
+                    counted(verdict.affected, "request")
                 )
             }
-            Some(added) => format!("{} ({} requests met a fault)", ms(added.p99_ms), verdict.affected),
+            Some(added) => {
+                format!("{} ({} met a fault)", ms(added.p99_ms), counted(verdict.affected, "request"))
+            }
             None => "no request that met a fault was answered".to_owned(),
         };
         let least = expect.affected_min.unwrap_or(1);
         let is_enough = verdict.affected >= least;
         let holds = is_enough && verdict.added.is_some_and(|added| added.p99_ms <= most);
-        let wanted = format!("at most {}, of at least {least} requests", ms(most));
+        let wanted = format!("at most {}, of at least {}", ms(most), counted(least, "request"));
         checks.push(Check::new("latency that a fault adds, 99th percentile", wanted, got, holds));
     }
     if let Some(least) = expect.affected_min {
@@ -151,8 +154,10 @@ fn progress(expect: &Expectations, history: &History, classified: &[Classified])
         return vec![Check::new(what, wanted, got, false)];
     }
     let got = match last_ill_ms {
-        None => format!("at once ({shown} requests later)"),
-        Some(last) => format!("the last that did not was sent {} after ({shown} requests later)", ms(last)),
+        None => format!("at once ({} later)", counted(shown, "request")),
+        Some(last) => {
+            format!("the last that did not was sent {} after ({} later)", ms(last), counted(shown, "request"))
+        }
     };
     vec![Check::new(what, wanted, got, last_ill_ms.is_none_or(|last| last < within_ms))]
 }
@@ -290,7 +295,7 @@ fn the_run_itself(expect: &Expectations, history: &History) -> Vec<Check> {
     let mut checks = Vec::new();
     let undone: Vec<String> = history.faults.iter().filter_map(untold).collect();
     if !history.faults.is_empty() {
-        let got = if undone.is_empty() { format!("all {}", history.faults.len()) } else { undone.join("; ") };
+        let got = if undone.is_empty() { counted(history.faults.len(), "fault") } else { undone.join("; ") };
         let wanted = format!("all, {} late at most", ms(LATE_US_MAX as f64 / 1000.0));
         checks.push(Check::new("faults done and undone as written", wanted, got, undone.is_empty()));
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Mesh, START_MAX};
-use crate::ground::Emulated;
+use crate::ground::{EMULATION, Emulated};
 use crate::link::{LinkSpec, LinkSpecError};
 use crate::process::{self, Node, StartError, StartingNode};
 use crate::wait;
@@ -32,9 +32,7 @@ pub(super) struct Restarting {
 #[derive(Debug, thiserror::Error)]
 pub enum FaultError {
     /// Plain processes cannot do it.
-    #[error(
-        "{what} needs emulated links and machines (root, and /dev/net/tun), and this mesh runs on loopback"
-    )]
+    #[error("{what} needs {EMULATION} (root, and /dev/net/tun), and this mesh runs on loopback")]
     NeedsEmulation {
         /// What was asked for.
         what: &'static str,

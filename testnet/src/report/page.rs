@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{BatteryTold, Document, charts};
+use crate::counted::counted;
 use crate::judge::{Check, LeftOut, Told};
 use crate::printable::printable;
 
@@ -90,14 +91,14 @@ fn summary(document: &Document) -> String {
         )
     });
     format!(
-        "<p>{} requests begun, {} answered rightly ({:.1} a second).{latency}{capacity}</p>\n\
-         <p class=\"small\">Seed {}. {} cores of {}, {:.1} GiB, Linux {}, {}; load of the machine {:.2}. The load \
+        "<p>{} begun, {} answered rightly ({:.1} a second).{latency}{capacity}</p>\n\
+         <p class=\"small\">Seed {}. {} of {}, {:.1} GiB, Linux {}, {}; load of the machine {:.2}. The load \
          generator took {:.1} % of a core.</p>\n{starved}",
-        counts.begun,
+        counted(counts.begun, "request"),
         counts.right,
         document.verdict.right_per_s,
         document.seed,
-        machine.cores,
+        counted(machine.cores, "core"),
         escaped(if machine.processor.is_empty() { "an unnamed processor" } else { &machine.processor }),
         machine.memory_bytes as f64 / f64::from(1 << 30),
         escaped(&machine.kernel),

@@ -27,16 +27,19 @@ fn what_cannot_be_simulated_names_its_option() {
     let fine = calm(8, 1);
     assert_eq!(fine.check(), Ok(()));
     let cases = [
-        (Spec { nodes: 1, ..fine }, "--nodes: 1 nodes; it must be from 2 to 10000 nodes"),
+        (Spec { nodes: 1, ..fine }, "--nodes: 1; it must be from 2 to 10000 nodes"),
         (Spec { loss: 1.5, ..fine }, "--loss 1.5: a share, from 0 to 1"),
         (Spec { starved: f64::NAN, ..fine }, "--starved NaN: a share, from 0 to 1"),
-        (Spec { measured_s: 3, ..fine }, "--minutes: 3 s that are measured; it must be from 10 to 14400"),
-        (Spec { measured_s: u32::MAX, ..fine }, "--minutes: 4294967295 s that are measured; "),
-        (Spec { warm_up_s: 20_000, ..fine }, "--warm-up: 20000 s; "),
-        (Spec { crashes: 21, ..fine }, "--crash: 21 deaths; "),
-        (Spec { changes_per_minute: 70_000, ..fine }, "--changes: 70000 a minute; "),
-        (Spec { requests_per_s: f64::INFINITY, ..fine }, "--requests: inf a second; "),
-        (Spec { latency_us: (0, 20_000_000), ..fine }, "--latency: 20000 ms; it must be from 0 to 10000 ms"),
+        (Spec { measured_s: 3, ..fine }, "--minutes: 3; it must be from 10 to 14400"),
+        (Spec { measured_s: u32::MAX, ..fine }, "--minutes: 4294967295; "),
+        (Spec { warm_up_s: 20_000, ..fine }, "--warm-up: 20000; "),
+        (Spec { crashes: 21, ..fine }, "--crash: 21; it must be from 0 to 20 deaths"),
+        (
+            Spec { changes_per_minute: 70_000, ..fine },
+            "--changes: 70000; it must be from 0 to 60000 a minute",
+        ),
+        (Spec { requests_per_s: f64::INFINITY, ..fine }, "--requests: inf; "),
+        (Spec { latency_us: (0, 20_000_000), ..fine }, "--latency: 20000; it must be from 0 to 10000 ms"),
         (Spec { apart_ms: 5_000, ..fine }, "--apart 5000: "),
         (Spec { partition_s: 7, ..fine }, "--partition 7: "),
     ];

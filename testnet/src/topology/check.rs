@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::file::{DomainEntry, File, NatEntry};
 use super::quantity::RATE;
 use super::{CPU_SHARES_MAX, DomainSpec, NODES_MAX, NatSpec, Topology, Wrong};
+use crate::counted::counted;
 use crate::link::LinkSpec;
 use crate::rules;
 
@@ -29,7 +30,7 @@ pub(super) fn topology(file: File) -> Result<Topology, Wrong> {
     let places = members::Places::of(&file);
     let entries = file.node.into_inner();
     if entries.is_empty() || entries.len() > NODES_MAX {
-        let message = format!("{} nodes; a mesh has 1 to {NODES_MAX}", entries.len());
+        let message = format!("{}; a mesh has 1 to {NODES_MAX}", counted(entries.len(), "node"));
         return Err(Wrong::at(&nodes_span, &message));
     }
     if let Some(entry) = file.domain.get(DOMAINS_MAX) {

@@ -1,0 +1,105 @@
+//! Where a play's results go, and that those of an earlier one stay: they are moved into a folder of their own.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Held while a play writes there.
+const HELD: &str = ".playing";
+/// More plays into one folder than anybody compares.
+const EARLIER_MAX: usize = 100_000;
+
+/// A folder that one play writes its results to.
+#[derive(Debug)]
+pub(crate) struct Results {
+    /// Where what an earlier play left there is now.
+    pub(crate) earlier: Option<PathBuf>,
+    _held: File,
+}
+
+impl Results {
+    /// Makes the folder. What has a name of a result already is moved to `earlier-1` in it, or the next number.
+    ///
+    /// # Errors
+    /// When another play writes there, or the system refuses.
+    pub(crate) fn open(folder: &Path, is_result: impl Fn(&str) -> bool) -> Result<Self> {
+        let shown = || folder.display().to_string();
+        fs::create_dir_all(folder).with_context(shown)?;
+        let held = File::create(folder.join(HELD)).with_context(shown)?;
+        match held.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "{}: another play writes there until it ends; wait for it, or give another --out",
+                    shown()
+                )
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(shown),
+        }
+        let earlier = set_aside(folder, is_result).with_context(shown)?;
+        Ok(Self { earlier, _held: held })
+    }
+}
+
+/// Moves what an earlier play left into a new folder, if there is anything.
+fn set_aside(folder: &Path, is_result: impl Fn(&str) -> bool) -> io::Result<Option<PathBuf>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.extend(entry?.file_name().into_string().ok().filter(|name| is_result(name)));
+    }
+    if names.is_empty() {
+        return Ok(None);
+    }
+    for number in 1..=EARLIER_MAX {
+        let earlier = folder.join(format!("earlier-{number}"));
+        match fs::create_dir(&earlier) {
+            Ok(()) => {
+                names.iter().try_for_each(|name| fs::rename(folder.join(name), earlier.join(name)))?;
+                return Ok(Some(earlier));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other(format!("there are {EARLIER_MAX} earlier plays in it; remove some")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_plays_left_stays_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let is_result = |name: &str| name == "report.json" || name == "logs";
+        for play in 1..=3 {
+            let results = Results::open(&path, is_result).unwrap();
+            let earlier = (play > 1).then(|| path.join(format!("earlier-{}", play - 1)));
+            assert_eq!(results.earlier, earlier);
+            fs::create_dir(path.join("logs")).unwrap();
+            fs::write(path.join("logs/one.log"), play.to_string()).unwrap();
+            fs::write(path.join("report.json"), play.to_string()).unwrap();
+            // Not a play's: nobody moves it.
+            fs::write(path.join("notes.txt"), play.to_string()).unwrap();
+        }
+        for (place, play) in [("earlier-1", "1"), ("earlier-2", "2"), (".", "3")] {
+            for file in ["report.json", "logs/one.log"] {
+                assert_eq!(fs::read_to_string(path.join(place).join(file)).unwrap(), play);
+            }
+        }
+        assert_eq!(fs::read_to_string(path.join("notes.txt")).unwrap(), "3");
+    }
+
+    #[test]
+    fn two_plays_at_a_time_do_not_share_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Results::open(folder.path(), |_| false).unwrap();
+        let refused = Results::open(folder.path(), |_| false).unwrap_err().to_string();
+        assert!(refused.contains("another play writes there until it ends"), "{refused}");
+        drop(first);
+        assert!(Results::open(folder.path(), |_| false).is_ok());
+    }
+}
