@@ -2,26 +2,28 @@
 //! of several results on each side, medians are compared, and a difference counts where no result of one side lies
 //! among those of the other.
 
+mod alike;
+mod figures;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use stormo::files;
+use stormo_testnet::counted::counted;
 
 use crate::median::median;
+use crate::options;
 use crate::table::{Align, Table};
 use crate::told::{self, tell};
+use alike::Verdict;
+use figures::figures;
 
+/// A table of so many lines leaves what stands above it in sight.
+const SCREEN: usize = 15;
 /// Larger files are no results.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// What tells the elements of a list apart, where they have it.
-const NAMES: [&str; 8] = ["name", "model", "codec", "peer", "bytes", "what", "label", "size"];
-/// Parts of a document that say where it comes from, not how it went.
-const ORIGIN: [&str; 6] = ["measured_unix_s", "began_unix_s", "seed", "version", "machine", "timeline"];
-/// Single requests that are told of: those of two runs have nothing to do with each other.
-const SINGLE: [&str; 2] = ["bad", "slow"];
-
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(crate) struct CompareArgs {
@@ -36,7 +38,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "FILE")]
     also_second: Vec<PathBuf>,
     /// Leave out figures that differ by less, percent
-    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = options::number(0.0..=1e6, "percent"))]
     above: f64,
     /// Print one JSON document
     #[arg(long)]
@@ -64,7 +66,6 @@ type Figures = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let above = args.above;
-    ensure!(above >= 0.0 && above.is_finite(), "--above {above}: percent, 0 or more");
     let firsts = read_all(&args.first, &args.also_first)?;
     let seconds = read_all(&args.second, &args.also_second)?;
     let [first, second] = [&firsts[0].1, &seconds[0].1];
@@ -94,6 +95,13 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     if firsts.iter().chain(&seconds).any(|(_, value)| machine(value) != machine(first)) {
         note!("warning: they come from different machines, or ones under different load; ratios say little");
     }
+    [&firsts, &seconds].into_iter().try_for_each(|side| alike::ensure_repeats(side))?;
+    let unlike = match alike::other_cuts(first, second) {
+        Some(cuts) => vec![format!("chains ({cuts})")],
+        None => alike::unlike(first, second),
+    };
+    let verdicts: Vec<Verdict> =
+        firsts.iter().chain(&seconds).map(|(path, result)| Verdict::of(path, result)).collect();
     let (firsts, seconds) = (figures_of(&firsts), figures_of(&seconds));
     let alone =
         |these: &Figures, others: &Figures| these.keys().filter(|name| !others.contains_key(*name)).count();
@@ -104,15 +112,40 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     }
     let count = pairs.len();
     let shown: Vec<Pair> = pairs.into_iter().filter(|pair| pair.differs_by(above)).collect();
+    let compared = Compared { results: verdicts, unlike, figures: shown };
     if args.json {
-        told::document(&serde_json::to_string_pretty(&shown)?);
+        told::document(&serde_json::to_string_pretty(&compared)?);
         return Ok(());
     }
-    show(&shown, count, above);
+    let warning = compared.warning();
+    compared.results.iter().filter_map(Verdict::line).chain(warning.clone()).for_each(|line| tell!("{line}"));
+    show(&compared.figures, count, above);
     if only != [0, 0] {
-        tell!("in the first alone: {} figures, in the second alone: {}", only[0], only[1]);
+        tell!("in the first alone: {}, in the second alone: {}", counted(only[0], "figure"), only[1]);
+    }
+    // Once more where a long table ends.
+    if let Some(warning) = warning.filter(|_| compared.figures.len() > SCREEN) {
+        tell!("{warning}");
     }
     Ok(())
+}
+
+/// All that is told.
+#[derive(Debug, serde::Serialize)]
+struct Compared {
+    results: Vec<Verdict>,
+    /// In what the two are not alike, so that figures differ for other reasons than those that are looked for.
+    unlike: Vec<String>,
+    figures: Vec<Pair>,
+}
+
+impl Compared {
+    fn warning(&self) -> Option<String> {
+        let unlike = self.unlike.join(", ");
+        (!unlike.is_empty()).then(|| {
+            format!("UNLIKE: the first and the second differ in their {unlike}; figures may differ for that reason alone")
+        })
+    }
 }
 
 fn show(shown: &[Pair], count: usize, above: f64) {
@@ -144,10 +177,10 @@ fn show(shown: &[Pair], count: usize, above: f64) {
 /// What to say where no figure differs.
 fn nothing_differs(shown: &[Pair], count: usize, above: f64) -> Option<String> {
     if shown.is_empty() {
-        return Some(format!("none of the {count} figures that both have differs by {above} % or more"));
+        return Some(format!("none of the figures that both have ({count}) differs by {above} % or more"));
     }
     let is_equal = shown.iter().all(|pair| pair.first == pair.second);
-    is_equal.then(|| format!("all {count} figures that both have are equal"))
+    is_equal.then(|| format!("all figures that both have ({count}) are equal"))
 }
 
 fn read(file: &Path) -> Result<Value> {
@@ -185,56 +218,6 @@ fn differing_specs(first: &Value, second: &Value) -> Vec<String> {
     differ
         .map(|key| format!("{key}: {} and {}", or_none(firsts.get(key)), or_none(seconds.get(key))))
         .collect()
-}
-
-/// All numbers of a document by the way to them; the elements of a list go by their name, if they have one.
-fn figures(document: &Value) -> BTreeMap<String, f64> {
-    let mut found = BTreeMap::new();
-    if let Value::Object(fields) = document {
-        for (key, value) in fields
-            .iter()
-            .filter(|(key, _)| !ORIGIN.contains(&key.as_str()) && !SINGLE.contains(&key.as_str()))
-        {
-            let way = if key == "figures" { "" } else { key };
-            collect(way, value, &mut found);
-        }
-    }
-    found
-}
-
-fn collect(way: &str, value: &Value, found: &mut BTreeMap<String, f64>) {
-    let below = |key: &str| if way.is_empty() { key.to_owned() } else { format!("{way}.{key}") };
-    match value {
-        Value::Number(number) => {
-            if let Some(number) = number.as_f64() {
-                insert(way, number, found);
-            }
-        }
-        Value::Object(fields) => fields.iter().for_each(|(key, value)| collect(&below(key), value, found)),
-        Value::Array(elements) => {
-            for (index, element) in elements.iter().enumerate() {
-                let name = NAMES.iter().find_map(|name| element.get(name)).and_then(text);
-                let name = name.unwrap_or_else(|| index.to_string());
-                collect(&below(&name), element, found);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
-    }
-}
-
-/// Under its name, or, where that is taken (two of a list are called the same), as the second of it, the third...
-fn insert(name: &str, number: f64, found: &mut BTreeMap<String, f64>) {
-    let again = (2..).map(|nth| format!("{name} #{nth}"));
-    let free = std::iter::once(name.to_owned()).chain(again).find(|name| !found.contains_key(name));
-    found.extend(free.map(|name| (name, number)));
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 /// What all results of a side have.
@@ -309,39 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn figures_go_by_their_names() {
-        let document = json!({
-            "benchmark": "hop",
-            "measured_unix_s": 7,
-            "machine": { "cores": 2 },
-            "slow": [{ "serial": 7, "latency_ms": 3.0 }],
-            "figures": { "sizes": [{ "bytes": 64, "p50_ms": 0.5 }, { "bytes": 128, "p50_ms": 1.0, "holds": true }] }
-        });
-        let found = figures(&document);
-        let names: Vec<&str> = found.keys().map(String::as_str).collect();
-        assert_eq!(names, ["sizes.128.bytes", "sizes.128.p50_ms", "sizes.64.bytes", "sizes.64.p50_ms"]);
-        assert_eq!(found["sizes.128.p50_ms"], 1.0);
-    }
-
-    #[test]
-    fn figures_of_the_same_name_are_all_kept() {
-        let document = json!({ "hosts": [{ "name": "a", "p50_ms": 1 }, { "name": "a", "p50_ms": 2 }, { "name": "a", "p50_ms": 3 }] });
-        let found = figures(&document);
-        let found: Vec<(&str, f64)> = found.iter().map(|(name, figure)| (name.as_str(), *figure)).collect();
-        assert_eq!(found, [("hosts.a.p50_ms", 1.0), ("hosts.a.p50_ms #2", 2.0), ("hosts.a.p50_ms #3", 3.0)]);
-    }
-
-    #[test]
     fn that_nothing_differs_is_said() {
         let pair = |second| pairs(&of(&[2.0]), &of(&[second])).remove(0);
         assert_eq!(nothing_differs(&[pair(3.0)], 4, 0.0), None);
         assert_eq!(
             nothing_differs(&[], 4, 5.0).as_deref(),
-            Some("none of the 4 figures that both have differs by 5 % or more")
+            Some("none of the figures that both have (4) differs by 5 % or more")
         );
         assert_eq!(
             nothing_differs(&[pair(2.0)], 1, 0.0).as_deref(),
-            Some("all 1 figures that both have are equal")
+            Some("all figures that both have (1) are equal")
         );
     }
 
