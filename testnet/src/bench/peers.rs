@@ -9,12 +9,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
+use stormo_testnet::counted::counted;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::topology::Topology;
 use stormo_testnet::trial::{self, SOON, edge};
 use stormo_testnet::{binary, surroundings};
 
 use crate::median::median;
+use crate::options;
 use crate::table::{Align, Table};
 use crate::told::tell;
 
@@ -26,12 +28,14 @@ const MODELS: &str = "PEERS_MODELS";
 /// How the driver calls an endpoint that it did not start.
 const OURS: &str = "ours-http";
 const FLOOR: &str = "floor";
+/// Lines of what a peer said that tell why it did not answer.
+const LOG_LINES_SHOWN: usize = 3;
 
 /// What is compared with what.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Rounds; each goes through all once, so that a slow minute hits all alike
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = options::count(1..=1_000))]
     rounds: usize,
     /// Print one JSON document
     #[arg(long)]
@@ -60,6 +64,8 @@ struct Report {
 struct GroupReport {
     name: &'static str,
     peers: Vec<PeerReport>,
+    /// Peers that answered nothing, and what they said.
+    left_out: Vec<String>,
 }
 
 /// Medians over the rounds.
@@ -89,7 +95,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     mesh.wait_for_nodes(topology.nodes.len(), SOON)?;
     let mut groups = Vec::new();
     for group in &GROUPS {
-        note!("{}: {} rounds, each some 15 s for every peer", group.name, options.rounds);
+        note!("{}: {}, each some 15 s for every peer", group.name, counted(options.rounds, "round"));
         groups.push(measure(&mesh, &place, group, options.rounds)?);
     }
     super::kept::show("peers", options.json, &Report { groups }, print)
@@ -148,15 +154,27 @@ fn measure(mesh: &Mesh, place: &Place, group: &Group, rounds: usize) -> Result<G
     // Its own table has columns that only some have figures for.
     let status = driver.stdin(Stdio::null()).stdout(Stdio::null()).status().context("the driver")?;
     ensure!(status.success(), "{DRIVER} ended with {status}");
-    let names = group.peers.iter().chain([&OURS]);
-    let peers = names.map(|name| peer(&out, name)).collect::<Result<_>>()?;
-    Ok(GroupReport { name: group.name, peers })
+    let (mut peers, left_out) = answered(&out, group.peers);
+    peers.push(peer(&out, OURS)?);
+    Ok(GroupReport { name: group.name, peers, left_out })
+}
+
+/// Those that answered, and why others did not: a peer that cannot be installed costs no other's figures.
+fn answered(out: &Path, names: &[&str]) -> (Vec<PeerReport>, Vec<String>) {
+    let (mut peers, mut left_out) = (Vec::new(), Vec::new());
+    for name in names {
+        match peer(out, name) {
+            Ok(peer) => peers.push(peer),
+            Err(error) => left_out.push(format!("{name}: {error:#}")),
+        }
+    }
+    (peers, left_out)
 }
 
 /// The medians of what the driver noted of a peer, a JSON object on each line.
 fn peer(out: &Path, name: &str) -> Result<PeerReport> {
-    let file = out.join(format!("{name}.jsonl"));
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    // Without a file it did not start.
+    let text = fs::read_to_string(out.join(format!("{name}.jsonl"))).unwrap_or_default();
     let mut found: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with('{')) {
         let noted: BTreeMap<String, Value> = serde_json::from_str(line).context("a line of the driver")?;
@@ -172,11 +190,7 @@ fn peer(out: &Path, name: &str) -> Result<PeerReport> {
     let middle = |case: &str, key: &str| median(figures(case, key).into_iter());
     let errors = ["paired1", "thr8"].iter().flat_map(|case| figures(case, "err")).sum::<f64>();
     let rounds = figures("paired1", "peer_p50").len();
-    ensure!(
-        rounds > 0,
-        "{name} answered nothing; what it said is in {}",
-        file.with_extension("log").display()
-    );
+    ensure!(rounds > 0, "it answered nothing ({})", last_words(&out.join(format!("{name}.log"))));
     Ok(PeerReport {
         peer: if name == OURS { "stormo".to_owned() } else { name.to_owned() },
         rounds,
@@ -187,6 +201,16 @@ fn peer(out: &Path, name: &str) -> Result<PeerReport> {
         answers_by_session: middle("thr8", "rps_x_floor"),
         errors: errors as u64,
     })
+}
+
+/// The end of what a peer said; its folder goes with the mesh.
+fn last_words(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..] {
+        [] => "and said nothing: is it installed?".to_owned(),
+        last => last.join(" / "),
+    }
 }
 
 fn print(report: &Report) {
@@ -216,10 +240,35 @@ fn print(report: &Report) {
             );
         }
         table.lines().iter().for_each(|line| tell!("{line}"));
+        group.left_out.iter().for_each(|why| tell!("left out: {why}"));
         tell!("");
     }
     tell!(
         "latency: one client, medians; added, by session: to and by one session in the client's process, in turns;\n\
          answers: eight clients at once. Names ending in 2 run the network in two processes."
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_not_installed_is_left_out_and_named() {
+        let out = tempfile::tempdir().unwrap();
+        let noted = "{\"case\":\"paired1\",\"peer_p50\":2.0,\"added_p50\":1.0,\"ratio_p50\":2.0}\n";
+        fs::write(out.path().join("grpc2.jsonl"), noted).unwrap();
+        fs::write(out.path().join("bento2.jsonl"), "").unwrap();
+        fs::write(out.path().join("bento2.log"), "Traceback\n\nModuleNotFoundError: bentoml\n").unwrap();
+        let (peers, left_out) = answered(out.path(), &["grpc2", "bento2", "zmq2"]);
+        let names: Vec<&str> = peers.iter().map(|peer| peer.peer.as_str()).collect();
+        assert_eq!((names, peers[0].latency_ms), (vec!["grpc2"], 2.0));
+        assert_eq!(
+            left_out,
+            [
+                "bento2: it answered nothing (Traceback / ModuleNotFoundError: bentoml)",
+                "zmq2: it answered nothing (and said nothing: is it installed?)"
+            ]
+        );
+    }
 }
