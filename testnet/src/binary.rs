@@ -13,7 +13,9 @@ use crate::own_group::OwnGroup;
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// Cargo did not start.
-    #[error("cannot run `{cargo}` to build the node: {cause}")]
+    #[error(
+        "cannot run `{cargo}` to build the node: {cause}; is it on the PATH of this user? The variable CARGO may name it"
+    )]
     NoCargo {
         /// The program.
         cargo: String,

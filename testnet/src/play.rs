@@ -110,10 +110,9 @@ fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut
     let capacities_per_s = warm_up(scenario, mesh, &asked, seed, tell)?;
     let courses = courses(scenario, &asked, seed, &capacities_per_s)?;
     tell(&format!(
-        "load for {} s from seed {seed}, {} fault{}",
+        "load for {} s from seed {seed}, {}",
         scenario.duration_us as f64 / 1e6,
-        scenario.faults.len(),
-        if scenario.faults.len() == 1 { "" } else { "s" }
+        counted(scenario.faults.len(), "fault")
     ));
     let (mut history, recorded) = under_load(scenario, mesh, courses, seed, tell)?;
     fill(&mut history, recorded, scenario.duration_us);

@@ -114,7 +114,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
     };
     spec.check().map_err(Misuse::of)?;
     seen::look_for_tools()?;
-    let real = real(options)?;
+    let (topology, ground) = place(options)?;
+    let real = real(options, &topology, ground)?;
     note!("the same in virtual time");
     let model = simulate::run(&spec)?.measured;
     super::kept::show("gossip", options.json, &report(options, real, &model), print)
@@ -130,11 +131,10 @@ struct Real {
     connections: f64,
 }
 
-fn real(options: &Options) -> Result<Real> {
+fn real(options: &Options, topology: &Topology, ground: GroundKind) -> Result<Real> {
     let binary = binary::build()?;
-    let (topology, ground) = place(options)?;
     note!("{} nodes start, then {WARM_UP_S} s of calm", options.nodes);
-    let mut mesh = Mesh::start_on(ground, &binary, &topology, &mut |log| note_part!("{log}"))?;
+    let mut mesh = Mesh::start_on(ground, &binary, topology, &mut |log| note_part!("{log}"))?;
     mesh.wait_for_views(topology.nodes.len(), SOON)?;
     rest(Duration::from_secs(u64::from(WARM_UP_S)))?;
     let mut random = Random::of(options.seed, "gossip");

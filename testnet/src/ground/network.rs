@@ -49,8 +49,20 @@ pub fn is_possible() -> Result<(), String> {
     }
     // Root in a container may lack the right to administer networks.
     let made = Namespace::with_device(Ipv4Addr::new(10, 255, 255, 254));
-    made.map(drop)
-        .map_err(|error| format!("no namespace with a TUN device: {error} (CAP_NET_ADMIN, CAP_SYS_ADMIN?)"))
+    made.map(drop).map_err(|error| why_not(&error))
+}
+
+fn why_not(error: &io::Error) -> String {
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOTTY | libc::ENODEV | libc::ENXIO | libc::EINVAL) => {
+            "/dev/net/tun is not the kernel's: `modprobe tun`, or give it to the container"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "root without the rights CAP_NET_ADMIN and CAP_SYS_ADMIN, as in most containers"
+        }
+        _ => "does the kernel have namespaces and TUN?",
+    };
+    format!("no namespace with a TUN device: {error} ({hint})")
 }
 
 impl Network {
@@ -175,5 +187,18 @@ impl Network {
     /// When the switch has ended.
     pub fn dropped(&self) -> io::Result<Dropped> {
         self.pump.order(|switch, _| switch.dropped())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hinders_is_told_with_what_to_do() {
+        let told = |code| why_not(&io::Error::from_raw_os_error(code));
+        assert!(told(libc::ENOTTY).contains("/dev/net/tun is not the kernel's"));
+        assert!(told(libc::EPERM).contains("CAP_NET_ADMIN"));
+        assert!(told(libc::ENOMEM).contains("does the kernel have"));
     }
 }

@@ -26,8 +26,10 @@ impl Results {
     /// When another play writes there, or the system refuses.
     pub(crate) fn open(folder: &Path, is_result: impl Fn(&str) -> bool) -> Result<Self> {
         let shown = || folder.display().to_string();
-        fs::create_dir_all(folder).with_context(shown)?;
-        let held = File::create(folder.join(HELD)).with_context(shown)?;
+        let unwritable =
+            || format!("{}: results cannot be written there; --out takes another folder", shown());
+        fs::create_dir_all(folder).with_context(unwritable)?;
+        let held = File::create(folder.join(HELD)).with_context(unwritable)?;
         match held.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -91,6 +93,13 @@ mod tests {
             }
         }
         assert_eq!(fs::read_to_string(path.join("notes.txt")).unwrap(), "3");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_to_is_told_with_what_to_do() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = Results::open(&file.path().join("out"), |_| false).unwrap_err();
+        assert!(format!("{refused:#}").contains("--out takes another folder: "), "{refused:#}");
     }
 
     #[test]
