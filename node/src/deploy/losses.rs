@@ -22,6 +22,8 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 const WHOLE_RUNS_MAX: u32 = 200;
 /// And not longer than this.
 const RUN_TIME_MAX: Duration = Duration::from_secs(10);
+/// But so long at least: a small model's cuts are all measured, however its few runs were timed.
+const RUN_TIME_MIN: Duration = Duration::from_secs(1);
 /// What crosses the cuts of all samples is in memory at once, bytes.
 const CROSSING_BYTES_MAX: u64 = 512 << 20;
 /// Codecs whose loss is that of all forms of them: how they are packed loses nothing.
@@ -49,6 +51,12 @@ pub(super) struct WholeTimes {
     pub(super) run: Duration,
 }
 
+impl WholeTimes {
+    fn time_for_runs(self) -> Duration {
+        self.run.saturating_mul(WHOLE_RUNS_MAX).clamp(RUN_TIME_MIN, RUN_TIME_MAX)
+    }
+}
+
 /// Cuts whose losses are measured in time, in the order in which they matter: the thinnest of each part of
 /// the work, then the next.
 pub(super) fn worthwhile(manifest: &Manifest, cuts: &[u16], samples: usize, whole: WholeTimes) -> Vec<u16> {
@@ -69,7 +77,7 @@ pub(super) fn worthwhile(manifest: &Manifest, cuts: &[u16], samples: usize, whol
     }
     ranked.sort_by_key(|(place, _)| *place);
     let mut load_left = TIME_MAX;
-    let mut run_left = whole.run.saturating_mul(WHOLE_RUNS_MAX).min(RUN_TIME_MAX);
+    let mut run_left = whole.time_for_runs();
     let mut bytes_left = CROSSING_BYTES_MAX;
     let is_in_time = |(_, cut): &(u32, u16)| {
         let rest = time_ns(*cut, graph.end) as f64 / all_ns as f64;
@@ -119,7 +127,7 @@ pub(super) async fn measure(
 
 /// What [`measure`] may take for cuts that were found worthwhile: twice what was expected.
 pub(super) fn time_max(whole: WholeTimes) -> Duration {
-    2 * (TIME_MAX + whole.run.saturating_mul(WHOLE_RUNS_MAX).min(RUN_TIME_MAX))
+    2 * (TIME_MAX + whole.time_for_runs())
 }
 
 /// A sample's unrounded run.
