@@ -30,8 +30,9 @@ use crate::generator::record::{End, Exchange, Recorder};
 use crate::history::Outcome;
 use crate::wait;
 
-/// Requests under way at one node: more than it takes, so that it refuses, and below the connections that it takes, so that others can ask it too.
-const UNDER_WAY_MAX: usize = 440;
+/// Requests under way at one node: many more than the 352 that it takes, so that it has time to refuse, and below the 512
+/// connections that it takes, so that others can ask it too.
+const UNDER_WAY_MAX: usize = 490;
 /// Beyond its deadline a node has this long to say that it is over.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// A caller of a closed loop waits so long after what cost no time: a refused connection.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{Check, Class, Classified, Latency, Truth, Verdict, compare, faults, growth};
 use crate::counted::counted;
-use crate::history::{FaultEvent, History, Usage};
+use crate::history::{FaultEvent, History, Request, Usage};
 use crate::scenario::Expectations;
 
 /// Bytes of a mebibyte.
@@ -219,16 +219,20 @@ fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) 
         let healed = history.faults.iter().map(|fault| fault.healed_us.unwrap_or(history.load_ended_us));
         let until_us = healed.max().unwrap_or(history.load_ended_us);
         let span_us = from_us..until_us.max(from_us + 1);
-        let seconds = (span_us.end - span_us.start) as f64 / 1e6;
-        let base = possible_per_s(history, &span_us);
-        let all = history.requests.iter().zip(classified);
-        let good = all.filter(|(request, of)| {
+        let mut loads: BTreeMap<u16, Goodput> = BTreeMap::new();
+        let meant = history.requests.iter().filter(|request| span_us.contains(&request.intended_us));
+        meant.for_each(|request| loads.entry(request.load).or_default().note_meant(request));
+        for (request, of) in history.requests.iter().zip(classified) {
             let is_late = request.answer().is_none_or(|answer| answer.is_late);
-            of.class == Class::Right && !is_late && span_us.contains(&request.ended_us)
-        });
-        let good_per_s = good.count() as f64 / seconds;
-        let share = if base > 0.0 { good_per_s / base } else { 0.0 };
-        let got = format!("{:.0} % ({good_per_s:.1} of {base:.1} a second)", share * 100.0);
+            if let Some(load) = loads.get_mut(&request.load) {
+                load.right += u64::from(of.class == Class::Right && !is_late && load.lasts_at(request.ended_us));
+            }
+        }
+        let capacity = |load: u16| history.capacities_per_s.get(usize::from(load)).copied().flatten();
+        let possible = loads.iter().map(|(load, goodput)| goodput.possible(capacity(*load))).sum::<f64>();
+        let right = loads.values().map(|goodput| goodput.right).sum::<u64>();
+        let share = if possible > 0.0 { right as f64 / possible } else { 0.0 };
+        let got = format!("{:.0} % ({right} of {possible:.0})", share * 100.0);
         let wanted = format!("at least {:.0} %", least * 100.0);
         checks.push(Check::new("right answers in time, of what is possible", wanted, got, share >= least));
     }
@@ -247,18 +251,37 @@ fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) 
     checks
 }
 
-/// What all loads together may be answered, a second: of each what it sends, or its capacity where that was
-/// measured and is less.
-fn possible_per_s(history: &History, span_us: &std::ops::Range<u64>) -> f64 {
-    let seconds = (span_us.end - span_us.start) as f64 / 1e6;
-    let mut offered: BTreeMap<u16, u64> = BTreeMap::new();
-    let meant = history.requests.iter().filter(|request| span_us.contains(&request.intended_us));
-    meant.for_each(|request| *offered.entry(request.load).or_default() += 1);
-    let possible = offered.into_iter().map(|(load, count)| {
-        let capacity_per_s = history.capacities_per_s.get(usize::from(load)).copied().flatten();
-        (count as f64 / seconds).min(capacity_per_s.unwrap_or(f64::INFINITY))
-    });
-    possible.sum()
+/// What one load was answered in time while it sent, of what it could be.
+#[derive(Default)]
+struct Goodput {
+    meant: u64,
+    /// When the first was meant to be sent, and the last.
+    meant_us: Option<(u64, u64)>,
+    right: u64,
+}
+
+impl Goodput {
+    fn note_meant(&mut self, request: &Request) {
+        let at_us = request.intended_us;
+        let (from_us, until_us) = self.meant_us.unwrap_or((at_us, at_us));
+        self.meant_us = Some((from_us.min(at_us), until_us.max(at_us)));
+        self.meant += 1;
+    }
+
+    /// While answers count: what comes later was computed when nothing else was asked for. What is sent last
+    /// has the time between two requests.
+    fn lasts_at(&self, at_us: u64) -> bool {
+        self.meant_us.is_some_and(|(from_us, until_us)| {
+            let between_us = (until_us - from_us).div_ceil(self.meant.saturating_sub(1).max(1));
+            (from_us..=until_us + between_us).contains(&at_us)
+        })
+    }
+
+    /// Answers that can be given: to all that is sent, or as many as its capacity, where that was measured.
+    fn possible(&self, capacity_per_s: Option<f64>) -> f64 {
+        let seconds = self.meant_us.map_or(0.0, |(from_us, until_us)| (until_us - from_us) as f64 / 1e6);
+        (self.meant as f64).min(capacity_per_s.map_or(f64::INFINITY, |capacity| capacity * seconds))
+    }
 }
 
 fn growths(expect: &Expectations, history: &History) -> Vec<Check> {

@@ -87,6 +87,23 @@ fn each_load_is_held_to_its_own_capacity() {
 }
 
 #[test]
+fn what_is_possible_counts_only_while_a_load_sends() {
+    // 100 a second for 10 s of 40; three of four are refused.
+    let (mut history, truth) = healthy(1000);
+    history.load_ended_us = 40_000_000;
+    let error = history.names.place("no");
+    let refused = history.requests.iter_mut().enumerate().filter(|(place, _)| place % 4 != 0);
+    refused.for_each(|(_, request)| request.outcome = Outcome::Refused { status: 429, error });
+    history.capacities_per_s = vec![Some(50.0)];
+    let share = |least| Expectations { goodput_share_min: Some(least), rejected_share_max: 1.0, ..demands() };
+    assert!(judge(&share(0.49), &history, &truth).holds());
+    assert_eq!(failed(&judge(&share(0.51), &history, &truth)), ["right answers in time, of what is possible"]);
+    // The answers to what was sent last come after the load's end, and do not count.
+    history.requests.iter_mut().skip(500).for_each(|request| request.ended_us += 10_000_000);
+    assert_eq!(failed(&judge(&share(0.26), &history, &truth)), ["right answers in time, of what is possible"]);
+}
+
+#[test]
 fn healthy_nodes_that_are_left_out_of_plans_are_told_with_the_time() {
     let (mut history, truth) = healthy(2000);
     let seen = |at_us, by, of, is_usable| StateChange { at_us, by, of, is_usable, is_lost: false };
