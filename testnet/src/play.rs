@@ -37,7 +37,7 @@ const KNOWN_MAX: Duration = Duration::from_secs(120);
 const DEPLOY_MAX: Duration = Duration::from_secs(300);
 /// A closed loop that shows what the mesh can answer.
 const CAPACITY_CALLERS: u16 = 8;
-const CAPACITY_FOR: Duration = Duration::from_secs(3);
+const CAPACITY_FOR: Duration = Duration::from_secs(8);
 /// Before the load, so that its first requests are not those that open every connection.
 const WARM_CALLERS: u16 = 2;
 const WARM_FOR: Duration = Duration::from_secs(1);
