@@ -33,6 +33,10 @@ use crate::wait;
 /// Requests under way at one node: many more than the 352 that it takes, so that it has time to refuse, and below the 512
 /// connections that it takes, so that others can ask it too.
 const UNDER_WAY_MAX: usize = 490;
+/// What is more waits so long for its turn, and is looked after so often. A jump of the load meets nodes that first have to take as
+/// many connections.
+const TURN_MAX: Duration = Duration::from_millis(250);
+const TURN_LOOK: Duration = Duration::from_millis(2);
 /// Beyond its deadline a node has this long to say that it is over.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// A caller of a closed loop waits so long after what cost no time: a refused connection.
@@ -324,15 +328,29 @@ impl Caller {
         Exchange { sent_us, ended_us: self.shared.now_us(), end }
     }
 
+    /// Whether an entry ends enough of its requests in time that another may be sent. The wait counts as
+    /// latency, as that is from when the request was meant to be sent.
+    async fn wait_for_turn(&self, entry: u16) -> bool {
+        let until = Instant::now() + TURN_MAX;
+        loop {
+            if self.connections.under_way(entry) < UNDER_WAY_MAX {
+                return true;
+            }
+            if Instant::now() >= until || self.shared.is_over.load(Ordering::Relaxed) {
+                return false;
+            }
+            tokio::time::sleep(TURN_LOOK).await;
+        }
+    }
+
     /// Sends one and notes how it ended; whether it ever was on its way.
     async fn send(&self, arrival: Arrival) -> bool {
         let Some(course) = self.courses.get(usize::from(self.course)) else { return false };
         let serial = self.shared.recorder().next_serial();
         let begun = self.shared.begun;
+        let has_turn = self.wait_for_turn(arrival.entry).await;
         let sent = match self.shared.address(arrival.entry) {
-            _ if self.connections.under_way(arrival.entry) >= UNDER_WAY_MAX => {
-                Exchange::unsent(begun, Outcome::Shed)
-            }
+            _ if !has_turn => Exchange::unsent(begun, Outcome::Shed),
             None => {
                 let error = self.shared.recorder().name("the node is down");
                 Exchange::unsent(begun, Outcome::NotConnected { error })
