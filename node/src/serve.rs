@@ -8,6 +8,7 @@ pub mod json;
 mod mesh_api;
 mod oip;
 mod oip_data;
+mod windows;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +19,12 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::app::Event;
 use crate::app::calls::{Call, CallError, Reply};
@@ -34,6 +37,8 @@ const BODY_BYTES_MAX: usize = FRAME_PAYLOAD_BYTES_MAX as usize + (1 << 20);
 const BODIES_MAX: usize = 32;
 /// A body comes within this time, or not at all.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// And one that nobody will read within this, or the connection ends.
+const SKIP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the API does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -139,9 +144,28 @@ impl Shared {
         answer.await.map_err(|_| gone())?
     }
 
+    /// Takes in what of a body is on its way, and forgets it: a caller who still writes would see a broken connection
+    /// instead of the refusal. One who waits to be asked for the body is not.
+    async fn skip_body(&self, request: Request) {
+        if request.headers().contains_key(header::EXPECT) {
+            return;
+        }
+        let mut body = request.into_body().into_data_stream();
+        let skip = async {
+            let mut bytes = 0;
+            while let Some(Ok(chunk)) = body.next().await
+                && bytes < BODY_BYTES_MAX
+            {
+                bytes += chunk.len();
+            }
+        };
+        let _ = timeout(SKIP_TIMEOUT, skip).await;
+    }
+
     /// Reads a body whole, in bounded time and memory.
     async fn body(&self, request: Request) -> Result<axum::body::Bytes, Response> {
         let Ok(_permit) = self.bodies.try_acquire() else {
+            self.skip_body(request).await;
             return Err(refusal(StatusCode::TOO_MANY_REQUESTS, "too many bodies at once; try again shortly"));
         };
         let declared = request.headers().get(header::CONTENT_LENGTH);
@@ -152,7 +176,7 @@ impl Shared {
         }
         let limited = axum::RequestExt::with_limited_body(request);
         let read = axum::body::to_bytes(limited.into_body(), BODY_BYTES_MAX);
-        match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        match timeout(BODY_TIMEOUT, read).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) => {
                 let text = format!("the body could not be read: {error} (at most {BODY_BYTES_MAX} bytes)");

@@ -1,10 +1,11 @@
-//! How many requests a node has under way, and how much they brought: more are refused before they are read as what
-//! they are, so that a node that is overrun has time for those that it took.
+//! How many requests a node has under way, in all and for each model, and how much they brought: more are refused before
+//! they are read, so that a node that is overrun has time for those that it took.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::windows::{Entered, Windows};
 use crate::app::calls::{CallError, REQUESTS_MAX};
 
 /// Bytes of the bodies of all requests under way. One larger than this is taken alone.
@@ -18,6 +19,7 @@ const UNITS_MAX: usize = BYTES_MAX / UNIT_BYTES;
 pub(super) struct Admission {
     requests: Arc<Semaphore>,
     units: Arc<Semaphore>,
+    windows: Windows,
 }
 
 /// A place for one request, free again when dropped.
@@ -28,7 +30,24 @@ pub(super) struct Admitted {
 
 impl Admission {
     pub(super) fn new() -> Self {
-        Self { requests: Arc::new(Semaphore::new(REQUESTS_MAX)), units: Arc::new(Semaphore::new(UNITS_MAX)) }
+        Self {
+            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            units: Arc::new(Semaphore::new(UNITS_MAX)),
+            windows: Windows::default(),
+        }
+    }
+
+    /// Lets a request for a model in, before its body is read.
+    ///
+    /// # Errors
+    /// When as many are under way as the mesh answers in time.
+    pub(super) fn enter(&self, model: &str) -> Result<Entered, CallError> {
+        self.windows.enter(model).map_err(|under_way| {
+            CallError::Overloaded(format!(
+                "{under_way} requests for `{model}` are under way at this node, as many as are answered in time; try again \
+                 shortly, or another node"
+            ))
+        })
     }
 
     /// Takes a request with a body of so many bytes in.

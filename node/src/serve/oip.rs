@@ -13,6 +13,7 @@ use stormo_protocol::model::{ENCODED_IMAGE, MEANING};
 use stormo_protocol::tensor::{Tensor, total_bytes};
 
 use super::oip_data::{OutputData, read_binary, read_json};
+use super::windows::Ended;
 use super::{Shared, refusal};
 use crate::app::calls::{Answer, Call, CallError, InferOptions, PlanLimits};
 use crate::ends::bytes_tensor;
@@ -134,6 +135,13 @@ async fn infer_version(
 }
 
 async fn answered(shared: &Shared, model: String, version: Option<u64>, request: Request) -> Response {
+    let entered = match shared.admission.enter(&model) {
+        Ok(entered) => entered,
+        Err(error) => {
+            shared.skip_body(request).await;
+            return error.into_response();
+        }
+    };
     let headers = request.headers().clone();
     let body = match shared.body(request).await {
         Ok(body) => body,
@@ -154,7 +162,11 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
     let Parsed { id, inputs, options, outputs, binary_output } = parsed;
     let name = model.clone();
     let call = |reply| Call::Infer { model, version, inputs, options, reply };
-    let response = match shared.call(call).await {
+    let result = shared.call(call).await;
+    if let Some(ended) = ended(&result) {
+        entered.ended(ended);
+    }
+    let response = match result {
         Ok(answer) if total_bytes(&answer.outputs) <= AT_ONCE_BYTES_MAX as u64 => {
             respond(&name, id, answer, &outputs, binary_output)
         }
@@ -162,6 +174,15 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
         Err(error) => Err(error),
     };
     response.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// What a request's end says of how many there is room for.
+fn ended(result: &Result<Answer, CallError>) -> Option<Ended> {
+    match result {
+        Ok(answer) => Some(if answer.late { Ended::TooMuch } else { Ended::InTime }),
+        Err(CallError::Overloaded(_) | CallError::Deadline(_)) => Some(Ended::TooMuch),
+        Err(_) => None,
+    }
 }
 
 /// Does work of milliseconds beside the tasks, which have signs of life to show meanwhile. How much of it there is at

@@ -225,7 +225,8 @@ fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) 
         for (request, of) in history.requests.iter().zip(classified) {
             let is_late = request.answer().is_none_or(|answer| answer.is_late);
             if let Some(load) = loads.get_mut(&request.load) {
-                load.right += u64::from(of.class == Class::Right && !is_late && load.lasts_at(request.ended_us));
+                load.right +=
+                    u64::from(of.class == Class::Right && !is_late && load.lasts_at(request.ended_us));
             }
         }
         let capacity = |load: u16| history.capacities_per_s.get(usize::from(load)).copied().flatten();

@@ -97,10 +97,16 @@ fn what_is_possible_counts_only_while_a_load_sends() {
     history.capacities_per_s = vec![Some(50.0)];
     let share = |least| Expectations { goodput_share_min: Some(least), rejected_share_max: 1.0, ..demands() };
     assert!(judge(&share(0.49), &history, &truth).holds());
-    assert_eq!(failed(&judge(&share(0.51), &history, &truth)), ["right answers in time, of what is possible"]);
+    assert_eq!(
+        failed(&judge(&share(0.51), &history, &truth)),
+        ["right answers in time, of what is possible"]
+    );
     // The answers to what was sent last come after the load's end, and do not count.
     history.requests.iter_mut().skip(500).for_each(|request| request.ended_us += 10_000_000);
-    assert_eq!(failed(&judge(&share(0.26), &history, &truth)), ["right answers in time, of what is possible"]);
+    assert_eq!(
+        failed(&judge(&share(0.26), &history, &truth)),
+        ["right answers in time, of what is possible"]
+    );
 }
 
 #[test]
