@@ -1,8 +1,8 @@
 //! How many requests for a model are let in at once: as many as are answered in time. Hosts refuse what they
 //! would only queue, but each such refusal costs a body, a plan and deliveries, which those that can be
 //! answered lack; so the node where requests enter learns how many there is room for, and refuses the rest
-//! before it reads them. The rule is that of TCP's congestion avoidance (RFC 5681): one more for a round
-//! without refusals, half of them after one.
+//! before it reads them. The rule is that of TCP's congestion avoidance: one more for a round without refusals
+//! (RFC 5681), seven tenths after one (RFC 9438).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,8 @@ use crate::app::calls::REQUESTS_MAX;
 /// refusing a second one.
 const LEAST: f64 = 16.0;
 const MOST: f64 = REQUESTS_MAX as f64;
+/// What is left of a window when it was too wide.
+const NARROWED: f64 = 0.7;
 
 /// The windows of all models, by name.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +56,7 @@ impl Window {
             // All that were let in before tell of the same.
             Ended::TooMuch if round != self.round => {}
             Ended::TooMuch => {
-                let narrower = self.size.min(self.under_way as f64) / 2.0;
+                let narrower = self.size.min(self.under_way as f64) * NARROWED;
                 if narrower < self.size {
                     self.size = narrower.max(LEAST);
                     self.round += 1;
@@ -133,21 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_halved_once_for_all_that_were_let_in_before() {
+    fn a_window_is_narrowed_once_for_all_that_were_let_in_before() {
         let windows = Windows::default();
         let first = fill(&windows, "m");
         assert_eq!(first.len(), REQUESTS_MAX);
         first.iter().for_each(|entered| entered.ended(Ended::TooMuch));
         drop(first);
         let second = fill(&windows, "m");
-        assert_eq!(second.len(), REQUESTS_MAX / 2);
-        assert_eq!(windows.enter("m").unwrap_err(), REQUESTS_MAX / 2);
+        let narrowed = (MOST * NARROWED) as usize;
+        assert_eq!(second.len(), narrowed);
+        assert_eq!(windows.enter("m").unwrap_err(), narrowed);
         // Others are not concerned.
         assert_eq!(fill(&windows, "n").len(), REQUESTS_MAX);
         // A little more than a round, as the window grows in it.
         second.iter().chain(&second[..2]).for_each(|entered| entered.ended(Ended::InTime));
         drop(second);
-        assert_eq!(fill(&windows, "m").len(), REQUESTS_MAX / 2 + 1);
+        assert_eq!(fill(&windows, "m").len(), narrowed + 1);
     }
 
     #[test]
