@@ -84,16 +84,16 @@ pub enum LinkSpecError {
     #[error("a rate of 0 lets nothing pass: cut the link instead")]
     NoRate,
     /// It limits nothing.
-    #[error("a rate of {0} bit/s: leave it out for no limit")]
+    #[error("a rate of {0} bit/s: from 1 to {RATE_BITS_PER_S_MAX}, like 20000000, or left out for no limit")]
     RateTooHigh(u64),
     /// Nothing could wait.
-    #[error("a queue of 0 bytes: leave the queue out for {QUEUE_BYTES_DEFAULT} bytes")]
+    #[error("a queue of 0 bytes: from 1 to {QUEUE_BYTES_MAX}, or left out for {QUEUE_BYTES_DEFAULT}")]
     NoQueue,
     /// More than this process should hold.
-    #[error("a queue of {0} bytes: at most {QUEUE_BYTES_MAX}")]
+    #[error("a queue of {0} bytes: from 1 to {QUEUE_BYTES_MAX}, like {QUEUE_BYTES_DEFAULT}")]
     QueueTooLong(u64),
     /// Too far away.
-    #[error("a latency or jitter of {} ms: at most {} ms", ms(*.0), ms(LATENCY_US_MAX))]
+    #[error("a latency or jitter of {} ms: from 0 to {} ms, like 5", ms(*.0), ms(LATENCY_US_MAX))]
     TooFar(u64),
     /// Packets would arrive before they are sent.
     #[error(
@@ -106,7 +106,7 @@ pub enum LinkSpecError {
         latency_us: u64,
     },
     /// Not a share.
-    #[error("{name} is {share}: it is a share of packets, from 0 to 1")]
+    #[error("{name} is {share}: it is a share of packets, from 0 to 1, like 0.01")]
     NoShare {
         /// Which.
         name: &'static str,

@@ -83,7 +83,7 @@ fn links_and_machines_that_cannot_be_are_told_before_anything_starts() {
         (
             link("rate_bits_per_s = 2000000000000"),
             "b.toml:17: `rate_bits_per_s`",
-            "leave it out for no limit",
+            "from 1 to 1000000000000, like 20000000, or left out for no limit",
         ),
         (link("queue_bytes = 0"), "b.toml:17: `queue_bytes`", "a queue of 0 bytes"),
         (link("queue_bytes = 9000000000000"), "b.toml:17: `queue_bytes`", "at most 1073741824"),
