@@ -7,7 +7,6 @@ mod events;
 pub mod json;
 mod mesh_api;
 mod oip;
-mod oip_data;
 mod windows;
 
 use std::net::SocketAddr;

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::json::DeployBody;
-use super::oip::{above_zero, accuracy};
+use super::oip::request::{above_zero, accuracy};
 use super::{BODY_TIMEOUT, Shared, refusal};
 use crate::app::calls::{Call, CallError, PlanLimits, PlannerName, PlansAsked, Reply};
 use crate::plan::Objective;

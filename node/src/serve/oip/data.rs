@@ -20,7 +20,7 @@ fn spec(name: String, datatype: &str, shape: Vec<u64>) -> Result<TensorSpec, Cal
 }
 
 /// A tensor from its raw bytes.
-pub(super) fn read_binary(
+pub(in crate::serve) fn read_binary(
     name: String,
     datatype: &str,
     shape: Vec<u64>,
@@ -32,7 +32,7 @@ pub(super) fn read_binary(
 }
 
 /// A tensor from numbers or texts, flat or nested.
-pub(super) fn read_json(
+pub(in crate::serve) fn read_json(
     name: String,
     datatype: &str,
     shape: Vec<u64>,
@@ -102,7 +102,7 @@ fn write_value(dtype: DType, value: &Value, to: &mut [u8]) -> Option<()> {
 }
 
 /// A tensor's numbers or texts, flat. Not-a-number and infinity are `null`, as JSON has neither.
-pub(super) struct OutputData<'a>(pub(super) &'a Tensor);
+pub(in crate::serve) struct OutputData<'a>(pub(in crate::serve) &'a Tensor);
 
 impl Serialize for OutputData<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
