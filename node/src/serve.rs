@@ -1,9 +1,10 @@
-//! The HTTP front of a node: Open Inference Protocol and mesh API. It reads and answers calls; what
-//! they do is decided by the driver.
+//! The fronts of a node: Open Inference Protocol and mesh API over HTTP, the former over gRPC too. They read and answer
+//! calls; what these do is decided by the driver.
 
 mod admission;
 mod connections;
 mod events;
+mod grpc;
 pub mod json;
 mod mesh_api;
 mod oip;
@@ -15,14 +16,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::app::Event;
@@ -39,6 +40,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// And one that nobody will read within this, or the connection ends.
 const SKIP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What a caller without the token is told.
+const TOKEN_WANTED: &str = "send the API token as `Authorization: Bearer TOKEN`";
+
 /// Why the API does not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -50,6 +54,26 @@ pub enum ServeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The same of the one over gRPC.
+    #[error(
+        "the gRPC API cannot listen on {address}: {source}; choose another with --grpc (port 0: any free one), or none \
+         with --grpc off"
+    )]
+    BindGrpc {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The fronts at work, until it is dropped.
+pub struct Serving {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where the one over gRPC does, if there is one.
+    pub grpc: Option<SocketAddr>,
+    _tasks: JoinSet<()>,
 }
 
 /// What the front works with.
@@ -75,18 +99,45 @@ struct Shared {
     readers: events::Readers,
 }
 
-/// Binds and serves; gives the bound address and the task.
+/// Binds and serves.
 ///
 /// # Errors
-/// When the address cannot be bound.
-pub async fn start(address: SocketAddr, front: Front) -> Result<(SocketAddr, JoinHandle<()>), ServeError> {
+/// When an address cannot be bound.
+pub async fn start(
+    address: SocketAddr,
+    grpc: Option<SocketAddr>,
+    front: Front,
+) -> Result<Serving, ServeError> {
     let failed = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    let api = listener.local_addr().map_err(failed)?;
     let readers = events::Readers::new(front.watchers.clone());
     let bodies = Arc::new(Semaphore::new(BODIES_MAX));
     let shared = Shared { front, bodies, admission: admission::Admission::new(), readers };
-    let router = Router::new()
+    let mut tasks = JoinSet::new();
+    let grpc = match grpc {
+        Some(address) => Some(start_grpc(address, shared.clone(), &mut tasks).await?),
+        None => None,
+    };
+    let router = router(shared);
+    tasks.spawn(connections::accept(listener, move |stream| connections::serve(stream, router.clone())));
+    Ok(Serving { api, grpc, _tasks: tasks })
+}
+
+async fn start_grpc(
+    address: SocketAddr,
+    shared: Shared,
+    tasks: &mut JoinSet<()>,
+) -> Result<SocketAddr, ServeError> {
+    let failed = |source| ServeError::BindGrpc { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tasks.spawn(connections::accept(listener, move |stream| grpc::serve(stream, shared.clone())));
+    Ok(bound)
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
         .merge(oip::routes())
         .merge(mesh_api::routes())
         .merge(events::routes())
@@ -98,19 +149,13 @@ pub async fn start(address: SocketAddr, front: Front) -> Result<(SocketAddr, Joi
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(shared.clone(), authorised))
-        .with_state(shared);
-    Ok((bound, tokio::spawn(connections::serve(listener, router))))
+        .with_state(shared)
 }
 
 /// Lets a call in if it brings the token, where one is wanted.
 async fn authorised(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    if let Some(token) = &shared.front.token {
-        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        // Hashes are compared, so that timing tells nothing of the token.
-        if blake3::hash(given.as_bytes()) != blake3::hash(token.as_bytes()) {
-            return refusal(StatusCode::UNAUTHORIZED, "send the API token as `Authorization: Bearer TOKEN`");
-        }
+    if !shared.lets_in(request.headers()) {
+        return refusal(StatusCode::UNAUTHORIZED, TOKEN_WANTED);
     }
     next.run(request).await
 }
@@ -135,6 +180,15 @@ impl IntoResponse for CallError {
 }
 
 impl Shared {
+    /// Whether a call brings the token, where one is wanted.
+    fn lets_in(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.front.token else { return true };
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        // Hashes are compared, so that timing tells nothing of the token.
+        blake3::hash(given.as_bytes()) == blake3::hash(token.as_bytes())
+    }
+
     /// Asks the driver.
     async fn call<T>(&self, make: impl FnOnce(Reply<T>) -> Call) -> Result<T, CallError> {
         let (reply, answer) = oneshot::channel();

@@ -81,6 +81,8 @@ pub struct Ready {
     pub id: NodeId,
     /// Where its API is, for this process's own network.
     pub api: String,
+    /// Where its API over gRPC is, address and port, in the node's own network.
+    pub grpc: Option<String>,
     /// Where it listens, peer id included.
     pub addresses: Vec<String>,
     /// Mesh id.

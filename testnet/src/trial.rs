@@ -147,7 +147,8 @@ pub fn arguments(words: &[&str]) -> Vec<OsString> {
 pub fn add_with(mesh: &mut Mesh, spec: &NodeSpec, options: &[&str]) -> Result<()> {
     let Admission::Key { file, join } = mesh.admission() else { return Err(anyhow!("a mesh adds by key")) };
     let budget = spec.memory_budget_bytes.to_string();
-    let own = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--label", &spec.label];
+    let own = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--grpc", "off"];
+    let own = [&own[..], &["--label", &spec.label]].concat();
     let mut all = [arguments(&own), arguments(&["--memory-budget", &budget, "--mesh-key"])].concat();
     all.push(file.into());
     join.iter().for_each(|address| all.extend(arguments(&["--join", address])));

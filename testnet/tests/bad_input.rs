@@ -152,16 +152,19 @@ fn nodes_that_cannot_start() -> Result<()> {
     let taken = taken.local_addr()?.to_string();
     stormo.init(&fresh("good"))?;
     let node = |data: &Path, options: &[&str], code: i32, says: &str| {
-        let words =
-            [&arguments(&["node", "--die-with-parent", "--data"])[..], &[data.into()], &arguments(options)];
-        let ports = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"];
-        let ports = if options.contains(&"--api") { &ports[..2] } else { &ports[..] };
-        refused(&stormo, &[&words.concat()[..], &arguments(ports)].concat(), code, says)
+        let words = arguments(&["node", "--die-with-parent", "--data"]);
+        // Of an option given twice the last counts.
+        let ports = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+        let words = [&words[..], &[data.into()], &arguments(&ports), &arguments(options)].concat();
+        refused(&stormo, &words, code, says)
     };
     node(&fresh("none"), &[], 1, "stormo init")?;
     node(&fresh("good"), &["--api", &taken], 1, &format!("cannot listen on {taken}"))?;
     node(&fresh("good"), &["--api", "0.0.0.0:0"], 1, "--api-token")?;
     node(&fresh("good"), &["--api", "here"], 2, "--api")?;
+    node(&fresh("good"), &["--grpc", &taken], 1, &format!("gRPC API cannot listen on {taken}"))?;
+    node(&fresh("good"), &["--grpc", "0.0.0.0:0"], 1, "--grpc 0.0.0.0:0 can be reached from other machines")?;
+    node(&fresh("good"), &["--grpc", "none"], 2, "--grpc")?;
     node(&fresh("good"), &["--join", "stormo1abc"], 1, "neither a whole ticket")?;
     node(&fresh("none"), &["--join", "somewhere"], 1, "neither a whole ticket")?;
     node(&fresh("good"), &["--memory-budget", "much"], 2, "--memory-budget")?;

@@ -26,8 +26,8 @@ fn joins_by_ticket_with_a_fresh_data_directory_and_by_address_with_the_key() -> 
         // The ticket's key is kept: started again, the node needs neither ticket nor key.
         let before = mesh.node("by-ticket").id();
         mesh.node_mut("by-ticket").kill()?;
-        let alone =
-            arguments(&["--api", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0", "--label", "by-ticket"]);
+        let ports = arguments(&["--api", "127.0.0.1:0", "--grpc", "off", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        let alone = [ports, arguments(&["--label", "by-ticket"])].concat();
         let one = mesh.node("one").ready.addresses.clone();
         let join = one.iter().flat_map(|address| arguments(&["--join", address]));
         let again = [alone, join.collect()].concat();

@@ -67,9 +67,9 @@ fn texts_through_two_processes_as_json_and_as_bytes() -> Result<()> {
 
 #[test]
 fn texts_of_tritonclient() -> Result<()> {
-    let Some(python) = surroundings::python_with("tritonclient.http") else {
+    let Some(python) = surroundings::python_with("tritonclient.http, tritonclient.grpc") else {
         trial::skipped(&format!(
-            "no Python with tritonclient. `pip install 'tritonclient[http]'`, or set {} to the Python of an \
+            "no Python with tritonclient. `pip install 'tritonclient[http,grpc]'`, or set {} to the Python of an \
              environment that has it.",
             surroundings::PYTHON
         ));
@@ -78,10 +78,13 @@ fn texts_of_tritonclient() -> Result<()> {
     trial::run(&[asker("one"), edge("two"), edge("three")], |mesh| {
         deployed_in_two(mesh)?;
         let script = workspace_root().join("testnet/tests/clients/triton_texts.py");
-        let address = mesh.node("one").client.base().trim_start_matches("http://");
-        let ran = Command::new(&python).arg(script).arg(address).output()?;
-        let said = String::from_utf8_lossy(&ran.stderr);
-        ensure!(ran.status.success(), "the client ended with {}: {said}", ran.status);
+        let one = mesh.node("one");
+        let grpc = one.ready.grpc.as_deref().context("it serves gRPC")?;
+        for (front, address) in [("http", one.client.base().trim_start_matches("http://")), ("grpc", grpc)] {
+            let ran = Command::new(&python).arg(&script).args([front, address]).output()?;
+            let said = String::from_utf8_lossy(&ran.stderr);
+            ensure!(ran.status.success(), "over {front} the client ended with {}: {said}", ran.status);
+        }
         Ok(())
     })
 }

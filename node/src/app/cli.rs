@@ -17,6 +17,7 @@ use values::{
 };
 
 pub use streaming::StreamArgs;
+pub use values::GrpcArg;
 
 use super::calls::PlannerName;
 use super::config;
@@ -167,7 +168,10 @@ pub struct NodeArgs {
     /// Where the HTTP API listens.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000")]
     pub api: SocketAddr,
-    /// File with a token that callers of the API must send; needed when --api is not on loopback.
+    /// Where the Open Inference Protocol over gRPC listens, or `off`.
+    #[arg(long, value_name = "ADDR:PORT|off", default_value = "127.0.0.1:8001")]
+    pub grpc: GrpcArg,
+    /// File with a token that callers of both APIs must send; needed when one is not on loopback.
     #[arg(long, value_name = "FILE")]
     pub api_token: Option<PathBuf>,
     /// Kind of machine.

@@ -56,9 +56,15 @@ pub enum ConfigError {
     BadJoin(String),
     /// An API that others could reach, without a token.
     #[error(
-        "--api {0} can be reached from other machines: give --api-token FILE with a secret that callers must send"
+        "{option} {address} can be reached from other machines: give --api-token FILE with a secret that callers must \
+         send"
     )]
-    OpenApi(SocketAddr),
+    OpenApi {
+        /// Which.
+        option: &'static str,
+        /// Where it would listen.
+        address: SocketAddr,
+    },
     /// The label is not usable.
     #[error("--label must have 1 to {NAME_BYTES_MAX} characters, none of them a control character")]
     BadLabel,
@@ -147,7 +153,9 @@ pub struct NodeConfig {
     pub join: Vec<String>,
     /// Where the API listens.
     pub api: SocketAddr,
-    /// What callers of the API must send, if anything.
+    /// Where the one over gRPC listens, if it does.
+    pub grpc: Option<SocketAddr>,
+    /// What callers of the APIs must send, if anything.
     pub api_token: Option<String>,
     /// The owner's name for it.
     pub label: String,
@@ -187,8 +195,13 @@ impl NodeConfig {
         }
         let mesh = mesh_key(&data, args.mesh_key.as_deref(), ticket_key)?;
         let api_token = args.api_token.map(|path| read_text(&path, TOKEN_BYTES_MAX)).transpose()?;
-        if !args.api.ip().is_loopback() && api_token.as_deref().is_none_or(str::is_empty) {
-            return Err(ConfigError::OpenApi(args.api));
+        let grpc = args.grpc.address();
+        let listening = [("--api", Some(args.api)), ("--grpc", grpc)];
+        let open = listening.into_iter().find_map(|(option, address)| {
+            address.filter(|address| !address.ip().is_loopback()).map(|address| (option, address))
+        });
+        if let Some((option, address)) = open.filter(|_| api_token.as_deref().is_none_or(str::is_empty)) {
+            return Err(ConfigError::OpenApi { option, address });
         }
         let label = args.label.unwrap_or_else(host_name);
         if label.is_empty() || label.len() > NAME_BYTES_MAX || label.chars().any(char::is_control) {
@@ -219,6 +232,7 @@ impl NodeConfig {
             listen: args.listen,
             join,
             api: args.api,
+            grpc,
             api_token,
             label,
             class: args.class.into(),

@@ -1,7 +1,6 @@
 //! A node from its configuration to its end: keys, ONNX Runtime, network, API, loop.
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::engine::{self, CalibrateError, Engine, EngineConfig, EngineError, run
 use crate::monitor;
 use crate::net::{Identity, IdentityError, Net, NetConfig, NetError, NetEvent, ObjectSource};
 use crate::pool::{Pool, PoolError};
-use crate::serve::{self, Front, ServeError};
+use crate::serve::{self, Front, ServeError, Serving};
 
 /// Events of this node's own that wait for the loop.
 const EVENTS_WAITING_MAX: usize = 1024;
@@ -68,6 +67,8 @@ pub struct Ready {
     pub label: String,
     /// Base URL of the API.
     pub api: String,
+    /// Where the API over gRPC listens, address and port, if it does.
+    pub grpc: Option<String>,
     /// Where other nodes reach it.
     pub addresses: Vec<String>,
     /// Mesh id.
@@ -164,8 +165,9 @@ pub async fn run(
         watchers,
         stores: config.owner.roles.store,
     };
-    let (bound, serving) = serve::start(config.api, front).await?;
-    ready(&ready_line(node, &config, bound, &addresses));
+    // Served until it is dropped.
+    let serving = serve::start(config.api, config.grpc, front).await?;
+    ready(&ready_line(node, &config, &serving, &addresses));
     tokio::select! {
         () = ended => {}
         // The loop ends by itself only if it broke down; a node without it would be a ghost.
@@ -176,7 +178,7 @@ pub async fn run(
         // The record that says goodbye is on its way; the loop ends in any case.
         let _ = left.await;
     }
-    serving.abort();
+    drop(serving);
     Ok(())
 }
 
@@ -213,11 +215,12 @@ async fn first_addresses(
     (addresses, others)
 }
 
-fn ready_line(node: NodeId, config: &NodeConfig, api: SocketAddr, addresses: &[String]) -> Ready {
+fn ready_line(node: NodeId, config: &NodeConfig, serving: &Serving, addresses: &[String]) -> Ready {
     Ready {
         id: node.to_string(),
         label: config.label.clone(),
-        api: format!("http://{api}"),
+        api: format!("http://{}", serving.api),
+        grpc: serving.grpc.map(|grpc| grpc.to_string()),
         addresses: addresses.iter().map(|address| format!("{address}/p2p/{node}")).collect(),
         mesh: config.mesh.mesh_id().to_string(),
     }

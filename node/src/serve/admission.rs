@@ -23,6 +23,7 @@ pub(super) struct Admission {
 }
 
 /// A place for one request, free again when dropped.
+#[derive(Debug)]
 pub(super) struct Admitted {
     _request: OwnedSemaphorePermit,
     _units: OwnedSemaphorePermit,

@@ -1,4 +1,4 @@
-//! Connections of the API: bounded in number and in the time that a request's head may take. What is
+//! Connections of the APIs: bounded in number and in the time that a request's head may take. What is
 //! asked over them is not looked at here.
 
 use std::sync::Arc;
@@ -8,19 +8,22 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Connections at once; further ones wait to be accepted.
+/// Connections of one API at once; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 512;
 /// A request's head comes within this time; also how long a connection may lie idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Before the next try when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until the task is ended.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
+/// Accepts until the task is ended; `serve` has each connection to itself.
+pub(super) async fn accept<S>(listener: TcpListener, serve: impl Fn(TcpStream) -> S)
+where
+    S: Future<Output = ()> + Send + 'static,
+{
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -35,17 +38,22 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
         };
         // Without it, small answers may wait 40 ms for an acknowledgement; with an error they do.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let served = serve(stream);
         connections.spawn(async move {
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a connection of the API ended early");
-            }
+            served.await;
             drop(permit);
         });
         while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Serves a connection over HTTP/1.1 until it ends.
+pub(super) async fn serve(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection of the API ended early");
     }
 }

@@ -17,16 +17,17 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Where its API and its listener for other nodes shall be, as options.
-    pub(crate) fn options(&self) -> io::Result<[String; 4]> {
-        let (api, listen) = match self.ground.emulated() {
-            None => ("127.0.0.1:0".to_owned(), "/ip4/127.0.0.1/tcp/0".to_owned()),
+    /// Where its APIs and its listener for other nodes shall be, as options. No way leads to the API over gRPC of a
+    /// node in a network of its own.
+    pub(crate) fn options(&self) -> io::Result<[String; 6]> {
+        let (api, grpc, listen) = match self.ground.emulated() {
+            None => ("127.0.0.1:0".to_owned(), "127.0.0.1:0", "/ip4/127.0.0.1/tcp/0".to_owned()),
             Some(emulated) => {
                 let address = emulated.network.address(self.label)?;
-                (format!("127.0.0.1:{API_PORT}"), format!("/ip4/{address}/tcp/{NODE_PORT}"))
+                (format!("127.0.0.1:{API_PORT}"), "off", format!("/ip4/{address}/tcp/{NODE_PORT}"))
             }
         };
-        Ok(["--api".to_owned(), api, "--listen".to_owned(), listen])
+        Ok(["--api".to_owned(), api, "--grpc".to_owned(), grpc.to_owned(), "--listen".to_owned(), listen])
     }
 
     /// The API's address for us, if it is not where the node says.

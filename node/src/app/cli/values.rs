@@ -115,6 +115,33 @@ pub(super) fn parse_shape(text: &str) -> Result<(String, Vec<u64>), String> {
     if name.is_empty() { Err(wrong()) } else { Ok((name.to_owned(), dims)) }
 }
 
+/// Where the gRPC API listens, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcArg {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(std::net::SocketAddr),
+}
+
+impl GrpcArg {
+    /// The address.
+    pub fn address(self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
+impl std::str::FromStr for GrpcArg {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,6 +61,9 @@ fn tell(ready: &node::Ready, json: bool) {
         say(serde_json::to_string(ready).unwrap_or_default());
     } else {
         say(format!("node `{}` {}\nmesh {}\nAPI  {}", ready.label, ready.id, ready.mesh, ready.api));
+        if let Some(grpc) = &ready.grpc {
+            say(format!("gRPC {grpc}"));
+        }
         for address in &ready.addresses {
             say(format!("at   {address}"));
         }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::pool::{DiskBudget, Pool};
 use crate::serve::json::{NodeNamed, What};
-use crate::serve::{Front, start};
+use crate::serve::{Front, Serving, start};
 
 /// More than sockets hold on their way: some 200 bytes each.
 const FLOOD: u64 = 100_000;
@@ -18,6 +18,7 @@ const KEPT: usize = 64;
 struct Served {
     watchers: broadcast::Sender<EventView>,
     address: std::net::SocketAddr,
+    _serving: Serving,
     _folder: tempfile::TempDir,
 }
 
@@ -27,8 +28,8 @@ async fn served() -> Served {
     let (watchers, _) = broadcast::channel(KEPT);
     let (events, _) = tokio::sync::mpsc::channel(1);
     let front = Front { events, pool, token: None, watchers: watchers.clone(), stores: true };
-    let (address, _) = start(([127, 0, 0, 1], 0).into(), front).await.unwrap();
-    Served { watchers, address, _folder: folder }
+    let serving = start(([127, 0, 0, 1], 0).into(), None, front).await.unwrap();
+    Served { watchers, address: serving.api, _serving: serving, _folder: folder }
 }
 
 fn event(sequence: u64) -> EventView {

@@ -134,7 +134,9 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
     let parsed_bytes = json_length(&headers).unwrap_or(body.len());
     // The body is gone when it has been read.
     let read = move || parse(model, version, &headers, &body);
-    super::infer(shared, Some(entered), parsed_bytes, read, respond).await.unwrap_or_else(IntoResponse::into_response)
+    super::infer(shared, Some(entered), parsed_bytes, read, respond)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
 }
 
 /// Bytes of JSON before binary tensors, as announced.

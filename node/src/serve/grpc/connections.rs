@@ -1,0 +1,88 @@
+//! One connection of the gRPC front: HTTP/2 with bounds on what it may have open and wait for.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::serve::Shared;
+use crate::serve::connections::HEAD_TIMEOUT;
+
+/// Calls of one connection at once; a client keeps further ones back.
+const CALLS_MAX: u32 = 128;
+/// What a call may send before it is read, bytes: some 50 µs of the fastest hop.
+const CALL_WINDOW_BYTES: u32 = 512 << 10;
+/// The same of all calls of a connection: a stream whose window is full leaves room for others.
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// Longest headers of a call, bytes: twice the longest token.
+const HEADERS_BYTES_MAX: u32 = 32 << 10;
+/// Who has calls open and says nothing is asked whether it lives, and is given up without an answer in time.
+const ASKED_EVERY: Duration = Duration::from_secs(20);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// After a connection was told to end because it lies idle: for calls that had been sent by then.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A call under way, until it is dropped.
+pub(super) struct OpenCall(watch::Sender<usize>);
+
+impl OpenCall {
+    fn new(open: &watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open = open.saturating_sub(1));
+    }
+}
+
+/// Serves a connection until it ends.
+pub(in crate::serve) async fn serve(stream: TcpStream, shared: Shared) {
+    let (open, mut calls) = watch::channel(0);
+    let service = service_fn(move |request| {
+        let (shared, open) = (shared.clone(), OpenCall::new(&open));
+        async move { Ok::<_, Infallible>(super::answered(shared, request, open).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(CALLS_MAX)
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(HEADERS_BYTES_MAX)
+        .keep_alive_interval(ASKED_EVERY)
+        .keep_alive_timeout(ANSWERS_WITHIN)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = idle(&mut calls, HEAD_TIMEOUT) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = idle(&mut calls, GOODBYE) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection of the gRPC API ended early");
+    }
+}
+
+/// Waits until no call was open for so long.
+async fn idle(calls: &mut watch::Receiver<usize>, long: Duration) {
+    while calls.wait_for(|open| *open == 0).await.is_ok() {
+        if timeout(long, calls.changed()).await.is_err() {
+            return;
+        }
+    }
+    // All is gone; the connection ends by itself.
+    sleep(long).await;
+}
