@@ -86,7 +86,11 @@ fn links_and_machines_that_cannot_be_are_told_before_anything_starts() {
             "from 1 to 1000000000000, like 20000000, or left out for no limit",
         ),
         (link("queue_bytes = 0"), "b.toml:17: `queue_bytes`", "a queue of 0 bytes"),
-        (link("queue_bytes = 9000000000000"), "b.toml:17: `queue_bytes`", "at most 1073741824"),
+        (
+            link("queue_bytes = 9000000000000"),
+            "b.toml:17: `queue_bytes`",
+            "from 1 to 1073741824, like 262144",
+        ),
         (
             link("latency_ms = 3"),
             "b.toml:17: `latency_ms`",
