@@ -1,18 +1,20 @@
 //! One connection of the gRPC front: HTTP/2 with bounds on what it may have open and wait for.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::serve::Shared;
 use crate::serve::connections::HEAD_TIMEOUT;
+use crate::serve::{BODY_TIMEOUT, Shared};
 
 /// Calls of one connection at once; a client keeps further ones back.
 const CALLS_MAX: u32 = 128;
@@ -44,6 +46,46 @@ impl Drop for OpenCall {
     }
 }
 
+tokio::task_local! {
+    /// Since when a part of a call's answers waits to be taken, if one does.
+    static WAITS_SINCE: Cell<Option<Instant>>;
+}
+
+/// Notes whether the call that asks has handed over a part of its answers that waits to be taken.
+pub(super) fn waits(is_waiting: bool) {
+    // Outside a call nobody wants to know.
+    let _ = WAITS_SINCE.try_with(|since| since.set(is_waiting.then(Instant::now)));
+}
+
+/// Runs each call of a connection as a task, and ends it if its answers are not taken. It does not know of that by
+/// itself: who waits for the caller's window does not ask it for more.
+#[derive(Clone)]
+struct Calls;
+
+impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Calls {
+    fn execute(&self, call: C) {
+        tokio::spawn(WAITS_SINCE.scope(Cell::new(None), async move {
+            tokio::select! {
+                biased;
+                () = call => {}
+                () = untaken(BODY_TIMEOUT) => tracing::debug!("a call ended whose answers were not taken"),
+            }
+        }));
+    }
+}
+
+/// Waits until a part of the call's answers was not taken for so long.
+async fn untaken(long: Duration) {
+    loop {
+        let since = WAITS_SINCE.with(Cell::get);
+        let left = since.map_or(long, |since| long.saturating_sub(since.elapsed()));
+        if left.is_zero() {
+            return;
+        }
+        sleep(left).await;
+    }
+}
+
 /// Serves a connection until it ends.
 pub(in crate::serve) async fn serve(stream: TcpStream, shared: Shared) {
     let (open, mut calls) = watch::channel(0);
@@ -51,7 +93,7 @@ pub(in crate::serve) async fn serve(stream: TcpStream, shared: Shared) {
         let (shared, open) = (shared.clone(), OpenCall::new(&open));
         async move { Ok::<_, Infallible>(super::answered(shared, request, open).await) }
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(Calls)
         .timer(TokioTimer::new())
         .max_concurrent_streams(CALLS_MAX)
         .initial_stream_window_size(CALL_WINDOW_BYTES)
@@ -85,4 +127,23 @@ async fn idle(calls: &mut watch::Receiver<usize>, long: Duration) {
     }
     // All is gone; the connection ends by itself.
     sleep(long).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_ends_when_nobody_takes_its_answers() {
+        let long = Duration::from_millis(1);
+        let call = async {
+            waits(true);
+            untaken(long).await;
+            // What is taken, late or not, is taken.
+            waits(true);
+            waits(false);
+            assert!(timeout(10 * long, untaken(long)).await.is_err());
+        };
+        WAITS_SINCE.scope(Cell::new(None), call).await;
+    }
 }

@@ -12,7 +12,7 @@ use hyper::header::HeaderMap;
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
 
-use super::connections::OpenCall;
+use super::connections::{self, OpenCall};
 use super::status::{self, Code, Status};
 use crate::app::calls::CallError;
 use crate::serve::admission::{Admission, Admitted};
@@ -241,14 +241,8 @@ impl Answers {
     }
 }
 
-impl Body for Answers {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+impl Answers {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         if self.is_over {
             return Poll::Ready(None);
         }
@@ -256,7 +250,7 @@ impl Body for Answers {
             if let Some(message) = &mut self.now {
                 if !message.bytes.is_empty() {
                     let length = CHUNK_BYTES.min(message.bytes.len());
-                    return Poll::Ready(Some(Ok(Frame::data(message.bytes.split_to(length)))));
+                    return Poll::Ready(Some(Frame::data(message.bytes.split_to(length))));
                 }
                 self.now = None;
             }
@@ -269,8 +263,22 @@ impl Body for Answers {
                 None => status::good(),
             };
             self.is_over = true;
-            return Poll::Ready(Some(Ok(Frame::trailers(end))));
+            return Poll::Ready(Some(Frame::trailers(end)));
         }
+    }
+}
+
+impl Body for Answers {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.poll_next(cx);
+        connections::waits(matches!(&next, Poll::Ready(Some(frame)) if frame.is_data()));
+        next.map(|frame| frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {

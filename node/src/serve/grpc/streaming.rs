@@ -1,10 +1,12 @@
 //! `ModelStreamInfer`: requests of one stream, several under way at once, their answers in order.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures::future::BoxFuture;
 use futures::stream::{self, FuturesOrdered, StreamExt};
 use hyper::header::HeaderMap;
+use tokio::task::JoinHandle;
 
 use super::connections::OpenCall;
 use super::framing::{Answers, Read, Reader, Written};
@@ -35,7 +37,7 @@ pub(super) struct Streaming {
     reader: Reader,
     deadline: Option<Instant>,
     window: usize,
-    under_way: FuturesOrdered<BoxFuture<'static, Result<Written, Status>>>,
+    under_way: FuturesOrdered<Running>,
     /// How the requests ended, once they did.
     ended: Option<Result<(), Status>>,
 }
@@ -75,7 +77,7 @@ impl Streaming {
     /// What is wrong with one request does not end the stream.
     fn begin(&mut self, read: Read) {
         let (shared, deadline) = (self.shared.clone(), self.deadline);
-        self.under_way.push_back(Box::pin(async move {
+        self.under_way.push_back(Running(tokio::spawn(async move {
             let answer = match read {
                 Read::Message { bytes, place } => {
                     let received = Received { bytes, deadline, is_stream: true };
@@ -90,7 +92,26 @@ impl Streaming {
                 Err((id, error)) => (failed(id, error.to_string()), None),
             };
             Ok(Written::new(&message, place)?)
-        }));
+        })));
+    }
+}
+
+/// A request of a stream: a task, as nobody looks at a stream whose answers are not taken, and the request has to end
+/// nevertheless. Ended when dropped.
+struct Running(JoinHandle<Result<Written, Status>>);
+
+impl Future for Running {
+    type Output = Result<Written, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let failed = |error| Status::new(Code::Unavailable, format!("the node is ending: {error}"));
+        Pin::new(&mut self.0).poll(cx).map(|ended| ended.unwrap_or_else(|error| Err(failed(error))))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -98,4 +119,29 @@ impl Streaming {
 fn failed(id: String, error_message: String) -> ModelStreamInferResponse {
     let infer_response = Some(ModelInferResponse { id, ..Default::default() });
     ModelStreamInferResponse { error_message, infer_response }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_end_with_their_stream_and_go_on_without_a_reader() {
+        let (answer, answered) = oneshot::channel();
+        let _unread = Running(tokio::spawn(async move {
+            let _ = answer.send(());
+            pending().await
+        }));
+        answered.await.unwrap();
+        let (held, ended) = oneshot::channel::<()>();
+        drop(Running(tokio::spawn(async move {
+            let _held = held;
+            pending().await
+        })));
+        assert!(ended.await.is_err());
+    }
 }
