@@ -16,6 +16,9 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 512;
 /// A request's head comes within this time; also how long a connection may lie idle.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Who neither acknowledges nor takes what is sent for so long is gone: the system's own patience is 15 minutes.
+#[cfg(target_os = "linux")]
+const TAKES_WITHIN: Duration = Duration::from_secs(30);
 /// Before the next try when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -38,6 +41,9 @@ where
         };
         // Without it, small answers may wait 40 ms for an acknowledgement; with an error they do.
         let _ = stream.set_nodelay(true);
+        // Without it, who vanished keeps its requests for minutes; with an error they do.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, TAKES_WITHIN.as_millis() as u32);
         let served = serve(stream);
         connections.spawn(async move {
             served.await;
@@ -55,5 +61,28 @@ pub(super) async fn serve(stream: TcpStream, router: Router) {
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection of the API ended early");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::net::sockopt::tcp_user_timeout;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_given_up_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, mut told) = mpsc::channel(1);
+        let serve = move |stream: TcpStream| {
+            let tell = tell.clone();
+            async move { tell.send(tcp_user_timeout(&stream).unwrap()).await.unwrap() }
+        };
+        let accepting = tokio::spawn(accept(listener, serve));
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert_eq!(told.recv().await, Some(30_000));
+        accepting.abort();
     }
 }
