@@ -90,9 +90,8 @@ async fn begin(shared: Shared, request: Request<Incoming>) -> Result<Begun, Stat
     }
     if method == INFER {
         let (bytes, place) = Reader::of_request(body, shared.admission.clone()).only().await?;
-        let received = inferring::Received { bytes, deadline, is_stream: false };
-        let response = inferring::infer(&shared, received).await.map_err(|(_, error)| error)?;
-        return Ok(Begun::One(Written::new(&response, place)?));
+        let received = inferring::Received { bytes, place, deadline, is_stream: false };
+        return Ok(Begun::One(inferring::infer(&shared, received).await.map_err(|(_, error)| error)?));
     }
     if !SMALL.contains(&method) {
         let text = format!(

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -31,8 +32,8 @@ pub(super) enum Read {
     /// Whole.
     Message {
         bytes: Bytes,
-        /// Its place among the requests of this node, if it takes one.
-        place: Option<Admitted>,
+        /// Its place among the requests of this node, if it takes one: kept by whatever works with its bytes.
+        place: Option<Arc<Admitted>>,
     },
     /// It was skipped, since there is no room for it; so only in a stream.
     Refused(CallError),
@@ -54,7 +55,7 @@ enum Reading {
     /// The beginning of a message.
     Prefix { bytes: BytesMut, until: Option<Instant> },
     /// Its payload.
-    Payload { bytes: BytesMut, length: usize, place: Option<Admitted>, until: Instant },
+    Payload { bytes: BytesMut, length: usize, place: Option<Arc<Admitted>>, until: Instant },
     /// The payload of one that is not wanted: this much is left of it.
     Skipping { left: usize, why: CallError, until: Instant },
 }
@@ -82,7 +83,7 @@ impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
     }
 
     /// The only message of a call.
-    pub(super) async fn only(&mut self) -> Result<(Bytes, Option<Admitted>), Status> {
+    pub(super) async fn only(&mut self) -> Result<(Bytes, Option<Arc<Admitted>>), Status> {
         let until = Instant::now() + BODY_TIMEOUT;
         match timeout_at(until, self.next()).await.unwrap_or_else(|_| Err(late()))? {
             Some(Read::Message { bytes, place }) => Ok((bytes, place)),
@@ -180,7 +181,8 @@ impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
             Ok(place) => {
                 // A message that is here whole is not copied.
                 let room = if self.come.len() < length { length } else { 0 };
-                Reading::Payload { bytes: BytesMut::with_capacity(room), length, place, until }
+                let (bytes, place) = (BytesMut::with_capacity(room), place.map(Arc::new));
+                Reading::Payload { bytes, length, place, until }
             }
             Err(why) if self.is_stream => Reading::Skipping { left: length, why, until },
             Err(why) => return Err(why.into()),
@@ -196,11 +198,11 @@ fn late() -> Status {
 pub(super) struct Written {
     bytes: Bytes,
     /// Free again when all was taken.
-    _place: Option<Admitted>,
+    _place: Option<Arc<Admitted>>,
 }
 
 impl Written {
-    pub(super) fn new(message: &impl Message, place: Option<Admitted>) -> Result<Self, CallError> {
+    pub(super) fn new(message: &impl Message, place: Option<Arc<Admitted>>) -> Result<Self, CallError> {
         let length = message.encoded_len();
         let announced = u32::try_from(length);
         let announced = announced.map_err(|_| CallError::Failed("the answer is above 4 GiB".into()))?;

@@ -9,12 +9,14 @@ use prost::Message;
 use serde_json::{Map, Number, Value};
 use stormo_protocol::tensor::{DType, Tensor, TensorData};
 
+use super::framing::Written;
 use super::messages::{
     Choice, InferInputTensor, InferOutputTensor, InferParameter, InferRequestedOutputTensor,
-    InferTensorContents, ModelInferRequest, ModelInferResponse, parsed_bytes,
+    InferTensorContents, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse, parsed_bytes,
 };
 use crate::app::calls::{Answer, CallError};
 use crate::serve::Shared;
+use crate::serve::admission::Admitted;
 use crate::serve::oip::answer::{Output, chosen, parameters};
 use crate::serve::oip::request::{Asked, Wanted, WantedOutput, read_bytes, read_options};
 use crate::serve::oip::{self, bad};
@@ -24,33 +26,39 @@ const WANTS_FINAL: &str = "triton_enable_empty_final_response";
 /// Where it is said; here each request has one answer.
 const IS_FINAL: &str = "triton_final_response";
 
+/// Longest name of a model, and longest id of a request, bytes: they are told again in answers and errors.
+const NAME_BYTES_MAX: usize = 1 << 10;
+
 /// A request that came.
 pub(super) struct Received {
     /// A `ModelInferRequest`.
     pub(super) bytes: Bytes,
+    /// Its place among the requests of this node.
+    pub(super) place: Option<Arc<Admitted>>,
     /// When its call is over.
     pub(super) deadline: Option<Instant>,
     /// Whether it is one of a stream.
     pub(super) is_stream: bool,
 }
 
-/// Runs a request; who drops this ends it.
+/// Runs a request and writes its answer; who drops this ends it. What is read or written beside the tasks goes on then,
+/// and keeps the request's place so long.
 ///
 /// # Errors
 /// With the caller's name for the request, if that could be read.
-pub(super) async fn infer(
-    shared: &Shared,
-    received: Received,
-) -> Result<ModelInferResponse, (String, CallError)> {
-    let Received { bytes, deadline, is_stream } = received;
+pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written, (String, CallError)> {
+    let Received { bytes, place, deadline, is_stream } = received;
     let named = Arc::new(OnceLock::new());
     let parsed_bytes = parsed_bytes(&bytes).map_err(|error| (String::new(), bad(error.to_string())))?;
-    let naming = named.clone();
+    let (naming, reading) = (named.clone(), place.clone());
     let read = move || {
+        let _place = reading;
         let request = ModelInferRequest::decode(bytes);
         let request =
             request.map_err(|error| bad(format!("the request is no ModelInferRequest: {error}")))?;
-        naming.get_or_init(|| request.id.clone());
+        if request.id.len() <= NAME_BYTES_MAX {
+            naming.get_or_init(|| request.id.clone());
+        }
         let mut asked = asked(request, is_stream)?;
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis();
@@ -62,7 +70,15 @@ pub(super) async fn infer(
         }
         Ok(asked)
     };
-    let write = move |asked, answer: &Answer| response(asked, answer, is_stream);
+    let write = move |asked, answer: &Answer| {
+        let response = response(asked, answer, is_stream)?;
+        if !is_stream {
+            return Written::new(&response, place);
+        }
+        let response =
+            ModelStreamInferResponse { infer_response: Some(response), error_message: String::new() };
+        Written::new(&response, place)
+    };
     let answered = oip::infer(shared, None, parsed_bytes, read, write).await;
     answered.map_err(|error| (named.get().cloned().unwrap_or_default(), error))
 }
@@ -71,6 +87,14 @@ pub(super) async fn infer(
 fn asked(request: ModelInferRequest, is_stream: bool) -> Result<Asked, CallError> {
     let ModelInferRequest { model_name, model_version, id, parameters, inputs, outputs, raw_input_contents } =
         request;
+    for (what, name) in [("name of the model", &model_name), ("id", &id)] {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(bad(format!(
+                "the {what} has {} bytes; at most {NAME_BYTES_MAX} are taken",
+                name.len()
+            )));
+        }
+    }
     let version = if model_version.is_empty() { None } else { Some(oip::version_number(&model_version)?) };
     let mut limits: Map<String, Value> =
         parameters.into_iter().map(|(name, parameter)| (name, value(parameter))).collect();

@@ -78,20 +78,15 @@ impl Streaming {
     fn begin(&mut self, read: Read) {
         let (shared, deadline) = (self.shared.clone(), self.deadline);
         self.under_way.push_back(Running(tokio::spawn(async move {
-            let answer = match read {
+            let (answer, place) = match read {
                 Read::Message { bytes, place } => {
-                    let received = Received { bytes, deadline, is_stream: true };
-                    infer(&shared, received).await.map(|response| (response, place))
+                    let received = Received { bytes, place: place.clone(), deadline, is_stream: true };
+                    (infer(&shared, received).await, place)
                 }
-                Read::Refused(error) => Err((String::new(), error)),
+                Read::Refused(error) => (Err((String::new(), error)), None),
             };
-            let (message, place) = match answer {
-                Ok((response, place)) => {
-                    (ModelStreamInferResponse { infer_response: Some(response), ..Default::default() }, place)
-                }
-                Err((id, error)) => (failed(id, error.to_string()), None),
-            };
-            Ok(Written::new(&message, place)?)
+            let written = answer.or_else(|(id, error)| Written::new(&failed(id, error.to_string()), place));
+            Ok(written?)
         })));
     }
 }

@@ -204,6 +204,8 @@ fn what_does_not_fit_is_told() {
         (request("sequence_id", Choice::Int64(1)), "no parameter `sequence_id`"),
         (request(WANTS_FINAL, Choice::Bool(true)), "no parameter `triton_"),
         (ModelInferRequest { model_version: "one".into(), ..Default::default() }, "`one` is no version"),
+        (ModelInferRequest { model_name: "m".repeat(1025), ..Default::default() }, "model has 1025 bytes"),
+        (ModelInferRequest { id: "i".repeat(1025), ..Default::default() }, "the id has 1025 bytes"),
     ];
     for (request, expected) in wrong {
         let error = asked(request, false).unwrap_err().to_string();
