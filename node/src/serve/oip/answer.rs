@@ -1,5 +1,7 @@
 //! What an inference answers, whichever way it goes: the outputs that were asked for, and how they came about.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use stormo_protocol::model::MEANING;
 use stormo_protocol::tensor::Tensor;
@@ -51,6 +53,9 @@ impl<'a> Output<'a> {
 }
 
 /// The outputs that were asked for, all if none was.
+///
+/// # Errors
+/// When the model has not one of them, or one is named twice: few bytes could ask for any number of answers.
 pub(in crate::serve) fn chosen<'a>(
     outputs: &'a [Tensor],
     wanted: &Wanted,
@@ -64,8 +69,15 @@ pub(in crate::serve) fn chosen<'a>(
             bad(format!("the model has no output `{name}`; its outputs: {}", names.join(", ")))
         })
     };
-    let wanted = wanted.named.iter();
-    wanted.map(|output| Ok(Output { tensor: find(&output.name)?, as_bytes: output.as_bytes })).collect()
+    let mut seen = BTreeSet::new();
+    let wanted = wanted.named.iter().map(|output| {
+        let tensor = find(&output.name)?;
+        if !seen.insert(&output.name) {
+            return Err(bad(format!("output `{}` is named twice", output.name)));
+        }
+        Ok(Output { tensor, as_bytes: output.as_bytes })
+    });
+    wanted.collect()
 }
 
 /// How an answer came about.
@@ -93,4 +105,28 @@ pub(in crate::serve) fn parameters(answer: &Answer) -> Map<String, Value> {
         }
     }
     parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use stormo_protocol::tensor::{DType, TensorData, TensorSpec};
+
+    use super::super::request::WantedOutput;
+    use super::*;
+
+    #[test]
+    fn each_output_is_answered_once() {
+        let spec = TensorSpec { name: "y".into(), dtype: DType::U8, shape: vec![1] };
+        let outputs = [Tensor::new(spec, TensorData::copied_from(&[1])).unwrap()];
+        let wanted = |names: &[&str]| {
+            let named = names.iter().map(|name| WantedOutput { name: (*name).into(), as_bytes: true });
+            Wanted { named: named.collect(), as_bytes: true }
+        };
+        assert_eq!(chosen(&outputs, &wanted(&[])).unwrap().len(), 1);
+        assert_eq!(chosen(&outputs, &wanted(&["y"])).unwrap().len(), 1);
+        for (names, expected) in [(["y", "y"], "output `y` is named twice"), (["y", "z"], "no output `z`")] {
+            let error = chosen(&outputs, &wanted(&names)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }
