@@ -15,6 +15,8 @@ use crate::serve::json::{
 /// Requests under way that entered at one node; more are refused at once. While a host falls silent those that went to it wait
 /// for a third of a second: these many let a thousand enter in a second meanwhile.
 pub const REQUESTS_MAX: usize = 352;
+/// Time until a request ends in any case, unless its caller says otherwise, milliseconds.
+pub const TIMEOUT_MS_DEFAULT: u32 = 30_000;
 /// Digits of a plan's id that tables show.
 pub const PLAN_DIGITS_MIN: usize = 8;
 

@@ -19,14 +19,14 @@ use super::result::Collection;
 use super::signature::outputs_of;
 use super::variants::{Bound, Choice, accurate_enough, bound};
 use super::{Driver, Event};
-use crate::app::calls::{Answer, CallError, InferOptions, PlanLimits, PlanName, REQUESTS_MAX, Reply};
+use crate::app::calls::{
+    Answer, CallError, InferOptions, PlanLimits, PlanName, REQUESTS_MAX, Reply, TIMEOUT_MS_DEFAULT,
+};
 use crate::app::planning::{accuracy, loss_of};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{Received, SignReader};
 use crate::serve::json::{RequestView, StageTraceView, What};
 
-/// Time until a request ends in any case, unless its caller says otherwise.
-const TIMEOUT_MS_DEFAULT: u32 = 30_000;
 /// Requests that wait for a model's description.
 const PARKED_MAX: usize = 64;
 /// They wait so long; fetching a description takes a round trip or two.

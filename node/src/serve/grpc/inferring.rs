@@ -14,7 +14,7 @@ use super::messages::{
     Choice, InferInputTensor, InferOutputTensor, InferParameter, InferRequestedOutputTensor,
     InferTensorContents, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse, parsed_bytes,
 };
-use crate::app::calls::{Answer, CallError};
+use crate::app::calls::{Answer, CallError, TIMEOUT_MS_DEFAULT};
 use crate::serve::Shared;
 use crate::serve::admission::Admitted;
 use crate::serve::oip::answer::{Output, chosen, parameters};
@@ -66,7 +66,7 @@ pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written
             if left_ms == 0 {
                 return Err(CallError::Deadline("the time of the call is over".into()));
             }
-            asked.options.timeout_ms = Some(asked.options.timeout_ms.map_or(left_ms, |ms| ms.min(left_ms)));
+            asked.options.timeout_ms = Some(timeout_ms(asked.options.timeout_ms, left_ms, is_stream));
         }
         Ok(asked)
     };
@@ -81,6 +81,12 @@ pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written
     };
     let answered = oip::infer(shared, None, parsed_bytes, read, write).await;
     answered.map_err(|error| (named.get().cloned().unwrap_or_default(), error))
+}
+
+/// How long a request is tried, if its call has so much time left: that of a stream is not meant for one request in it.
+fn timeout_ms(given: Option<u32>, left_ms: u32, is_stream: bool) -> u32 {
+    let given = given.or(is_stream.then_some(TIMEOUT_MS_DEFAULT));
+    given.map_or(left_ms, |ms| ms.min(left_ms))
 }
 
 /// The same request as it would have been read from HTTP.

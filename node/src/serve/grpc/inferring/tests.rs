@@ -218,6 +218,18 @@ fn what_does_not_fit_is_told() {
 }
 
 #[test]
+fn a_request_is_tried_within_its_call_and_not_as_long_as_its_stream() {
+    let hour_ms = 3_600_000;
+    assert_eq!(timeout_ms(None, hour_ms, false), hour_ms);
+    assert_eq!(timeout_ms(None, hour_ms, true), TIMEOUT_MS_DEFAULT);
+    for is_stream in [false, true] {
+        assert_eq!(timeout_ms(Some(hour_ms), hour_ms - 1, is_stream), hour_ms - 1);
+        assert_eq!(timeout_ms(Some(50), hour_ms, is_stream), 50);
+        assert_eq!(timeout_ms(None, 10, is_stream), 10);
+    }
+}
+
+#[test]
 fn an_answer_tells_how_it_came_about() {
     let output = |name: &str, dtype, shape, bytes: &[u8]| {
         Tensor::new(TensorSpec { name: name.into(), dtype, shape }, TensorData::copied_from(bytes)).unwrap()
