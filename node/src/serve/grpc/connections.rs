@@ -18,9 +18,9 @@ use crate::serve::{BODY_TIMEOUT, Shared};
 
 /// Calls of one connection at once; a client keeps further ones back.
 const CALLS_MAX: u32 = 128;
-/// What a call may send before it is read, bytes: some 50 µs of the fastest hop.
-const CALL_WINDOW_BYTES: u32 = 512 << 10;
-/// The same of all calls of a connection: a stream whose window is full leaves room for others.
+/// What a call may send before it is read, bytes: a millisecond at 1 Gbit/s.
+const CALL_WINDOW_BYTES: u32 = 128 << 10;
+/// The same of all calls of a connection: fifteen streams whose windows are full leave room for others.
 const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// Longest headers of a call, bytes: twice the longest token.
 const HEADERS_BYTES_MAX: u32 = 32 << 10;
