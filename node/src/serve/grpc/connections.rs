@@ -27,8 +27,6 @@ const HEADERS_BYTES_MAX: u32 = 32 << 10;
 /// Who has calls open and says nothing is asked whether it lives, and is given up without an answer in time.
 const ASKED_EVERY: Duration = Duration::from_secs(20);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-/// After a connection was told to end because it lies idle: for calls that had been sent by then.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A call under way, until it is dropped.
 pub(super) struct OpenCall(watch::Sender<usize>);
@@ -109,7 +107,8 @@ pub(in crate::serve) async fn serve(stream: TcpStream, shared: Shared) {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 served = connection.as_mut() => served,
-                () = idle(&mut calls, GOODBYE) => Ok(()),
+                // What had been asked by then is answered, and the end of an answer has time to be taken.
+                () = idle(&mut calls, BODY_TIMEOUT) => Ok(()),
             }
         }
     };
