@@ -18,7 +18,7 @@ use crate::app::calls::{Answer, CallError, TIMEOUT_MS_DEFAULT};
 use crate::serve::Shared;
 use crate::serve::admission::Admitted;
 use crate::serve::oip::answer::{Output, chosen, parameters};
-use crate::serve::oip::request::{Asked, Wanted, WantedOutput, read_bytes, read_options};
+use crate::serve::oip::request::{Asked, Wanted, WantedOutput, flag, read_bytes, read_options};
 use crate::serve::oip::{self, bad};
 
 /// Asks Triton to say of a stream's answer whether it is the last to its request.
@@ -26,6 +26,8 @@ const WANTS_FINAL: &str = "triton_enable_empty_final_response";
 /// Where it is said; here each request has one answer.
 const IS_FINAL: &str = "triton_final_response";
 
+/// Asks for outputs as bytes, over HTTP.
+const BINARY: &str = "binary_data_output";
 /// Longest name of a model, and longest id of a request, bytes: they are told again in answers and errors.
 const NAME_BYTES_MAX: usize = 1 << 10;
 
@@ -107,6 +109,11 @@ fn asked(request: ModelInferRequest, is_stream: bool) -> Result<Asked, CallError
     if is_stream {
         limits.remove(WANTS_FINAL);
     }
+    if flag(&limits, BINARY)? == Some(false) {
+        return Err(bad(format!(
+            "over gRPC outputs are always bytes, so `{BINARY}` cannot be false; leave it out"
+        )));
+    }
     Ok(Asked {
         model: model_name,
         version,
@@ -153,7 +160,10 @@ fn tensors(inputs: Vec<InferInputTensor>, raw: &[Bytes]) -> Result<Vec<Tensor>, 
     }
     let is_only = inputs.len() == 1;
     let inputs = inputs.into_iter().enumerate().map(|(index, input)| {
-        let InferInputTensor { name, datatype, shape, contents } = input;
+        let InferInputTensor { name, datatype, shape, parameters, contents } = input;
+        if let Some(parameter) = parameters.keys().next() {
+            return Err(bad(format!("input `{name}`: there is no parameter `{parameter}`; leave it out")));
+        }
         let shape: Option<Vec<u64>> = shape.iter().map(|dim| u64::try_from(*dim).ok()).collect();
         let shape = shape.ok_or_else(|| bad(format!("input `{name}`: a dimension is below 0")))?;
         let own = match (raw.get(index), contents) {

@@ -9,13 +9,15 @@ use bytes::{Buf, Bytes};
 use prost::{DecodeError, Message, Oneof, decode_length_delimiter};
 use stormo_protocol::limits::FRAME_TENSORS_MAX;
 
-/// Fields of a request, or of one output that it asks for: each tensor as input, as raw bytes and as output, and as many
+/// Fields of a request, of one input or of one output that it asks for: each tensor as input, as raw bytes and as output, and as many
 /// parameters. Two bytes are enough for a field that takes some hundred in memory.
 const FIELDS_MAX: usize = 4 * FRAME_TENSORS_MAX + 16;
 /// Bytes of a request apart from raw tensors. Read, they take up to 16 times as much.
 const PARSED_BYTES_MAX: usize = 16 << 20;
 /// Number of the field `raw_input_contents` of a request.
 const RAW_INPUT: u32 = 7;
+/// Number of the field `inputs` of a request.
+const INPUTS: u32 = 5;
 /// Number of the field `outputs` of a request.
 const OUTPUTS: u32 = 6;
 
@@ -161,6 +163,8 @@ pub(super) struct InferInputTensor {
     pub(super) datatype: String,
     #[prost(int64, repeated, tag = "3")]
     pub(super) shape: Vec<i64>,
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub(super) parameters: BTreeMap<String, InferParameter>,
     #[prost(message, optional, tag = "5")]
     pub(super) contents: Option<InferTensorContents>,
 }
@@ -232,7 +236,7 @@ pub(super) fn parsed_bytes(request: &Bytes) -> Result<usize, BadMessage> {
     fields(request.clone(), |number, value| {
         match number {
             RAW_INPUT => raw_bytes += value.len(),
-            OUTPUTS => fields(value, |_, _| Ok(()))?,
+            INPUTS | OUTPUTS => fields(value, |_, _| Ok(()))?,
             _ => {}
         }
         Ok(())
@@ -309,6 +313,10 @@ mod tests {
             ModelInferRequest { inputs, ..Default::default() },
             ModelInferRequest { outputs, ..Default::default() },
             ModelInferRequest { parameters: parameters.clone(), ..Default::default() },
+            ModelInferRequest {
+                inputs: vec![InferInputTensor { parameters: parameters.clone(), ..Default::default() }],
+                ..Default::default()
+            },
             ModelInferRequest {
                 outputs: vec![InferRequestedOutputTensor { parameters, ..Default::default() }],
                 ..Default::default()

@@ -78,6 +78,7 @@ fn over_grpc(asked: &Fields, typed: bool) -> Result<Asked, CallError> {
         name: tensor.spec().name.clone(),
         datatype: tensor.spec().dtype.oip_name().into(),
         shape: tensor.spec().shape.iter().map(|dim| *dim as i64).collect(),
+        parameters: BTreeMap::new(),
         contents: typed.then(|| contents(tensor)),
     });
     let raw = inputs.iter().filter(|_| !typed);
@@ -159,6 +160,7 @@ fn an_encoded_image_is_one_text_that_is_none() {
         name: "image".into(),
         datatype: "BYTES".into(),
         shape: vec![1],
+        parameters: BTreeMap::new(),
         contents,
     };
     let raw: Bytes = [&[4, 0, 0, 0], &image[..]].concat().into();
@@ -175,6 +177,7 @@ fn what_does_not_fit_is_told() {
         name: "x".into(),
         datatype: datatype.into(),
         shape: shape.to_vec(),
+        parameters: BTreeMap::new(),
         contents,
     };
     let ints =
@@ -202,6 +205,7 @@ fn what_does_not_fit_is_told() {
     let wrong = [
         (request("timeout_ms", Choice::Double(f64::NAN)), "not \"NaN\""),
         (request("sequence_id", Choice::Int64(1)), "no parameter `sequence_id`"),
+        (request("binary_data_output", Choice::Bool(false)), "outputs are always bytes"),
         (request(WANTS_FINAL, Choice::Bool(true)), "no parameter `triton_"),
         (ModelInferRequest { model_version: "one".into(), ..Default::default() }, "`one` is no version"),
         (ModelInferRequest { model_name: "m".repeat(1025), ..Default::default() }, "model has 1025 bytes"),
@@ -212,6 +216,10 @@ fn what_does_not_fit_is_told() {
         assert!(error.contains(expected), "{error}");
     }
     assert!(asked(request(WANTS_FINAL, Choice::Bool(true)), true).is_ok());
+    let parameters = [("shared_memory_region".to_owned(), InferParameter::default())].into();
+    let error =
+        tensors(vec![InferInputTensor { parameters, ..input("INT32", &[1], None) }], &raw()).unwrap_err();
+    assert!(error.to_string().contains("no parameter `shared_memory_region`"), "{error}");
     let parameters = [("classification".to_owned(), InferParameter::default())].into();
     let error = wanted(vec![InferRequestedOutputTensor { name: "y".into(), parameters }]).unwrap_err();
     assert!(error.to_string().contains("no parameter `classification`"), "{error}");
