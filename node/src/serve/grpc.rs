@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use prost::Message;
 
 use self::connections::OpenCall;
@@ -45,10 +45,16 @@ const PLAIN: HeaderValue = HeaderValue::from_static("identity");
 
 /// Answers a call.
 async fn answered(shared: Shared, request: Request<Incoming>, open: OpenCall) -> Response<Answers> {
-    let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(GRPC.as_bytes());
-    if !request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
+    let wrong = if request.method() != Method::POST {
+        Some(StatusCode::METHOD_NOT_ALLOWED)
+    } else if !request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
+        Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+    } else {
+        None
+    };
+    if let Some(status) = wrong {
         let mut response = Response::new(Answers::none(open));
-        *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        *response.status_mut() = status;
         return response;
     }
     let begun = begin(shared, request).await;
@@ -61,6 +67,12 @@ async fn answered(shared: Shared, request: Request<Incoming>, open: OpenCall) ->
     *response.headers_mut() = headers;
     response.headers_mut().extend([(CONTENT_TYPE, GRPC), (ENCODINGS, PLAIN)]);
     response
+}
+
+/// The type as it is, or with a format or parameters.
+fn is_grpc(kind: &HeaderValue) -> bool {
+    let after = kind.as_bytes().strip_prefix(GRPC.as_bytes());
+    after.is_some_and(|after| matches!(after.first(), None | Some(b'+' | b';')))
 }
 
 /// A call that was taken.
@@ -192,6 +204,16 @@ fn timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_types_are_not_taken_for_grpc() {
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_grpc(&HeaderValue::from_static(good)), "{good}");
+        }
+        for wrong in ["application/grpc-web", "application/grpcx", "application/json", ""] {
+            assert!(!is_grpc(&HeaderValue::from_static(wrong)), "{wrong}");
+        }
+    }
 
     #[test]
     fn timeouts_have_a_number_and_a_unit() {
