@@ -101,7 +101,7 @@ async fn begin(shared: Shared, request: Request<Incoming>) -> Result<Begun, Stat
         return Ok(Begun::Stream(Box::new(streamed)));
     }
     if method == INFER {
-        let (bytes, place) = Reader::of_request(body, shared.admission.clone()).only().await?;
+        let (bytes, place) = Reader::of_request(body, shared.admission.clone()).only(deadline).await?;
         let received = inferring::Received { bytes, place, deadline, is_stream: false };
         return Ok(Begun::One(inferring::infer(&shared, received).await.map_err(|(_, error)| error)?));
     }
@@ -113,7 +113,7 @@ async fn begin(shared: Shared, request: Request<Incoming>) -> Result<Begun, Stat
         );
         return Err(Status::new(Code::Unimplemented, text));
     }
-    let (bytes, _) = Reader::of_small(body).only().await?;
+    let (bytes, _) = Reader::of_small(body).only(deadline).await?;
     Ok(Begun::One(small(&shared, method, &bytes).await?))
 }
 

@@ -82,9 +82,13 @@ impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
         Self { body, admission: None, is_stream: false, come: Bytes::new(), state: Reading::next() }
     }
 
-    /// The only message of a call.
-    pub(super) async fn only(&mut self) -> Result<(Bytes, Option<Arc<Admitted>>), Status> {
+    /// The only message of a call, which may be over at a certain time.
+    pub(super) async fn only(
+        &mut self,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<(Bytes, Option<Arc<Admitted>>), Status> {
         let until = Instant::now() + BODY_TIMEOUT;
+        let until = deadline.map_or(until, |deadline| until.min(deadline.into()));
         match timeout_at(until, self.next()).await.unwrap_or_else(|_| Err(late()))? {
             Some(Read::Message { bytes, place }) => Ok((bytes, place)),
             Some(Read::Refused(error)) => Err(error.into()),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures::stream::{self, FuturesOrdered, StreamExt};
 use hyper::header::HeaderMap;
 use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 
 use super::connections::OpenCall;
 use super::framing::{Answers, Read, Reader, Written};
@@ -54,7 +55,21 @@ impl Streaming {
         Answers::new(answers, open)
     }
 
+    /// The next answer, in order. When the time of the stream is over it ends, whatever is under way.
     async fn next(&mut self) -> Option<Result<Written, Status>> {
+        let Some(deadline) = self.deadline else { return self.answer().await };
+        // Answers that are there would go on being given.
+        if Instant::now() < deadline
+            && let Ok(answer) = timeout_at(deadline.into(), self.answer()).await
+        {
+            return answer;
+        }
+        self.under_way.clear();
+        self.ended = Some(Ok(()));
+        Some(Err(Status::new(Code::DeadlineExceeded, "the time of the call is over")))
+    }
+
+    async fn answer(&mut self) -> Option<Result<Written, Status>> {
         loop {
             let is_room = self.ended.is_none() && self.under_way.len() < self.window;
             tokio::select! {

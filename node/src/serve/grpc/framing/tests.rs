@@ -92,7 +92,7 @@ fn what_is_too_long_cut_or_compressed_is_told() {
     ];
     for (bytes, expected) in wrong {
         let mut reader = Reader::of_requests(pieces(&bytes, &[2], true), Admission::new());
-        assert_eq!(run(reader.only()).unwrap_err().code, expected, "{bytes:?}");
+        assert_eq!(run(reader.only(None)).unwrap_err().code, expected, "{bytes:?}");
     }
 }
 
@@ -102,7 +102,7 @@ fn without_room_a_message_is_skipped_and_the_next_is_read() {
     let all = admission.admit(BODY_BYTES_MAX).unwrap();
     let bytes = [framed(&[1; 100]), framed(&[2; 100])].concat();
     let mut reader = Reader::of_request(pieces(&bytes, &[64], true), admission.clone());
-    assert_eq!(run(reader.only()).unwrap_err().code, Code::ResourceExhausted);
+    assert_eq!(run(reader.only(None)).unwrap_err().code, Code::ResourceExhausted);
     let mut reader = Reader::of_requests(pieces(&bytes, &[64], true), admission);
     run(async {
         assert!(matches!(reader.next().await, Ok(Some(Read::Refused(CallError::Overloaded(_))))));
@@ -110,6 +110,13 @@ fn without_room_a_message_is_skipped_and_the_next_is_read() {
         let Ok(Some(Read::Message { bytes, .. })) = reader.next().await else { panic!("it is not read") };
         assert!(bytes == [2; 100].as_slice());
     });
+}
+
+#[test]
+fn a_message_comes_within_its_call() {
+    let mut reader = Reader::of_request(pieces(&framed(&[1; 100])[..50], &[64], false), Admission::new());
+    let over = std::time::Instant::now();
+    assert_eq!(run(reader.only(Some(over))).unwrap_err().code, Code::DeadlineExceeded);
 }
 
 /// A body whose pieces are sent.
