@@ -296,6 +296,8 @@ pub struct History {
     pub load_ended_us: u64,
     /// Answers a second in a closed loop before the load, of each load that this was measured for.
     pub capacities_per_s: Vec<Option<f64>>,
+    /// What each load's requests may take, from when they were meant to be sent; none where they say nothing of it.
+    pub latencies_us_max: Vec<Option<u64>>,
     /// What was left behind when all had ended, in words.
     pub leftovers: Vec<String>,
     /// What the generator itself could not keep, in words.

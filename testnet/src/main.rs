@@ -109,7 +109,7 @@ fn main() -> ExitCode {
                 Command::Plan(args) => planning::run(&args).map(|()| Ended::Well),
                 Command::Run(args) => run::run(&args),
                 Command::Scenarios(args) => listing::run(&args),
-                Command::Up(args) => up::run(&args).map(|()| Ended::Well),
+                Command::Up(args) => up::run(&args),
                 Command::Simulate(args) => simulating::run(&args),
             }
         });

@@ -117,6 +117,8 @@ fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut
     let (mut history, recorded) = under_load(scenario, mesh, courses, seed, tell)?;
     fill(&mut history, recorded, scenario.duration_us);
     history.capacities_per_s = capacities_per_s;
+    let allowed_us = |load: &LoadSpec| load.max_latency_ms.map(|ms| (ms * 1000.0) as u64);
+    history.latencies_us_max = scenario.loads.iter().map(allowed_us).collect();
     history.formed_ms = formed_ms;
     let entries = scenario.loads.iter().map(|load| load.at.iter().map(|place| *place as u16).collect());
     let wish = |load: &LoadSpec| Wish { variant: load.variant.clone(), min_accuracy: load.min_accuracy };

@@ -16,7 +16,7 @@ use stormo_testnet::wait::WaitError;
 use stormo_testnet::{binary, interrupt};
 
 use crate::narrator::Narrator;
-use crate::run;
+use crate::run::{self, Ended};
 use crate::table::{Align, Table};
 
 /// Between two looks at whether all nodes still run.
@@ -58,7 +58,7 @@ fn ground(args: &UpArgs, topology: &Topology, narrator: &Narrator) -> GroundKind
 }
 
 /// Starts the mesh, says how to use it, and ends it on Ctrl-C.
-pub(crate) fn run(args: &UpArgs) -> Result<()> {
+pub(crate) fn run(args: &UpArgs) -> Result<Ended> {
     let narrator = Narrator::new(false);
     let topology = Topology::load(&args.topology)?;
     let ground = ground(args, &topology, &narrator);
@@ -83,11 +83,16 @@ pub(crate) fn run(args: &UpArgs) -> Result<()> {
     narrator.say("Ending all nodes.");
     let bad = mesh.end();
     if bad.is_empty() {
-        return Ok(());
+        return Ok(Ended::Well);
     }
     let kept = mesh.end_and_keep_folder();
     let labels: Vec<&str> = bad.iter().map(|end| end.label.as_str()).collect();
-    bail!("{} did not end by itself; logs are kept in {}", labels.join(", "), kept.display())
+    narrator.say(&format!(
+        "{} did not end by itself; logs are kept in {}",
+        labels.join(", "),
+        kept.display()
+    ));
+    Ok(Ended::Badly)
 }
 
 /// Waits until every node knows all others; says how far that is when it takes long.

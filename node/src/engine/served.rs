@@ -22,12 +22,14 @@ const QUEUE_WAIT_MAX: Duration = Duration::from_millis(100);
 /// But no more than these, and with inputs of no more bytes.
 pub(super) const QUEUE_JOBS_MAX: usize = 128;
 const QUEUE_BYTES_MAX: u64 = 16 << 20;
-/// A session whose runs take so long once it is warm gives way to other threads; one whose are shorter would only be
+/// A session whose runs keep a core busy for so long gives way to other threads; one whose are shorter would only be
 /// switched away from more often: in three parts over loopback, digits answered a fifth less in a second.
 const LONG_RUN: Duration = Duration::from_millis(2);
-const RUNS_UNTIL_KNOWN: u32 = 16;
-/// Of a session that gives way; other threads have 0, and get three times the time when both want it.
-const SESSION_NICENESS: i32 = 5;
+/// The median of so many runs tells, the first of which find it cold.
+const RUNS_UNTIL_KNOWN: usize = 16;
+/// How much nicer than other threads a session is that gives way: these get three times the time when both want it.
+const NICER_BY: i32 = 5;
+const NICENESS_MAX: i32 = 19;
 
 /// How busy a session is, kept by its jobs and read by anyone.
 #[derive(Debug, Default)]
@@ -115,13 +117,35 @@ impl Load {
     }
 }
 
-/// Lets the threads of connections go before this one: where runs fill a machine, signs of life, refusals and what comes
-/// next for the other stages would wait for their turn behind them.
+/// What a session's first runs computed, until that is known.
+struct FirstRuns(Vec<Duration>);
+
+impl FirstRuns {
+    /// Once, when its runs are known to be long, lets the threads of connections go before this one: where runs fill a
+    /// machine, signs of life, refusals and what comes next for the other stages would wait for their turn behind them.
+    fn note(&mut self, computed: Duration) {
+        if self.0.len() >= RUNS_UNTIL_KNOWN {
+            return;
+        }
+        self.0.push(computed);
+        if self.0.len() == RUNS_UNTIL_KNOWN {
+            self.0.sort_unstable();
+            if self.0[RUNS_UNTIL_KNOWN / 2] >= LONG_RUN {
+                give_way();
+            }
+        }
+    }
+}
+
 fn give_way() {
     // Linux means the calling thread alone, others the process.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, SESSION_NICENESS) {
-        tracing::debug!(%error, "sessions have the priority of connections");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        let nicer = |niceness: i32| setpriority_process(None, (niceness + NICER_BY).min(NICENESS_MAX));
+        if let Err(error) = getpriority_process(None).and_then(nicer) {
+            tracing::debug!(%error, "sessions have the priority of connections");
+        }
     }
 }
 
@@ -133,7 +157,7 @@ pub(super) fn serve(
     permits: &Permits,
     load: &Load,
 ) {
-    let mut runs = 0_u32;
+    let mut first = FirstRuns(Vec::new());
     while let Ok(job) = queue.recv() {
         let permit = permits.acquire();
         if job.reply.is_closed() {
@@ -150,10 +174,7 @@ pub(super) fn serve(
         let ran = start.elapsed();
         if let Some(Ok(_)) = &result {
             load.ran(ran, job.items);
-            runs = runs.saturating_add(1);
-            if runs == RUNS_UNTIL_KNOWN && load.run_time().is_some_and(|time| time >= LONG_RUN) {
-                give_way();
-            }
+            first.note(computed);
         }
         let queued = start.duration_since(job.called);
         let answer = result

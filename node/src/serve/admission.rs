@@ -38,17 +38,20 @@ impl Admission {
         }
     }
 
-    /// Lets a request for a model in, before its body is read.
+    /// Whether a request for a model would be let in: known before its body is read.
+    ///
+    /// # Errors
+    /// As of [`Self::enter`].
+    pub(super) fn look(&self, model: &str) -> Result<(), CallError> {
+        self.windows.look(model).map_err(|under_way| full_of(model, under_way))
+    }
+
+    /// Lets a request for a model in.
     ///
     /// # Errors
     /// When as many are under way as the mesh answers in time.
     pub(super) fn enter(&self, model: &str) -> Result<Entered, CallError> {
-        self.windows.enter(model).map_err(|under_way| {
-            CallError::Overloaded(format!(
-                "{under_way} requests for `{model}` are under way at this node, as many as are answered in time; try again \
-                 shortly, or another node"
-            ))
-        })
+        self.windows.enter(model).map_err(|under_way| full_of(model, under_way))
     }
 
     /// Takes a request with a body of so many bytes in.
@@ -68,6 +71,13 @@ impl Admission {
         let taken = taken.map_err(|_| full(format!("requests of {BYTES_MAX} bytes are")))?;
         Ok(Admitted { _request: request, _units: taken })
     }
+}
+
+fn full_of(model: &str, under_way: usize) -> CallError {
+    CallError::Overloaded(format!(
+        "{under_way} requests for `{model}` are under way at this node, as many as are answered in time; try again shortly, or \
+         another node"
+    ))
 }
 
 #[cfg(test)]

@@ -7,13 +7,14 @@ pub(super) mod http;
 pub(super) mod request;
 
 use std::mem;
+use std::time::{Duration, Instant};
 
 use stormo_protocol::tensor::total_bytes;
 
 use super::Shared;
 use super::json::{ModelView, TensorView};
-use super::windows::{Ended, Entered};
-use crate::app::calls::{Answer, Call, CallError};
+use super::windows::Entered;
+use crate::app::calls::{Answer, Call, CallError, InferOptions};
 use request::Asked;
 
 pub(super) use http::routes;
@@ -68,23 +69,22 @@ pub(super) fn shape_of(tensor: &TensorView) -> Vec<i64> {
 }
 
 /// Reads a request of which so many bytes are parsed one by one, runs it and writes its answer. To write, the request is
-/// there without its inputs and options. Whoever drops this ends the request. `entered`: that it was let in before; else
-/// it is when it is known which model it is for.
+/// there without its inputs and options. Whoever drops this ends the request.
 pub(super) async fn infer<T: Send + 'static>(
     shared: &Shared,
-    entered: Option<Entered>,
     parsed_bytes: usize,
     read: impl FnOnce() -> Result<Asked, CallError> + Send + 'static,
     write: impl FnOnce(Asked, &Answer) -> Result<T, CallError> + Send + 'static,
 ) -> Result<T, CallError> {
     let mut asked = if parsed_bytes <= AT_ONCE_BYTES_MAX { read() } else { apart(read).await }?;
-    let entered = entered.map_or_else(|| shared.admission.enter(&asked.model), Ok)?;
+    let entered = shared.admission.enter(&asked.model)?;
+    let (since, allowed) = (Instant::now(), Allowed::by(&asked.options));
     let (model, version) = (asked.model.clone(), asked.version);
     let (inputs, options) = (mem::take(&mut asked.inputs), mem::take(&mut asked.options));
     let result = shared.call(|reply| Call::Infer { model, version, inputs, options, reply }).await;
-    if let Some(ended) = ended(&result) {
-        entered.ended(ended);
-    }
+    allowed.tell(&entered, &result, since.elapsed());
+    // Writing the answer is not what others wait for.
+    drop(entered);
     let answer = result?;
     if total_bytes(&answer.outputs) <= AT_ONCE_BYTES_MAX as u64 {
         write(asked, &answer)
@@ -93,12 +93,30 @@ pub(super) async fn infer<T: Send + 'static>(
     }
 }
 
-/// What a request's end says of how many there is room for.
-fn ended(result: &Result<Answer, CallError>) -> Option<Ended> {
-    match result {
-        Ok(answer) => Some(if answer.late { Ended::TooMuch } else { Ended::InTime }),
-        Err(CallError::Overloaded(_) | CallError::Deadline(_)) => Some(Ended::TooMuch),
-        Err(_) => None,
+/// How long a request may take.
+struct Allowed {
+    /// `None` where it asks for a plan that may be any slow.
+    latency: Option<Duration>,
+    timeout: Duration,
+}
+
+impl Allowed {
+    fn by(options: &InferOptions) -> Self {
+        let latency_ms = options.limits.max_latency_ms.filter(|_| options.plan.is_none());
+        Self {
+            latency: latency_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()),
+            timeout: options.timeout_ms.map_or(Duration::MAX, |ms| Duration::from_millis(u64::from(ms))),
+        }
+    }
+
+    /// Tells what its end says of how many there is room for.
+    fn tell(&self, entered: &Entered, result: &Result<Answer, CallError>, took: Duration) {
+        match result {
+            Ok(_) => entered.answered(took, self.latency),
+            Err(CallError::Overloaded(_)) => entered.refused(),
+            Err(CallError::Deadline(_)) => entered.expired(self.timeout),
+            Err(_) => {}
+        }
     }
 }
 

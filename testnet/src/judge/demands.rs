@@ -223,10 +223,14 @@ fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) 
         let meant = history.requests.iter().filter(|request| span_us.contains(&request.intended_us));
         meant.for_each(|request| loads.entry(request.load).or_default().note_meant(request));
         for (request, of) in history.requests.iter().zip(classified) {
-            let is_late = request.answer().is_none_or(|answer| answer.is_late);
-            if let Some(load) = loads.get_mut(&request.load) {
-                load.right +=
-                    u64::from(of.class == Class::Right && !is_late && load.lasts_at(request.ended_us));
+            let allowed_us = history.latencies_us_max.get(usize::from(request.load)).copied().flatten();
+            let is_late = request.answer().is_none_or(|answer| answer.is_late)
+                || allowed_us.is_some_and(|us| request.latency_us() > us);
+            let is_meant = span_us.contains(&request.intended_us);
+            if let Some(load) =
+                loads.get_mut(&request.load).filter(|load| is_meant && load.lasts_at(request.ended_us))
+            {
+                load.right += u64::from(of.class == Class::Right && !is_late);
             }
         }
         let capacity = |load: u16| history.capacities_per_s.get(usize::from(load)).copied().flatten();
@@ -273,15 +277,17 @@ impl Goodput {
     /// has the time between two requests.
     fn lasts_at(&self, at_us: u64) -> bool {
         self.meant_us.is_some_and(|(from_us, until_us)| {
-            let between_us = (until_us - from_us).div_ceil(self.meant.saturating_sub(1).max(1));
-            (from_us..=until_us + between_us).contains(&at_us)
+            // One alone has no time between.
+            let between_us = (until_us - from_us).checked_div(self.meant - 1).unwrap_or(u64::MAX);
+            (from_us..=until_us.saturating_add(between_us)).contains(&at_us)
         })
     }
 
     /// Answers that can be given: to all that is sent, or as many as its capacity, where that was measured.
     fn possible(&self, capacity_per_s: Option<f64>) -> f64 {
         let seconds = self.meant_us.map_or(0.0, |(from_us, until_us)| (until_us - from_us) as f64 / 1e6);
-        (self.meant as f64).min(capacity_per_s.map_or(f64::INFINITY, |capacity| capacity * seconds))
+        let capacity = capacity_per_s.filter(|_| self.meant > 1).map(|capacity| capacity * seconds);
+        (self.meant as f64).min(capacity.unwrap_or(f64::INFINITY))
     }
 }
 

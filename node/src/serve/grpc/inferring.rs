@@ -81,7 +81,7 @@ pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written
             ModelStreamInferResponse { infer_response: Some(response), error_message: String::new() };
         Written::new(&response, place)
     };
-    let answered = oip::infer(shared, None, parsed_bytes, read, write).await;
+    let answered = oip::infer(shared, parsed_bytes, read, write).await;
     answered.map_err(|error| (named.get().cloned().unwrap_or_default(), error))
 }
 

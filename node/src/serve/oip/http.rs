@@ -114,13 +114,10 @@ async fn infer_version(
 }
 
 async fn answered(shared: &Shared, model: String, version: Option<u64>, request: Request) -> Response {
-    let entered = match shared.admission.enter(&model) {
-        Ok(entered) => entered,
-        Err(error) => {
-            shared.skip_body(request).await;
-            return error.into_response();
-        }
-    };
+    if let Err(error) = shared.admission.look(&model) {
+        shared.skip_body(request).await;
+        return error.into_response();
+    }
     let headers = request.headers().clone();
     let body = match shared.body(request).await {
         Ok(body) => body,
@@ -134,9 +131,7 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
     let parsed_bytes = json_length(&headers).unwrap_or(body.len());
     // The body is gone when it has been read.
     let read = move || parse(model, version, &headers, &body);
-    super::infer(shared, Some(entered), parsed_bytes, read, respond)
-        .await
-        .unwrap_or_else(IntoResponse::into_response)
+    super::infer(shared, parsed_bytes, read, respond).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// Bytes of JSON before binary tensors, as announced.

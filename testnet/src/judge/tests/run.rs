@@ -101,6 +101,11 @@ fn what_is_possible_counts_only_while_a_load_sends() {
         failed(&judge(&share(0.51), &history, &truth)),
         ["right answers in time, of what is possible"]
     );
+    // What its caller has waited for too long does not count, whatever the node says of its own part.
+    history.latencies_us_max = vec![Some(1999)];
+    assert!(!judge(&share(0.01), &history, &truth).holds());
+    history.latencies_us_max = vec![Some(2000)];
+    assert!(judge(&share(0.49), &history, &truth).holds());
     // The answers to what was sent last come after the load's end, and do not count.
     history.requests.iter_mut().skip(500).for_each(|request| request.ended_us += 10_000_000);
     assert_eq!(

@@ -19,16 +19,6 @@ pub(super) fn node(entry: NodeEntry, names: &Names) -> Result<NodeSpec, Wrong> {
         let what = format!("a share of one core, from {CPU_SHARE_MIN} to {CPU_SHARES_MAX}, like 0.25");
         number("cpu", &what, (Bound::Included(CPU_SHARE_MIN), Bound::Included(CPU_SHARES_MAX)), share)
     };
-    let memory_budget_bytes = BUDGET.read("memory_budget", &entry.memory_budget)?;
-    let memory_bytes = MEMORY.read_if_any("memory", entry.memory.as_ref())?;
-    if let Some(memory) = entry.memory.as_ref().filter(|_| memory_bytes < Some(memory_budget_bytes)) {
-        let (memory, budget, at) = (&memory.get_ref().0, &entry.memory_budget.get_ref().0, memory.span());
-        let message = format!(
-            "memory `{memory}`: less than its memory_budget, {budget}, so the kernel would end the node before it has \
-             loaded what it may; give more `memory`, or a smaller `memory_budget`"
-        );
-        return Err(Wrong::at(&at, &message));
-    }
     let again = |place: &usize| {
         entry.domains[..*place].iter().any(|name| name.get_ref() == entry.domains[*place].get_ref())
     };
@@ -38,9 +28,9 @@ pub(super) fn node(entry: NodeEntry, names: &Names) -> Result<NodeSpec, Wrong> {
     }
     let domains = entry.domains.iter().map(|name| known(names, "domains", "domain", name));
     Ok(NodeSpec {
-        memory_budget_bytes,
+        memory_budget_bytes: BUDGET.read("memory_budget", &entry.memory_budget)?,
         cpu_share: entry.cpu.as_ref().map(cpu).transpose()?,
-        memory_bytes,
+        memory_bytes: MEMORY.read_if_any("memory", entry.memory.as_ref())?,
         disk_bytes: DISK.read_if_any("disk", entry.disk.as_ref())?,
         battery: entry.battery.as_ref().map(|battery| battery_spec(battery, &entry)).transpose()?,
         uplink_bits_per_s: RATE.read_if_any("uplink", entry.uplink.as_ref())?,
