@@ -197,6 +197,24 @@ impl Shared {
         answer.await.map_err(|_| gone())?
     }
 
+    /// See [`admission::Admission::look`].
+    fn look(&self, model: &str) -> Result<(), CallError> {
+        self.admission.look(model).inspect_err(|_| self.turn_away(model))
+    }
+
+    /// See [`admission::Admission::enter`].
+    fn enter(&self, model: &str) -> Result<windows::Entered, CallError> {
+        self.admission.enter(model).inspect_err(|_| self.turn_away(model))
+    }
+
+    /// Those who are turned away want something, too.
+    fn turn_away(&self, model: &str) {
+        if let Some(counts) = self.admission.turn_away(model) {
+            // A loop that has no room for it has more to do than to count.
+            let _ = self.front.events.try_send(Event::Call(Call::TurnedAway(counts)));
+        }
+    }
+
     /// Takes in what of a body is on its way, and forgets it: a caller who still writes would see a broken connection
     /// instead of the refusal. One who waits to be asked for the body is not.
     async fn skip_body(&self, request: Request) {

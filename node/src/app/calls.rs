@@ -207,6 +207,8 @@ pub enum Call {
         /// Where the answer goes.
         reply: Reply<Answer>,
     },
+    /// So many requests for each of these models were refused, as many as can be answered being under way.
+    TurnedAway(Vec<(String, u32)>),
     /// List plans.
     Plans(PlansAsked, Reply<PlansView>),
     /// What plans are made of, as a planning instance.

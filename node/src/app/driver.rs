@@ -344,6 +344,7 @@ impl Driver {
             Call::Infer { model, version, inputs, options, reply } => {
                 self.on_infer(origins::Asked { model, version, inputs, options, reply });
             }
+            Call::TurnedAway(counts) => self.on_turned_away(&counts),
             Call::Plans(asked, reply) => self.on_plans(asked, reply),
             Call::Instance(asked, reply) => self.on_instance(&asked, reply),
             Call::Deploy(body, reply) => {

@@ -1,7 +1,10 @@
 //! How many requests a node has under way, in all and for each model, and how much they brought: more are refused before
 //! they are read, so that a node that is overrun has time for those that it took.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,6 +16,8 @@ const BYTES_MAX: usize = 256 << 20;
 /// Bytes are counted in these.
 const UNIT_BYTES: usize = 1 << 10;
 const UNITS_MAX: usize = BYTES_MAX / UNIT_BYTES;
+/// Between two times that the loop is told of those who were turned away: they may be thousands a second.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// What is left for further requests.
 #[derive(Clone)]
@@ -20,6 +25,14 @@ pub(super) struct Admission {
     requests: Arc<Semaphore>,
     units: Arc<Semaphore>,
     windows: Windows,
+    turned_away: Arc<Mutex<TurnedAway>>,
+}
+
+/// Requests that were refused since it was told of them, by model: of those alone that had others under way.
+#[derive(Default)]
+struct TurnedAway {
+    counts: HashMap<String, u32>,
+    told_at: Option<Instant>,
 }
 
 /// A place for one request, free again when dropped.
@@ -35,6 +48,7 @@ impl Admission {
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             units: Arc::new(Semaphore::new(UNITS_MAX)),
             windows: Windows::default(),
+            turned_away: Arc::default(),
         }
     }
 
@@ -52,6 +66,22 @@ impl Admission {
     /// When as many are under way as the mesh answers in time.
     pub(super) fn enter(&self, model: &str) -> Result<Entered, CallError> {
         self.windows.enter(model).map_err(|under_way| full_of(model, under_way))
+    }
+
+    /// Counts a request for a model that was not let in; now and then gives all that were counted.
+    pub(super) fn turn_away(&self, model: &str) -> Option<Vec<(String, u32)>> {
+        let mut all = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.counts.get_mut(model) {
+            Some(count) => *count = count.saturating_add(1),
+            None => {
+                all.counts.insert(model.to_owned(), 1);
+            }
+        }
+        if all.told_at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+            return None;
+        }
+        all.told_at = Some(Instant::now());
+        Some(mem::take(&mut all.counts).into_iter().collect())
     }
 
     /// Takes a request with a body of so many bytes in.

@@ -77,7 +77,7 @@ pub(super) async fn infer<T: Send + 'static>(
     write: impl FnOnce(Asked, &Answer) -> Result<T, CallError> + Send + 'static,
 ) -> Result<T, CallError> {
     let mut asked = if parsed_bytes <= AT_ONCE_BYTES_MAX { read() } else { apart(read).await }?;
-    let entered = shared.admission.enter(&asked.model)?;
+    let entered = shared.enter(&asked.model)?;
     let (since, allowed) = (Instant::now(), Allowed::by(&asked.options));
     let (model, version) = (asked.model.clone(), asked.version);
     let (inputs, options) = (mem::take(&mut asked.inputs), mem::take(&mut asked.options));

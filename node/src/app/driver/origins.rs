@@ -99,6 +99,19 @@ impl Driver {
         self.begin_request(asked);
     }
 
+    /// What is not answered is wanted all the same, and is counted with what failed.
+    pub(super) fn on_turned_away(&mut self, counts: &[(String, u32)]) {
+        for (model, count) in counts {
+            let deployment = self.find_deployment(model, None).map(|deployment| deployment.id());
+            for _ in 0..*count {
+                self.watching.count(None);
+                if let Ok(deployment) = deployment {
+                    self.demand.note(deployment);
+                }
+            }
+        }
+    }
+
     /// Requests that wait for a description: begun once it is here, refused when it does not come.
     pub(super) fn try_parked(&mut self) {
         let now_ms = self.now_ms();

@@ -114,7 +114,7 @@ async fn infer_version(
 }
 
 async fn answered(shared: &Shared, model: String, version: Option<u64>, request: Request) -> Response {
-    if let Err(error) = shared.admission.look(&model) {
+    if let Err(error) = shared.look(&model) {
         shared.skip_body(request).await;
         return error.into_response();
     }
