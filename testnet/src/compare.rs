@@ -71,8 +71,8 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let [first, second] = [&firsts[0].1, &seconds[0].1];
     for (value, path) in firsts.iter().chain(&seconds).map(|(path, value)| (value, path)) {
         ensure!(
-            value.get("benchmark").is_some() || value.get("scenario").is_some(),
-            "{} is no result of `cargo mesh bench` or `cargo mesh run`",
+            ["benchmark", "scenario", "spec"].iter().any(|key| value.get(*key).is_some()),
+            "{} is no result of `cargo mesh bench`, `run` or `simulate`",
             path.display()
         );
         for key in ["benchmark", "scenario"] {
@@ -86,12 +86,16 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
             );
         }
     }
-    let apart = differing_specs(first, second);
-    ensure!(
-        apart.is_empty(),
-        "they are of different simulations ({}): compare two that were asked for the same; only seeds may differ",
-        apart.join(", ")
-    );
+    for (path, value) in firsts.iter().chain(&seconds) {
+        let apart = differing_specs(first, value);
+        ensure!(
+            apart.is_empty(),
+            "{} and {} are of different simulations ({}): compare what was asked for the same; only seeds may differ",
+            args.first.display(),
+            path.display(),
+            apart.join(", ")
+        );
+    }
     if firsts.iter().chain(&seconds).any(|(_, value)| machine(value) != machine(first)) {
         note!("warning: they come from different machines, or ones under different load; ratios say little");
     }

@@ -8,8 +8,6 @@ use anyhow::{Context, Result, bail};
 
 /// Held while a play writes there.
 const HELD: &str = ".playing";
-/// More plays into one folder than anybody compares.
-const EARLIER_MAX: usize = 100_000;
 
 /// A folder that one play writes its results to.
 #[derive(Debug)]
@@ -54,18 +52,17 @@ fn set_aside(folder: &Path, is_result: impl Fn(&str) -> bool) -> io::Result<Opti
     if names.is_empty() {
         return Ok(None);
     }
-    for number in 1..=EARLIER_MAX {
-        let earlier = folder.join(format!("earlier-{number}"));
-        match fs::create_dir(&earlier) {
-            Ok(()) => {
-                names.iter().try_for_each(|name| fs::rename(folder.join(name), earlier.join(name)))?;
-                return Ok(Some(earlier));
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
+    // After the last, so that they stay in order when somebody removes one.
+    let mut last = 0;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().into_string().ok();
+        let number = name.and_then(|name| name.strip_prefix("earlier-")?.parse::<u32>().ok());
+        last = last.max(number.unwrap_or(0));
     }
-    Err(io::Error::other(format!("there are {EARLIER_MAX} earlier plays in it; remove some")))
+    let earlier = folder.join(format!("earlier-{}", u64::from(last) + 1));
+    fs::create_dir(&earlier)?;
+    names.iter().try_for_each(|name| fs::rename(folder.join(name), earlier.join(name)))?;
+    Ok(Some(earlier))
 }
 
 #[cfg(test)]
@@ -93,6 +90,8 @@ mod tests {
             }
         }
         assert_eq!(fs::read_to_string(path.join("notes.txt")).unwrap(), "3");
+        fs::remove_dir_all(path.join("earlier-1")).unwrap();
+        assert_eq!(Results::open(&path, is_result).unwrap().earlier, Some(path.join("earlier-3")));
     }
 
     #[test]
