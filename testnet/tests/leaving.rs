@@ -1,6 +1,8 @@
 //! A node that is told to leave in the middle of its work ends by itself, with exit code 0.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use stormo_testnet::mesh::Mesh;
@@ -40,20 +42,30 @@ fn leave_at_work(mesh: &mut Mesh) -> Result<()> {
             whole.map(|plan| plan.id).ok_or_else(|| "it is not listed".to_owned())
         })
     });
+    let plans = plans.into_iter().collect::<Result<Vec<_>, _>>()?;
     let host = mesh.node_mut("host");
     let at_host = host.client.clone();
+    let is_at_work = AtomicBool::new(false);
     thread::scope(|scope| {
         for (name, plan) in NAMES.into_iter().zip(plans) {
-            let request = request.clone().by_plan(plan?);
+            let request = request.clone().by_plan(plan);
             let client = &client;
-            // Answered or not: what counts is the host's end.
-            scope.spawn(move || client.infer(name, &request).is_ok());
+            let is_at_work = &is_at_work;
+            // Answered or not: what counts is the host's end. While the origin still thinks of the host's earlier life, it
+            // may refuse at once, and is asked again.
+            scope.spawn(move || {
+                while client.infer(name, &request).is_err() && !is_at_work.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
         }
-        wait::until("the host to have work", SOON, || {
+        let work = wait::until("the host to have work", SOON, || {
             let node = at_host.node().map_err(|error| error.to_string())?;
             let has_work = !node.loading.is_empty() || !node.hosted.is_empty();
             if has_work { Ok(()) } else { Err("it has nothing loaded and loads nothing".to_owned()) }
-        })?;
+        });
+        is_at_work.store(true, Ordering::Relaxed);
+        work?;
         host.ask_to_end();
         let status =
             wait::until("the host to end", SOON, || host.ended().ok_or_else(|| "it runs".to_owned()))?;
