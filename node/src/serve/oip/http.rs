@@ -1,6 +1,8 @@
 //! The Open Inference Protocol over HTTP: health, metadata, `infer` with JSON and binary tensors. Source:
 //! github.com/kserve/open-inference-protocol, and its binary tensor data extension.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -123,15 +125,23 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    // Held until it is answered.
-    let _admitted = match shared.admission.admit(body.len()) {
-        Ok(admitted) => admitted,
+    // Held until it is answered, and by work that goes on beside the tasks when its caller has gone.
+    let place = match shared.admission.admit(body.len()) {
+        Ok(admitted) => Arc::new(admitted),
         Err(error) => return error.into_response(),
     };
     let parsed_bytes = json_length(&headers).unwrap_or(body.len());
+    let place_of_read = place.clone();
     // The body is gone when it has been read.
-    let read = move || parse(model, version, &headers, &body);
-    super::infer(shared, parsed_bytes, read, respond).await.unwrap_or_else(IntoResponse::into_response)
+    let read = move || {
+        let _place = place_of_read;
+        parse(model, version, &headers, &body)
+    };
+    let write = move |asked, answer: &Answer| {
+        let _place = place;
+        respond(asked, answer)
+    };
+    super::infer(shared, parsed_bytes, read, write).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// Bytes of JSON before binary tensors, as announced.
