@@ -176,6 +176,11 @@ pub struct FaultTimes {
 }
 
 impl FaultEvent {
+    /// From when on its nodes may be as before: one that is started again is, before it has said so.
+    pub fn let_go_us(&self) -> Option<u64> {
+        self.times.and_then(|times| times.undone_us).or(self.healed_us)
+    }
+
     /// Whether it acts on a node at a time.
     pub fn acts_on(&self, node: u16, at_us: u64) -> bool {
         self.nodes.contains(&node) && self.begun_us <= at_us && self.healed_us.is_none_or(|end| at_us < end)

@@ -98,8 +98,8 @@ pub(super) fn reactions_ms(
         for node in &fault.nodes {
             let next = losses.iter().filter(|other| other.nodes.contains(node) && other.begun_us > begun_us);
             let next_us = next.map(|other| other.begun_us).min();
-            let healed_us = fault.healed_us.filter(|_| !is_usable);
-            let end_us = healed_us.or(next_us).unwrap_or(history.load_ended_us).min(history.load_ended_us);
+            let let_go_us = fault.let_go_us().filter(|_| !is_usable);
+            let end_us = let_go_us.or(next_us).unwrap_or(history.load_ended_us).min(history.load_ended_us);
             if (end_us.saturating_sub(begun_us) as f64) < within_ms * 1000.0 {
                 continue;
             }

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use stormo_protocol::tensor::DType;
 
 use super::*;
-use crate::history::{Answer, FaultEvent, HostingChange, Outcome, Request, StateChange, Usage, Values};
+use crate::history::{
+    Answer, FaultEvent, FaultTimes, HostingChange, Outcome, Request, StateChange, Usage, Values,
+};
 
 const INPUTS: u16 = 4;
 
@@ -300,8 +302,17 @@ fn reactions_are_timed_and_false_losses_counted() {
         failed(&judge(&within(600.0, 900.0), &history, &truth)),
         ["nodes taken for lost that were not"]
     );
+    // Used again as soon as it is started, before that is known to whoever started it.
+    history.states = vec![seen(1_600_000, 1, false), seen(3_950_000, 1, true)];
+    assert_eq!(failed(&judge(&within(600.0, 900.0), &history, &truth)), ["a lost node is left out of plans"]);
+    history.faults[0].times = Some(FaultTimes {
+        due_us: 1_000_000,
+        done_us: 1_000_000,
+        undo_due_us: Some(3_900_000),
+        undone_us: Some(3_900_000),
+    });
+    assert!(judge(&within(600.0, 900.0), &history, &truth).holds());
     // Used again while it is dead.
-    history.states.truncate(2);
     history.states.insert(1, seen(1_900_000, 1, true));
     assert_eq!(failed(&judge(&within(600.0, 900.0), &history, &truth)), ["a lost node is left out of plans"]);
     // Never seen at all.
