@@ -152,6 +152,8 @@ pub struct FaultEvent {
     pub is_loss: bool,
     /// Whether some nodes cannot hear some others meanwhile.
     pub is_split: bool,
+    /// Whether it is done to the link between its two nodes, rather than to them.
+    pub is_link: bool,
     /// When it was there.
     pub begun_us: u64,
     /// When it was undone, completely; `None`: never.
@@ -179,6 +181,12 @@ impl FaultEvent {
     /// From when on its nodes may be as before: one that is started again is, before it has said so.
     pub fn let_go_us(&self) -> Option<u64> {
         self.times.and_then(|times| times.undone_us).or(self.healed_us)
+    }
+
+    /// Of a link that is cut: whom a node at one of its ends cannot talk with meanwhile.
+    pub fn cut_off(&self, node: u16) -> Option<u16> {
+        let is_cut = self.is_link && self.is_split;
+        self.nodes.iter().copied().find(|other| is_cut && *other != node && self.nodes.contains(&node))
     }
 
     /// Whether it acts on a node at a time.
@@ -303,6 +311,8 @@ pub struct History {
     pub capacities_per_s: Vec<Option<f64>>,
     /// What each load's requests may take, from when they were meant to be sent; none where they say nothing of it.
     pub latencies_us_max: Vec<Option<u64>>,
+    /// What each load's requests may take before their callers give up; none known, none late.
+    pub timeouts_us: Vec<u64>,
     /// What was left behind when all had ended, in words.
     pub leftovers: Vec<String>,
     /// What the generator itself could not keep, in words.

@@ -138,6 +138,9 @@ pub struct Verdict {
     pub added: Option<Latency>,
     /// Requests that a fault met.
     pub affected: u64,
+    /// By fault: requests that ran at its node, or passed over its link, in the second before or while it acted.
+    #[serde(skip)]
+    pub in_use: Vec<u64>,
     /// Right answers a second while load was sent.
     pub right_per_s: f64,
     /// Share of the answers that ran on more than one node.
@@ -174,6 +177,7 @@ pub fn judge(expect: &Expectations, history: &History, truth: &Truth) -> Verdict
         latency,
         added: affected.added,
         affected: affected.count,
+        in_use: faults::in_use(history),
         right_per_s: if seconds > 0.0 { counts.right as f64 / seconds } else { 0.0 },
         divided_share: if answers > 0 { divided as f64 / answers as f64 } else { 0.0 },
         left_out: left_out::all(history, &truth.all_entries()),

@@ -119,6 +119,7 @@ fn on_mesh(scenario: &Scenario, seed: u64, mesh: &mut Mesh, tell: &mut dyn FnMut
     history.capacities_per_s = capacities_per_s;
     let allowed_us = |load: &LoadSpec| load.max_latency_ms.map(|ms| (ms * 1000.0) as u64);
     history.latencies_us_max = scenario.loads.iter().map(allowed_us).collect();
+    history.timeouts_us = scenario.loads.iter().map(|load| u64::from(load.timeout_ms) * 1000).collect();
     history.formed_ms = formed_ms;
     let entries = scenario.loads.iter().map(|load| load.at.iter().map(|place| *place as u16).collect());
     let wish = |load: &LoadSpec| Wish { variant: load.variant.clone(), min_accuracy: load.min_accuracy };

@@ -124,16 +124,19 @@ pub struct FaultTold {
     pub healed_s: Option<f64>,
     /// Why it could not be.
     pub failed: Option<String>,
+    /// Requests that ran at its node, or passed over its link, in the second before or while it acted.
+    pub requests: u64,
 }
 
 impl FaultTold {
-    fn of(history: &History, fault: &FaultEvent) -> Self {
+    fn of(history: &History, fault: &FaultEvent, requests: u64) -> Self {
         Self {
             what: fault.what.clone(),
             nodes: fault.nodes.iter().map(|node| history.label(*node).to_owned()).collect(),
             begun_s: fault.begun_us as f64 / 1e6,
             healed_s: fault.healed_us.map(|us| us as f64 / 1e6),
             failed: fault.failed.clone(),
+            requests,
         }
     }
 }
@@ -169,7 +172,12 @@ impl Document {
             strain: history.strain,
             starved: starved(&history.strain),
             generator_share: history.generator_share,
-            faults: history.faults.iter().map(|fault| FaultTold::of(history, fault)).collect(),
+            faults: history
+                .faults
+                .iter()
+                .zip(&verdict.in_use)
+                .map(|(fault, requests)| FaultTold::of(history, fault, *requests))
+                .collect(),
             batteries: history
                 .batteries
                 .iter()

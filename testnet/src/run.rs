@@ -28,6 +28,8 @@ use results::Results;
 const BAD_SHOWN: usize = 5;
 /// Of healthy nodes that were left out of plans, those that the terminal shows.
 const LEFT_OUT_SHOWN: usize = 3;
+/// Of faults that no request came near, those that the terminal shows.
+const ALONE_SHOWN: usize = 5;
 /// What a run leaves to read.
 const REPORT_JSON: &str = "report.json";
 const REPORT_HTML: &str = "report.html";
@@ -175,6 +177,16 @@ fn judged(
 
 fn tell_all(document: &Document, report: Option<&Path>, narrator: &Narrator) {
     tell(&document.verdict, narrator);
+    let alone = || document.faults.iter().filter(|fault| fault.requests == 0 && fault.failed.is_none());
+    for fault in alone().take(ALONE_SHOWN) {
+        narrator.say(&format!(
+            "{:.2} s, {}: no request ran there, so it shows nothing",
+            fault.begun_s, fault.what
+        ));
+    }
+    if let Some(more) = alone().count().checked_sub(ALONE_SHOWN).filter(|more| *more > 0) {
+        narrator.say(&format!("and {more} more of the kind; the report has them"));
+    }
     if let Some(told) = document.starved.as_ref().filter(|_| !document.holds) {
         narrator.say(told);
     }

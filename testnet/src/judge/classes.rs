@@ -8,7 +8,10 @@ use super::{Counts, Told, Truth, compare};
 use crate::history::{History, Outcome, Request};
 
 /// HTTP's word for "too much at once".
-const TOO_MANY: u16 = 429;
+pub(super) const TOO_MANY: u16 = 429;
+
+/// So long after its deadline an answer may still come: the way back, and what a busy machine adds to a timer.
+const OVERDUE_US_MAX: u64 = 1_000_000;
 
 /// An end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -18,7 +21,7 @@ pub enum Class {
     Right,
     /// Answered otherwise.
     Wrong,
-    /// Told an error, or never sent for a reason that is not its entry's death.
+    /// Told an error, answered well after its deadline, or never sent for a reason that is not its entry's death.
     Failed,
     /// Refused for overload.
     Rejected,
@@ -64,6 +67,9 @@ fn one(history: &History, truth: &Truth, request: &Request) -> Classified {
     };
     match &request.outcome {
         Outcome::Answered(answer) => match compare::wrong(history, truth, request, answer) {
+            None if is_overdue(history, request) => {
+                gone_or(Class::Failed, "answered later than its deadline and a second".to_owned())
+            }
             None => Classified { class: Class::Right, why: String::new() },
             Some(why) => Classified { class: Class::Wrong, why },
         },
@@ -85,6 +91,13 @@ fn one(history: &History, truth: &Truth, request: &Request) -> Classified {
         }
         Outcome::Silent => gone_or(Class::Failed, "not sent whole before its deadline".to_owned()),
     }
+}
+
+/// Whether it was answered when its caller no longer waits for it.
+fn is_overdue(history: &History, request: &Request) -> bool {
+    let deadline_us = history.timeouts_us.get(usize::from(request.load));
+    let waited_us = request.ended_us.saturating_sub(request.sent_us.unwrap_or(request.intended_us));
+    deadline_us.is_some_and(|deadline_us| waited_us > deadline_us.saturating_add(OVERDUE_US_MAX))
 }
 
 /// Whether the node where it entered was dead or stood still at some time while it was under way.

@@ -1,12 +1,12 @@
 //! What is demanded, one by one, beside what was got.
 
+mod goodput;
 mod reactions;
+mod recovery;
 
-use std::collections::BTreeMap;
-
-use super::{Check, Class, Classified, Latency, Truth, Verdict, compare, faults, growth};
+use super::{Check, Classified, Truth, Verdict, compare, faults, growth};
 use crate::counted::counted;
-use crate::history::{FaultEvent, History, Request, Usage};
+use crate::history::{FaultEvent, History, Usage};
 use crate::scenario::Expectations;
 
 /// Bytes of a mebibyte.
@@ -26,13 +26,13 @@ pub(super) fn all(
     let mut checks = ends(expect, verdict);
     checks.extend(rounded(history, truth));
     checks.extend(latencies(expect, verdict));
-    checks.extend(progress(expect, history, classified));
+    checks.extend(recovery::progress(expect, history, classified));
     checks.extend(reactions::all(expect, history, verdict, truth));
-    checks.extend(restored(expect, history));
+    checks.extend(recovery::restored(expect, history));
     checks.extend(the_mesh(expect, history));
-    checks.extend(goodput(expect, history, classified));
+    checks.extend(goodput::all(expect, history, classified));
     checks.extend(growths(expect, history));
-    checks.extend(the_run_itself(expect, history));
+    checks.extend(the_run_itself(expect, history, truth));
     checks
 }
 
@@ -124,72 +124,6 @@ fn latencies(expect: &Expectations, verdict: &Verdict) -> Vec<Check> {
     checks
 }
 
-/// Every request that is sent some time after the last change (or, where there was none, the beginning) ends rightly
-/// and in time.
-fn progress(expect: &Expectations, history: &History, classified: &[Classified]) -> Vec<Check> {
-    let (Some(within_ms), Some(most_ms)) = (expect.progress_within_ms, expect.progress_latency_ms_max) else {
-        return Vec::new();
-    };
-    let change_us = faults::last_change_us(history);
-    let what = match change_us {
-        Some(_) => "progress after the last fault or healing",
-        None => "progress from the beginning, without a fault",
-    };
-    let wanted = format!("from {} on, every request within {}", ms(within_ms), ms(most_ms));
-    let changed_us = change_us.unwrap_or(0);
-    let is_well = |request: &crate::history::Request, class: Class| {
-        let is_fine = class == Class::Right || (class == Class::Rejected && expect.rejected_share_max > 0.0);
-        is_fine && request.latency_us() as f64 / 1000.0 <= most_ms
-    };
-    let later =
-        history.requests.iter().zip(classified).filter(|(request, _)| request.intended_us >= changed_us);
-    let ill = later.clone().filter(|(request, of)| !is_well(request, of.class));
-    let last_ill_ms = ill
-        .map(|(request, _)| (request.intended_us - changed_us) as f64 / 1000.0)
-        .fold(None, |last: Option<f64>, at| Some(last.map_or(at, |last| last.max(at))));
-    let shown =
-        later.filter(|(request, _)| (request.intended_us - changed_us) as f64 / 1000.0 >= within_ms).count();
-    if shown == 0 {
-        let got = format!("no request was sent later than {} after it", ms(within_ms));
-        return vec![Check::new(what, wanted, got, false)];
-    }
-    let got = match last_ill_ms {
-        None => format!("at once ({} later)", counted(shown, "request")),
-        Some(last) => {
-            format!("the last that did not was sent {} after ({} later)", ms(last), counted(shown, "request"))
-        }
-    };
-    vec![Check::new(what, wanted, got, last_ill_ms.is_none_or(|last| last < within_ms))]
-}
-
-/// All replicas are there again, and stay.
-fn restored(expect: &Expectations, history: &History) -> Option<Check> {
-    let within_ms = expect.restored_within_ms?;
-    let what = "all replicas are there again after the last fault or healing";
-    let wanted = format!("within {}", ms(within_ms));
-    let Some(changed_us) = faults::last_change_us(history) else {
-        return Some(Check::new(what, wanted, "no fault was done", false));
-    };
-    let was_lost = history.hosting.iter().any(|change| !change.is_whole);
-    let Some(last) = history.hosting.last().filter(|last| last.is_whole && was_lost) else {
-        let got = if was_lost { "never" } else { "none was ever missing" };
-        return Some(Check::new(what, wanted, got, false));
-    };
-    let blind_max_us = faults::blind_max_us(history);
-    let is_seen =
-        history.hosting_looks.last().is_some_and(|look| *look + blind_max_us >= history.load_ended_us);
-    if !is_seen {
-        return Some(Check::new(
-            what,
-            wanted,
-            "not observed to the end: the entry did not say who hosts",
-            false,
-        ));
-    }
-    let after_ms = last.at_us.saturating_sub(changed_us) as f64 / 1000.0;
-    Some(Check::new(what, wanted, format!("{} after", ms(after_ms)), after_ms <= within_ms))
-}
-
 /// The mesh as it comes up, and what its processes hold.
 fn the_mesh(expect: &Expectations, history: &History) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -209,86 +143,6 @@ fn the_mesh(expect: &Expectations, history: &History) -> Vec<Check> {
         checks.push(Check::new("memory beyond models and library, the most", wanted, told, holds));
     }
     checks
-}
-
-/// Right answers in time while faults act, or throughout.
-fn goodput(expect: &Expectations, history: &History, classified: &[Classified]) -> Vec<Check> {
-    let mut checks = Vec::new();
-    if let Some(least) = expect.goodput_share_min {
-        let from_us = history.faults.iter().map(|fault| fault.begun_us).min().unwrap_or(0);
-        let healed = history.faults.iter().map(|fault| fault.healed_us.unwrap_or(history.load_ended_us));
-        let until_us = healed.max().unwrap_or(history.load_ended_us);
-        let span_us = from_us..until_us.max(from_us + 1);
-        let mut loads: BTreeMap<u16, Goodput> = BTreeMap::new();
-        let meant = history.requests.iter().filter(|request| span_us.contains(&request.intended_us));
-        meant.for_each(|request| loads.entry(request.load).or_default().note_meant(request));
-        for (request, of) in history.requests.iter().zip(classified) {
-            let allowed_us = history.latencies_us_max.get(usize::from(request.load)).copied().flatten();
-            let is_late = request.answer().is_none_or(|answer| answer.is_late)
-                || allowed_us.is_some_and(|us| request.latency_us() > us);
-            let is_meant = span_us.contains(&request.intended_us);
-            if let Some(load) =
-                loads.get_mut(&request.load).filter(|load| is_meant && load.lasts_at(request.ended_us))
-            {
-                load.right += u64::from(of.class == Class::Right && !is_late);
-            }
-        }
-        let capacity = |load: u16| history.capacities_per_s.get(usize::from(load)).copied().flatten();
-        let possible = loads.iter().map(|(load, goodput)| goodput.possible(capacity(*load))).sum::<f64>();
-        let right = loads.values().map(|goodput| goodput.right).sum::<u64>();
-        let share = if possible > 0.0 { right as f64 / possible } else { 0.0 };
-        let got = format!("{:.0} % ({right} of {possible:.0})", share * 100.0);
-        let wanted = format!("at least {:.0} %", least * 100.0);
-        checks.push(Check::new("right answers in time, of what is possible", wanted, got, share >= least));
-    }
-    if let Some(most) = expect.reject_within_ms_max {
-        let rejected = history.requests.iter().zip(classified).filter(|(_, of)| of.class == Class::Rejected);
-        let times = Latency::of(rejected.map(|(request, _)| request.latency_us()));
-        let got = times.map_or("none was refused".to_owned(), |times| ms(times.p99_ms));
-        let holds = times.is_some_and(|times| times.p99_ms <= most);
-        checks.push(Check::new(
-            "refusals for overload, 99th percentile",
-            format!("within {}", ms(most)),
-            got,
-            holds,
-        ));
-    }
-    checks
-}
-
-/// What one load was answered in time while it sent, of what it could be.
-#[derive(Default)]
-struct Goodput {
-    meant: u64,
-    /// When the first was meant to be sent, and the last.
-    meant_us: Option<(u64, u64)>,
-    right: u64,
-}
-
-impl Goodput {
-    fn note_meant(&mut self, request: &Request) {
-        let at_us = request.intended_us;
-        let (from_us, until_us) = self.meant_us.unwrap_or((at_us, at_us));
-        self.meant_us = Some((from_us.min(at_us), until_us.max(at_us)));
-        self.meant += 1;
-    }
-
-    /// While answers count: what comes later was computed when nothing else was asked for. What is sent last
-    /// has the time between two requests.
-    fn lasts_at(&self, at_us: u64) -> bool {
-        self.meant_us.is_some_and(|(from_us, until_us)| {
-            // One alone has no time between.
-            let between_us = (until_us - from_us).checked_div(self.meant - 1).unwrap_or(u64::MAX);
-            (from_us..=until_us.saturating_add(between_us)).contains(&at_us)
-        })
-    }
-
-    /// Answers that can be given: to all that is sent, or as many as its capacity, where that was measured.
-    fn possible(&self, capacity_per_s: Option<f64>) -> f64 {
-        let seconds = self.meant_us.map_or(0.0, |(from_us, until_us)| (until_us - from_us) as f64 / 1e6);
-        let capacity = capacity_per_s.filter(|_| self.meant > 1).map(|capacity| capacity * seconds);
-        (self.meant as f64).min(capacity.unwrap_or(f64::INFINITY))
-    }
 }
 
 fn growths(expect: &Expectations, history: &History) -> Vec<Check> {
@@ -321,7 +175,7 @@ fn growths(expect: &Expectations, history: &History) -> Vec<Check> {
 }
 
 /// That the run was what it was meant to be.
-fn the_run_itself(expect: &Expectations, history: &History) -> Vec<Check> {
+fn the_run_itself(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Check> {
     let mut checks = Vec::new();
     let undone: Vec<String> = history.faults.iter().filter_map(untold).collect();
     if !history.faults.is_empty() {
@@ -332,7 +186,10 @@ fn the_run_itself(expect: &Expectations, history: &History) -> Vec<Check> {
     let left = &history.leftovers;
     let got = if left.is_empty() { "nothing".to_owned() } else { left.join("; ") };
     checks.push(Check::new("left behind: processes, files, groups", "nothing", got, left.is_empty()));
-    let faults = &history.generator_faults;
+    let mut faults = history.generator_faults.clone();
+    let idle = (0..truth.entries.len())
+        .filter(|load| !history.requests.iter().any(|request| usize::from(request.load) == *load));
+    faults.extend(idle.map(|load| format!("load {} of the file sent nothing", load + 1)));
     let got = if faults.is_empty() { "all sent".to_owned() } else { faults.join("; ") };
     checks.push(Check::new("the load itself", "all sent", got, faults.is_empty()));
     if let Some(most) = expect.generator_share_max {

@@ -1,9 +1,11 @@
 //! What faults did to requests, and how nodes saw each other meanwhile.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use super::classes::TOO_MANY;
 use super::{Class, Classified, Latency};
-use crate::history::{Answer, FaultEvent, History, Request, StateChange};
+use crate::history::{Answer, FaultEvent, History, Outcome, Request, StateChange};
 
 /// A node that was lost may be taken for lost for so long after its return, or after a split is mended.
 pub(super) const AFTERMATH_US: u64 = 5_000_000;
@@ -82,37 +84,51 @@ pub(super) fn last_change_us(history: &History) -> Option<u64> {
 
 /// How long after each loss each entry left the node out (`is_usable` false), or after each return used it
 /// again (true), milliseconds; infinite where it did not before the next change, `None` where it did not say
-/// anything for `within_ms`. What ended sooner than that shows nothing and is left out.
+/// anything for `within_ms`. What ended sooner than that shows nothing and is left out. For an entry whose link with
+/// a node is cut, in either direction, that node is lost likewise.
 pub(super) fn reactions_ms(
     history: &History,
     entries: &[u16],
     is_usable: bool,
     within_ms: f64,
 ) -> Vec<Option<f64>> {
-    let losses: Vec<&FaultEvent> = history.faults.iter().filter(|fault| fault.is_loss).collect();
+    let within_us = (within_ms * 1000.0) as u64;
     let mut reactions = Vec::new();
-    for fault in &losses {
+    for fault in &history.faults {
         let Some(begun_us) = (if is_usable { fault.healed_us } else { Some(fault.begun_us) }) else {
             continue;
         };
-        for node in &fault.nodes {
-            let next = losses.iter().filter(|other| other.nodes.contains(node) && other.begun_us > begun_us);
-            let next_us = next.map(|other| other.begun_us).min();
+        for (by, node) in separated(fault, entries) {
+            let takes = |other: &&FaultEvent| is_lost_to(other, node, by) && other.begun_us > begun_us;
+            let next_us = history.faults.iter().filter(takes).map(|other| other.begun_us).min();
             let let_go_us = fault.let_go_us().filter(|_| !is_usable);
             let end_us = let_go_us.or(next_us).unwrap_or(history.load_ended_us).min(history.load_ended_us);
-            if (end_us.saturating_sub(begun_us) as f64) < within_ms * 1000.0 {
+            let is_down = |loss: &FaultEvent| loss.is_loss && loss.acts_on(by, begun_us);
+            if end_us.saturating_sub(begun_us) < within_us || history.faults.iter().any(is_down) {
                 continue;
             }
-            let observers = entries.iter().filter(|by| !fault.nodes.contains(by));
-            for by in observers.filter(|by| !losses.iter().any(|loss| loss.acts_on(**by, begun_us))) {
-                let until_us = begun_us + (within_ms * 1000.0) as u64;
-                let is_observed = looks(history, *by).iter().any(|look| (begun_us..=until_us).contains(look));
-                let reaction = || reaction_ms(history, [*by, *node], is_usable, [begun_us, end_us]);
-                reactions.push(is_observed.then(reaction));
-            }
+            let until_us = begun_us + within_us;
+            let is_observed = looks(history, by).iter().any(|look| (begun_us..=until_us).contains(look));
+            let reaction = || reaction_ms(history, [by, node], is_usable, [begun_us, end_us], until_us);
+            reactions.push(is_observed.then(reaction));
         }
     }
     reactions
+}
+
+/// Entries, each with a node that a fault takes from it.
+fn separated(fault: &FaultEvent, entries: &[u16]) -> Vec<(u16, u16)> {
+    let of_nodes = fault.nodes.iter().filter(|_| fault.is_loss).flat_map(|node| {
+        let observers = entries.iter().filter(|by| !fault.nodes.contains(by));
+        observers.map(|by| (*by, *node))
+    });
+    let of_link = entries.iter().filter_map(|by| Some((*by, fault.cut_off(*by)?)));
+    of_nodes.chain(of_link).collect()
+}
+
+/// Whether a fault takes a node from an entry.
+fn is_lost_to(fault: &FaultEvent, node: u16, by: u16) -> bool {
+    (fault.is_loss && fault.nodes.contains(&node)) || fault.cut_off(by) == Some(node)
 }
 
 fn looks(history: &History, by: u16) -> &[u64] {
@@ -160,20 +176,25 @@ pub(super) fn covered_us(spans: impl Iterator<Item = [u64; 2]>, [from_us, until_
     covered
 }
 
-/// When an entry began to see a node so, for good as far as it is about leaving it out: who uses a dead node again a moment
-/// later has not.
-fn reaction_ms(history: &History, [by, of]: [u16; 2], is_usable: bool, [begun_us, end_us]: [u64; 2]) -> f64 {
+/// When an entry began to see a node so, for good: who uses a dead node again a moment later has not left it out, and
+/// who leaves one out that has just come back, not used it again. What is left out later than `settled_us` after its
+/// return is another matter.
+fn reaction_ms(
+    history: &History,
+    [by, of]: [u16; 2],
+    is_usable: bool,
+    [begun_us, end_us]: [u64; 2],
+    settled_us: u64,
+) -> f64 {
     let seen = history.states.iter().filter(|state| state.by == by && state.of == of);
     // All are usable to each other when a load begins.
     let before = seen.clone().take_while(|state| state.at_us < begun_us).last();
-    if before.is_none_or(|state| state.is_usable) == is_usable {
-        return 0.0;
-    }
-    let mut since = None;
+    let was_usable = before.is_none_or(|state| state.is_usable);
+    let mut since = (was_usable == is_usable).then_some(begun_us);
     for state in seen.skip_while(|state| state.at_us < begun_us).take_while(|state| state.at_us <= end_us) {
         match state.is_usable == is_usable {
             true => since = since.or(Some(state.at_us)),
-            false if !is_usable => since = None,
+            false if !is_usable || state.at_us <= settled_us => since = None,
             false => {}
         }
     }
@@ -181,9 +202,10 @@ fn reaction_ms(history: &History, [by, of]: [u16; 2], is_usable: bool, [begun_us
 }
 
 /// How long after each fault that slows a host down, or its link, requests were still sent that ran there, or may have
-/// been there first, as far as they were sent before its healing, milliseconds. What ended sooner than `within_ms` shows
-/// nothing and is left out; so does a host that ran nothing in the second before.
-pub(super) fn avoidances_ms(history: &History, entries: &[u16], within_ms: f64) -> Vec<f64> {
+/// been there first, as far as they were sent before its healing, milliseconds; `None` where none was answered
+/// meanwhile. What ended sooner than `within_ms` shows nothing and is left out; so does a host that ran nothing in the
+/// second before.
+pub(super) fn avoidances_ms(history: &History, entries: &[u16], within_ms: f64) -> Vec<Option<f64>> {
     let mut avoidances = Vec::new();
     for fault in history.faults.iter().filter(|fault| !fault.is_loss && !fault.is_split) {
         let end_us = fault.healed_us.unwrap_or(history.load_ended_us);
@@ -191,25 +213,50 @@ pub(super) fn avoidances_ms(history: &History, entries: &[u16], within_ms: f64) 
             continue;
         }
         for node in fault.nodes.iter().filter(|node| !entries.contains(node)) {
-            let answered = || {
-                let answers =
-                    history.requests.iter().filter_map(|request| Some((request, request.answer()?)));
-                answers.map(|(request, answer)| (request.intended_us, answer))
-            };
             let ran_there = |answer: &Answer| history.hosts(answer).contains(node);
             let before = fault.begun_us.saturating_sub(USED_US)..fault.begun_us;
-            if answered().any(|(sent_us, answer)| before.contains(&sent_us) && ran_there(answer)) {
-                // An answer tells who ran it at last, not who was asked in vain.
-                let was_there = |answer: &Answer| was_retried(answer) || ran_there(answer);
-                let meanwhile = answered().filter(|(sent_us, answer)| {
-                    (fault.begun_us..end_us).contains(sent_us) && was_there(answer)
-                });
-                let last_us = meanwhile.map(|(sent_us, _)| sent_us).max();
-                avoidances.push(last_us.map_or(0.0, |last| (last - fault.begun_us) as f64 / 1000.0));
+            let sent_in = |times: Range<u64>| {
+                history.requests.iter().filter(move |request| times.contains(&request.intended_us))
+            };
+            if !sent_in(before).filter_map(Request::answer).any(ran_there) {
+                continue;
             }
+            // An answer tells who ran it at last, not who was asked in vain; and no answer tells nothing.
+            let may_have_been_there = |request: &&Request| match &request.outcome {
+                Outcome::Answered(answer) => was_retried(answer) || ran_there(answer),
+                Outcome::Refused { status, .. } => *status != TOO_MANY,
+                _ => request.sent_us.is_some(),
+            };
+            let meanwhile = || sent_in(fault.begun_us..end_us);
+            let last_us = meanwhile().filter(may_have_been_there).map(|request| request.intended_us).max();
+            let after_ms = last_us.map_or(0.0, |last| (last - fault.begun_us) as f64 / 1000.0);
+            let is_shown = meanwhile().any(|request| request.answer().is_some());
+            avoidances.push(is_shown.then_some(after_ms));
         }
     }
     avoidances
+}
+
+/// By fault: requests that used its node in the second before it began or while it acted; of a link, those that passed
+/// over it in either direction; of a partition, those that ran on any of its nodes.
+pub(super) fn in_use(history: &History) -> Vec<u64> {
+    let used = |fault: &FaultEvent| {
+        let until_us = fault.healed_us.unwrap_or(history.load_ended_us);
+        let times = fault.begun_us.saturating_sub(USED_US)..=until_us;
+        let meanwhile = history.requests.iter().filter(|request| times.contains(&request.intended_us));
+        let answered = meanwhile.filter_map(|request| Some((request.entry, request.answer()?)));
+        let uses = |(entry, answer): &(u16, &Answer)| {
+            let hosts = history.hosts(answer);
+            if !fault.is_link {
+                return fault.nodes.contains(entry) || hosts.iter().any(|host| fault.nodes.contains(host));
+            }
+            let hops = std::iter::once(entry).chain(&hosts).zip(hosts.iter().chain([entry]));
+            hops.into_iter()
+                .any(|(from, to)| from != to && [from, to].iter().all(|end| fault.nodes.contains(end)))
+        };
+        answered.filter(uses).count() as u64
+    };
+    history.faults.iter().map(used).collect()
 }
 
 /// Times that a node was taken for lost without a reason on either side, or between them.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod run;
+mod unshown;
 
 use proptest::prelude::*;
 use stormo_protocol::tensor::DType;
@@ -103,7 +104,7 @@ fn a_run_without_answers_is_not() {
     history.requests.clear();
     history.begun = 0;
     let verdict = judge(&demands(), &history, &truth);
-    assert_eq!(failed(&verdict), ["right answers"]);
+    assert_eq!(failed(&verdict), ["right answers", "the load itself"]);
 }
 
 proptest! {
@@ -113,7 +114,7 @@ proptest! {
         let (mut history, truth) = healthy(count);
         let at = at.index(history.requests.len());
         let death = FaultEvent {
-            what: "kill origin".into(), nodes: vec![0], is_loss: true, is_split: false,
+            what: "kill origin".into(), nodes: vec![0], is_loss: true, is_split: false, is_link: false,
             begun_us: history.requests[at].intended_us + 100, healed_us: None, failed: None, times: None,
         };
         let error = history.names.place("planted");
@@ -202,6 +203,7 @@ fn kill(begun_us: u64, healed_us: Option<u64>) -> FaultEvent {
         nodes: vec![1],
         is_loss: true,
         is_split: false,
+        is_link: false,
         begun_us,
         healed_us,
         failed: None,

@@ -121,6 +121,7 @@ impl Acts {
             nodes: nodes_of(kind, label, on.scenario),
             is_loss: kind.is_loss(),
             is_split: kind.is_split(),
+            is_link: matches!(kind, FaultKind::Link { .. } | FaultKind::Cut { .. }),
             begun_us: self.now_us(),
             healed_us: None,
             failed: None,

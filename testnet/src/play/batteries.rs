@@ -33,6 +33,7 @@ pub(super) fn losses(scenario: &Scenario, batteries: &[BatteryUse]) -> Vec<Fault
         nodes: vec![used.node],
         is_loss: true,
         is_split: false,
+        is_link: false,
         begun_us,
         healed_us: None,
         failed: None,

@@ -174,11 +174,12 @@ fn faults(document: &Document) -> String {
                 escaped(&fault.what),
                 format!("{:.2} s", fault.begun_s),
                 fault.healed_s.map_or("never".to_owned(), |healed_s| format!("{healed_s:.2} s")),
+                fault.requests.to_string(),
                 escaped(fault.failed.as_deref().unwrap_or_default()),
             ]
         })
         .collect();
-    table("Faults", &["", "what", "from", "until", ""], &rows)
+    table("Faults", &["", "what", "from", "until", "requests there", ""], &rows)
 }
 
 fn plans(document: &Document) -> String {

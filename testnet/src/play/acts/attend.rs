@@ -69,6 +69,7 @@ impl Acts {
             nodes: vec![place],
             is_loss: true,
             is_split: false,
+            is_link: false,
             begun_us: self.now_us(),
             healed_us: None,
             failed: None,
