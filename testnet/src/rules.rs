@@ -24,6 +24,12 @@ pub(crate) fn locate(named: &Path, folder: &str) -> PathBuf {
     }
 }
 
+/// A number as people write it: one of hundreds of digits by its power of ten.
+pub(crate) fn short(number: f64) -> String {
+    let is_plain = number == 0.0 || !number.is_finite() || (1e-9..1e15).contains(&number.abs());
+    if is_plain { number.to_string() } else { format!("{number:e}") }
+}
+
 /// Whether a path is a name alone, without folder and extension.
 pub(crate) fn is_bare(named: &Path) -> bool {
     named.components().count() == 1 && named.extension().is_none()

@@ -5,6 +5,7 @@ mod check;
 pub mod clash;
 mod entries;
 mod faults;
+mod idle;
 mod shown;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use crate::binary::workspace_root;
 use crate::ground::GroundKind;
 use crate::rules;
 pub use crate::scenario::faults::{FaultKind, LinkChange, Scheduled, Target};
+pub use crate::scenario::idle::Idle;
 pub use crate::scenario::shown::Unshown;
 use crate::topology::{Topology, TopologyError};
 

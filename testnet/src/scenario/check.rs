@@ -109,6 +109,7 @@ fn within(field: &str, value: &Spanned<f64>, low: f64, high: f64) -> Result<f64,
     if given >= low && given <= high {
         return Ok(given);
     }
+    let given = rules::short(given);
     Err(Wrong::at(&value.span(), format!("`{field}` is {given}; it must be from {low} to {high}")))
 }
 

@@ -65,7 +65,7 @@ pub(super) struct LoadEntry {
     pub(super) timeout_ms: Option<Spanned<u32>>,
     pub(super) max_latency_ms: Option<Spanned<f64>>,
     pub(super) min_accuracy: Option<Spanned<f64>>,
-    pub(super) variant: Option<String>,
+    pub(super) variant: Option<Spanned<String>>,
     pub(super) redundancy: Option<Spanned<String>>,
 }
 
@@ -101,9 +101,9 @@ pub(super) struct FaultEntry {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpectEntry {
-    pub(super) lost_max: Option<u64>,
-    pub(super) wrong_max: Option<u64>,
-    pub(super) answered_twice_max: Option<u64>,
+    pub(super) lost_max: Option<Spanned<u64>>,
+    pub(super) wrong_max: Option<Spanned<u64>>,
+    pub(super) answered_twice_max: Option<Spanned<u64>>,
     pub(super) failed_share_max: Option<Spanned<f64>>,
     pub(super) rejected_share_max: Option<Spanned<f64>>,
     pub(super) unknown_share_max: Option<Spanned<f64>>,
@@ -111,7 +111,7 @@ pub(super) struct ExpectEntry {
     pub(super) p50_ms_max: Option<Spanned<f64>>,
     pub(super) p99_ms_max: Option<Spanned<f64>>,
     pub(super) added_p99_ms_max: Option<Spanned<f64>>,
-    pub(super) affected_min: Option<u64>,
+    pub(super) affected_min: Option<Spanned<u64>>,
     pub(super) progress_within_s: Option<Spanned<f64>>,
     pub(super) progress_latency_ms_max: Option<Spanned<f64>>,
     pub(super) left_out_within_s: Option<Spanned<f64>>,

@@ -40,10 +40,15 @@ impl Scenario {
                 |fault: &&Scheduled| fault.kind.is_loss() && !matches!(fault.kind, FaultKind::Restart(_));
             self.faults.iter().filter(is_loss)
         };
-        let lost = losses().map(|fault| end_us(fault) - fault.at_us);
-        lasts("left_out_within_s", expect.left_out_within_ms, lost.max(), "kill, freeze or power loss");
+        let cuts = || self.faults.iter().filter(|fault| self.cuts_off_an_entry(&fault.kind));
+        let lost = losses().chain(cuts()).map(|fault| end_us(fault) - fault.at_us);
+        // Whoever ends of too little memory stays down.
+        let squeezed = self.faults.iter().filter(|fault| matches!(fault.kind, FaultKind::Memory(..)));
+        let lost = lost.chain(squeezed.map(|fault| self.duration_us - fault.at_us));
+        let what = "kill, freeze, power loss, lack of memory or cut from where requests enter";
+        lasts("left_out_within_s", expect.left_out_within_ms, lost.max(), what);
         let restarts = self.faults.iter().filter(|fault| matches!(fault.kind, FaultKind::Restart(_)));
-        let returns = losses().filter_map(|fault| Some(fault.at_us + fault.for_us?));
+        let returns = losses().chain(cuts()).filter_map(|fault| Some(fault.at_us + fault.for_us?));
         let back = restarts.map(|fault| fault.at_us).chain(returns).map(|at_us| self.duration_us - at_us);
         lasts("back_within_s", expect.back_within_ms, back.max(), "time after a node's return");
         let slow = self.faults.iter().filter(|fault| !fault.kind.is_loss() && !fault.kind.is_split());
@@ -56,6 +61,14 @@ impl Scenario {
         );
         self.late_progress().into_iter().for_each(|late| unshown.push(late));
         unshown
+    }
+
+    /// Whether a fault cuts the link of a node where requests enter, in a direction or both.
+    fn cuts_off_an_entry(&self, kind: &FaultKind) -> bool {
+        let FaultKind::Cut { from, to, .. } = kind else { return false };
+        let entries = self.loads.iter().flat_map(|load| &load.at);
+        let mut labels = entries.filter_map(|place| self.topology.nodes.get(*place)).map(|node| &node.label);
+        labels.any(|label| label == from || label == to)
     }
 
     /// Progress of which no request could tell, since the load is over.

@@ -200,6 +200,52 @@ fn demands_that_never_hold_are_told() {
 }
 
 #[test]
+fn demands_that_always_hold_are_told() {
+    let expect = |fields: &str| with(&format!("[expect]\n{fields}\n"));
+    let even = |expect: &str| {
+        let load = LOAD.replace("clients = 2", "rate_per_s = 20\narrivals = \"even\"");
+        parse(&format!("{HEAD}{DEPLOY}{load}[expect]\n{expect}\n"))
+    };
+    let always = "which always holds";
+    let cases = [
+        (
+            expect("lost_max = 18446744073709551615"),
+            "a/b.toml:13: `lost_max` is 18446744073709551615",
+            always,
+        ),
+        (even("wrong_max = 200"), "a/b.toml:14: `wrong_max` is 200", "send 200 requests at most"),
+        (even("answered_twice_max = 201"), "a/b.toml:14: `answered_twice_max`", always),
+        (expect("failed_share_max = 1.0"), "a/b.toml:13: `failed_share_max` is 1", always),
+        (expect("rejected_share_max = 1"), "a/b.toml:13: `rejected_share_max` is 1", always),
+        (expect("unknown_share_max = 1"), "a/b.toml:13: `unknown_share_max` is 1", always),
+        (expect("divided_share_min = 0"), "a/b.toml:13: `divided_share_min` is 0", always),
+        (even("goodput_share_min = 0.0"), "a/b.toml:14: `goodput_share_min` is 0", always),
+        (expect("affected_min = 0"), "a/b.toml:13: `affected_min` is 0", always),
+    ];
+    assert_told(cases);
+    assert!(even("lost_max = 199\nfailed_share_max = 0.99\ndivided_share_min = 0.01").is_ok());
+}
+
+#[test]
+fn long_numbers_are_told_shortly() {
+    let cases = [
+        (
+            with("[expect]\np99_ms_max = 1e308\n"),
+            "a/b.toml:13: `p99_ms_max` is 1e308; ",
+            "from 0 to 1000000000",
+        ),
+        (with("[expect]\np99_ms_max = -0.25\n"), "a/b.toml:13: `p99_ms_max` is -0.25; ", ""),
+    ];
+    assert_told(cases);
+}
+
+#[test]
+fn a_variant_that_is_not_there_is_told_at_its_own_line() {
+    let parsed = parse(&format!("{HEAD}{DEPLOY}{LOAD}variant = \"small\"\n"));
+    assert_told([(parsed, "a/b.toml:12: `variant`", "no variant `small`")]);
+}
+
+#[test]
 fn progress_is_demanded_by_either_of_its_bounds() {
     let progress = |fields: &str| {
         let expect = with(&format!("[expect]\n{fields}\n")).unwrap().expect;

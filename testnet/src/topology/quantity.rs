@@ -8,13 +8,14 @@ use super::Wrong;
 use super::file::Written;
 
 /// Units of a size, and their bytes.
-const SIZES: [(&str, f64); 6] = [
+const SIZES: [(&str, f64); 7] = [
     ("kB", 1e3),
     ("MB", 1e6),
     ("GB", 1e9),
     ("KiB", 1024.0),
     ("MiB", 1024.0 * 1024.0),
     ("GiB", 1024.0 * 1024.0 * 1024.0),
+    ("TiB", 1024.0 * 1024.0 * 1024.0 * 1024.0),
 ];
 /// Units of a rate, and their bits per second.
 const RATES: [(&str, f64); 6] =
@@ -52,7 +53,7 @@ pub(super) const TIME: Quantity =
 pub(super) const QUEUE: Quantity =
     Quantity { what: "a size", units: &SIZES, least: "0.001 kB", most: "1 GiB", why: "", example: "64 KiB" };
 /// What a node is told that partitions may take.
-pub(super) const BUDGET: Quantity = Quantity { most: "1024 GiB", example: "64 MiB", ..QUEUE };
+pub(super) const BUDGET: Quantity = Quantity { most: "1 TiB", example: "64 MiB", ..QUEUE };
 /// What the kernel lets a node have.
 pub(super) const MEMORY: Quantity = Quantity {
     least: "32 MiB",

@@ -57,7 +57,7 @@ fn names_file_line_and_field() {
     );
     assert_eq!(
         changed("\"2 GB\"", "\"2 potatoes\""),
-        "11: memory_budget `2 potatoes`: a size from 0.001 kB to 1024 GiB, like \"64 MiB\" (kB, MB, GB, KiB, MiB, GiB)"
+        "11: memory_budget `2 potatoes`: a size from 0.001 kB to 1 TiB, like \"64 MiB\" (kB, MB, GB, KiB, MiB, GiB, TiB)"
     );
     assert_eq!(changed("\"b-2\"", "\"a\""), "9: label `a` is taken by another node");
     assert_eq!(
@@ -134,7 +134,7 @@ fn links_that_cannot_be_are_refused() {
             "[[link]]\nbetween = [\"a\", \"c\"]\n",
             "14: between `c`: no node or domain is called so; there are: a, b-2",
         ),
-        ("[[link]]\nbetween = [\"a\", \"a\"]\n", "13: a link from node `a` to itself"),
+        ("[[link]]\nbetween = [\"a\", \"a\"]\n", "14: between: a link from node `a` to itself"),
         (
             "[[link]]\nfrom = \"a\"\n",
             "13: a link needs `between = [\"a\", \"b\"]` for both directions, or `from` and `to` for one",
@@ -169,7 +169,7 @@ fn links_that_cannot_be_are_refused() {
         ),
         (
             "[links]\nlatency = \"1 ms\"\nqueue = \"2 GiB\"\n",
-            "15: queue `2 GiB`: a size from 0.001 kB to 1 GiB, like \"64 KiB\" (kB, MB, GB, KiB, MiB, GiB)",
+            "15: queue `2 GiB`: a size from 0.001 kB to 1 GiB, like \"64 KiB\" (kB, MB, GB, KiB, MiB, GiB, TiB)",
         ),
         (
             "[links]\nlatency = \"1 ms\"\njitter = \"2 ms\"\n",
@@ -210,8 +210,8 @@ fn domains_and_machines_that_cannot_be_are_refused() {
     assert_eq!(with("cpu = \"half\""), "6: `cpu`: invalid type: string \"half\", expected a number");
     assert_eq!(
         with("memory = \"1 MiB\""),
-        "6: memory `1 MiB`: a size from 32 MiB, with less of which a node does not start, to 1024 GiB, like \
-         \"256 MiB\" (kB, MB, GB, KiB, MiB, GiB)"
+        "6: memory `1 MiB`: a size from 32 MiB, with less of which a node does not start, to 1 TiB, like \
+         \"256 MiB\" (kB, MB, GB, KiB, MiB, GiB, TiB)"
     );
     assert!(with("disk = \"4 KiB\"").starts_with("6: disk `4 KiB`: a size from 1 MiB, with less"));
     assert!(with("uplink = \"2000 Gbit/s\"").contains("a rate from 0.001 kbit/s to 1000 Gbit/s, like"));

@@ -25,6 +25,8 @@ pub(super) fn read(
     let span = entry.span();
     let entry = entry.get_ref();
     contradictions(around, entry, loads)?;
+    toothless(entry, loads)?;
+    let count = |value: &Option<Spanned<u64>>| value.as_ref().map(|count| *count.get_ref());
     let share = |field: &str, value: &Option<Spanned<f64>>| within_if(field, value.as_ref(), 0.0, 1.0);
     let figure =
         |field: &str, value: &Option<Spanned<f64>>| within_if(field, value.as_ref(), 0.0, FIGURE_MAX);
@@ -44,9 +46,9 @@ pub(super) fn read(
     let warm_up_s = figure("warm_up_s", &entry.warm_up_s)?.unwrap_or(0.0);
     Ok(Expectations {
         at: span.start,
-        lost_max: entry.lost_max.unwrap_or(0),
-        wrong_max: entry.wrong_max.unwrap_or(0),
-        answered_twice_max: entry.answered_twice_max.unwrap_or(0),
+        lost_max: count(&entry.lost_max).unwrap_or(0),
+        wrong_max: count(&entry.wrong_max).unwrap_or(0),
+        answered_twice_max: count(&entry.answered_twice_max).unwrap_or(0),
         failed_share_max: share("failed_share_max", &entry.failed_share_max)?.unwrap_or(0.0),
         rejected_share_max: share("rejected_share_max", &entry.rejected_share_max)?.unwrap_or(0.0),
         unknown_share_max: share("unknown_share_max", &entry.unknown_share_max)?.unwrap_or(0.0),
@@ -54,7 +56,7 @@ pub(super) fn read(
         p50_ms_max: above("p50_ms_max", &entry.p50_ms_max)?,
         p99_ms_max: above("p99_ms_max", &entry.p99_ms_max)?,
         added_p99_ms_max: figure("added_p99_ms_max", &entry.added_p99_ms_max)?,
-        affected_min: entry.affected_min,
+        affected_min: count(&entry.affected_min),
         progress_within_ms: seconds(or_default(progress_s, PROGRESS_WITHIN_S)),
         progress_latency_ms_max: or_default(progress_ms, PROGRESS_LATENCY_MS),
         left_out_within_ms: seconds(above("left_out_within_s", &entry.left_out_within_s)?),
@@ -122,6 +124,46 @@ fn contradictions(around: &Around, entry: &ExpectEntry, loads: &[LoadSpec]) -> R
         }
         _ => Ok(()),
     }
+}
+
+/// Bounds that no run could miss: whoever writes one means something else.
+fn toothless(entry: &ExpectEntry, loads: &[LoadSpec]) -> Result<(), Wrong> {
+    let sent_max = loads.iter().map(sent_max).sum::<Option<f64>>().unwrap_or(FIGURE_MAX);
+    let counts = [
+        ("lost_max", &entry.lost_max),
+        ("wrong_max", &entry.wrong_max),
+        ("answered_twice_max", &entry.answered_twice_max),
+    ];
+    let mut counts = counts.into_iter().filter_map(|(field, value)| Some((field, value.as_ref()?)));
+    if let Some((field, most)) = counts.find(|(_, most)| *most.get_ref() as f64 >= sent_max) {
+        let message = format!(
+            "`{field}` is {}, which always holds: the loads send {sent_max:.0} requests at most; give less",
+            most.get_ref()
+        );
+        return Err(Wrong::at(&most.span(), message));
+    }
+    let shares = [
+        ("failed_share_max", &entry.failed_share_max, 1.0, "less"),
+        ("rejected_share_max", &entry.rejected_share_max, 1.0, "less"),
+        ("unknown_share_max", &entry.unknown_share_max, 1.0, "less"),
+        ("goodput_share_min", &entry.goodput_share_min, 0.0, "more, or leave it out"),
+        ("divided_share_min", &entry.divided_share_min, 0.0, "more, or leave it out"),
+    ];
+    let shares =
+        shares.into_iter().filter_map(|(field, value, all, more)| Some((field, value.as_ref()?, all, more)));
+    for (field, share, all, more) in shares {
+        if *share.get_ref() == all {
+            return Err(Wrong::at(
+                &share.span(),
+                format!("`{field}` is {all}, which always holds; give {more}"),
+            ));
+        }
+    }
+    if let Some(none) = entry.affected_min.as_ref().filter(|least| *least.get_ref() == 0) {
+        let message = "`affected_min` is 0, which always holds; give more, or leave it out";
+        return Err(Wrong::at(&none.span(), message));
+    }
+    Ok(())
 }
 
 /// Requests that a load can send at most; `None` where that depends on the answers.

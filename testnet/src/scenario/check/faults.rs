@@ -11,6 +11,7 @@ use super::super::LoadSpec;
 use super::super::clash::{self, Clash, Clashing};
 use super::super::entries::FaultEntry;
 use super::super::faults::{BUSIEST, FaultKind, HOST, KINDS, Scheduled, Target};
+use super::super::idle::Idle;
 use super::{Around, Wrong, micros, within, within_if};
 
 /// Faults of a scenario, repetitions counted.
@@ -84,6 +85,11 @@ fn told(faults: &[Scheduled], clashing: &Clashing) -> String {
 
 fn one(around: &Around, span: &Range<usize>, entry: &FaultEntry) -> Result<Vec<Scheduled>, Wrong> {
     let kind = kind(around, span, entry)?;
+    if let Some(Idle { field, why }) = kind.idle(around.topology) {
+        let place = given(entry).into_iter().find(|(given, _)| *given == field);
+        let at = place.map_or(span.clone(), |(_, at)| at);
+        return Err(Wrong::at(&at, format!("`{field}`: this fault changes nothing: {why}")));
+    }
     let total_s = around.duration_us as f64 / 1e6;
     let at = entry.at_s.as_ref().ok_or_else(|| Wrong::at(span, "`at_s` is missing"))?;
     let at_us = micros(within("at_s", at, 0.0, total_s)?);

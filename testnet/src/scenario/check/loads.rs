@@ -42,9 +42,11 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
         return Err(Wrong::at(&entry.at.span(), "`at` names no node where requests enter"));
     }
     if let Some(variant) = &entry.variant {
-        let is_known = variant == "base" || deployed.variants.iter().any(|(label, ..)| label == variant);
+        let named = variant.get_ref();
+        let is_known = named == "base" || deployed.variants.iter().any(|(label, ..)| label == named);
         if !is_known {
-            return Err(Wrong::at(&span, format!("`variant`: `{deploy}` has no variant `{variant}`")));
+            let message = format!("`variant`: `{deploy}` has no variant `{named}`");
+            return Err(Wrong::at(&variant.span(), message));
         }
     }
     let total_s = around.duration_us as f64 / 1e6;
@@ -88,7 +90,7 @@ fn one(around: &Around, deploys: &[Deploy], entry: &Spanned<LoadEntry>) -> Resul
         timeout_ms: bounded("timeout_ms", entry.timeout_ms.as_ref(), TIMEOUT_MS, TIMEOUT_MS_MAX)?,
         max_latency_ms: within_if("max_latency_ms", entry.max_latency_ms.as_ref(), 0.001, 1e6)?,
         min_accuracy: within_if("min_accuracy", entry.min_accuracy.as_ref(), 1e-6, 1.0)?,
-        variant: entry.variant.clone(),
+        variant: entry.variant.as_ref().map(|variant| variant.get_ref().clone()),
         redundancy: entry.redundancy.as_ref().map(redundancy).transpose()?,
     })
 }

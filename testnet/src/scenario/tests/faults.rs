@@ -138,7 +138,54 @@ fn links_and_machines_that_cannot_be_are_told_before_anything_starts() {
     ];
     assert_told(cases);
     assert!(link("latency_ms = 3\njitter_ms = 3").is_ok());
-    assert!(fault("\"cpu\"\nnode = \"one\"\ncpu_share = 1.0").is_ok());
+    assert!(fault("\"cpu\"\nnode = \"three\"\ncpu_share = 0.5").is_ok());
+}
+
+#[test]
+fn faults_that_change_nothing_are_told() {
+    let fault = |fields: &str| shaped(&format!("[[fault]]\nat_s = 1\nkind = {fields}\n"));
+    let link = |fields: &str| fault(&format!("\"link\"\nfrom = \"one\"\nto = \"two\"\n{fields}"));
+    let nothing = "this fault changes nothing";
+    let cases = [
+        (
+            fault("\"cpu\"\nnode = \"one\"\ncpu_share = 0.5"),
+            "b.toml:16: `cpu_share`",
+            "which has 0.5 in the topology",
+        ),
+        (fault("\"cpu\"\nnode = \"one\"\ncpu_share = 0.9"), "b.toml:16: `cpu_share`", nothing),
+        (fault("\"clock\"\nnode = \"one\"\noffset_s = 0"), "b.toml:16: `offset_s`", nothing),
+        (
+            fault("\"uplink\"\nnode = \"one\"\nup_bits_per_s = 1000000000000"),
+            "b.toml:16: `up_bits_per_s`",
+            "sends (no limit)",
+        ),
+        (link("latency_ms = 10\njitter_ms = 4"), "b.toml:17: `latency_ms`", "is so in the topology"),
+        (link("loss = 0"), "b.toml:17: `loss`", nothing),
+        (link("rate_bits_per_s = 1000000000000\nloss = 0"), "b.toml:17: `rate_bits_per_s`", nothing),
+        (link("queue_bytes = 1000"), "b.toml:17: `queue_bytes`", nothing),
+    ];
+    assert_told(cases);
+    // Some of it changes, or one direction.
+    assert!(link("latency_ms = 10\nloss = 0.1").is_ok());
+    assert!(link("both_ways = true\nlatency_ms = 10\njitter_ms = 4").is_ok());
+    assert!(fault("\"uplink\"\nnode = \"one\"\nup_bits_per_s = 1000000").is_ok());
+}
+
+#[test]
+fn nodes_that_memory_or_a_cut_takes_show_what_entries_think_of_them() {
+    let unshown = |fault: &str, expect: &str| {
+        let text = format!("[[fault]]\nat_s = 1\nkind = {fault}\n[expect]\n{expect}\n");
+        let unshown = with(&text).unwrap().unshown();
+        unshown.into_iter().map(|demand| demand.field).collect::<Vec<_>>()
+    };
+    let memory = "\"memory\"\nnode = \"two\"\nmemory_bytes = 50000000\nfor_s = 1";
+    assert_eq!(unshown(memory, "left_out_within_s = 2"), [""; 0]);
+    assert_eq!(unshown(memory, "back_within_s = 2"), ["back_within_s"]);
+    let cut = |from: &str, to: &str| format!("\"cut\"\nfrom = \"{from}\"\nto = \"{to}\"\nfor_s = 2");
+    let both = "left_out_within_s = 2\nback_within_s = 2";
+    assert_eq!(unshown(&cut("one", "two"), both), [""; 0]);
+    assert_eq!(unshown(&cut("two", "one"), both), [""; 0]);
+    assert_eq!(unshown(&cut("three", "two"), both), ["left_out_within_s", "back_within_s"]);
 }
 
 #[test]

@@ -92,7 +92,12 @@ fn ends(entry: &Spanned<LinkEntry>, names: &Names) -> Result<(String, String, bo
         }
     };
     if one == other && names.get(&one) == Some(&"node") {
-        return Err(Wrong::at(&entry.span(), &format!("a link from node `{one}` to itself")));
+        let (field, at) = match (between, to) {
+            (Some(pair), _) => ("between", pair.span()),
+            (None, Some(to)) => ("to", to.span()),
+            (None, None) => ("between", entry.span()),
+        };
+        return Err(Wrong::at(&at, &format!("{field}: a link from node `{one}` to itself")));
     }
     Ok((one, other, both_ways))
 }
