@@ -113,6 +113,11 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<Ended> {
     if args.json {
         told::document(&serde_json::to_string_pretty(&first)?);
     }
+    if first.holds && first.faults.iter().all(|fault| fault.requests == 0) {
+        narrator
+            .say("No fault was where a request ran: nothing is shown. Another --seed, or more --minutes.");
+        return Ok(Ended::Badly);
+    }
     if first.holds {
         return Ok(Ended::Well);
     }

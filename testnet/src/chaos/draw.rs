@@ -38,7 +38,8 @@ pub struct Bounds {
 pub enum NothingToDisturb {
     /// Those where requests enter are spared, and there are no others.
     #[error(
-        "requests enter at every node of the topology, and chaos spares these: leave a node out of the loads' `at`"
+        "requests enter at every node that may host something, and chaos spares these: leave a node out of the loads' \
+         `at`"
     )]
     OnlyEntries,
     /// No part is hosted twice.
@@ -97,16 +98,28 @@ impl Bounds {
 pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Result<Drawing, NothingToDisturb> {
     let mut random = Random::of(seed, "chaos");
     let entries: Vec<usize> = scenario.loads.iter().flat_map(|load| load.at.iter().copied()).collect();
-    let nodes = scenario.topology.nodes.iter().enumerate();
-    let hosts: Vec<&NodeSpec> =
-        nodes.filter(|(place, _)| !entries.contains(place)).map(|(_, node)| node).collect();
+    let nodes = || scenario.topology.nodes.iter().enumerate();
+    let is_entry = |place: &usize| entries.contains(place);
+    let hosts: Vec<&NodeSpec> = nodes()
+        .filter(|(place, node)| !is_entry(place) && may_host(scenario, node))
+        .map(|(_, node)| node)
+        .collect();
     if hosts.is_empty() {
         return Err(NothingToDisturb::OnlyEntries);
     }
     if bounds.at_once_max == 0 {
         return Err(NothingToDisturb::NothingToSpare);
     }
-    let all: Vec<&str> = scenario.topology.nodes.iter().map(|node| node.label.as_str()).collect();
+    let label = |node: &NodeSpec| node.label.clone();
+    let around = Around {
+        used: hosts
+            .iter()
+            .map(|host| label(host))
+            .chain(nodes().filter(|(place, _)| is_entry(place)).map(|(_, node)| label(node)))
+            .collect(),
+        all: nodes().map(|(_, node)| label(node)).collect(),
+        hosts,
+    };
     let mut faults: Vec<Scheduled> = Vec::new();
     let loaded_us = bounds.stretch.loaded_us(scenario);
     let first_us = loaded_us.start + QUIET_BEFORE_US;
@@ -114,7 +127,7 @@ pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Result<Drawing, 
     let mut at_us = first_us;
     let mut tries = 0;
     while at_us < last_us && tries < TRIES_MAX {
-        let kind = kind(&mut random, bounds, &hosts, &all);
+        let kind = kind(&mut random, bounds, &around);
         let for_us = random.between(FOR_US.0, FOR_US.1) as u64;
         let is_instant = matches!(kind, FaultKind::Restart(_));
         let fault =
@@ -124,7 +137,8 @@ pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Result<Drawing, 
         let is_free = acting.len() < bounds.at_once_max
             && !acting.iter().any(|other| other.kind.shares_with(&fault.kind))
             && !faults.iter().any(|other| clash::between(other, &fault).is_some())
-            && end_us(&fault) <= last_us;
+            && end_us(&fault) <= last_us
+            && fault.kind.idle(&scenario.topology).is_none();
         if is_free {
             faults.push(fault);
             tries = 0;
@@ -138,6 +152,24 @@ pub fn draw(scenario: &Scenario, seed: u64, bounds: &Bounds) -> Result<Drawing, 
         return Err(NothingToDisturb::NoRoom { from_s: seconds(first_us), until_s: seconds(last_us) });
     }
     Ok(Drawing { faults })
+}
+
+/// Whom faults are drawn for.
+struct Around<'a> {
+    /// Nodes that may host something, and where no request enters.
+    hosts: Vec<&'a NodeSpec>,
+    /// The same, and behind them those where requests enter: requests pass between no others.
+    used: Vec<String>,
+    /// All nodes.
+    all: Vec<String>,
+}
+
+/// Whether a part of a deployment may be on a node: where all are placed by name, on no others.
+fn may_host(scenario: &Scenario, node: &NodeSpec) -> bool {
+    let mut deploys = scenario.deploys.iter();
+    deploys.any(|deploy| {
+        deploy.placement.is_empty() || deploy.placement.iter().any(|(label, _)| *label == node.label)
+    })
 }
 
 /// Whole milliseconds: what a file says then is what was played.
@@ -161,11 +193,12 @@ fn kinds(bounds: &Bounds, host: &NodeSpec) -> Vec<&'static str> {
     kinds
 }
 
-fn kind(random: &mut Random, bounds: &Bounds, hosts: &[&NodeSpec], all: &[&str]) -> FaultKind {
+fn kind(random: &mut Random, bounds: &Bounds, around: &Around<'_>) -> FaultKind {
+    let Around { hosts, used, all } = around;
     let host = hosts[random.below(hosts.len())];
     // By name: who is the busiest differs from play to play.
     let target = Target::Node(host.label.clone());
-    let (from, to) = two(random, all);
+    let (from, to) = two(random, used, hosts.len());
     let kinds = kinds(bounds, host);
     match kinds[random.below(kinds.len())] {
         "kill" => FaultKind::Kill(target),
@@ -178,7 +211,7 @@ fn kind(random: &mut Random, bounds: &Bounds, hosts: &[&NodeSpec], all: &[&str])
         "cpu" => FaultKind::Cpu(target, percent(random.between(0.05, 0.3))),
         "disk" => FaultKind::Disk(target),
         "partition" => {
-            let rest = all.iter().filter(|label| **label != host.label).map(|label| (*label).to_owned());
+            let rest = all.iter().filter(|label| **label != host.label).cloned();
             FaultKind::Partition(vec![vec![host.label.clone()], rest.collect()])
         }
         "uplink" => FaultKind::Uplink {
@@ -190,10 +223,12 @@ fn kind(random: &mut Random, bounds: &Bounds, hosts: &[&NodeSpec], all: &[&str])
     }
 }
 
-fn two(random: &mut Random, all: &[&str]) -> (String, String) {
-    let first = random.below(all.len());
-    let second = (first + 1 + random.below(all.len().saturating_sub(1))) % all.len();
-    (all[first].to_owned(), all[second].to_owned())
+/// The ends of a link, of which one at least is among the first of these.
+fn two(random: &mut Random, used: &[String], hosts: usize) -> (String, String) {
+    let host = random.below(hosts);
+    let other = (host + 1 + random.below(used.len().saturating_sub(1))) % used.len();
+    let (host, other) = (used[host].clone(), used[other].clone());
+    if random.below(2) == 0 { (host, other) } else { (other, host) }
 }
 
 fn change(random: &mut Random) -> LinkChange {

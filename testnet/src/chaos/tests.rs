@@ -130,6 +130,44 @@ fn all_that_the_ground_offers_is_drawn() {
 }
 
 #[test]
+fn faults_are_drawn_where_requests_may_be() {
+    // Parts on two nodes of six, by name.
+    let placed = "placement = [{ node = \"a-1\", blocks = [0, 15] }, { node = \"b-2\", blocks = [0, 15] }]\n";
+    let text = base(2).text.replace("parts = 3\nreplicas = 2\n", placed);
+    let scenario = Scenario::parse(Path::new("a/base.toml"), text).unwrap();
+    let used = ["a-1", "b-2", "origin"];
+    for seed in 0..200 {
+        for fault in draw(&scenario, seed, &bounds(1, 60_000_000)).unwrap().faults {
+            match &fault.kind {
+                FaultKind::Link { from, to, .. } | FaultKind::Cut { from, to, .. } => {
+                    assert!(
+                        from != to && used.contains(&from.as_str()) && used.contains(&to.as_str()),
+                        "{fault:?}"
+                    );
+                }
+                FaultKind::Partition(groups) => {
+                    assert!(used[..2].contains(&groups[0][0].as_str()), "{fault:?}");
+                }
+                kind => {
+                    let Some(Target::Node(label)) = kind.target() else { panic!("{fault:?}") };
+                    assert!(used[..2].contains(&label.as_str()), "{fault:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_would_change_nothing_is_not_drawn() {
+    let mut scenario = base(2);
+    scenario.topology.nodes.iter_mut().for_each(|node| node.cpu_share = Some(0.1));
+    for seed in 0..100 {
+        let faults = draw(&scenario, seed, &bounds(2, 60_000_000)).unwrap().faults;
+        assert!(faults.iter().all(|fault| fault.kind.idle(&scenario.topology).is_none()));
+    }
+}
+
+#[test]
 fn a_topology_is_found_from_another_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("mine"), folder.path().join("out"));
