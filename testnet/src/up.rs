@@ -74,24 +74,35 @@ pub(crate) fn run(args: &UpArgs) -> Result<Ended> {
         for (node, was_gone) in mesh.nodes_mut().iter_mut().zip(&mut gone) {
             if let Some(status) = node.ended().filter(|_| !*was_gone) {
                 *was_gone = true;
-                narrator.say(&format!("{} has ended ({status}); its log ends:", node.label()));
-                narrator.say(&node.log_end());
+                let log = node.log_end();
+                let how = if log.trim().is_empty() { "its log is empty" } else { "its log ends:" };
+                narrator.say(&format!("{} has ended ({status}); {how}", node.label()));
+                narrator.say(&log);
             }
         }
     }
     narrator.gap();
     narrator.say("Ending all nodes.");
     let bad = mesh.end();
-    if bad.is_empty() {
+    let gone: Vec<String> = mesh
+        .nodes()
+        .iter()
+        .zip(gone)
+        .filter(|(_, gone)| *gone)
+        .map(|(node, _)| node.label().to_owned())
+        .collect();
+    if bad.is_empty() && gone.is_empty() {
         return Ok(Ended::Well);
     }
     let kept = mesh.end_and_keep_folder();
-    let labels: Vec<&str> = bad.iter().map(|end| end.label.as_str()).collect();
-    narrator.say(&format!(
-        "{} did not end by itself; logs are kept in {}",
-        labels.join(", "),
-        kept.display()
-    ));
+    if !gone.is_empty() {
+        narrator.say(&format!("{} had ended before.", gone.join(", ")));
+    }
+    if !bad.is_empty() {
+        let labels: Vec<&str> = bad.iter().map(|end| end.label.as_str()).collect();
+        narrator.say(&format!("{} did not end by itself.", labels.join(", ")));
+    }
+    narrator.say(&format!("logs are kept in {}", kept.display()));
     Ok(Ended::Badly)
 }
 

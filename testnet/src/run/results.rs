@@ -49,6 +49,8 @@ fn set_aside(folder: &Path, is_result: impl Fn(&str) -> bool) -> io::Result<Opti
     for entry in fs::read_dir(folder)? {
         names.extend(entry?.file_name().into_string().ok().filter(|name| is_result(name)));
     }
+    // A play that failed before it began leaves empty folders; none that holds something goes.
+    names.retain(|name| fs::remove_dir(folder.join(name)).is_err());
     if names.is_empty() {
         return Ok(None);
     }
@@ -92,6 +94,19 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("notes.txt")).unwrap(), "3");
         fs::remove_dir_all(path.join("earlier-1")).unwrap();
         assert_eq!(Results::open(&path, is_result).unwrap().earlier, Some(path.join("earlier-3")));
+    }
+
+    #[test]
+    fn a_play_that_left_nothing_is_no_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_result = |name: &str| name == "logs";
+        for _ in 0..3 {
+            assert_eq!(Results::open(folder.path(), is_result).unwrap().earlier, None);
+            fs::create_dir(folder.path().join("logs")).unwrap();
+        }
+        fs::write(folder.path().join("logs/one.log"), "1").unwrap();
+        let earlier = folder.path().join("earlier-1");
+        assert_eq!(Results::open(folder.path(), is_result).unwrap().earlier, Some(earlier));
     }
 
     #[test]
