@@ -7,6 +7,7 @@ use std::ops::Range;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::{BLOCKS_MAX, PLACES_MAX};
 use stormo_protocol::model::Manifest;
+use stormo_protocol::profile::range_index;
 use stormo_protocol::state::{Class, Division, Domain, Place, Wished, shared};
 
 use super::Driver;
@@ -326,11 +327,13 @@ fn refuse_too_many(places: usize) -> Result<(), CallError> {
 /// Contiguous ranges of the graph's blocks, about equal in time and cut where little crosses.
 fn equal_parts(manifest: &Manifest, parts: u16) -> Result<Vec<(u16, u16)>, CallError> {
     let graph = manifest.graph_blocks();
-    let blocks = &manifest.blocks[usize::from(graph.start)..usize::from(graph.end)];
-    let times_ns: Vec<u64> = blocks.iter().map(|block| block.time_ns.max(1)).collect();
+    let blocks = graph.len();
+    let range_ns = |part: Range<usize>| {
+        let index = range_index(blocks, part.start, part.end);
+        manifest.reference.range_ns.get(index).map_or(1, |time_ns| (*time_ns).max(1))
+    };
     let cut_bytes: Vec<u64> = (graph.start..=graph.end).map(|cut| manifest.cut_bytes(cut)).collect();
-    let ranges = plan::parts(&times_ns, &cut_bytes, usize::from(parts)).ok_or_else(|| {
-        let blocks = blocks.len();
+    let ranges = plan::parts(blocks, range_ns, &cut_bytes, usize::from(parts)).ok_or_else(|| {
         CallError::BadRequest(format!(
             "the model has {blocks} blocks, so it can be divided into 1 to {blocks} parts, not {parts} \
              (at most {BLOCKS_MAX} for any model)"
