@@ -19,7 +19,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-pub use measured::{Busiest, Delays, Measured, Rate, Spread};
+pub use measured::{Busiest, Delays, FalseDeath, Measured, Rate, Spread};
 use serde::Serialize;
 pub use work::Tally;
 

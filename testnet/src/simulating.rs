@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use stormo_testnet::counted::counted;
 use stormo_testnet::interrupt;
-use stormo_testnet::simulate::{self, Measured, Outcome, Spec, Spread, Tally};
+use stormo_testnet::simulate::{self, FalseDeath, Measured, Outcome, Spec, Spread, Tally};
 
 use crate::options::{self, Misuse};
 use crate::run::Ended;
@@ -291,6 +291,17 @@ fn print(outcome: &Outcome) {
     );
 }
 
+/// How many nodes were taken for dead that were not, and the first of them.
+fn told_deaths(measured: &Measured) -> String {
+    let mut told = measured.false_deaths.to_string();
+    for one in &measured.wrongly_dropped {
+        let FalseDeath { at_s, by, of, silent_s, connection_lost } = one;
+        let why = if *connection_lost { ", its connection broke" } else { "" };
+        told += &format!("; node {of} by node {by} at {at_s:.1} s, silent for {silent_s:.1} s{why}");
+    }
+    told
+}
+
 /// Each figure with its aim (10, 100 and 1,000 nodes have aims of their own; others that of the next larger).
 fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
     let size = [10, 100].iter().position(|nodes| spec.nodes <= *nodes).unwrap_or(2);
@@ -321,7 +332,7 @@ fn figures(spec: &Spec, measured: &Measured) -> Vec<Figure> {
     }
     let formed = measured.formed_ms.is_some();
     let alive = measured.false_deaths == 0;
-    lines.push(line("false deaths", measured.false_deaths.to_string(), alive, 0.0, ""));
+    lines.push(line("false deaths", told_deaths(measured), alive, 0.0, ""));
     if spec.one_way_s > 0 {
         let most = measured.flips_in_a_minute;
         let flips = format!(

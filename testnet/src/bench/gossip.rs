@@ -29,8 +29,8 @@ pub(crate) struct Options {
     /// Real nodes, and simulated ones
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=200))]
     nodes: u16,
-    /// One way between two nodes, milliseconds; 0 for plain processes on loopback, without root
-    #[arg(long, default_value_t = 20.0, value_parser = options::number(0.0..=1_000.0, "milliseconds"))]
+    /// One way between two nodes, milliseconds: long beside what fifty nodes wait for their turn at two cores; 0 for plain processes on loopback, without root
+    #[arg(long, default_value_t = 100.0, value_parser = options::number(0.0..=1_000.0, "milliseconds"))]
     latency: f64,
     /// Changes in the whole mesh, a minute
     #[arg(long, default_value_t = 30)]

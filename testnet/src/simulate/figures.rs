@@ -5,7 +5,7 @@ use stormo::mesh::Belief;
 use stormo_protocol::state::Stamp;
 
 use super::host::{Host, KINDS, Kind};
-use super::measured::{Busiest, Delays, Measured, Rate, Spread};
+use super::measured::{Busiest, Delays, FalseDeath, Measured, Rate, Spread};
 use super::pipes::HostIndex;
 
 /// A change in the last moments of a run has no time to be told, microseconds.
@@ -15,6 +15,8 @@ const MINUTE_US: u64 = 60_000_000;
 const CHANGE_US_MAX: u64 = 20_000_000;
 /// Hosts whose view is looked at for false deaths; each sees all others.
 pub(super) const OBSERVERS_MAX: usize = 100;
+/// Of the false deaths so many are told one by one.
+const FALSE_DEATHS_TOLD: usize = 10;
 /// Between two such looks, microseconds.
 const LOOK_US: u64 = 500_000;
 /// A host counts for false deaths once it runs for so long, microseconds: it has to be heard first.
@@ -75,6 +77,7 @@ pub(super) struct Figures {
     healed_us: Option<u64>,
     sent_before: Vec<([u64; KINDS.len()], u64)>,
     refused: (u64, u64),
+    wrongly_dropped: Vec<FalseDeath>,
 }
 
 impl Figures {
@@ -95,6 +98,7 @@ impl Figures {
             healed_us: None,
             sent_before: Vec::new(),
             refused: (0, 0),
+            wrongly_dropped: Vec::new(),
         }
     }
 
@@ -229,6 +233,18 @@ impl Figures {
                     self.flips.push((observer.index, now_us));
                 } else if !parted {
                     self.false_deaths += 1;
+                    if self.wrongly_dropped.len() < FALSE_DEATHS_TOLD {
+                        let (belief, heard_ms) = view
+                            .get(other.id)
+                            .map_or((None, 0), |known| (Some(known.belief()), known.heard_ms));
+                        self.wrongly_dropped.push(FalseDeath {
+                            at_s: now_us as f64 / 1e6,
+                            by: observer.index,
+                            of: other.index,
+                            silent_s: clock_ms.saturating_sub(heard_ms) as f64 / 1e3,
+                            connection_lost: belief == Some(Belief::Lost),
+                        });
+                    }
                 }
             }
         }
@@ -281,6 +297,7 @@ impl Figures {
             deaths: self.deaths.len(),
             dead_suspected_by_all_ms: Spread::of(&suspected),
             false_deaths: self.false_deaths,
+            wrongly_dropped: self.wrongly_dropped.clone(),
             flips_under_one_way_cut: self.flips.len(),
             flips_in_a_minute: self.one_way.filter(|_| self.cut_a_link).map(|_| self.flips_in_a_minute()),
             views_equal_after_heal_ms: self.parted.map(|_| self.healed_us.map(|time| time as f64 / 1_000.0)),

@@ -59,6 +59,21 @@ impl Rate {
     }
 }
 
+/// A node that another one took for dead, though nothing had happened to it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FalseDeath {
+    /// Virtual time, seconds.
+    pub at_s: f64,
+    /// By which node.
+    pub by: u16,
+    /// Which one.
+    pub of: u16,
+    /// How long no sign of life had come, seconds.
+    pub silent_s: f64,
+    /// Whether it was a connection that broke, and not the silence.
+    pub connection_lost: bool,
+}
+
 /// The node that sent most for the mesh itself.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Busiest {
@@ -91,6 +106,9 @@ pub struct Measured {
     pub dead_suspected_by_all_ms: Spread,
     /// Times that a node dropped another one from its plans to which nothing had happened.
     pub false_deaths: u64,
+    /// The first of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wrongly_dropped: Vec<FalseDeath>,
     /// The same between the two ends of a cut way.
     pub flips_under_one_way_cut: usize,
     /// The most of these by one of them within a minute; absent if no way between two that knew each other was cut.

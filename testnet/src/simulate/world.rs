@@ -33,6 +33,10 @@ const CONTROL_US: u64 = 5;
 /// The load of a host is another one after this, microseconds, by up to 29 % of its cores: always worth a record that
 /// can wait, never an urgent one.
 const LOAD_US: u64 = 1_000_000;
+/// `app/driver/gossip.rs`: a connection is closed on purpose once the other end has heard of it, or after this; and the
+/// same of one that carries nothing, though perhaps in one direction only, microseconds.
+const TELL_US: u64 = 5_000_000;
+const STALLED_TELL_US: u64 = 1_000_000;
 /// How often figures are taken, microseconds.
 const OBSERVE_US: u64 = 100_000;
 
@@ -49,6 +53,8 @@ pub(super) enum What {
     Repeat(PipeIndex),
     /// The sender's end hears that the other end is gone.
     Reset(PipeIndex),
+    /// A connection is closed on purpose, whether or not the other end has heard of it.
+    Shut(PipeIndex),
     /// A step of a handshake.
     Shake(Box<Shake>),
     /// A host's driver looks at its member.
@@ -154,6 +160,7 @@ impl World {
             What::Fault(_) => 9 << 40,
             What::Observe => 10 << 40,
             What::Serve(pipe, _) => 12 << 40 | u64::from(*pipe),
+            What::Shut(pipe) => 13 << 40 | u64::from(*pipe),
             What::Work(event) => 11 << 40 | event.trace(),
         };
         self.events += 1;
@@ -164,7 +171,7 @@ impl World {
     fn paused_until(&self, now_us: u64, what: &What) -> Option<u64> {
         let host = match what {
             What::Arrive(pipe, _) | What::Serve(pipe, _) => self.pipes.pipe(*pipe).to,
-            What::Ping(pipe) => self.pipes.pipe(*pipe).from,
+            What::Ping(pipe) | What::Shut(pipe) => self.pipes.pipe(*pipe).from,
             What::Tick(host, _) | What::Heartbeat(host, _) => *host,
             What::Work(event) => event.host()?,
             _ => return None,
@@ -182,6 +189,7 @@ impl World {
             What::Serve(pipe, payload) => self.arrive(now_us, pipe, payload),
             What::Repeat(pipe) => self.repeat(now_us, pipe),
             What::Reset(pipe) => self.disconnect(now_us, pipe),
+            What::Shut(pipe) => self.shut(now_us, pipe),
             What::Ping(pipe) => self.ping(now_us, pipe),
             What::Tick(host, life) => self.tick(now_us, host, life),
             What::Heartbeat(host, life) => self.heartbeat(now_us, host, life),
@@ -293,15 +301,8 @@ impl World {
                 let bytes = wire::asked(wire::news(&news));
                 self.talk(now_us, index, host::index_of(peer), Talk::Tell(news), bytes);
             }
-            MemberAction::Part(peer) => {
-                let bytes = wire::asked(1);
-                self.talk(now_us, index, host::index_of(peer), Talk::Parting, bytes);
-            }
-            MemberAction::Close(peer) => {
-                let peer = host::index_of(peer);
-                self.talk(now_us, index, peer, Talk::Parting, wire::asked(1));
-                self.close(now_us, index, peer);
-            }
+            MemberAction::Part(peer) => self.part(now_us, index, host::index_of(peer), TELL_US),
+            MemberAction::Close(peer) => self.part(now_us, index, host::index_of(peer), STALLED_TELL_US),
             MemberAction::Dial(address) => self.dial(now_us, index, address),
             MemberAction::Probe(peer) => {
                 let bytes = wire::framed(Talk::PROBE_ASKED_BYTES);

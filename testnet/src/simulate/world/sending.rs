@@ -7,6 +7,7 @@ use crate::simulate::gossip::{self, Rpc, Sends};
 use crate::simulate::host::{self, Kind};
 use crate::simulate::pipes::{GivenUp, HostIndex, Parcel, PipeIndex, Pipes, Sent};
 use crate::simulate::talk::{Payload, Talk};
+use crate::simulate::wire;
 
 /// What is no gossip waits as long as its connection stands.
 const PATIENT: u64 = u64::MAX;
@@ -69,9 +70,23 @@ impl World {
         is_known
     }
 
+    /// Tells a peer that the connection will be closed, and closes it after so long at the latest.
+    pub(super) fn part(&mut self, now_us: u64, from: HostIndex, to: HostIndex, within_us: u64) {
+        let Some(pipe) = self.hosts[usize::from(from)].peers.get(&to).copied() else { return };
+        self.talk(now_us, from, to, Talk::Parting, wire::asked(1));
+        self.queue.push(now_us + within_us, What::Shut(pipe));
+    }
+
     /// Closes a connection on purpose, at both ends.
     pub(in crate::simulate) fn close(&mut self, now_us: u64, from: HostIndex, to: HostIndex) {
         if let Some(pipe) = self.hosts[usize::from(from)].peers.get(&to).copied() {
+            self.shut(now_us, pipe);
+        }
+    }
+
+    /// The same, if it is still open.
+    pub(super) fn shut(&mut self, now_us: u64, pipe: PipeIndex) {
+        if self.pipes.pipe(pipe).open {
             self.reset(now_us, Pipes::<Payload>::back(pipe));
             self.disconnect(now_us, pipe);
         }
