@@ -154,7 +154,8 @@ pub(crate) fn start_with(
     let not_run = |cause| StartError::NotRun { label: spec.label.clone(), cause };
     fs::create_dir_all(&folder).map_err(not_run)?;
     let mut command = Command::new(binary);
-    command.args(["node", "--json", "--die-with-parent", "--data"]).arg(folder.join("data")).args(arguments);
+    let owned = format!("--die-with-parent={}", std::process::id());
+    command.args(["node", "--json", &owned, "--data"]).arg(folder.join("data")).args(arguments);
     command.stdin(Stdio::null());
     command.env(RUN_VARIABLE, run_of(&folder));
     command.stdout(File::create(ready_file(&folder)).map_err(not_run)?);

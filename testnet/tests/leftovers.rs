@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use stormo_testnet::commands::Progress;
 use stormo_testnet::folder::RunFolder;
 use stormo_testnet::ground::{leftovers, network};
 use stormo_testnet::{trial, wait};
@@ -17,6 +18,24 @@ const TOPOLOGY: &str = "about = \"a test\"\n[links]\nlatency = \"1 ms\"\n\
     [[node]]\nlabel = \"two\"\nclass = \"edge\"\nmemory_budget = \"64 MiB\"\n";
 const TESTNET: &str = env!("CARGO_BIN_EXE_stormo-testnet");
 const LONG: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_node_whose_owner_ended_before_it_began_does_not_begin() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let stormo = trial::stormo()?;
+    stormo.init(folder.path())?;
+    let mut owner = Command::new("true").spawn()?;
+    owner.wait()?;
+    let options =
+        ["node", "--api", "127.0.0.1:0", "--grpc", "off", "--listen", "/ip4/127.0.0.1/tcp/0", "--data"];
+    let mut words = trial::arguments(&options);
+    words.push(folder.path().into());
+    words.push(format!("--die-with-parent={}", owner.id()).into());
+    let ran = stormo.run(&words, Progress::Kept, LONG)?;
+    let is_told = ran.stderr.contains("has ended");
+    ensure!(ran.status.code() == Some(1) && is_told, "{}: {}", ran.status, ran.stderr);
+    Ok(())
+}
 
 /// A `cargo mesh up` that is up.
 struct Up(Child);

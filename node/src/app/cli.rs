@@ -216,9 +216,9 @@ pub struct NodeArgs {
     /// Print one line of JSON when ready.
     #[arg(long)]
     pub json: bool,
-    /// End when the program that started this one ends.
-    #[arg(long)]
-    pub die_with_parent: bool,
+    /// End when the program that started this one ends, or has ended: it is the process of this id
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub die_with_parent: Option<i32>,
 }
 
 /// An optimisation level on the command line.

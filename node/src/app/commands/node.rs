@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use clap::Parser;
+use rustix::process::{self, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{here, say};
@@ -14,8 +15,8 @@ use crate::app::node;
 
 pub(super) fn run(args: NodeArgs) -> Result<(), CommandError> {
     let args = with_file(args)?;
-    if args.die_with_parent {
-        die_with_parent();
+    if let Some(parent) = args.die_with_parent {
+        die_with_parent(parent)?;
     }
     let json = args.json;
     let filter = tracing_subscriber::EnvFilter::try_new(log_filter()).map_err(here)?;
@@ -71,11 +72,13 @@ fn tell(ready: &node::Ready, json: bool) {
     let _ = std::io::stdout().flush();
 }
 
-/// Asks the kernel to end this process when the thread that started it ends.
-#[allow(unsafe_code)]
-fn die_with_parent() {
-    // SAFETY: PR_SET_PDEATHSIG takes a signal number by value and touches no memory.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+/// Asks the kernel to end this process when the thread that started it ends. It does so for what ends from now on: who
+/// is gone by now is told by its process id, if that is known.
+fn die_with_parent(parent: i32) -> Result<(), CommandError> {
+    process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(here)?;
+    let now = process::getppid().map_or(0, process::Pid::as_raw_pid);
+    if parent > 0 && now != parent {
+        return Err(CommandError::Here(format!("process {parent}, which started this one, has ended")));
     }
+    Ok(())
 }
