@@ -211,6 +211,9 @@ impl Question<'_> {
     }
 }
 
+/// What loading a part counts in a plan that is to do without, milliseconds: longer than any plan that may.
+const LOADING_AVOIDED_MS: f64 = 60_000.0;
+
 /// What all agreement is worth in accuracy: of a variant of which nothing is known, losses stay shares.
 fn accuracy_unit(accuracy: f64) -> f64 {
     if accuracy > 0.0 { accuracy } else { 1.0 }
@@ -253,6 +256,13 @@ fn micros_to_ms(micros: f64) -> f64 {
 }
 
 impl Posed {
+    /// Makes plans do with what is loaded, wherever that is possible: loading takes time, and may be refused.
+    pub(super) fn prefer_loaded(&mut self) {
+        for node in &mut self.problem.nodes {
+            node.cold_fixed_ms = (node.cold_fixed_ms + LOADING_AVOIDED_MS).min(TIME_MS_MAX);
+        }
+    }
+
     /// Leaves only this codec to choose, wherever its loss is known, be it one that rounds.
     pub(super) fn leave_only(&mut self, codec: Codec, manifest: &Manifest) {
         for (cut, left) in (self.first..).zip(&mut self.problem.codings) {
@@ -290,7 +300,7 @@ impl Posed {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::plan::Watts;
+    use crate::plan::{self, Watts};
     use stormo_protocol::ids::{DeploymentId, ObjectId};
     use stormo_protocol::model::{BlockKind, Cut, ObjectRef, OrtLevel};
     use stormo_protocol::profile::{Reference, Work};
@@ -433,6 +443,23 @@ pub(super) mod tests {
         };
         assert_eq!(allowed(None), [Codec::ShuffleLz4]);
         assert_eq!(allowed(Some(0.4)), [Codec::ShuffleLz4, Codec::F16, Codec::Int8]);
+    }
+
+    #[test]
+    fn plans_that_prefer_what_is_loaded_load_only_where_nobody_has_it() {
+        let host = |posed: &Posed| {
+            let best = plan::best(&posed.problem, plan::EXPANSIONS_DEFAULT).unwrap();
+            best.priced.shape.stages.iter().map(|stage| stage.node).collect::<Vec<_>>()
+        };
+        let mut posed = two_nodes("m", 0.5, &[30.0, 30.0]);
+        posed.problem.nodes.iter_mut().for_each(|node| node.cold_fixed_ms = 1.0);
+        let loaded = KnownRange { first: 0, end: 2, time_ms: None, is_loaded: true, has_memory: true };
+        posed.problem.nodes[0].known = vec![loaded];
+        assert_eq!(host(&posed), [1], "20 ms there, 20 ms of way and 1 ms of loading");
+        posed.prefer_loaded();
+        assert_eq!(host(&posed), [0]);
+        posed.problem.nodes[0].known.clear();
+        assert_eq!(host(&posed), [1], "all have to load it");
     }
 
     #[test]

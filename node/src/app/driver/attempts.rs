@@ -43,9 +43,16 @@ impl Driver {
     ) {
         let Some(pending) = self.origins.get(&request) else { return };
         let limits = pending.options.limits;
+        // A host that has nothing loaded may refuse to load it, and each attempt could find another such one. (What loading
+        // counts here is no energy.)
+        let is_again = pending.machine.attempts() > 0 && limits.max_energy_j.is_none();
         let posed = pending.variants.iter().map(|bound| {
             let Bound { choice, blocks, .. } = bound;
-            self.pose(choice, blocks.clone(), without, limits)
+            let mut posed = self.pose(choice, blocks.clone(), without, limits);
+            if is_again {
+                posed.prefer_loaded();
+            }
+            posed
         });
         self.plan_request(request, posed.collect(), limits, (or_without, made_for));
     }
