@@ -54,6 +54,12 @@ pub(super) fn unlike(one: &Value, other: &Value) -> Vec<String> {
     if found.is_empty() && placements(one) != placements(other) {
         found.push("placements (who hosted what when the load began)".to_owned());
     }
+    // Runs of other seeds repeat each other, but one beside one may differ for that.
+    if let (Some(ones), Some(others)) = (one.get("seed"), other.get("seed"))
+        && ones != others
+    {
+        found.push(format!("seed ({ones} and {others})"));
+    }
     found
 }
 
@@ -180,6 +186,18 @@ mod tests {
         };
         assert!(unlike(&on("a"), &on("a")).is_empty());
         assert_eq!(unlike(&on("a"), &on("b")), ["placements (who hosted what when the load began)"]);
+    }
+
+    #[test]
+    fn runs_of_two_seeds_are_unlike_and_repeat_each_other() {
+        let of = |seed: u64| {
+            let mut run = run(TEXT);
+            run["seed"] = json!(seed);
+            run
+        };
+        assert_eq!(unlike(&of(3), &of(9)), ["seed (3 and 9)"]);
+        let [one, other] = ["one.json", "other.json"].map(Path::new);
+        ensure_repeats(&[(one, of(3)), (other, of(9))]).unwrap();
     }
 
     #[test]

@@ -226,6 +226,15 @@ fn plain<'a>(field: &str, name: &'a Spanned<String>) -> Result<&'a str, Wrong> {
     }
 }
 
+/// Names of the tree's models.
+fn own_models() -> Vec<String> {
+    let files = std::fs::read_dir(workspace_root().join("testnet/models")).into_iter().flatten().flatten();
+    let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".onnx")?.to_owned()));
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names
+}
+
 /// A model of the tree by its name, else one of the shared models.
 fn model(field: &str, name: &Spanned<String>) -> Result<PathBuf, Wrong> {
     let given = name.get_ref();
@@ -237,9 +246,13 @@ fn model(field: &str, name: &Spanned<String>) -> Result<PathBuf, Wrong> {
     let own = workspace_root().join("testnet/models").join(&file);
     let shared = surroundings::shared_models().map(|folder| folder.join(&file));
     [Some(own), shared].into_iter().flatten().find(|path| path.is_file()).ok_or_else(|| {
+        let hint = match given.strip_suffix(".onnx") {
+            Some(_) => "; a model is named without its ending".to_owned(),
+            None => format!(" (there are: {})", own_models().join(", ")),
+        };
         let message = format!(
-            "`{field}`: there is no model `{given}` in testnet/models, nor in `models` of the folder that {} \
-             names",
+            "`{field}`: there is no model `{given}` in testnet/models{hint}; others are looked for in `models` of the \
+             folder that {} names",
             surroundings::SHARED
         );
         Wrong::at(&name.span(), message)
