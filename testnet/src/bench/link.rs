@@ -25,6 +25,12 @@ const SEED: u64 = 4;
 const STREAM_S: u64 = 4;
 const MBIT: u64 = 1_000_000;
 
+/// So far from what was asked for a figure counts as missed: milliseconds, a share of a rate, and percentage points of
+/// two thousand echoes.
+const MISSED_MS: f64 = 1.0;
+const MISSED_RATE_SHARE: f64 = 0.05;
+const MISSED_POINTS: f64 = 2.0;
+
 /// A figure that was asked for, and what was found.
 #[derive(Debug, Serialize)]
 struct Row {
@@ -32,6 +38,18 @@ struct Row {
     unit: &'static str,
     asked: Option<f64>,
     measured: f64,
+}
+
+impl Row {
+    fn is_missed(&self) -> bool {
+        let Some(asked) = self.asked else { return false };
+        let allowed = match self.unit {
+            "Mbit/s" => asked * MISSED_RATE_SHARE,
+            "ms" => MISSED_MS,
+            _ => MISSED_POINTS,
+        };
+        (self.measured - asked).abs() > allowed
+    }
 }
 
 /// Measures and prints.
@@ -154,12 +172,57 @@ fn cut(network: &Network, rows: &mut Vec<Row>) -> Result<()> {
 }
 
 fn print(rows: &[Row]) {
-    let columns =
-        [("link", Align::Left), ("asked", Align::Right), ("measured", Align::Right), ("unit", Align::Left)];
+    let columns = [
+        ("", Align::Left),
+        ("link", Align::Left),
+        ("asked", Align::Right),
+        ("measured", Align::Right),
+        ("unit", Align::Left),
+    ];
     let mut table = Table::new(&columns);
-    for Row { what, unit, asked, measured } in rows {
-        let asked = asked.map_or("-".to_owned(), |asked| format!("{asked:.2}"));
-        table.row([what.clone(), asked, format!("{measured:.2}"), (*unit).to_owned()]);
+    for row in rows {
+        let mark = if row.is_missed() { "✗" } else { "" };
+        let asked = row.asked.map_or("-".to_owned(), |asked| format!("{asked:.2}"));
+        table.row([
+            mark.to_owned(),
+            row.what.clone(),
+            asked,
+            format!("{:.2}", row.measured),
+            row.unit.to_owned(),
+        ]);
     }
     table.lines().iter().for_each(|line| tell!("{line}"));
+    let missed = rows.iter().filter(|row| row.is_missed()).count();
+    if missed > 0 {
+        tell!(
+            "✗: {missed} of {} figures missed what was asked for by more than {MISSED_MS} ms, {} % of a rate or \
+             {MISSED_POINTS} points",
+            rows.len(),
+            MISSED_RATE_SHARE * 100.0
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_far_from_what_was_asked_for_are_marked() {
+        let is_missed =
+            |unit, asked, measured| Row { what: String::new(), unit, asked, measured }.is_missed();
+        let cases = [
+            ("ms", Some(20.0), 21.0, false),
+            ("ms", Some(20.0), 21.1, true),
+            ("ms", Some(20.0), 18.9, true),
+            ("Mbit/s", Some(800.0), 761.0, false),
+            ("Mbit/s", Some(800.0), 759.0, true),
+            ("Mbit/s", None, 1.0, false),
+            ("%", Some(10.0), 11.9, false),
+            ("%", Some(0.0), 2.1, true),
+        ];
+        for (unit, asked, measured, missed) in cases {
+            assert_eq!(is_missed(unit, asked, measured), missed, "{unit} {asked:?} {measured}");
+        }
+    }
 }
