@@ -162,7 +162,7 @@ mod tests {
     fn a_name_that_is_none_is_told_those_that_are() {
         let cause = || io::Error::from(io::ErrorKind::NotFound);
         let told = unread(Path::new("nosuch"), "topologies", cause()).to_string();
-        assert!(told.contains("; there are: campus, demo, home, loopback, "), "{told}");
+        assert!(told.contains("; there are: campus, demo, handheld, home, "), "{told}");
         let path = unread(Path::new("here/nosuch.toml"), "topologies", cause()).to_string();
         assert!(path.contains("; by name there are: campus, "), "{path}");
         let folder = tempfile::tempdir().unwrap();
