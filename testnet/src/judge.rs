@@ -108,6 +108,15 @@ pub struct Counts {
     pub answered_twice: u64,
 }
 
+/// How many requests of one load there were, in the order of the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LoadCounts {
+    /// That ended.
+    pub ended: u64,
+    /// Answered rightly.
+    pub right: u64,
+}
+
 /// A request that is worth telling of.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Told {
@@ -132,6 +141,8 @@ pub struct Verdict {
     pub checks: Vec<Check>,
     /// Ends of requests.
     pub counts: Counts,
+    /// Of each load.
+    pub loads: Vec<LoadCounts>,
     /// Latency of right answers.
     pub latency: Option<Latency>,
     /// Latency of those that a fault met, less the median before the first fault.
@@ -174,6 +185,7 @@ pub fn judge(expect: &Expectations, history: &History, truth: &Truth) -> Verdict
     let mut verdict = Verdict {
         checks: Vec::new(),
         counts,
+        loads: classes::by_load(history, &classified, truth.entries.len()),
         latency,
         added: affected.added,
         affected: affected.count,

@@ -11,7 +11,7 @@ use clap::Args;
 use stormo::files;
 use stormo_testnet::counted::counted;
 use stormo_testnet::ground::{EMULATION, GroundKind, network};
-use stormo_testnet::judge::{self, Check, Verdict};
+use stormo_testnet::judge::{self, Check, LoadCounts, Verdict};
 use stormo_testnet::play::{self, Played};
 use stormo_testnet::printable::printable;
 use stormo_testnet::report::{Document, page};
@@ -216,6 +216,12 @@ fn tell(verdict: &Verdict, narrator: &Narrator) {
             latency.p99_ms,
             latency.max_ms
         ));
+    }
+    if verdict.loads.len() > 1 {
+        let each =
+            |(place, of): (usize, &LoadCounts)| format!("load {}: {} of {}", place + 1, of.right, of.ended);
+        let loads: Vec<String> = verdict.loads.iter().enumerate().map(each).collect();
+        narrator.say(&format!("right answers of each load: {}", loads.join("; ")));
     }
     for of in verdict.left_out.iter().take(LEFT_OUT_SHOWN) {
         narrator.say(&format!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
-use super::{Counts, Told, Truth, compare};
+use super::{Counts, LoadCounts, Told, Truth, compare};
 use crate::history::{History, Outcome, Request};
 
 /// HTTP's word for "too much at once".
@@ -130,6 +130,17 @@ pub(super) fn counts(history: &History, classified: &[Classified]) -> Counts {
     let answers = history.requests.iter().filter_map(Request::answer);
     let of_others = answers.filter(|answer| !answer.has_own_id).count();
     counts.answered_twice = (doubles + of_others) as u64 + u64::from(history.unasked);
+    counts
+}
+
+pub(super) fn by_load(history: &History, classified: &[Classified], loads: usize) -> Vec<LoadCounts> {
+    let mut counts = vec![LoadCounts::default(); loads];
+    for (request, of) in history.requests.iter().zip(classified) {
+        if let Some(load) = counts.get_mut(usize::from(request.load)) {
+            load.ended += 1;
+            load.right += u64::from(of.class == Class::Right);
+        }
+    }
     counts
 }
 

@@ -32,7 +32,7 @@ pub(super) fn all(
     checks.extend(the_mesh(expect, history));
     checks.extend(goodput::all(expect, history, classified));
     checks.extend(growths(expect, history));
-    checks.extend(the_run_itself(expect, history, truth));
+    checks.extend(the_run_itself(expect, history, verdict));
     checks
 }
 
@@ -175,7 +175,7 @@ fn growths(expect: &Expectations, history: &History) -> Vec<Check> {
 }
 
 /// That the run was what it was meant to be.
-fn the_run_itself(expect: &Expectations, history: &History, truth: &Truth) -> Vec<Check> {
+fn the_run_itself(expect: &Expectations, history: &History, verdict: &Verdict) -> Vec<Check> {
     let mut checks = Vec::new();
     let undone: Vec<String> = history.faults.iter().filter_map(untold).collect();
     if !history.faults.is_empty() {
@@ -187,9 +187,8 @@ fn the_run_itself(expect: &Expectations, history: &History, truth: &Truth) -> Ve
     let got = if left.is_empty() { "nothing".to_owned() } else { left.join("; ") };
     checks.push(Check::new("left behind: processes, files, groups", "nothing", got, left.is_empty()));
     let mut faults = history.generator_faults.clone();
-    let idle = (0..truth.entries.len())
-        .filter(|load| !history.requests.iter().any(|request| usize::from(request.load) == *load));
-    faults.extend(idle.map(|load| format!("load {} of the file sent nothing", load + 1)));
+    let idle = verdict.loads.iter().enumerate().filter(|(_, counts)| counts.ended == 0);
+    faults.extend(idle.map(|(load, _)| format!("load {} of the file sent nothing", load + 1)));
     let got = if faults.is_empty() { "all sent".to_owned() } else { faults.join("; ") };
     checks.push(Check::new("the load itself", "all sent", got, faults.is_empty()));
     if let Some(most) = expect.generator_share_max {

@@ -163,6 +163,7 @@ fn a_load_that_sends_nothing_is_told() {
     truth.entries.push(vec![0]);
     let verdict = judge(&demands(), &history, &truth);
     assert_eq!(failed(&verdict), ["the load itself"]);
+    assert_eq!(verdict.loads, [LoadCounts { ended: 100, right: 100 }, LoadCounts::default()]);
     assert!(verdict.checks.iter().any(|check| check.got == "load 2 of the file sent nothing"));
 }
 
