@@ -228,6 +228,8 @@ pub struct Strain {
     pub load_average: f64,
     /// Share of the processors' time that the host of this virtual machine gave to others.
     pub stolen_share: f64,
+    /// Share of it that other programs of this machine took than the testnet and its nodes.
+    pub others_share: f64,
     /// By how much the testnet itself was woken too late, at most, milliseconds.
     pub late_ms_max: f64,
     /// By how much an arrival was handed out too late, at most, milliseconds.

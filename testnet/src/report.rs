@@ -20,6 +20,8 @@ use crate::scenario::Scenario;
 const STARVED_LATE_MS: f64 = 250.0;
 /// Above this, another guest of the host takes what figures are made of.
 const STARVED_STOLEN_SHARE: f64 = 0.1;
+/// Above this, other programs of this machine take them.
+const STARVED_OTHERS_SHARE: f64 = 0.2;
 /// Runnable tasks for each processor; a mesh of many nodes has one or two of its own.
 const STARVED_LOAD: f64 = 4.0;
 
@@ -96,17 +98,20 @@ impl BatteryTold {
 
 /// In words, that the machine had too much to do for its figures to be the mesh's.
 fn starved(strain: &Strain) -> Option<String> {
-    let Strain { processors, load_average, stolen_share, late_ms_max, sent_late_ms_max } = strain;
+    let Strain { processors, load_average, stolen_share, others_share, late_ms_max, sent_late_ms_max } =
+        strain;
     let is_starved = *late_ms_max > STARVED_LATE_MS
         || *sent_late_ms_max > STARVED_LATE_MS
         || *stolen_share > STARVED_STOLEN_SHARE
+        || *others_share > STARVED_OTHERS_SHARE
         || *load_average > STARVED_LOAD * *processors as f64;
     is_starved.then(|| {
         format!(
             "This machine was starved: load {load_average:.1} on {processors} processors, {:.1} % of their time \
-             stolen, the testnet itself up to {late_ms_max:.0} ms late and requests up to {sent_late_ms_max:.0} ms. \
+             stolen and {:.0} % taken by other programs, the testnet itself up to {late_ms_max:.0} ms late and requests up to {sent_late_ms_max:.0} ms. \
              What does not hold may be no fault of the mesh.",
-            stolen_share * 100.0
+            stolen_share * 100.0,
+            others_share * 100.0
         )
     })
 }

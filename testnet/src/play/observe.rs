@@ -309,7 +309,7 @@ fn callers(api: &str, connected: &[u16]) -> u32 {
 
 /// What a process takes; `None` when it is gone.
 fn usage_of(pid: u32) -> Option<Usage> {
-    let ProcessStat { resident_bytes, threads, cpu_us } = process_stat::of(pid)?;
+    let ProcessStat { resident_bytes, threads, cpu_us, .. } = process_stat::of(pid)?;
     let descriptors = u32::try_from(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()).ok()?;
     Some(Usage { at_us: 0, node: 0, life: 0, resident_bytes, descriptors, threads, cpu_us })
 }
