@@ -74,6 +74,8 @@ pub enum NetEvent {
     Found(NodeId, String),
     /// This node can be reached here.
     Listening(String),
+    /// And here no longer.
+    NotListening(String),
     /// A dial failed; the address and what was said.
     DialFailed(String, String),
     /// A round trip was measured.

@@ -193,8 +193,16 @@ impl Pool {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn begin(&self, id: ObjectId) -> Result<Incoming<'_>, PoolError> {
+    pub fn begin(&self, id: ObjectId) -> Result<Incoming<&Self>, PoolError> {
         Incoming::begin(self, id)
+    }
+
+    /// The same, to be written to from any thread.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn begin_shared(self: &Arc<Self>, id: ObjectId) -> Result<Incoming<Arc<Self>>, PoolError> {
+        Incoming::begin(self.clone(), id)
     }
 
     /// Stores bytes and names them.

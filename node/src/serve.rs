@@ -35,6 +35,10 @@ use json::ErrorView;
 const BODY_BYTES_MAX: usize = FRAME_PAYLOAD_BYTES_MAX as usize + (1 << 20);
 /// Requests with bodies that are read at once; more are refused at once, so that memory is bounded.
 const BODIES_MAX: usize = 32;
+/// Bytes of all that are read at once, by what was announced: as many as four of the largest.
+const BODIES_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
+/// They are counted in these.
+const BODIES_UNIT_BYTES: usize = 1 << 10;
 /// A body comes within this time, or not at all.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// And one that nobody will read within this, or the connection ends.
@@ -95,6 +99,8 @@ pub struct Front {
 struct Shared {
     front: Front,
     bodies: Arc<Semaphore>,
+    /// What of [`BODIES_BYTES_MAX`] is left.
+    body_units: Arc<Semaphore>,
     admission: admission::Admission,
     readers: events::Readers,
 }
@@ -113,7 +119,8 @@ pub async fn start(
     let api = listener.local_addr().map_err(failed)?;
     let readers = events::Readers::new(front.watchers.clone());
     let bodies = Arc::new(Semaphore::new(BODIES_MAX));
-    let shared = Shared { front, bodies, admission: admission::Admission::new(), readers };
+    let body_units = Arc::new(Semaphore::new(BODIES_BYTES_MAX / BODIES_UNIT_BYTES));
+    let shared = Shared { front, bodies, body_units, admission: admission::Admission::new(), readers };
     let mut tasks = JoinSet::new();
     let grpc = match grpc {
         Some(address) => Some(start_grpc(address, shared.clone(), &mut tasks).await?),
@@ -245,6 +252,14 @@ impl Shared {
             let text = format!("a body has at most {BODY_BYTES_MAX} bytes; {bytes} were announced");
             return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
+        // What is not announced may be as long as is allowed.
+        let bytes = declared.map_or(BODY_BYTES_MAX, |bytes| bytes as usize);
+        let units = u32::try_from(bytes.div_ceil(BODIES_UNIT_BYTES)).unwrap_or(u32::MAX);
+        let Ok(_units) = self.body_units.try_acquire_many(units) else {
+            self.skip_body(request).await;
+            let text = "bodies of too many bytes at once; try again shortly, and announce their length (Content-Length)";
+            return Err(refusal(StatusCode::TOO_MANY_REQUESTS, text));
+        };
         let limited = axum::RequestExt::with_limited_body(request);
         let read = axum::body::to_bytes(limited.into_body(), BODY_BYTES_MAX);
         match timeout(BODY_TIMEOUT, read).await {

@@ -14,6 +14,8 @@ use crate::serve::json::ErrorView;
 
 /// An answer may take as long as a request may, and a little more.
 const CALL_TIMEOUT: Duration = Duration::from_secs(660);
+/// The same of one whose time its caller has said: for a large answer on a slow way.
+const BEYOND_TIMEOUT: Duration = Duration::from_secs(30);
 /// A stream that tells what happens is opened again after this: if its node lost its power, nothing else
 /// would show.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(120);
@@ -67,6 +69,15 @@ impl Client {
     /// When the token's file cannot be read.
     pub fn new(args: &ApiArgs) -> Result<Self, CommandError> {
         Self::with_patience(&args.node, CALL_TIMEOUT)
+    }
+
+    /// The same for requests that end after so many milliseconds, or the node stands still.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn for_requests(args: &ApiArgs, timeout_ms: f64) -> Result<Self, CommandError> {
+        let timeout = Duration::from_secs_f64((timeout_ms / 1000.0).clamp(0.0, CALL_TIMEOUT.as_secs_f64()));
+        Self::with_patience(&args.node, timeout + BEYOND_TIMEOUT)
     }
 
     /// The node that the arguments name; it is to answer within this time.

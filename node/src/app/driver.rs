@@ -298,6 +298,7 @@ impl Driver {
             NetEvent::Connected(node) => self.on_connected(node),
             NetEvent::Disconnected(node) => self.on_disconnected(node),
             NetEvent::Listening(address) => self.on_listening(address),
+            NetEvent::NotListening(address) => self.on_not_listening(&address),
             NetEvent::DialFailed(address, reason) => self.on_dial_failed(address, reason),
             NetEvent::RoundTrip(peer, time) => {
                 self.on_member(MemberEvent::RoundTrip { peer, micros: time.as_micros() as f64 });

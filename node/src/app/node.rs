@@ -1,5 +1,6 @@
 //! A node from its configuration to its end: keys, ONNX Runtime, network, API, loop.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use stormo_protocol::ids::{NodeId, ObjectId};
+use stormo_protocol::limits::ADDRESSES_MAX;
 use stormo_protocol::state::Machine;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -212,7 +214,23 @@ async fn first_addresses(
             None => break,
         }
     }
-    (addresses, others)
+    (announced(addresses), others)
+}
+
+/// Those of these addresses that others are told: no more than a record holds, what leads to this machine alone last.
+fn announced(mut addresses: Vec<String>) -> Vec<String> {
+    let is_local = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+    addresses.sort_by_key(is_local);
+    let mut known = BTreeSet::new();
+    addresses.retain(|address| known.insert(address.clone()));
+    if addresses.len() > ADDRESSES_MAX {
+        let left_out = addresses.split_off(ADDRESSES_MAX);
+        tracing::warn!(
+            left_out = left_out.join(" "),
+            "this machine has more addresses than others are told; name those that matter with --listen"
+        );
+    }
+    addresses
 }
 
 fn ready_line(node: NodeId, config: &NodeConfig, serving: &Serving, addresses: &[String]) -> Ready {
@@ -223,5 +241,22 @@ fn ready_line(node: NodeId, config: &NodeConfig, serving: &Serving, addresses: &
         grpc: serving.grpc.map(|grpc| grpc.to_string()),
         addresses: addresses.iter().map(|address| format!("{address}/p2p/{node}")).collect(),
         mesh: config.mesh.mesh_id().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_addresses_are_told_than_a_record_holds_and_local_ones_go_first() {
+        let mut found = vec!["/ip4/127.0.0.1/tcp/4001".to_owned(), "/ip4/10.0.0.1/tcp/4001".to_owned()];
+        found.extend((1..=7).map(|net| format!("/ip4/172.17.{net}.1/tcp/4001")));
+        found.push("/ip4/10.0.0.1/tcp/4001".to_owned());
+        let told = announced(found.clone());
+        assert_eq!(told.len(), ADDRESSES_MAX);
+        assert_eq!(told[..2], [found[1].clone(), found[2].clone()]);
+        assert!(!told.contains(&found[0]));
+        assert_eq!(announced(found[..2].to_vec()), [found[1].clone(), found[0].clone()]);
     }
 }

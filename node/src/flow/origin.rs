@@ -451,11 +451,14 @@ impl Origin {
                 moved.extend(is_needed.then_some(stage));
                 continue;
             }
-            if of.node != node {
+            // A loss matters where it leaves a stage to its sender, or takes that sender from a stage that was left to it.
+            let sender = plan.stages.get(usize::from(plan.before(stage)));
+            let sends = || sender.is_some_and(|sender| sender.host_index(node).is_some());
+            if !is_lost(of.node) || !(of.host_index(node).is_some() || sends()) {
                 continue;
             }
-            let sender = plan.stages.get(usize::from(plan.before(stage)));
-            let sender_is_there = sender.is_none_or(|before| !is_lost(before.node));
+            // Which of its hosts sent is not known here.
+            let sender_is_there = sender.is_none_or(|sender| sender.hosts().all(|host| !is_lost(host)));
             if !(sender_is_there && of.hosts().any(|host| !is_lost(host))) {
                 failed = failed.or(Some(stage));
             }

@@ -403,6 +403,8 @@ impl Stage {
             actions.push(StageAction::Report(stage, reason));
         }
         if self.phase == Phase::Sending {
+            // Where it is the origin that this host does not reach, another host of the stage may.
+            let stage = if stage == ORIGIN { self.index } else { stage };
             actions.push(StageAction::Say(Sign::Refused { stage, reason }));
         }
         actions.push(StageAction::Forget);

@@ -105,6 +105,11 @@ impl Suspects {
         .collect()
     }
 
+    /// Who is known no more is asked no more.
+    pub fn keep(&mut self, is_known: impl Fn(NodeId) -> bool) {
+        self.by_node.retain(|node, _| is_known(*node));
+    }
+
     /// A node answered, or gave a sign. It is back if it was out for long enough.
     pub fn answered(&mut self, now_ms: u64, node: NodeId) {
         let Some(suspect) = self.by_node.get_mut(&node).filter(|suspect| suspect.is_out) else { return };
@@ -254,5 +259,14 @@ mod tests {
             }
             prop_assert!(suspects.out().len() == (count as usize).min(REMEMBERED_MAX));
         }
+    }
+
+    #[test]
+    fn who_is_known_no_more_is_no_suspect() {
+        let mut suspects = Suspects::default();
+        let [gone, there] = [1, 2].map(|index| NodeId([index; 32]));
+        [gone, there].into_iter().for_each(|node| suspects.accuse(0, node));
+        suspects.keep(|node| node == there);
+        assert_eq!((suspects.out(), suspects.to_ask(600_000)), (vec![there], vec![there]));
     }
 }

@@ -140,7 +140,8 @@ async fn answer_all(net: &Net, from: NodeId, mut stream: Stream, questions: &Sem
         let question = timeout(QUESTION_TIMEOUT, read_rest(&mut stream, length)).await??;
         let Some(response) = answer(net, from, &question).await? else { return Ok(()) };
         drop(permit);
-        write_message(&mut stream, &response.to_bytes()).await?;
+        // Who asks and does not read gives the place back to others.
+        timeout(QUESTION_TIMEOUT, write_message(&mut stream, &response.to_bytes())).await??;
     }
 }
 

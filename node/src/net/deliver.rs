@@ -33,6 +33,8 @@ const IDLE_REUSE_MAX: Duration = Duration::from_secs(50);
 /// Deliveries to one peer at once; more wait here. With the kept streams they stay below what the peer
 /// takes (`STREAMS_PER_PEER_MAX`), which would drop the rest.
 const DELIVERIES_PER_PEER_MAX: usize = 48;
+/// Receivers end what is too late by themselves; one that does not is waited for so long.
+const BEYOND_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Who may send to whom now.
 #[derive(Default)]
@@ -218,6 +220,7 @@ impl Net {
         let key = frame.header.key;
         let lane = self.lanes.of(to);
         let waits_for_others = AtomicBool::new(false);
+        let deadline = Duration::from_millis(u64::from(frame.header.remaining_ms)) + BEYOND_DEADLINE;
         let until_last = async {
             match lane.turn().await {
                 Some(_permit) => match self.coded(frame).await {
@@ -229,6 +232,8 @@ impl Net {
                 None => Progress::Lost,
             }
         };
+        // Whoever gives signs without end holds the frame no longer than its request lasts.
+        let until_last = async { timeout(deadline, until_last).await.unwrap_or(Progress::Lost) };
         let mut until_last = std::pin::pin!(until_last);
         let mut late_after = patience.late_after;
         let mut last = loop {

@@ -14,7 +14,7 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 use tokio::io::{BufReader, ReadHalf, WriteHalf};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Interval, interval_at, timeout};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
@@ -102,8 +102,7 @@ pub(super) struct Doorman {
 impl Doorman {
     /// Serves a stream, or drops it if there are too many: the sender sees that at once.
     pub(super) fn let_in(&self, node: NodeId, stream: FrameStream, reading: Reading) {
-        let (Ok(all), Ok(own)) = (self.all.clone().try_acquire_owned(), self.of(node).try_acquire_owned())
-        else {
+        let (Ok(all), Some(own)) = (self.all.clone().try_acquire_owned(), self.place_of(node)) else {
             return;
         };
         let net = self.net.clone();
@@ -115,10 +114,12 @@ impl Doorman {
         });
     }
 
-    fn of(&self, node: NodeId) -> Arc<Semaphore> {
+    /// A place among those of one peer. Those of who has none are forgotten, so it is taken under the same lock.
+    fn place_of(&self, node: NodeId) -> Option<OwnedSemaphorePermit> {
         let mut per_peer = self.per_peer.lock().unwrap_or_else(PoisonError::into_inner);
         per_peer.retain(|_, permits| permits.available_permits() < STREAMS_PER_PEER_MAX);
-        per_peer.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX))).clone()
+        let own = per_peer.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX)));
+        own.clone().try_acquire_owned().ok()
     }
 }
 

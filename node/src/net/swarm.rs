@@ -260,6 +260,7 @@ fn translate(
             identity::node_id(&peer_id).map(NetEvent::Disconnected)
         }
         SwarmEvent::NewListenAddr { address, .. } => Some(NetEvent::Listening(address.to_string())),
+        SwarmEvent::ExpiredListenAddr { address, .. } => Some(NetEvent::NotListening(address.to_string())),
         SwarmEvent::OutgoingConnectionError { error, .. } => Some(dial_failed(&error)),
         SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
             tracing::debug!(from = %send_back_addr, %error, "a connection was not let in");

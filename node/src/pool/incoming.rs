@@ -1,6 +1,7 @@
 //! An object that is written in order, as an upload is: hashed as it comes, gone if it is not finished.
 
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use stormo_protocol::ids::ObjectId;
@@ -12,9 +13,9 @@ use super::{Pool, PoolError};
 /// The budget is taken in steps of so many bytes: the length is known at the end only.
 const RESERVE_BYTES: u64 = 4 << 20;
 
-/// An object that is being written.
-pub struct Incoming<'a> {
-    pool: &'a Pool,
+/// An object that is being written, to a pool that is borrowed or shared.
+pub struct Incoming<P: Deref<Target = Pool>> {
+    pool: P,
     id: ObjectId,
     path: PathBuf,
     file: File,
@@ -24,8 +25,8 @@ pub struct Incoming<'a> {
     finished: bool,
 }
 
-impl<'a> Incoming<'a> {
-    pub(super) fn begin(pool: &'a Pool, id: ObjectId) -> Result<Self, PoolError> {
+impl<P: Deref<Target = Pool>> Incoming<P> {
+    pub(super) fn begin(pool: P, id: ObjectId) -> Result<Self, PoolError> {
         let path = pool.temporary_path(id);
         let file = File::create_new(&path).map_err(|source| pool.disk(source))?;
         let hasher = OutlineHasher::default();
@@ -71,7 +72,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-impl Drop for Incoming<'_> {
+impl<P: Deref<Target = Pool>> Drop for Incoming<P> {
     fn drop(&mut self) {
         self.pool.index().release(self.reserved_bytes);
         if !self.finished {

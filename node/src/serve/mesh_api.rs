@@ -13,7 +13,7 @@ use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::ids::{ObjectId, RequestId};
 use stormo_protocol::limits::OBJECT_BYTES_MAX;
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use super::json::DeployBody;
@@ -256,13 +256,13 @@ async fn upload(State(shared): State<Shared>, Path(id): Path<String>, request: R
 }
 
 async fn store(shared: &Shared, id: ObjectId, request: Request) -> Result<(), Response> {
-    let mut incoming = shared.front.pool.begin(id).map_err(pool_refusal)?;
+    let mut incoming = shared.front.pool.begin_shared(id).map_err(pool_refusal)?;
     let mut body = request.into_body().into_data_stream();
     let mut length = 0;
     loop {
         let chunk = match timeout(BODY_TIMEOUT, body.next()).await {
             Ok(Some(Ok(chunk))) => chunk,
-            Ok(None) => return incoming.finish().map_err(pool_refusal),
+            Ok(None) => return beside(move || incoming.finish()).await,
             Ok(Some(Err(error))) => {
                 return Err(refusal(StatusCode::BAD_REQUEST, format!("the upload broke off: {error}")));
             }
@@ -273,8 +273,18 @@ async fn store(shared: &Shared, id: ObjectId, request: Request) -> Result<(), Re
             let text = format!("an object has at most {OBJECT_BYTES_MAX} bytes");
             return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
-        incoming.write(&chunk).map_err(pool_refusal)?;
+        incoming = beside(move || incoming.write(&chunk).map(|()| incoming)).await?;
     }
+}
+
+/// Does what may wait for a disk, for seconds where that is a slow card, beside the runtime: where this has one worker only,
+/// all connections would stand still meanwhile.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PoolError> + Send + 'static,
+) -> Result<T, Response> {
+    let done = spawn_blocking(work).await;
+    let broken = |error: JoinError| refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    done.map_err(broken)?.map_err(pool_refusal)
 }
 
 fn pool_refusal(error: PoolError) -> Response {

@@ -24,7 +24,7 @@ const SHOWN_MAX: usize = 5;
 
 pub(super) fn run(args: &InferArgs) -> Result<(), CommandError> {
     let drawing = args.draw.as_deref().map(Drawing::begin).transpose()?;
-    let client = Client::new(&args.api)?;
+    let client = Client::for_requests(&args.api, args.ask.timeout)?;
     let model = model_of(&client, &args.name, args.ask.variant.as_deref())?;
     let inputs = read_inputs(&args.inputs, &model)?;
     let drawn_on = drawing.map(|drawing| Ok((drawing, shows(args, &model)?))).transpose()?;

@@ -69,7 +69,7 @@ struct Asking {
 }
 
 pub(super) fn run(args: StreamArgs) -> Result<(), CommandError> {
-    let client = Client::new(&args.api)?;
+    let client = Client::for_requests(&args.api, args.ask.timeout)?;
     let model = model_of(&client, &args.name, args.ask.variant.as_deref())?;
     let source = Source::of(&args)?;
     let keep = if args.newest { Keep::Newest } else { Keep::InOrder };

@@ -84,6 +84,9 @@ impl Driver {
 
     /// Asks those who fell silent whether they live: their own front, not their partitions.
     pub(super) fn ask_suspects(&mut self) {
+        // One that is gone for good would be a suspect for ever, and plans be made as after a fresh loss.
+        let view = self.member.view();
+        self.suspects.keep(|node| view.get(node).is_some());
         for node in self.suspects.to_ask(self.now_ms()) {
             let round_trip_ms = self.member.links().round_trip_us(node).unwrap_or(0.0) / 1000.0;
             let within = Duration::from_millis(patience_ms(round_trip_ms)).max(ANSWER_WITHIN_MIN);

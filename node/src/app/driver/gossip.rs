@@ -96,6 +96,15 @@ impl Driver {
         }
     }
 
+    /// An address went, as that of a network which a laptop leaves. The last one stays: a record wants one, and it may come
+    /// back.
+    pub(super) fn on_not_listening(&mut self, address: &str) {
+        let addresses = &mut self.parts.machine.addresses;
+        if addresses.len() > 1 {
+            addresses.retain(|known| known != address);
+        }
+    }
+
     pub(super) fn on_connected(&mut self, node: NodeId) {
         tracing::debug!(peer = %node.short(), "connected");
         self.on_member(MemberEvent::Connected(node));
@@ -241,6 +250,11 @@ impl Driver {
         let signed = self.parts.identity.sign(Topic::Node, self.parts.mesh, record.to_bytes());
         if let Some(heard) = signed.and_then(Heard::read) {
             self.member.signed(self.now_ms(), heard);
+        } else if self.log.record.next(self.now_ms()).is_some() {
+            // It would be refused by all others as well.
+            tracing::error!(
+                "this node's own record is not as records are to be, so others do not hear of it"
+            );
         }
     }
 

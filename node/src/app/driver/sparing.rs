@@ -51,12 +51,23 @@ pub(super) struct Log {
     pub(super) hosting: Sparing,
     /// Peers of other versions.
     pub(super) foreign: Sparing,
+    /// Deployments that could not be written to disk.
+    pub(super) stored: Sparing,
+    /// An own record that is none.
+    pub(super) record: Sparing,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        let foreign = Sparing::each(PAUSE_MS[1]);
-        Self { requests: Sparing::default(), runs: Sparing::default(), hosting: Sparing::default(), foreign }
+        let rare = || Sparing::each(PAUSE_MS[1]);
+        Self {
+            requests: Sparing::default(),
+            runs: Sparing::default(),
+            hosting: Sparing::default(),
+            foreign: rare(),
+            stored: rare(),
+            record: rare(),
+        }
     }
 }
 

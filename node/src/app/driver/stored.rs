@@ -89,10 +89,16 @@ impl Driver {
     pub(super) fn on_stored(&mut self, written: Result<(), String>) {
         self.stored.is_writing = false;
         if let Err(error) = written {
-            tracing::warn!(
-                error,
-                "deployments are not stored; a restart would have to hear them from others"
-            );
+            // Tried again at the next look.
+            self.stored.fingerprint = None;
+            if let Some(left_out) = self.log.stored.next(self.now_ms()) {
+                tracing::warn!(
+                    error,
+                    left_out,
+                    "deployments are not stored, which is tried again each second; a restart would have to hear them from \
+                     others"
+                );
+            }
         }
     }
 }

@@ -146,7 +146,7 @@ fn a_lost_host_is_left_to_its_sender_if_that_lives_and_there_are_backups() {
     let mut origin = Origin::new(false);
     origin.handle(OriginEvent::Planned(plan_with_backups()));
     assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])), vec![]);
-    assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[2])), vec![], "no primary here");
+    assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[2])).len(), 2, "nor has it a host left");
 
     let mut origin = Origin::new(false);
     origin.handle(OriginEvent::Planned(plan_with_backups()));
@@ -157,6 +157,25 @@ fn a_lost_host_is_left_to_its_sender_if_that_lives_and_there_are_backups() {
     origin.handle(OriginEvent::Planned(plan_with_backups()));
     origin.handle(OriginEvent::PeerLost(NODES[2]));
     assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[1])).len(), 2, "the backup is lost, too");
+}
+
+#[test]
+fn in_whatever_order_a_host_and_its_sender_are_lost_another_plan_is_made() {
+    let backup = NodeId([7; 32]);
+    let mut plan = plan(&NODES[..3]);
+    plan.stages.iter_mut().for_each(|stage| stage.backups = vec![backup]);
+    for lost in [[0, 1], [1, 0], [1, 2], [2, 1]] {
+        let mut origin = begun(plan.clone());
+        // The first stage's output is safe at the second.
+        origin.handle(OriginEvent::InputPassed { attempt: 1, stage: 0 });
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[lost[0]])), vec![], "{lost:?}");
+        assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[lost[1]])).len(), 2, "{lost:?}");
+    }
+    // Those that are no neighbours are left to their senders.
+    let mut origin = begun(plan);
+    origin.handle(OriginEvent::InputPassed { attempt: 1, stage: 0 });
+    assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[2])), vec![]);
+    assert_eq!(origin.handle(OriginEvent::PeerLost(NODES[0])), vec![]);
 }
 
 #[test]

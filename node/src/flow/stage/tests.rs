@@ -84,7 +84,7 @@ fn a_stage_with_an_early_output_passes_when_both_receivers_have_theirs() {
 fn an_early_output_that_does_not_arrive_fails_the_stage_that_made_it() {
     let mut stage = sending_early();
     stage.handle(StageEvent::Taken(NEXT, at(NEXT)));
-    let refused = Sign::Refused { stage: ORIGIN, reason: Refusal::SuccessorLost };
+    let refused = Sign::Refused { stage: 0, reason: Refusal::SuccessorLost };
     let expected = vec![Report(ORIGIN, Refusal::SuccessorLost), Say(refused), Forget];
     assert_eq!(stage.handle(StageEvent::Lost(EARLY, at(EARLY))), expected);
 }

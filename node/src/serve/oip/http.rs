@@ -144,6 +144,10 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
     super::infer(shared, parsed_bytes, read, write).await.unwrap_or_else(IntoResponse::into_response)
 }
 
+/// JSON takes up to sixteen times as much memory while it is read, some six million numbers of a picture not much more
+/// than twice.
+const JSON_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes of JSON before binary tensors, as announced.
 fn json_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(HEADER_LENGTH)?.to_str().ok()?.parse().ok()
@@ -198,6 +202,13 @@ pub(in crate::serve) fn parse(
             })?
         }
     };
+    if head.len() > JSON_BYTES_MAX {
+        return Err(bad(format!(
+            "a request has at most {JSON_BYTES_MAX} bytes of JSON, not {}; send tensors as bytes behind it \
+             (Inference-Header-Content-Length and binary_data_size, which Triton's clients do by themselves)",
+            head.len()
+        )));
+    }
     let parsed: InferBody =
         serde_json::from_slice(head).map_err(|error| bad(format!("the request is malformed: {error}")))?;
     let mut inputs = Vec::with_capacity(parsed.inputs.len());
@@ -309,4 +320,19 @@ fn respond(asked: Asked, answer: &Answer) -> Result<Response, CallError> {
     ];
     bytes.append(&mut binary);
     Ok((headers, bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_beyond_its_limit_is_refused_unread() {
+        let told = |length: usize| {
+            let body = vec![b' '; length];
+            parse("m".to_owned(), None, &HeaderMap::new(), &body).err().map(|error| error.to_string())
+        };
+        assert!(told(JSON_BYTES_MAX + 1).is_some_and(|text| text.contains("bytes of JSON")));
+        assert!(told(100).is_some_and(|text| text.contains("malformed")));
+    }
 }
