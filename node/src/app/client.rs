@@ -14,8 +14,9 @@ use crate::serve::json::ErrorView;
 
 /// An answer may take as long as a request may, and a little more.
 const CALL_TIMEOUT: Duration = Duration::from_secs(660);
-/// The same of one whose time its caller has said: for a large answer on a slow way.
-const BEYOND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same of one whose time its caller has said, which the node counts from when it has the body: that may take a minute,
+/// and a large answer some time more.
+const BEYOND_TIMEOUT: Duration = Duration::from_secs(90);
 /// A stream that tells what happens is opened again after this: if its node lost its power, nothing else
 /// would show.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(120);

@@ -324,7 +324,7 @@ fn refuse_too_many(places: usize) -> Result<(), CallError> {
     )))
 }
 
-/// Contiguous ranges of the graph's blocks, about equal in time and cut where little crosses.
+/// Contiguous ranges of the graph's blocks, about equal in time and cut where that takes least time.
 fn equal_parts(manifest: &Manifest, parts: u16) -> Result<Vec<(u16, u16)>, CallError> {
     let graph = manifest.graph_blocks();
     let blocks = graph.len();

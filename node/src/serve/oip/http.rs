@@ -144,8 +144,7 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
     super::infer(shared, parsed_bytes, read, write).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// JSON takes up to sixteen times as much memory while it is read, some six million numbers of a picture not much more
-/// than twice.
+/// While it is read, a number of one digit takes many times its bytes in memory.
 const JSON_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of JSON before binary tensors, as announced.
