@@ -403,8 +403,9 @@ impl Stage {
             actions.push(StageAction::Report(stage, reason));
         }
         if self.phase == Phase::Sending {
-            // Where it is the origin that this host does not reach, another host of the stage may.
-            let stage = if stage == ORIGIN { self.index } else { stage };
+            // Where this host does not reach the origin, another host of the stage may; what the origin refused stays refused.
+            let is_cut_off = stage == ORIGIN && reason == Refusal::SuccessorLost;
+            let stage = if is_cut_off { self.index } else { stage };
             actions.push(StageAction::Say(Sign::Refused { stage, reason }));
         }
         actions.push(StageAction::Forget);

@@ -81,6 +81,16 @@ fn a_stage_with_an_early_output_passes_when_both_receivers_have_theirs() {
 }
 
 #[test]
+fn what_the_origin_refuses_no_backup_is_asked_for() {
+    let mut stage = sending_early();
+    stage.handle(StageEvent::Taken(NEXT, at(NEXT)));
+    let failed = StageEvent::Refused(EARLY, at(EARLY), ORIGIN, Refusal::Leaving);
+    let refused = Sign::Refused { stage: ORIGIN, reason: Refusal::Leaving };
+    let expected = vec![Report(ORIGIN, Refusal::Leaving), Say(refused), Forget];
+    assert_eq!(stage.handle(failed), expected);
+}
+
+#[test]
 fn an_early_output_that_does_not_arrive_fails_the_stage_that_made_it() {
     let mut stage = sending_early();
     stage.handle(StageEvent::Taken(NEXT, at(NEXT)));
