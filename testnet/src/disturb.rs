@@ -22,7 +22,7 @@ use crate::run::{self, Ended};
 use crate::told;
 
 /// Of a shorter run, little is left between what must be quiet before faults and behind them.
-const MINUTES_MIN: f64 = 0.25;
+const MINUTES_MIN: f64 = 0.5;
 /// Longer runs are for steady load.
 const MINUTES_MAX: f64 = 120.0;
 /// More never act at once: a mesh has no more nodes.
@@ -41,7 +41,7 @@ pub(crate) struct ChaosArgs {
     /// Where chance begins
     #[arg(long, value_name = "NUMBER")]
     seed: u64,
-    /// How many minutes load is sent and faults are drawn for, 0.25 to 120, instead of the scenario's own duration; a load
+    /// How many minutes load is sent and faults are drawn for, 0.5 to 120, instead of the scenario's own duration; a load
     /// with `from_s` or `for_s` keeps its share of the whole. Each play takes as long, and starting and ending come on top
     #[arg(long, value_name = "MINUTES", default_value_t = 2.0, value_parser = options::number(MINUTES_MIN..=MINUTES_MAX, "minutes"))]
     minutes: f64,

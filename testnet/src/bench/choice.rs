@@ -68,6 +68,8 @@ struct Run {
     ways: Vec<Measured>,
     /// The free choice's latency by that of the best fixed way.
     free_by_best: f64,
+    /// Whether it chose just what that way is: two measurements of one plan.
+    same_plan: bool,
     /// Median over all ways of how far a prediction is off, as a share of what was measured.
     prediction_error: f64,
     /// Median over all ways of how far a turn is from its way's median: what one measurement tells at best.
@@ -147,14 +149,16 @@ fn on_mesh(
 }
 
 fn judged(topology: &str, case: &Case, input: Input, ways: Vec<Measured>) -> Run {
-    let fixed = ways.iter().filter(|way| !way.is_free).map(|way| way.latency_ms);
-    let best_ms = fixed.fold(f64::INFINITY, f64::min);
-    let free_ms = ways.iter().find(|way| way.is_free).map_or(f64::NAN, |way| way.latency_ms);
+    let fixed = ways.iter().filter(|way| !way.is_free);
+    let best = fixed.min_by(|one, other| one.latency_ms.total_cmp(&other.latency_ms));
+    let free = ways.iter().find(|way| way.is_free);
+    let latency_ms = |way: Option<&Measured>| way.map_or(f64::NAN, |way| way.latency_ms);
     Run {
         topology: topology.to_owned(),
         model: case.name.clone(),
         input,
-        free_by_best: free_ms / best_ms,
+        free_by_best: latency_ms(free) / latency_ms(best),
+        same_plan: free.zip(best).is_some_and(|(free, best)| free.plans == best.plans),
         prediction_error: median(ways.iter().map(|way| (way.predicted_ms / way.latency_ms - 1.0).abs())),
         noise: median(ways.iter().map(|way| way.noise)),
         ways,
@@ -213,7 +217,11 @@ fn print_run(run: &Run) {
         ]);
     }
     table.lines().iter().for_each(|line| println!("  {line}"));
-    let verdict = if run.free_by_best <= FREE_MAX { "holds" } else { "missed" };
+    let verdict = match () {
+        () if run.free_by_best <= FREE_MAX => "holds",
+        () if run.same_plan => "the same plan, measured twice",
+        () => "missed",
+    };
     println!(
         "  free choice by the best other way: {:.3} ({verdict}); predictions {:.1} % off, a turn {:.1} % from its median",
         run.free_by_best,

@@ -1,5 +1,6 @@
 //! The ways measured in turns, so that whatever else goes on meets all of them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -25,6 +26,8 @@ pub(super) struct Measured {
     /// Kind and stages of its plan; of the free choice, of the last one.
     pub(super) kind: String,
     pub(super) stages: String,
+    /// All that its requests took.
+    pub(super) plans: BTreeSet<PlanId>,
     /// Bytes between nodes.
     pub(super) bytes: u64,
     pub(super) predicted_ms: f64,
@@ -44,6 +47,7 @@ struct Turns {
     latency_ms: Vec<f64>,
     energy_j: Vec<f64>,
     last_plan: Option<PlanId>,
+    plans: BTreeSet<PlanId>,
 }
 
 /// Measures all of them.
@@ -70,7 +74,7 @@ pub(super) fn measure(
         }
     }
     let last = asked.plans(false, &[])?.plans;
-    let told = |(way, turns): (Way, Turns)| result(way, &turns, &predicted, &last);
+    let told = |(way, turns): (Way, Turns)| result(way, turns, &predicted, &last);
     Ok(ways.into_iter().zip(turns).map(told).collect())
 }
 
@@ -85,6 +89,7 @@ fn turn(asked: &Asked<'_>, way: &Way, turns: &mut Turns, requests: usize) -> Res
         let answer = asked.ask(plan)?;
         latencies.push(answer.latency_ms);
         turns.last_plan = Some(answer.plan_id);
+        turns.plans.insert(answer.plan_id);
     }
     let after = asked.mesh.spent(origin)?;
     let spent = Spent {
@@ -100,7 +105,7 @@ fn turn(asked: &Asked<'_>, way: &Way, turns: &mut Turns, requests: usize) -> Res
     Ok(())
 }
 
-fn result(way: Way, turns: &Turns, predicted: &[PlanView], last: &[PlanView]) -> Measured {
+fn result(way: Way, turns: Turns, predicted: &[PlanView], last: &[PlanView]) -> Measured {
     let id = way.plan.as_ref().map(|plan| plan.id).or(turns.last_plan);
     let listed = |plans: &[PlanView]| plans.iter().find(|plan| Some(plan.id) == id).cloned();
     // Near-ties come and go between two lists.
@@ -120,5 +125,6 @@ fn result(way: Way, turns: &Turns, predicted: &[PlanView], last: &[PlanView]) ->
         noise: median(turns.latency_ms.iter().map(|turn_ms| (turn_ms / latency_ms - 1.0).abs())),
         predicted_j: plan.as_ref().and_then(|plan| plan.energy_j),
         energy_j: (!turns.energy_j.is_empty()).then(|| median(turns.energy_j.iter().copied())),
+        plans: turns.plans,
     }
 }
