@@ -9,6 +9,7 @@ mod frames;
 mod identity;
 mod local;
 mod objects;
+mod places;
 mod receive;
 mod swarm;
 #[cfg(test)]

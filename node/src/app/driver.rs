@@ -13,6 +13,7 @@ mod energy;
 mod gossip;
 mod health;
 mod hedging;
+mod held;
 mod hosting;
 mod joining;
 mod latest;

@@ -2,7 +2,6 @@
 //! message.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -12,16 +11,21 @@ use stormo_protocol::control::{Request, Response};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::CONTROL_BYTES_MAX;
 use stormo_protocol::refusal::Refusal;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::places::Places;
 use super::{Net, NetEvent, Tries, identity, swarm::NetError};
 
 /// Streams for questions of peers at once, idle ones included.
 const STREAMS_MAX: usize = 1024;
+/// Of them from one peer.
+const STREAMS_PER_PEER_MAX: usize = 256;
 /// Questions of peers under way at once.
 const QUESTIONS_MAX: usize = 256;
+/// Of them from one peer: who asks for what takes long, or does not read answers, leaves room for others.
+const QUESTIONS_PER_PEER_MAX: usize = 128;
 /// An idle stream is closed after this; askers stop using it earlier.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A question is small: it comes at once, or the stream is closed.
@@ -112,19 +116,19 @@ pub(super) fn serve(net: &Net) -> Result<(), NetError> {
     let mut incoming = streams.accept(net.protocols.ask.clone()).map_err(|_| NetError::AlreadyServing)?;
     let net = net.clone();
     tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(STREAMS_MAX));
-        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        let places = Places::new(STREAMS_MAX, STREAMS_PER_PEER_MAX);
+        let questions = Places::new(QUESTIONS_MAX, QUESTIONS_PER_PEER_MAX);
         let mut tasks = JoinSet::new();
         while let Some((peer, stream)) = incoming.next().await {
             while tasks.try_join_next().is_some() {}
             let Some(from) = identity::node_id(&peer) else { continue };
-            let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+            let Some(place) = places.take(from) else { continue };
             let (net, questions) = (net.clone(), questions.clone());
             tasks.spawn(async move {
                 if let Err(error) = answer_all(&net, from, stream, &questions).await {
                     tracing::debug!(peer = %from.short(), %error, "a stream of questions ended");
                 }
-                drop(permit);
+                drop(place);
             });
         }
     });
@@ -132,14 +136,14 @@ pub(super) fn serve(net: &Net) -> Result<(), NetError> {
 }
 
 /// Answers until the asker has closed the stream or let it lie idle.
-async fn answer_all(net: &Net, from: NodeId, mut stream: Stream, questions: &Semaphore) -> io::Result<()> {
+async fn answer_all(net: &Net, from: NodeId, mut stream: Stream, questions: &Places) -> io::Result<()> {
     loop {
         let length = timeout(IDLE_TIMEOUT, read_length(&mut stream)).await??;
         // Closing the stream is the quickest way to say that this node has too much to do.
-        let permit = questions.try_acquire().map_err(|_| io::ErrorKind::WouldBlock)?;
+        let place = questions.take(from).ok_or(io::ErrorKind::WouldBlock)?;
         let question = timeout(QUESTION_TIMEOUT, read_rest(&mut stream, length)).await??;
         let Some(response) = answer(net, from, &question).await? else { return Ok(()) };
-        drop(permit);
+        drop(place);
         // Who asks and does not read gives the place back to others.
         timeout(QUESTION_TIMEOUT, write_message(&mut stream, &response.to_bytes())).await??;
     }

@@ -2,7 +2,6 @@
 //! objects, one after the other, and their answers. Whether the bytes are the right ones is for the
 //! pool to check; here they are only moved, within the announced length.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
+use super::places::Places;
 use super::{Net, Tries, identity, swarm::NetError};
 
 /// Streams on which peers may ask for objects at once.
@@ -194,23 +194,19 @@ pub(super) fn serve(net: &Net, source: Arc<dyn ObjectSource>) -> Result<(), NetE
     let mut streams = net.streams.clone();
     let mut incoming = streams.accept(net.protocols.objects.clone()).map_err(|_| NetError::AlreadyServing)?;
     tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(STREAMS_MAX));
+        let places = Places::new(STREAMS_MAX, STREAMS_PER_PEER_MAX);
         let sending = Arc::new(Semaphore::new(SENDING_MAX));
         let mut tasks = JoinSet::new();
-        let mut by_peer: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
         while let Some((peer, stream)) = incoming.next().await {
             while tasks.try_join_next().is_some() {}
             let Some(to) = identity::node_id(&peer) else { continue };
-            by_peer.retain(|_, own| own.available_permits() < STREAMS_PER_PEER_MAX);
-            let own = by_peer.entry(to).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX)));
-            let Ok(own_permit) = own.clone().try_acquire_owned() else { continue };
-            let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+            let Some(place) = places.take(to) else { continue };
             let (source, sending) = (source.clone(), sending.clone());
             tasks.spawn(async move {
                 if let Err(error) = answer_all(&source, &sending, stream).await {
                     tracing::debug!(peer = %to.short(), %error, "questions for objects ended early");
                 }
-                drop((permit, own_permit));
+                drop(place);
             });
         }
     });

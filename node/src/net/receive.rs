@@ -2,10 +2,9 @@
 //! payload (of small ones after it: that costs less than asking first), and shows signs of life until the work is
 //! passed on or refused.
 
-use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -14,11 +13,12 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 use tokio::io::{BufReader, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Interval, interval_at, timeout};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::local::FrameStream;
+use super::places::Places;
 use super::{Net, NetEvent, Offer, Received, Verdict, frames, identity, swarm::NetError};
 
 /// Inbound streams of frames at once, idle ones included.
@@ -60,8 +60,7 @@ pub fn signs() -> (SignWriter, SignReader) {
 pub(super) fn serve(net: &Net) -> Result<Doorman, NetError> {
     let mut streams = net.streams.clone();
     let mut incoming = streams.accept(net.protocols.frames.clone()).map_err(|_| NetError::AlreadyServing)?;
-    let (all, per_peer) = (Arc::new(Semaphore::new(STREAMS_MAX)), Arc::default());
-    let doorman = Doorman { net: net.clone(), all, per_peer };
+    let doorman = Doorman { net: net.clone(), places: Places::new(STREAMS_MAX, STREAMS_PER_PEER_MAX) };
     let here = doorman.clone();
     tokio::spawn(async move {
         while let Some((peer, stream)) = incoming.next().await {
@@ -95,31 +94,20 @@ impl Reading {
 #[derive(Clone)]
 pub(super) struct Doorman {
     net: Net,
-    all: Arc<Semaphore>,
-    per_peer: Arc<Mutex<HashMap<NodeId, Arc<Semaphore>>>>,
+    places: Places,
 }
 
 impl Doorman {
     /// Serves a stream, or drops it if there are too many: the sender sees that at once.
     pub(super) fn let_in(&self, node: NodeId, stream: FrameStream, reading: Reading) {
-        let (Ok(all), Some(own)) = (self.all.clone().try_acquire_owned(), self.place_of(node)) else {
-            return;
-        };
+        let Some(place) = self.places.take(node) else { return };
         let net = self.net.clone();
         tokio::spawn(async move {
             if let Err(error) = exchanges(&net, node, stream, reading).await {
                 tracing::debug!(peer = %node.short(), %error, "a stream of frames ended");
             }
-            drop((all, own));
+            drop(place);
         });
-    }
-
-    /// A place among those of one peer. Those of who has none are forgotten, so it is taken under the same lock.
-    fn place_of(&self, node: NodeId) -> Option<OwnedSemaphorePermit> {
-        let mut per_peer = self.per_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        per_peer.retain(|_, permits| permits.available_permits() < STREAMS_PER_PEER_MAX);
-        let own = per_peer.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX)));
-        own.clone().try_acquire_owned().ok()
     }
 }
 

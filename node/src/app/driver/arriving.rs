@@ -11,14 +11,16 @@ use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 
-use super::Driver;
 use super::hosting::PartitionKey;
 use super::stages::{HostedStage, StageKey};
+use super::{Driver, held};
 use crate::flow::{OriginEvent, Stage, StageEvent};
 use crate::net::{Offer, Received, SignReader, Verdict, signs};
 
 /// Stages under way at once, announced ones included.
 const STAGES_MAX: usize = 2048;
+/// Of these, for requests that entered at one node.
+const STAGES_PER_ORIGIN_MAX: usize = STAGES_MAX / 2;
 /// Ended stages and cancelled attempts that are remembered: those of some seconds at a thousand requests a second.
 pub(super) const RECENT_MAX: usize = 4096;
 
@@ -68,7 +70,8 @@ impl Driver {
         if let Some(reason) = self.refuses_work().filter(|_| plan.origin != own) {
             return Err(reason);
         }
-        if self.stages.len() >= STAGES_MAX {
+        let of_origin = self.stages.values().filter(|hosted| hosted.machine.plan().origin == plan.origin);
+        if self.stages.len() >= STAGES_MAX || of_origin.count() >= STAGES_PER_ORIGIN_MAX {
             return Err(Refusal::Overloaded);
         }
         let manifest = self.manifests.get(&plan.variant).cloned().ok_or(Refusal::UnknownDeployment)?;
@@ -145,12 +148,27 @@ impl Driver {
         if hosted.is_join() {
             self.may_join(key, from_stage, described)?;
         }
+        let bytes = held::described_bytes(described);
+        self.may_hold(key, bytes)?;
         let (writer, reader) = signs();
         if let Some(hosted) = self.stages.get_mut(&key) {
             hosted.heard_by(writer);
+            hosted.expect(from_stage, bytes);
         }
         self.on_stage(key, StageEvent::Offered(from_stage));
         Ok(reader)
+    }
+
+    /// Whether a stage here may take in so many bytes beside what all of them hold.
+    ///
+    /// # Errors
+    /// The reason to refuse with.
+    fn may_hold(&self, key: StageKey, bytes: u64) -> Result<(), Refusal> {
+        let hosted = self.stages.get(&key).ok_or(Refusal::UnknownPlan)?;
+        let held = self.stages.values().map(|hosted| (hosted.machine.plan().origin, hosted.held_bytes()));
+        let bytes_max = held::bytes_max(self.parts.memory_budget_bytes);
+        let fits = held::fits(held, (hosted.machine.plan().origin, bytes), bytes_max);
+        if fits { Ok(()) } else { Err(Refusal::Overloaded) }
     }
 
     /// Tensors that were accepted are here.
@@ -168,6 +186,9 @@ impl Driver {
 
     pub(super) fn on_broken(&mut self, key: DeliveryKey) {
         if key.edge.to != ORIGIN {
+            if let Some(hosted) = self.stages.get_mut(&stage_key(key)) {
+                hosted.expect(key.edge.from, 0);
+            }
             self.on_stage(stage_key(key), StageEvent::Broken(key.edge.from));
         }
     }

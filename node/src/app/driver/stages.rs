@@ -11,7 +11,7 @@ use stormo_protocol::ids::{NodeId, RequestId};
 use stormo_protocol::model::{Manifest, Ways};
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::tensor::Tensor;
+use stormo_protocol::tensor::{Tensor, total_bytes};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
@@ -52,6 +52,8 @@ pub(super) struct HostedStage {
     signs: Vec<SignWriter>,
     /// Which tensors come from where, and which go where.
     pub(super) ways: Ways,
+    /// Bytes that were accepted and are on their way, by the stage that they come from.
+    expected: Vec<(u16, u64)>,
     /// What came, and from which stage.
     pub(super) inputs: Vec<(u16, Vec<Tensor>)>,
     /// What goes to each stage, or to the origin.
@@ -192,11 +194,7 @@ impl Driver {
                 },
                 StageAction::Run => self.run_stage(key),
                 StageAction::Send { to, edge } => self.send_output(key, to, edge),
-                StageAction::Say(sign) => {
-                    if let Some(hosted) = self.stages.get(&key) {
-                        hosted.say(sign);
-                    }
-                }
+                StageAction::Say(sign) => self.tell_senders(key, sign),
                 StageAction::Report(stage, reason) => self.report(key, stage, reason),
                 StageAction::ReportJoin { stage, host, reason } => self.report_join(key, stage, host, reason),
                 StageAction::Suspect(node) => self.report_lost(key, node),
@@ -212,6 +210,17 @@ impl Driver {
                     self.stages.remove(&key);
                 }
             }
+        }
+    }
+
+    /// Says it to whoever sent an input. A refusal that none of them is there to hear is told to the origin.
+    fn tell_senders(&mut self, key: StageKey, sign: Sign) {
+        let Some(hosted) = self.stages.get(&key) else { return };
+        hosted.say(sign);
+        if let Sign::Refused { stage, reason } = sign
+            && hosted.signs.iter().all(SignWriter::is_closed)
+        {
+            self.report(key, stage, reason);
         }
     }
 
@@ -388,6 +397,7 @@ impl HostedStage {
             deadline_ms,
             signs: Vec::new(),
             ways,
+            expected: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             traces: Vec::new(),
@@ -403,6 +413,20 @@ impl HostedStage {
     pub(super) fn heard_by(&mut self, signs: SignWriter) {
         self.signs.retain(|signs| !signs.is_closed());
         self.signs.push(signs);
+    }
+
+    /// So many bytes are on their way from a stage.
+    pub(super) fn expect(&mut self, from: u16, bytes: u64) {
+        self.expected.retain(|(of, _)| *of != from);
+        if bytes > 0 {
+            self.expected.push((from, bytes));
+        }
+    }
+
+    /// Bytes of tensors that it holds, or is about to.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let tensors = self.inputs.iter().chain(&self.outputs).map(|(_, tensors)| total_bytes(tensors));
+        tensors.chain(self.expected.iter().map(|(_, bytes)| *bytes)).fold(0, u64::saturating_add)
     }
 
     /// The trace of its work, with what receiving took.
@@ -431,6 +455,7 @@ impl HostedStage {
             }
         }
         self.traces.push(own);
+        self.expect(header.key.edge.from, 0);
         self.inputs.push((header.key.edge.from, tensors));
         self.received = Instant::now();
     }
