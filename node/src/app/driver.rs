@@ -14,6 +14,7 @@ mod gossip;
 mod health;
 mod hedging;
 mod held;
+mod hosted;
 mod hosting;
 mod joining;
 mod latest;
@@ -60,11 +61,12 @@ use crate::monitor::{self, Utilisation};
 use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
 use crate::serve::json::{EventView, RequestView};
+use hosted::HostedStage;
 use hosting::{Hosting, Loaded, PartitionKey};
 use latest::Latest;
 use origins::Pending;
 use plans::{KnownPlans, Listed, Planned};
-use stages::{HostedStage, StageKey};
+use stages::StageKey;
 
 /// Deadlines are looked at this often.
 const TICK: Duration = Duration::from_millis(100);

@@ -11,8 +11,9 @@ use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::EncodedPlan;
 use stormo_protocol::refusal::Refusal;
 
+use super::hosted::HostedStage;
 use super::hosting::PartitionKey;
-use super::stages::{HostedStage, StageKey};
+use super::stages::StageKey;
 use super::{Driver, held};
 use crate::flow::{OriginEvent, Stage, StageEvent};
 use crate::net::{Offer, Received, SignReader, Verdict, signs};

@@ -11,8 +11,9 @@ use stormo_protocol::model::Manifest;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::tensor::{Tensor, TensorSpec, total_bytes};
 
+use super::hosted::HostedStage;
 use super::origins::Pending;
-use super::stages::{HostedStage, StageKey};
+use super::stages::StageKey;
 use super::{Driver, Event};
 use crate::flow::{OriginEvent, Stage, StageEvent};
 
