@@ -281,7 +281,7 @@ pub struct Variant {
 pub struct Deployment {
     /// Name by which requests ask for it.
     pub name: String,
-    /// Rises with each deployment of the name.
+    /// Rises with each deployment of the name, as long as that was not taken back and forgotten.
     pub version: u64,
     /// Who may change it.
     pub publisher: NodeId,
@@ -292,6 +292,10 @@ pub struct Deployment {
     /// When it was taken back by its publisher's clock, seconds since 1970; 0 while it is wished, and where an earlier
     /// version took it back. Which of them are forgotten first is told by this.
     pub removed_unix_s: u64,
+    /// Since when its name is deployed, one version after the other, by its publisher's clock, seconds since 1970: of
+    /// two deployments of one publisher the later begun counts, whatever their versions are, as these begin at 1 again
+    /// where a removal was forgotten. 0 where an earlier version of this program deployed it.
+    pub begun_unix_s: u64,
     /// On how many nodes, and how divided.
     pub wished: Wished,
 }
@@ -299,6 +303,7 @@ pub struct Deployment {
 const DEPLOYMENT: u16 = 1;
 const WISHED: u16 = 2;
 const REMOVED_UNIX_S: u16 = 3;
+const BEGUN_UNIX_S: u16 = 4;
 
 impl Deployment {
     /// Name of this version.
@@ -324,12 +329,13 @@ impl Deployment {
 
     /// The bytes that the publisher signs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { name, version, publisher, variants, removed, removed_unix_s, wished } = self;
+        let Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, wished } = self;
         let wish = SectionWriter::default()
             .with(DEPLOYMENT, &(name, version, publisher, variants, removed))
             .with(WISHED, wished);
         let has_time = *removed && *removed_unix_s > 0;
-        if has_time { wish.with(REMOVED_UNIX_S, removed_unix_s) } else { wish }.into_bytes()
+        let wish = if has_time { wish.with(REMOVED_UNIX_S, removed_unix_s) } else { wish };
+        if *begun_unix_s > 0 { wish.with(BEGUN_UNIX_S, begun_unix_s) } else { wish }.into_bytes()
     }
 
     /// Reads and checks a deployment.
@@ -346,7 +352,9 @@ impl Deployment {
         let (name, version, publisher, variants, removed) = sections.required::<_, L>(DEPLOYMENT)?;
         let wished = sections.required::<Wished, L>(WISHED)?;
         let removed_unix_s = sections.optional::<u64, L>(REMOVED_UNIX_S)?.filter(|_| removed).unwrap_or(0);
-        let deployment = Self { name, version, publisher, variants, removed, removed_unix_s, wished };
+        let begun_unix_s = sections.optional::<u64, L>(BEGUN_UNIX_S)?.unwrap_or(0);
+        let deployment =
+            Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, wished };
         if deployment.is_sound() { Ok(deployment) } else { Err(DecodeError::Malformed) }
     }
 

@@ -77,6 +77,7 @@ fn deployment(removed: bool) -> Deployment {
         variants: vec![Variant { label: "base".into(), manifest, accuracy }],
         removed,
         removed_unix_s: 0,
+        begun_unix_s: 0,
         wished: Wished { replicas: 2, division: Division::Parts(3) },
     }
 }

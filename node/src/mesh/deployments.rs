@@ -68,15 +68,31 @@ pub struct Deployments {
 }
 
 /// Of two wishes for one name, the one that counts: a name belongs to one publisher (the smaller
-/// id, where two took it at the same moment), and of one publisher's versions the highest counts,
-/// taken back before still wished.
-fn rank(deployment: &Deployment) -> (std::cmp::Reverse<[u8; 32]>, u64, bool) {
-    (std::cmp::Reverse(deployment.publisher.0), deployment.version, deployment.removed)
+/// id, where two took it at the same moment), and of one publisher's versions the highest of those counts that
+/// began last, taken back before still wished. Versions begin at 1 again where a removal was forgotten; whoever
+/// still has that removal would else take the new ones away. Both times are by the publisher's own clock, so all
+/// nodes say the same.
+fn rank(deployment: &Deployment) -> (std::cmp::Reverse<[u8; 32]>, u64, u64, bool) {
+    let Deployment { publisher, begun_unix_s, version, removed, .. } = deployment;
+    (std::cmp::Reverse(publisher.0), *begun_unix_s, *version, *removed)
 }
 
 /// Of two deployments that were taken back, the lesser one was so earlier.
 fn burial(deployment: &Deployment) -> (u64, DeploymentId) {
     (deployment.removed_unix_s, deployment.id())
+}
+
+/// The name under which an exchange lists a deployment. Its id is the same where it begins anew as it was before.
+fn wish_id(deployment: &Deployment) -> DeploymentId {
+    if deployment.begun_unix_s == 0 {
+        return deployment.id();
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("stormo 1 wish id");
+    hasher.update(&deployment.id().0);
+    hasher.update(&deployment.begun_unix_s.to_le_bytes());
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    DeploymentId(id)
 }
 
 /// The name under which an exchange lists an order: it stands beside the ids of deployments.
@@ -104,7 +120,7 @@ impl Deployments {
         let now_ms = self.now_ms;
         let is_new = match self.by_name.get(&wish.deployment.name) {
             None => true,
-            Some(known) if rank(&known.newest.deployment) >= rank(&wish.deployment) => return Applied::Old,
+            Some(known) if !self.outranks(&wish.deployment, &known.newest.deployment) => return Applied::Old,
             Some(known) => known.newest.deployment.removed && !wish.deployment.removed,
         };
         if is_new && !self.has_room_for(&wish.deployment) {
@@ -122,15 +138,35 @@ impl Deployments {
         Applied::News
     }
 
+    fn outranks(&self, wish: &Deployment, known: &Deployment) -> bool {
+        if wish.publisher != known.publisher {
+            // A removal that others forget says nothing of what another publisher deployed under the name since.
+            match (self.is_forgotten(wish), self.is_forgotten(known)) {
+                (true, _) if !known.removed => return false,
+                (_, true) if !wish.removed => return true,
+                _ => {}
+            }
+        }
+        rank(wish) > rank(known)
+    }
+
+    /// The version of a name that is next, and since when the name is deployed then, its publisher's clock being so far.
+    pub fn next_version(&self, name: &str, unix_s: u64) -> (u64, u64) {
+        match self.known(name) {
+            None => (1, unix_s),
+            Some(known) if known.removed => (known.version.saturating_add(1), known.begun_unix_s.max(unix_s)),
+            Some(known) => (known.version.saturating_add(1), known.begun_unix_s),
+        }
+    }
+
     /// Whether a name that was not held, or only as taken back, can be taken in.
     fn has_room_for(&self, wish: &Deployment) -> bool {
         if !wish.removed {
             return self.newest().count() < DEPLOYMENTS_MAX;
         }
         // What all others forget is not told round for ever.
-        let is_over = wish.removed_unix_s > 0 && self.is_long_ago(wish.removed_unix_s);
         let has_room = self.removals().count() < TOMBSTONES_MAX;
-        !is_over && (has_room || self.removals().any(|known| burial(known) < burial(wish)))
+        !self.is_forgotten(wish) && (has_room || self.removals().any(|known| burial(known) < burial(wish)))
     }
 
     /// Whether one more name can be deployed.
@@ -138,8 +174,10 @@ impl Deployments {
         self.newest().count() < DEPLOYMENTS_MAX
     }
 
-    fn is_long_ago(&self, unix_s: u64) -> bool {
-        self.unix_s.saturating_sub(unix_s) >= REMEMBERED_MS / 1000
+    /// Whether a removal is so long ago that others forget it.
+    fn is_forgotten(&self, wish: &Deployment) -> bool {
+        let ago_s = self.unix_s.saturating_sub(wish.removed_unix_s);
+        wish.removed && wish.removed_unix_s > 0 && ago_s >= REMEMBERED_MS / 1000
     }
 
     fn removals(&self) -> impl Iterator<Item = &Deployment> {
@@ -299,18 +337,20 @@ impl Deployments {
     pub fn digest(&self) -> Vec<(DeploymentId, bool)> {
         let newest = self.by_name.values().map(|named| &named.newest.deployment);
         let orders = self.orders.values().flatten().map(|given| (order_id(&given.heard), false));
-        newest.map(|wish| (wish.id(), wish.removed)).chain(orders).collect()
+        newest.map(|wish| (wish_id(wish), wish.removed)).chain(orders).collect()
     }
 
     /// Deployments and orders held here that the asker does not hold in this state.
     pub fn unknown_to(&self, digest: &[(DeploymentId, bool)]) -> Vec<Heard> {
         let theirs: BTreeSet<(DeploymentId, bool)> = digest.iter().copied().collect();
         let newest = self.by_name.values().map(|named| &named.newest);
-        let wishes = newest.map(|wish| ((wish.deployment.id(), wish.deployment.removed), &wish.heard));
-        let orders =
-            self.orders.values().flatten().map(|given| ((order_id(&given.heard), false), &given.heard));
-        let all = wishes.chain(orders);
-        all.filter(|(id, _)| !theirs.contains(id)).map(|(_, heard)| heard.clone()).collect()
+        let is_held = |id, removed| theirs.contains(&(id, removed));
+        // Earlier versions of this program list the id.
+        let wishes = newest.filter(|Wish { deployment, .. }| {
+            !is_held(wish_id(deployment), deployment.removed) && !is_held(deployment.id(), deployment.removed)
+        });
+        let orders = self.orders.values().flatten().filter(|given| !is_held(order_id(&given.heard), false));
+        wishes.map(|wish| &wish.heard).chain(orders.map(|given| &given.heard)).cloned().collect()
     }
 }
 
@@ -323,7 +363,8 @@ impl Named {
         self.heard_ms = now_ms;
         let is_next = !wish.deployment.removed
             && !self.newest.deployment.removed
-            && wish.deployment.publisher == self.newest.deployment.publisher;
+            && wish.deployment.publisher == self.newest.deployment.publisher
+            && wish.deployment.begun_unix_s == self.newest.deployment.begun_unix_s;
         let before = std::mem::replace(&mut self.newest, wish);
         if !is_next {
             self.previous = None;

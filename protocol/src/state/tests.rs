@@ -156,6 +156,7 @@ fn deployment() -> Deployment {
         variants: vec![variant("base", Some(0.98)), variant("int8", None)],
         removed: false,
         removed_unix_s: 0,
+        begun_unix_s: 0,
         wished: Wished { replicas: 2, division: Division::Whole },
     }
 }
@@ -169,6 +170,15 @@ fn deployments_round_trip_and_versions_differ() {
     assert_ne!(known.id(), other.id());
     let indices: Vec<u8> = known.variants().map(|(id, _)| id.index).collect();
     assert_eq!(indices, [0, 1]);
+}
+
+#[test]
+fn since_when_a_name_is_deployed_is_a_section_that_earlier_versions_skip() {
+    let begun = Deployment { begun_unix_s: 1_790_000_000, ..deployment() };
+    assert_eq!(Deployment::from_bytes(&begun.to_bytes()), Ok(begun.clone()));
+    assert!(begun.to_bytes().starts_with(&deployment().to_bytes()));
+    // Those that skip it mean the same version.
+    assert_eq!(begun.id(), deployment().id());
 }
 
 #[test]
@@ -201,7 +211,9 @@ fn deployments_that_cannot_be_are_refused() {
     let told = |count| Wished { replicas: u16::MAX, division: Division::Told(vec![place; count]) };
     refused(Deployment { wished: told(0), ..deployment() });
     refused(Deployment { wished: told(PLACES_MAX + 1), ..deployment() });
-    let most = Deployment { wished: told(PLACES_MAX), ..deployment() };
+    let longest =
+        Deployment { removed: true, removed_unix_s: u64::MAX, begun_unix_s: u64::MAX, ..deployment() };
+    let most = Deployment { wished: told(PLACES_MAX), ..longest };
     assert_eq!(Deployment::from_bytes(&most.to_bytes()), Ok(most));
     let most = Deployment { name: "n".repeat(64), variants: many(VARIANTS_MAX).collect(), ..deployment() };
     assert_eq!(Deployment::from_bytes(&most.to_bytes()), Ok(most));

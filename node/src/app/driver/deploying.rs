@@ -31,7 +31,7 @@ impl Driver {
                 body.name
             )));
         }
-        let version = self.next_version(&body.name)?;
+        let (version, begun_unix_s) = self.next_version(&body.name)?;
         if body.variants.is_empty() || body.variants.len() > VARIANTS_MAX {
             let count = body.variants.len();
             return Err(CallError::BadRequest(format!(
@@ -48,6 +48,7 @@ impl Driver {
             variants: described.iter().map(|(variant, _)| variant.clone()).collect(),
             removed: false,
             removed_unix_s: 0,
+            begun_unix_s,
             wished: Wished { replicas: 1, division: Division::Whole },
         };
         let choices = deployment
@@ -114,13 +115,15 @@ impl Driver {
         self.member.deployments().by_name(name).is_some() || self.member.deployments().has_room()
     }
 
-    fn next_version(&self, name: &str) -> Result<u64, CallError> {
+    /// The next version of a name, and since when the name is deployed.
+    fn next_version(&self, name: &str) -> Result<(u64, u64), CallError> {
+        let next = || self.member.deployments().next_version(name, monitor::unix_s());
         match self.member.deployments().known(name) {
             _ if !self.has_room_for(name) => Err(CallError::Conflict(format!(
                 "the mesh runs {DEPLOYMENTS_MAX} models, as many as it can; take one back first (`stormo undeploy`)"
             ))),
-            None => Ok(1),
-            Some(known) if known.publisher == self.own() => Ok(known.version + 1),
+            None => Ok(next()),
+            Some(known) if known.publisher == self.own() => Ok(next()),
             Some(known) => Err(CallError::Conflict(format!(
                 "`{name}` was published by `{}` ({}); deploy there, or choose another name",
                 self.label_of(known.publisher),

@@ -6,17 +6,25 @@ use stormo_protocol::model::ObjectRef;
 use stormo_protocol::state::{Division, Place, Signed, Topic, Wished};
 
 fn heard(name: &str, publisher: u8, version: u64, removed: bool) -> Heard {
+    signed(&wish(name, publisher, version, removed))
+}
+
+fn wish(name: &str, publisher: u8, version: u64, removed: bool) -> Deployment {
     let manifest = ObjectRef { id: ObjectId([version as u8; 32]), bytes: 1 };
     let variant = Variant { label: "base".into(), manifest, accuracy: None };
-    let deployment = Deployment {
+    Deployment {
         name: name.into(),
         version,
         publisher: NodeId([publisher; 32]),
         variants: vec![variant],
         removed,
         removed_unix_s: 0,
+        begun_unix_s: 0,
         wished: Wished { replicas: 1, division: Division::Whole },
-    };
+    }
+}
+
+fn signed(deployment: &Deployment) -> Heard {
     let (author, body) = (deployment.publisher, deployment.to_bytes());
     Heard::read(Signed { topic: Topic::Deployment, author, signature: vec![], body }).unwrap()
 }
@@ -145,10 +153,7 @@ fn orders_are_bounded() {
 
 /// Taken back at a time by its publisher's clock.
 fn taken_back(name: &str, version: u64, unix_s: u64) -> Heard {
-    let Said::Deployment(deployment) = heard(name, 1, version, true).said().clone() else { panic!("a wish") };
-    let body = Deployment { removed_unix_s: unix_s, ..(*deployment).clone() }.to_bytes();
-    let author = deployment.publisher;
-    Heard::read(Signed { topic: Topic::Deployment, author, signature: vec![], body }).unwrap()
+    signed(&Deployment { removed_unix_s: unix_s, ..wish(name, 1, version, true) })
 }
 
 /// What an exchange between two does.
@@ -253,4 +258,107 @@ fn a_wrong_clock_brings_nothing_back() {
     late.apply(&heard("a", 1, 1, false));
     exchange(&mut one, &mut late);
     assert!(late.by_name("a").is_none());
+}
+
+/// What the publisher, node 1, says with its next `deploy`.
+fn deployed(publisher: &mut Deployments, unix_s: u64, replicas: u16) -> Heard {
+    let (version, begun_unix_s) = publisher.next_version("a", unix_s);
+    let wished = Wished { replicas, division: Division::Whole };
+    let said = signed(&Deployment { begun_unix_s, wished, ..wish("a", 1, version, false) });
+    assert_eq!(publisher.apply(&said), Applied::News);
+    said
+}
+
+/// What it says with `undeploy`.
+fn undeployed(publisher: &mut Deployments, unix_s: u64) -> Heard {
+    let known = publisher.by_name("a").unwrap().clone();
+    let said = signed(&Deployment { removed: true, removed_unix_s: unix_s, ..known });
+    assert_eq!(publisher.apply(&said), Applied::News);
+    said
+}
+
+fn state(deployments: &Deployments) -> Option<(u64, u64, u16)> {
+    deployments.by_name("a").map(|known| (known.version, known.begun_unix_s, known.wished.replicas))
+}
+
+#[test]
+fn a_removal_that_only_one_remembers_takes_nothing_new_away() {
+    // Five versions and no time, as earlier versions of this program said it, or with one.
+    for (has_time, versions) in [(false, 5), (true, 5), (true, 1)] {
+        let (mut one, mut away) = (Deployments::default(), Deployments::default());
+        on_day(0, &mut [&mut one, &mut away]);
+        match has_time {
+            true => (0..versions).for_each(|_| drop(deployed(&mut one, TODAY_S, 1))),
+            false => drop(one.apply(&heard("a", 1, versions, false))),
+        }
+        exchange(&mut one, &mut away);
+        undeployed(&mut one, TODAY_S + 1);
+        exchange(&mut one, &mut away);
+        assert!(away.known("a").is_some_and(|known| known.removed && known.version == versions));
+        on_day(8, &mut [&mut one]);
+        let again_s = TODAY_S + 8 * DAY_MS / 1000;
+        deployed(&mut one, again_s, 2);
+        assert_eq!(state(&one), Some((1, again_s, 2)), "versions begin anew");
+        // Off meanwhile: to itself it is still the day when it heard of it, whatever its wall clock says.
+        away.note_time(0, again_s);
+        exchange(&mut one, &mut away);
+        exchange(&mut away, &mut one);
+        assert_eq!([state(&one), state(&away)], [Some((1, again_s, 2)); 2]);
+        // And the new one can be taken back, and deployed at once again.
+        undeployed(&mut one, again_s);
+        exchange(&mut one, &mut away);
+        assert_eq!([state(&one), state(&away)], [None; 2]);
+        deployed(&mut one, again_s, 1);
+        exchange(&mut away, &mut one);
+        assert_eq!([state(&one), state(&away)], [Some((2, again_s, 1)); 2]);
+    }
+}
+
+#[test]
+fn a_deployment_that_only_one_remembers_takes_nothing_new_away() {
+    // The same model in the same version too, which has the same id.
+    for versions in [1, 5] {
+        let (mut one, mut away) = (Deployments::default(), Deployments::default());
+        on_day(0, &mut [&mut one, &mut away]);
+        (0..versions).for_each(|_| drop(deployed(&mut one, TODAY_S, 1)));
+        exchange(&mut one, &mut away);
+        undeployed(&mut one, TODAY_S + 1);
+        on_day(8, &mut [&mut one, &mut away]);
+        let again_s = TODAY_S + 8 * DAY_MS / 1000;
+        deployed(&mut one, again_s, 2);
+        exchange(&mut away, &mut one);
+        assert_eq!([state(&one), state(&away)], [Some((1, again_s, 2)); 2]);
+        assert_eq!([one.live().count(), away.live().count()], [1; 2], "nor is it a version before");
+        assert_eq!(one.unknown_to(&away.digest()).len() + away.unknown_to(&one.digest()).len(), 0);
+    }
+}
+
+#[test]
+fn a_clock_that_goes_backwards_changes_no_order_of_versions() {
+    let mut deployments = Deployments::default();
+    deployed(&mut deployments, TODAY_S, 1);
+    deployed(&mut deployments, 7, 1);
+    assert_eq!(state(&deployments), Some((2, TODAY_S, 1)));
+    undeployed(&mut deployments, 7);
+    deployed(&mut deployments, 8, 1);
+    assert_eq!(state(&deployments), Some((3, TODAY_S, 1)));
+}
+
+#[test]
+fn a_removal_long_over_takes_nothing_of_another_publisher_away() {
+    let (mut one, mut away) = (Deployments::default(), Deployments::default());
+    on_day(0, &mut [&mut one, &mut away]);
+    let removal = taken_back("a", 5, TODAY_S);
+    away.apply(&removal);
+    on_day(8, &mut [&mut one]);
+    away.note_time(0, TODAY_S + 8 * DAY_MS / 1000);
+    one.apply(&heard("a", 2, 1, false));
+    exchange(&mut away, &mut one);
+    let publisher = |all: &Deployments| all.by_name("a").map(|known| known.publisher);
+    assert_eq!([publisher(&one), publisher(&away)], [Some(NodeId([2; 32])); 2]);
+    // One that is not over does: the name was that publisher's.
+    let mut late = Deployments::default();
+    late.note_time(0, TODAY_S + DAY_MS / 1000);
+    late.apply(&heard("a", 2, 1, false));
+    assert_eq!(late.apply(&removal), Applied::News);
 }

@@ -19,6 +19,7 @@ fn wish(removed: bool) -> Heard {
         variants,
         removed,
         removed_unix_s: 0,
+        begun_unix_s: 0,
         wished,
     };
     let body = deployment.to_bytes();

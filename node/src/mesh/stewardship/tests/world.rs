@@ -74,8 +74,16 @@ pub(super) fn wish(
     let variants = vec![Variant { label: "base".into(), manifest, accuracy: None }];
     let wished = Wished { replicas, division };
     let publisher = id(publisher);
-    let deployment =
-        Deployment { name: name.into(), version, publisher, variants, removed, removed_unix_s: 0, wished };
+    let deployment = Deployment {
+        name: name.into(),
+        version,
+        publisher,
+        variants,
+        removed,
+        removed_unix_s: 0,
+        begun_unix_s: 0,
+        wished,
+    };
     let body = deployment.to_bytes();
     Heard::read(Signed { topic: Topic::Deployment, author: publisher, signature: vec![], body }).unwrap()
 }
