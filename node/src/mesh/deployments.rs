@@ -6,6 +6,8 @@
 //! `REMEMBERED_MS`, does not bring it back: as many as `TOMBSTONES_MAX`, those that were taken back last. Which of
 //! them were is told by their publishers' clocks, so that all nodes keep the same ones; how long by each node's own.
 
+mod orders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use stormo_protocol::limits::{DEPLOYMENTS_MAX, TOMBSTONES_MAX};
 use stormo_protocol::state::{Deployment, Order, Variant};
 
 use super::{Applied, Heard, Said};
+use orders::Orders;
 
 /// A version that was replaced stays for so long after the newer one was ready, milliseconds: requests that
 /// began with it end with it.
@@ -21,10 +24,6 @@ const REPLACED_MS: u64 = 60_000;
 /// What was taken back is remembered for so long, milliseconds: a week. A part of the mesh that was away longer may
 /// bring it back.
 const REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
-/// Stewards of one version whose orders are held: views may differ for a while.
-const ORDERS_PER_VERSION_MAX: usize = 8;
-/// Versions of which orders are held before the wish itself was heard.
-const UNKNOWN_VERSIONS_MAX: usize = 64;
 
 /// A deployment as its publisher signed it.
 #[derive(Debug, Clone)]
@@ -61,7 +60,7 @@ struct Named {
 #[derive(Debug, Default)]
 pub struct Deployments {
     by_name: BTreeMap<String, Named>,
-    orders: BTreeMap<DeploymentId, Vec<Given>>,
+    orders: Orders,
     /// Now, as this node's own clock and its wall clock say.
     now_ms: u64,
     unix_s: u64,
@@ -210,26 +209,9 @@ impl Deployments {
         if self.is_over(id) {
             return Applied::Old;
         }
-        if !self.orders.contains_key(&id) && self.by_id(id).is_none() {
-            self.forget_an_unknown_version();
-        }
-        let held = self.orders.entry(id).or_default();
-        if let Some(known) = held.iter_mut().find(|known| known.order.steward == given.order.steward) {
-            if known.order.sequence >= given.order.sequence {
-                return Applied::Old;
-            }
-            *known = given;
-            return Applied::News;
-        }
-        if held.len() >= ORDERS_PER_VERSION_MAX {
-            let lowest = (0..held.len()).min_by_key(|index| held[*index].order.rank());
-            match lowest.filter(|index| held[*index].order.rank() < given.order.rank()) {
-                Some(index) => held.swap_remove(index),
-                None => return Applied::Refused,
-            };
-        }
-        held.push(given);
-        Applied::News
+        let publisher = self.by_id(id).map(|deployment| deployment.publisher);
+        let known = live(&self.by_name).map(Deployment::id);
+        self.orders.apply(given, publisher, known)
     }
 
     fn is_over(&self, id: DeploymentId) -> bool {
@@ -237,21 +219,11 @@ impl Deployments {
         wishes.filter(|wish| wish.removed).any(|wish| wish.id() == id)
     }
 
-    /// Makes room for the orders of a version whose wish was not heard.
-    fn forget_an_unknown_version(&mut self) {
-        let known: BTreeSet<DeploymentId> = self.live().map(Deployment::id).collect();
-        let unknown: Vec<DeploymentId> =
-            self.orders.keys().filter(|id| !known.contains(id)).copied().collect();
-        if unknown.len() >= UNKNOWN_VERSIONS_MAX {
-            self.orders.remove(&unknown[0]);
-        }
-    }
-
     /// Which versions are over can be told only of those whose wish is still held, so all orders go that are
     /// of none.
     fn forget_orders_of_replaced(&mut self) {
         let known: BTreeSet<DeploymentId> = self.live().map(Deployment::id).collect();
-        self.orders.retain(|id, _| known.contains(id));
+        self.orders.keep(&known);
     }
 
     /// The live deployment of a name in its newest version.
@@ -298,10 +270,7 @@ impl Deployments {
 
     /// All live deployments, by name; where the newest version is not ready yet, the one before it too.
     pub fn live(&self) -> impl Iterator<Item = &Deployment> {
-        self.by_name.values().flat_map(|named| {
-            let newest = Some(&named.newest).filter(|newest| !newest.deployment.removed);
-            newest.into_iter().chain(&named.previous).map(|wish| &*wish.deployment)
-        })
+        live(&self.by_name)
     }
 
     /// Looks which of two versions serves; `is_ready` says whether all blocks of one are hosted.
@@ -317,14 +286,17 @@ impl Deployments {
 
     /// The orders that were heard for a version.
     pub fn orders(&self, id: DeploymentId) -> &[Given] {
-        self.orders.get(&id).map_or(&[], Vec::as_slice)
+        self.orders.of(id)
     }
 
     /// What is below an order that counts is not passed on any more.
     pub fn forget_orders_below(&mut self, id: DeploymentId, rank: (u64, NodeId)) {
-        if let Some(held) = self.orders.get_mut(&id) {
-            held.retain(|given| given.order.rank() >= rank);
-        }
+        self.orders.forget_below(id, rank);
+    }
+
+    /// Whose orders for a version may count, as seen from here: there is always room for those.
+    pub fn note_stewards(&mut self, id: DeploymentId, stewards: impl IntoIterator<Item = NodeId>) {
+        self.orders.note_stewards(id, stewards.into_iter().collect());
     }
 
     /// All wishes as they were signed, each version before the one that replaces it.
@@ -336,7 +308,7 @@ impl Deployments {
     /// Which versions and orders are held: what a sync exchange asks with.
     pub fn digest(&self) -> Vec<(DeploymentId, bool)> {
         let newest = self.by_name.values().map(|named| &named.newest.deployment);
-        let orders = self.orders.values().flatten().map(|given| (order_id(&given.heard), false));
+        let orders = self.orders.all().map(|given| (order_id(&given.heard), false));
         newest.map(|wish| (wish_id(wish), wish.removed)).chain(orders).collect()
     }
 
@@ -349,9 +321,17 @@ impl Deployments {
         let wishes = newest.filter(|Wish { deployment, .. }| {
             !is_held(wish_id(deployment), deployment.removed) && !is_held(deployment.id(), deployment.removed)
         });
-        let orders = self.orders.values().flatten().filter(|given| !is_held(order_id(&given.heard), false));
+        let orders = self.orders.all().filter(|given| !is_held(order_id(&given.heard), false));
         wishes.map(|wish| &wish.heard).chain(orders.map(|given| &given.heard)).cloned().collect()
     }
+}
+
+/// As [`Deployments::live`].
+fn live(by_name: &BTreeMap<String, Named>) -> impl Iterator<Item = &Deployment> {
+    by_name.values().flat_map(|named| {
+        let newest = Some(&named.newest).filter(|newest| !newest.deployment.removed);
+        newest.into_iter().chain(&named.previous).map(|wish| &*wish.deployment)
+    })
 }
 
 impl Named {

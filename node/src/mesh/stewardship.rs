@@ -179,6 +179,8 @@ impl Stewardship {
             let steward = self.seats.steward(&deployment.name);
             let course = self.courses.entry(id).or_insert_with(|| Course::begun(situation.now_ms));
             course.note_steward(situation.now_ms, steward.map(|steward| steward.node));
+            let before = course.before.map(|(before, _)| before);
+            deployments.note_stewards(id, course.steward.into_iter().chain(before));
             if course.accept(situation.now_ms, deployment, deployments.orders(id)) {
                 actions.push(StewardAction::Counts(id));
             }

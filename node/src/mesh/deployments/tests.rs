@@ -1,5 +1,6 @@
 //! Which wishes count, versions, orders that are held, and what was taken back.
 
+use super::orders::{ORDERS_PER_VERSION_MAX, UNKNOWN_VERSIONS_MAX};
 use super::*;
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::model::ObjectRef;
@@ -139,7 +140,7 @@ fn orders_are_bounded() {
     let mut deployments = Deployments::default();
     let wish = heard("a", 1, 1, false);
     deployments.apply(&wish);
-    for steward in 1..=20 {
+    for steward in 2..=20 {
         deployments.apply(&order(&wish, u64::from(steward), steward));
     }
     let id = deployments.by_name("a").unwrap().id();
@@ -148,7 +149,27 @@ fn orders_are_bounded() {
     for version in 0..1000 {
         deployments.apply(&order(&heard("b", 1, version, false), 1, 1));
     }
-    assert!(deployments.orders.len() <= UNKNOWN_VERSIONS_MAX + 1);
+    assert!(deployments.orders.versions() <= UNKNOWN_VERSIONS_MAX + 1);
+}
+
+#[test]
+fn orders_that_cannot_count_leave_room_for_those_that_may() {
+    let mut deployments = Deployments::default();
+    let wish = heard("a", 1, 1, false);
+    deployments.apply(&wish);
+    let id = deployments.by_name("a").unwrap().id();
+    deployments.note_stewards(id, [NodeId([7; 32])]);
+    let lie = |deployments: &mut Deployments, liar| {
+        deployments.apply(&order(&wish, u64::MAX, liar));
+    };
+    (20..28).for_each(|liar| lie(&mut deployments, liar));
+    assert_eq!(deployments.orders(id).len(), ORDERS_PER_VERSION_MAX);
+    assert_eq!(deployments.apply(&order(&wish, 2, 7)), Applied::News, "the steward's");
+    assert_eq!(deployments.apply(&order(&wish, 1, 1)), Applied::News, "the publisher's first");
+    assert_eq!(deployments.apply(&order(&wish, 2, 1)), Applied::News, "the publisher's next is in its place");
+    (30..50).for_each(|liar| lie(&mut deployments, liar));
+    let held = deployments.orders(id);
+    assert!(held.len() == ORDERS_PER_VERSION_MAX && held.iter().any(|given| given.order.steward.0[0] == 7));
 }
 
 /// Taken back at a time by its publisher's clock.
@@ -289,7 +310,7 @@ fn a_removal_that_only_one_remembers_takes_nothing_new_away() {
         on_day(0, &mut [&mut one, &mut away]);
         match has_time {
             true => (0..versions).for_each(|_| drop(deployed(&mut one, TODAY_S, 1))),
-            false => drop(one.apply(&heard("a", 1, versions, false))),
+            false => assert_eq!(one.apply(&heard("a", 1, versions, false)), Applied::News),
         }
         exchange(&mut one, &mut away);
         undeployed(&mut one, TODAY_S + 1);

@@ -186,6 +186,21 @@ fn a_steward_outbids_what_does_not_count_but_not_what_nobody_can_mean() {
 }
 
 #[test]
+fn a_steward_is_obeyed_whatever_others_sign() {
+    let (mut desk, deployment, steward) = settled(1);
+    desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
+    desk.look(40_000);
+    for liar in 10..30 {
+        desk.deployments.apply(&order_of(deployment, u64::MAX, id(liar), &[liar]));
+    }
+    desk.look(40_100);
+    assert_eq!(desk.deployments.apply(&order_of(deployment, 2, steward, &[3])), Applied::News);
+    desk.look(40_200);
+    let counts = desk.stewardship.order(deployment).map(|order| (order.sequence, order.steward));
+    assert_eq!(counts, Some((2, steward)));
+}
+
+#[test]
 fn a_refusal_moves_the_part_at_once_and_a_silent_host_after_a_while() {
     for refuses in [true, false] {
         let mut desk = Desk::new();
