@@ -6,6 +6,7 @@
 //! `REMEMBERED_MS`, does not bring it back: as many as `TOMBSTONES_MAX`, those that were taken back last. Which of
 //! them were is told by their publishers' clocks, so that all nodes keep the same ones; how long by each node's own.
 
+mod named;
 mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +17,9 @@ use stormo_protocol::limits::{DEPLOYMENTS_MAX, TOMBSTONES_MAX};
 use stormo_protocol::state::{Deployment, Order, Variant};
 
 use super::{Applied, Heard, Said};
+use named::Named;
 use orders::Orders;
 
-/// A version that was replaced stays for so long after the newer one was ready, milliseconds: requests that
-/// began with it end with it.
-const REPLACED_MS: u64 = 60_000;
 /// What was taken back is remembered for so long, milliseconds: a week. A part of the mesh that was away longer may
 /// bring it back.
 const REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
@@ -41,19 +40,6 @@ pub struct Given {
     pub order: Arc<Order>,
     /// The same as it was heard, for passing on.
     pub heard: Heard,
-}
-
-/// All versions of one name that matter.
-#[derive(Debug)]
-struct Named {
-    newest: Wish,
-    /// Serves until the newest is ready.
-    previous: Option<Wish>,
-    serves_previous: bool,
-    /// Since when the newest is ready, while there is a previous one.
-    ready_ms: Option<u64>,
-    /// When the newest was heard.
-    heard_ms: u64,
 }
 
 /// All deployments that are known, by name, and orders by version.
@@ -119,7 +105,9 @@ impl Deployments {
         let now_ms = self.now_ms;
         let is_new = match self.by_name.get(&wish.deployment.name) {
             None => true,
-            Some(known) if !self.outranks(&wish.deployment, &known.newest.deployment) => return Applied::Old,
+            Some(known) if !self.outranks(&wish.deployment, &known.newest.deployment) => {
+                return self.apply_previous(wish);
+            }
             Some(known) => known.newest.deployment.removed && !wish.deployment.removed,
         };
         if is_new && !self.has_room_for(&wish.deployment) {
@@ -134,6 +122,15 @@ impl Deployments {
         if buries {
             self.forget_oldest_removals();
         }
+        Applied::News
+    }
+
+    /// Whoever hears of the newest version first, and of none before, needs the one that serves until that is ready.
+    fn apply_previous(&mut self, wish: Wish) -> Applied {
+        let known = self.by_name.get_mut(&wish.deployment.name);
+        let Some(known) = known.filter(|known| known.lacks(&wish.deployment)) else { return Applied::Old };
+        (known.previous, known.serves_previous) = (Some(wish), true);
+        self.forget_orders_of_replaced();
         Applied::News
     }
 
@@ -307,18 +304,23 @@ impl Deployments {
 
     /// Which versions and orders are held: what a sync exchange asks with.
     pub fn digest(&self) -> Vec<(DeploymentId, bool)> {
-        let newest = self.by_name.values().map(|named| &named.newest.deployment);
+        let named = self.by_name.values();
+        let wishes = named.flat_map(|named| named.previous.iter().chain([&named.newest]));
         let orders = self.orders.all().map(|given| (order_id(&given.heard), false));
-        newest.map(|wish| (wish_id(wish), wish.removed)).chain(orders).collect()
+        let listed = |wish: &Wish| (wish_id(&wish.deployment), wish.deployment.removed);
+        wishes.map(listed).chain(orders).collect()
     }
 
     /// Deployments and orders held here that the asker does not hold in this state.
     pub fn unknown_to(&self, digest: &[(DeploymentId, bool)]) -> Vec<Heard> {
         let theirs: BTreeSet<(DeploymentId, bool)> = digest.iter().copied().collect();
-        let newest = self.by_name.values().map(|named| &named.newest);
+        let told = self.by_name.values().flat_map(|named| {
+            let serving = named.previous.as_ref().filter(|_| named.serves_previous);
+            serving.into_iter().chain([&named.newest])
+        });
         let is_held = |id, removed| theirs.contains(&(id, removed));
         // Earlier versions of this program list the id.
-        let wishes = newest.filter(|Wish { deployment, .. }| {
+        let wishes = told.filter(|Wish { deployment, .. }| {
             !is_held(wish_id(deployment), deployment.removed) && !is_held(deployment.id(), deployment.removed)
         });
         let orders = self.orders.all().filter(|given| !is_held(order_id(&given.heard), false));
@@ -332,51 +334,6 @@ fn live(by_name: &BTreeMap<String, Named>) -> impl Iterator<Item = &Deployment> 
         let newest = Some(&named.newest).filter(|newest| !newest.deployment.removed);
         newest.into_iter().chain(&named.previous).map(|wish| &*wish.deployment)
     })
-}
-
-impl Named {
-    fn of(heard_ms: u64, newest: Wish) -> Self {
-        Self { newest, previous: None, serves_previous: false, ready_ms: None, heard_ms }
-    }
-
-    fn replace(&mut self, now_ms: u64, wish: Wish) {
-        self.heard_ms = now_ms;
-        let is_next = !wish.deployment.removed
-            && !self.newest.deployment.removed
-            && wish.deployment.publisher == self.newest.deployment.publisher
-            && wish.deployment.begun_unix_s == self.newest.deployment.begun_unix_s;
-        let before = std::mem::replace(&mut self.newest, wish);
-        if !is_next {
-            self.previous = None;
-        } else if self.previous.is_none() || !self.serves_previous {
-            // Otherwise the version before never took over from the one before that.
-            self.previous = Some(before);
-        }
-        (self.serves_previous, self.ready_ms) = (self.previous.is_some(), None);
-    }
-
-    fn serving(&self) -> Option<&Deployment> {
-        let previous = self.previous.as_ref().filter(|_| self.serves_previous);
-        let serving = &previous.unwrap_or(&self.newest).deployment;
-        (!serving.removed).then_some(serving)
-    }
-
-    /// Says whether a version went.
-    fn settle(&mut self, now_ms: u64, is_ready: &impl Fn(&Deployment) -> bool) -> bool {
-        let Some(previous) = &self.previous else { return false };
-        if !is_ready(&self.newest.deployment) {
-            self.ready_ms = None;
-            self.serves_previous = is_ready(&previous.deployment);
-            return false;
-        }
-        self.serves_previous = false;
-        let since_ms = *self.ready_ms.get_or_insert(now_ms);
-        let is_over = now_ms.saturating_sub(since_ms) >= REPLACED_MS;
-        if is_over {
-            self.previous = None;
-        }
-        is_over
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Which wishes count, versions, orders that are held, and what was taken back.
 
+use super::named::REPLACED_MS;
 use super::orders::{ORDERS_PER_VERSION_MAX, UNKNOWN_VERSIONS_MAX};
 use super::*;
 use stormo_protocol::ids::ObjectId;
@@ -101,6 +102,53 @@ fn the_version_before_serves_until_the_newest_is_ready_and_stays_a_while() {
     deployments.apply(&heard("a", 1, 4, false));
     deployments.apply(&heard("a", 1, 4, true));
     assert_eq!((version(&deployments), deployments.live().count()), (None, 0));
+}
+
+#[test]
+fn who_joins_between_two_versions_hears_of_the_one_that_serves() {
+    for gossiped_first in [None, Some(2)] {
+        let (mut one, mut late) = (Deployments::default(), Deployments::default());
+        one.apply(&heard("a", 1, 1, false));
+        one.settle(0, |_| true);
+        one.apply(&heard("a", 1, 2, false));
+        one.apply(&order(&heard("a", 1, 1, false), 2, 7));
+        one.settle(1, |known| known.version == 1);
+        if let Some(version) = gossiped_first {
+            late.apply(&heard("a", 1, version, false));
+        }
+        late.settle(2, |known| known.version == 1);
+        (0..2).for_each(|_| exchange(&mut one, &mut late));
+        assert_eq!((version(&late), late.live().count()), (Some(1), 2), "{gossiped_first:?}");
+        assert_eq!(late.orders(late.live().nth(1).unwrap().id()).len(), 1);
+        assert_eq!(one.unknown_to(&late.digest()).len() + late.unknown_to(&one.digest()).len(), 0);
+        // Once the newest is ready, nobody tells of the one before, nor hears of it again.
+        late.settle(3, |_| true);
+        late.settle(3 + REPLACED_MS, |_| true);
+        exchange(&mut one, &mut late);
+        assert_eq!((version(&late), late.live().count()), (Some(2), 1));
+        one.settle(4, |_| true);
+        assert_eq!(one.unknown_to(&Deployments::default().digest()).len(), 2, "the newest, and the order");
+    }
+}
+
+#[test]
+fn of_versions_before_the_newest_only_one_that_serves_is_held() {
+    let mut deployments = Deployments::default();
+    deployments.apply(&heard("a", 1, 4, false));
+    assert_eq!(deployments.apply(&heard("a", 2, 3, false)), Applied::Old, "another publisher's");
+    assert_eq!(deployments.apply(&heard("a", 1, 3, true)), Applied::Old, "taken back");
+    assert_eq!(deployments.apply(&heard("a", 1, 1, false)), Applied::News);
+    assert_eq!(deployments.apply(&heard("a", 1, 2, false)), Applied::Old);
+    deployments.settle(1, |_| false);
+    assert_eq!(deployments.apply(&heard("a", 1, 2, false)), Applied::News);
+    assert_eq!(deployments.apply(&heard("a", 1, 1, false)), Applied::Old);
+    assert_eq!(deployments.live().map(|known| known.version).collect::<Vec<_>>(), [4, 2]);
+    deployments.apply(&heard("a", 1, 4, true));
+    assert_eq!(deployments.apply(&heard("a", 1, 2, false)), Applied::Old, "all of it was taken back");
+    // Nor one from before the name was deployed anew.
+    deployments.apply(&signed(&Deployment { begun_unix_s: TODAY_S, ..wish("a", 1, 5, false) }));
+    assert_eq!(deployments.apply(&heard("a", 1, 3, false)), Applied::Old);
+    assert_eq!(deployments.live().count(), 1);
 }
 
 #[test]
