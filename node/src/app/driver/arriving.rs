@@ -154,7 +154,7 @@ impl Driver {
         let (writer, reader) = signs();
         if let Some(hosted) = self.stages.get_mut(&key) {
             hosted.heard_by(writer);
-            hosted.expect(from_stage, bytes);
+            hosted.awaits(from_stage, bytes);
         }
         self.on_stage(key, StageEvent::Offered(from_stage));
         Ok(reader)
@@ -188,7 +188,7 @@ impl Driver {
     pub(super) fn on_broken(&mut self, key: DeliveryKey) {
         if key.edge.to != ORIGIN {
             if let Some(hosted) = self.stages.get_mut(&stage_key(key)) {
-                hosted.expect(key.edge.from, 0);
+                hosted.awaits(key.edge.from, 0);
             }
             self.on_stage(stage_key(key), StageEvent::Broken(key.edge.from));
         }

@@ -97,7 +97,7 @@ impl HostedStage {
     }
 
     /// So many bytes are on their way from a stage.
-    pub(super) fn expect(&mut self, from: u16, bytes: u64) {
+    pub(super) fn awaits(&mut self, from: u16, bytes: u64) {
         self.expected.retain(|(of, _)| *of != from);
         if bytes > 0 {
             self.expected.push((from, bytes));
@@ -136,7 +136,7 @@ impl HostedStage {
             }
         }
         self.traces.push(own);
-        self.expect(header.key.edge.from, 0);
+        self.awaits(header.key.edge.from, 0);
         self.inputs.push((header.key.edge.from, tensors));
         self.received = Instant::now();
     }
