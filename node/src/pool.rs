@@ -79,6 +79,9 @@ pub enum PoolError {
         /// Who was asked, and what came of it.
         tried: String,
     },
+    /// Nobody waits for it any more.
+    #[error("nobody wants the objects any more")]
+    Unwanted,
     /// A task of the pool broke down: a defect of this program.
     #[error("the pool's work broke down: {0}")]
     Broken(#[from] tokio::task::JoinError),

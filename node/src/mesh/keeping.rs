@@ -62,7 +62,7 @@ pub struct Held {
 pub enum KeepAction {
     /// Load it and keep it.
     Load(PartitionKey),
-    /// Free it, once no request uses it.
+    /// Free it, once no request uses it; if it still loads, load it no further.
     Drop(PartitionKey),
 }
 
@@ -217,11 +217,11 @@ impl Keeping {
 
     fn drops(&mut self, around: &Around<'_>, held: &[Held]) -> Vec<PartitionKey> {
         let now_ms = around.now_ms;
-        let is_surplus = |held: &&Held| held.progress.is_ok() && !self.ordered.contains(&held.key);
-        let surplus: Vec<Held> = held.iter().filter(is_surplus).copied().collect();
+        let surplus: Vec<Held> =
+            held.iter().filter(|held| !self.ordered.contains(&held.key)).copied().collect();
         self.surplus_since_ms.retain(|key, _| surplus.iter().any(|held| held.key == *key));
         let mut drops = Vec::new();
-        for Held { key, is_ordered, used_ms, .. } in surplus {
+        for Held { key, progress, is_ordered, used_ms } in surplus {
             let id = key.variant.deployment;
             let since_ms = *self.surplus_since_ms.entry(key).or_insert(now_ms);
             let goes = if around.deployments.by_id(id).is_none() {
@@ -229,6 +229,9 @@ impl Keeping {
             } else if around.stewardship.order(id).is_none() {
                 // Nobody has said who hosts it instead.
                 false
+            } else if progress.is_err() {
+                // It serves nobody yet, and what is ordered waits for its turn. What a plan asked for is for the next try.
+                is_ordered
             } else if is_ordered {
                 let is_replaced = self
                     .ready_since_ms

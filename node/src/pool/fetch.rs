@@ -32,10 +32,11 @@ pub struct Progress {
 
 impl Pool {
     /// Gets objects from peers, those that are not here: from several at once, each group verified as
-    /// it comes. Objects that were pulled so far stay, also after an error.
+    /// it comes. Objects that were pulled so far stay, also after an error. It ends once nobody watches `progress` any
+    /// more; a later one goes on where it was.
     ///
     /// # Errors
-    /// When an object is to be had from none of the peers, or the disk or its budget refuses.
+    /// When an object is to be had from none of the peers, the disk or its budget refuses, or nobody wants them any more.
     pub async fn pull<P: ObjectPeers>(
         self: &Arc<Self>,
         door: &P,
@@ -143,7 +144,12 @@ impl<P: ObjectPeers> Pulling<'_, P> {
     async fn run(mut self, mut written: mpsc::Receiver<()>) -> Result<(), PoolError> {
         let mut lanes: JoinSet<Step<P::Stream>> = JoinSet::new();
         let mut finishing: JoinSet<Result<u64, PoolError>> = JoinSet::new();
-        let mut pulled = self.work(&mut lanes, &mut finishing).await;
+        let progress = self.progress;
+        let mut pulled = tokio::select! {
+            biased;
+            () = progress.closed() => Err(PoolError::Unwanted),
+            pulled = self.work(&mut lanes, &mut finishing) => pulled,
+        };
         lanes.shutdown().await;
         while let Some(finished) = finishing.join_next().await {
             match finished.map_err(PoolError::from).flatten() {

@@ -36,8 +36,20 @@ fn object_of(bytes: &[u8]) -> ObjectRef {
     ObjectRef { id: ObjectId::of(bytes), bytes: bytes.len() as u64 }
 }
 
-fn nobody_listens() -> watch::Sender<Progress> {
-    watch::channel(Progress::default()).0
+/// Somebody who waits for a pull, however long it takes.
+struct Waits(watch::Sender<Progress>, #[expect(dead_code, reason = "held")] watch::Receiver<Progress>);
+
+impl std::ops::Deref for Waits {
+    type Target = watch::Sender<Progress>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+fn somebody_waits() -> Waits {
+    let (told, heard) = watch::channel(Progress::default());
+    Waits(told, heard)
 }
 
 /// Files below a folder, partial ones included.

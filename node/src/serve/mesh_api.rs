@@ -292,7 +292,7 @@ fn pool_refusal(error: PoolError) -> Response {
         PoolError::Damaged(_) => StatusCode::BAD_REQUEST,
         PoolError::Disk { .. } | PoolError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
         PoolError::Missing(_) | PoolError::Nowhere { .. } => StatusCode::NOT_FOUND,
-        PoolError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        PoolError::Unwanted | PoolError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     refusal(status, error.to_string())
 }

@@ -32,7 +32,7 @@ pub struct Loaded {
 }
 
 enum Slot {
-    /// Waits for the manifest, or loads.
+    /// Waits for the manifest, or loads. Without it nobody hears of the progress, which ends the load.
     Loading { begun: bool, memory_bytes: u64, keep: bool, progress: watch::Receiver<Progress> },
     /// Runs.
     Ready { partition: Arc<Partition>, runs: Recent, memory_bytes: u64, used_ms: u64, keep: bool },
@@ -172,11 +172,7 @@ impl Driver {
         let live: BTreeSet<DeploymentId> =
             self.member.deployments().live().map(|deployment| deployment.id()).collect();
         let in_use: BTreeSet<PartitionKey> = self.partitions_in_use();
-        self.hosting.slots.retain(|key, slot| {
-            live.contains(&key.variant.deployment)
-                || in_use.contains(key)
-                || matches!(slot, Slot::Loading { begun: true, .. })
-        });
+        self.hosting.slots.retain(|key, _| live.contains(&key.variant.deployment) || in_use.contains(key));
         let hosting = &self.hosting;
         self.manifests.retain(|id, _| {
             live.contains(&id.deployment) || hosting.slots.keys().any(|key| key.variant == *id)
@@ -269,11 +265,16 @@ impl Driver {
     }
 
     pub(super) fn on_loaded(&mut self, key: PartitionKey, result: Result<Loaded, Refusal>) {
+        // Not one that was dropped meanwhile, nor what was ordered again since and does not load yet.
+        let Some(&Slot::Loading { begun: true, memory_bytes, keep, .. }) = self.hosting.slots.get(&key)
+        else {
+            return;
+        };
         let Loaded { partition, runs, loading } = match result {
             Ok(loaded) => loaded,
+            Err(Refusal::Cancelled) => return,
             Err(reason) => return self.loading_failed(key, reason),
         };
-        let Some(Slot::Loading { memory_bytes, keep, .. }) = self.hosting.slots.remove(&key) else { return };
         let used_ms = self.now_ms();
         if let Some(manifest) = self.manifests.get(&key.variant) {
             let weights_bytes = manifest.range_weights_bytes(key.blocks());

@@ -90,7 +90,8 @@ pub(super) async fn fetch_manifest(
     if object.bytes > MANIFEST_BYTES_MAX {
         return Err("the manifest is above the size limit".into());
     }
-    let progress = &watch::channel(Progress::default()).0;
+    let (told, _heard) = watch::channel(Progress::default());
+    let progress = &told;
     let pulled = |object: ObjectRef| async move {
         let pool_there = pool.clone();
         pull_until(net, pool, vec![object].into(), peers, progress, move || pool_there.read(object.id)).await
@@ -133,26 +134,37 @@ pub(super) struct Loader {
     pub(super) pool: Arc<Pool>,
     pub(super) engine: Engine,
     pub(super) peers: Vec<NodeId>,
+    /// Who wants the partition watches it.
     pub(super) progress: watch::Sender<Progress>,
 }
 
 impl Loader {
+    /// Ends with [`Refusal::Cancelled`] when nobody wants the partition any more: at once while it waits or pulls, else
+    /// behind what cannot be broken off, so that the next one to load has the memory.
     pub(super) async fn load(self, manifest: &Arc<Described>, key: PartitionKey) -> Result<Loaded, Refusal> {
-        let Ok(_one) = LOADING.acquire().await else { return Err(Refusal::Leaving) };
+        let one = tokio::select! {
+            biased;
+            () = self.progress.closed() => return Err(Refusal::Cancelled),
+            one = LOADING.acquire() => one,
+        };
+        let Ok(_one) = one else { return Err(Refusal::Leaving) };
         let begun = Instant::now();
         let failed = |error: String| {
             tracing::warn!(model = %manifest.model, first = key.first, end = key.end, error, "cannot load");
             Refusal::LoadFailed
         };
         let (skeleton, gathered) = self.objects(manifest, key).await?;
+        self.is_wanted()?;
         let described = manifest.clone();
         let extracted = spawn_blocking(move || extract(&skeleton, &described, key)).await;
         let source = extracted.map_err(|error| error.to_string()).flatten().map_err(failed)?;
+        self.is_wanted()?;
         let specs = source.inputs.clone();
         let label = format!("{} {}-{}", manifest.model, key.first, key.end);
         let partition = self.engine.load_beside(label, source, gathered.folder()).await;
         let partition = partition.map_err(|error| failed(error.to_string()))?;
         drop(gathered);
+        self.is_wanted()?;
         let inputs: Result<Vec<Tensor>, _> = specs.into_iter().map(sample::tensor).collect();
         let inputs = inputs.map_err(|error| failed(error.to_string()))?;
         let times_us = engine::profile(&partition, &inputs, WARM_UP).await;
@@ -160,6 +172,10 @@ impl Loader {
         let by_clock = |time_us: u64| (time_us as f64 / monitor::core_share()) as u64;
         let runs = times_us.map_err(|error| failed(error.to_string()))?.into_iter().map(by_clock).collect();
         Ok(Loaded { partition, runs, loading: begun.elapsed() })
+    }
+
+    fn is_wanted(&self) -> Result<(), Refusal> {
+        if self.progress.is_closed() { Err(Refusal::Cancelled) } else { Ok(()) }
     }
 
     /// The skeleton, and all else that the session is made of side by side on disk.
@@ -180,7 +196,9 @@ impl Loader {
         };
         let read = pull_until(&self.net, &self.pool, objects, &self.peers, &self.progress, read).await;
         read.map_err(|error| {
-            tracing::warn!(model = %manifest.model, %error, "cannot host");
+            if !matches!(error, PoolError::Unwanted) {
+                tracing::warn!(model = %manifest.model, %error, "cannot host");
+            }
             refusal_of(&error)
         })
     }
@@ -213,6 +231,7 @@ fn refusal_of(error: &PoolError) -> Refusal {
         PoolError::Damaged(_) | PoolError::Missing(_) => Refusal::Storage,
         PoolError::Disk { .. } | PoolError::Full { .. } => Refusal::Storage,
         PoolError::Nowhere { .. } => Refusal::MissingObject,
+        PoolError::Unwanted => Refusal::Cancelled,
         PoolError::Broken(_) => Refusal::LoadFailed,
     }
 }
@@ -223,3 +242,6 @@ fn extract(bytes: &[u8], manifest: &Manifest, key: PartitionKey) -> Result<Parti
         partition_source_beside(&skeleton, manifest, key.blocks()).map_err(|error| error.to_string())?;
     Ok(source)
 }
+
+#[cfg(test)]
+mod tests;

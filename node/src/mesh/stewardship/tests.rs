@@ -6,7 +6,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::mesh::Applied;
+use crate::mesh::{Applied, Around, Held, KeepAction, Keeping, PartitionKey};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{GoalProgress, HostingGoal, Wished};
 use world::{LOAD_MS_MAX, Options, PART_BYTES, World, id, order_of, record, wish};
@@ -293,6 +293,34 @@ fn a_load_that_gets_no_further_is_given_to_another_host_and_one_that_does_is_not
     assert_eq!(orders_while_loading(40..400, |_| 300, 60_000_000)[0].0, 280);
     // Nobody has longer than ten minutes by saying so.
     assert_eq!(orders_while_loading(40..700, |_| 300, u64::MAX)[0].0, 640);
+}
+
+#[test]
+fn a_load_that_is_not_ordered_any_more_ends_unless_a_plan_asked_for_it() {
+    let (mut desk, deployment, steward) = settled(1);
+    desk.deployments.apply(&order_of(deployment, 1, id(2), &[1]));
+    desk.look(40_000);
+    let variant = VariantId { deployment, index: 0 };
+    let of = |end, progress, is_ordered| Held {
+        key: PartitionKey { variant, first: 0, end },
+        progress,
+        is_ordered,
+        used_ms: 0,
+    };
+    let held = [of(1, Err(500), false), of(4, Err(500), true)];
+    let mut keeping = Keeping::default();
+    let mut look = |desk: &Desk, now_ms| {
+        let Desk { view, deployments, stewardship, own } = desk;
+        keeping.look(&Around { now_ms, own, view, deployments, stewardship }, &held)
+    };
+    assert_eq!(look(&desk, 40_000), []);
+    desk.deployments.apply(&order_of(deployment, 2, steward, &[3]));
+    desk.look(40_100);
+    assert_eq!(look(&desk, 40_100), [KeepAction::Drop(held[1].key)]);
+    // Nobody wants any of it.
+    desk.deployments.apply(&wish("a", 2, 1, 1, Division::Whole, true));
+    desk.look(40_200);
+    assert_eq!(look(&desk, 40_200), held.map(|held| KeepAction::Drop(held.key)));
 }
 
 #[test]

@@ -76,7 +76,7 @@ async fn pulled(asker: &Node, peers: &[NodeId], object: ObjectRef) -> Duration {
     let folder = tempfile::tempdir().unwrap();
     let pool = open(folder.path());
     let started = Instant::now();
-    pool.pull(&asker.net, &[object], peers, &nobody_listens()).await.unwrap();
+    pool.pull(&asker.net, &[object], peers, &somebody_waits()).await.unwrap();
     started.elapsed()
 }
 

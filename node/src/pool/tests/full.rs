@@ -54,10 +54,10 @@ async fn a_full_disk_evicts_what_nothing_needs_then_says_so_and_keeps_the_rest()
     let model = [content(6 * GROUP, 3), content(7 * GROUP, 4)];
     let peers = Peers::new(&model, &[Nature::Honest]);
     let [fits, too_large] = model.each_ref().map(|bytes| object_of(bytes));
-    pool.pull(&peers, &[fits], &peers.ids(), &nobody_listens()).await.unwrap();
+    pool.pull(&peers, &[fits], &peers.ids(), &somebody_waits()).await.unwrap();
     assert!(!pool.has(old), "made room");
     pool.set_needed(std::collections::HashSet::from([needed.id, fits.id]));
-    let error = pool.pull(&peers, &[too_large], &peers.ids(), &nobody_listens()).await.unwrap_err();
+    let error = pool.pull(&peers, &[too_large], &peers.ids(), &somebody_waits()).await.unwrap_err();
     assert!(matches!(error, PoolError::Disk { .. }), "{error}");
     assert!(error.to_string().contains("free some space"), "{error}");
     assert!(matches!(pool.put(&content(2 * GROUP, 5)), Err(PoolError::Disk { .. })));
@@ -68,6 +68,6 @@ async fn a_full_disk_evicts_what_nothing_needs_then_says_so_and_keeps_the_rest()
     assert_eq!(disk.pool().check().unwrap().damaged, []);
     // Room again: the same pull goes through.
     pool.set_needed(std::collections::HashSet::from([needed.id]));
-    pool.pull(&peers, &[too_large], &peers.ids(), &nobody_listens()).await.unwrap();
+    pool.pull(&peers, &[too_large], &peers.ids(), &somebody_waits()).await.unwrap();
     assert!(pool.read(too_large.id).is_ok() && pool.read(needed.id).is_ok());
 }

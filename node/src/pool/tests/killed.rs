@@ -31,7 +31,7 @@ fn pulls_until_it_is_killed() {
     let peers = Peers::new(&model, &[Nature::Honest, Nature::Flips, Nature::Honest]);
     let pool = open(Path::new(FOLDER));
     for round in 0.. {
-        runtime.block_on(pool.pull(&peers, &wanted, &peers.ids(), &nobody_listens())).unwrap();
+        runtime.block_on(pool.pull(&peers, &wanted, &peers.ids(), &somebody_waits())).unwrap();
         pool.put(&content(2 * GROUP + 1, 100 + round)).unwrap();
         let mut index = pool.index();
         let gone = index.evict(u64::MAX, pool.now_ms() + (1 << 40));
@@ -76,7 +76,7 @@ fn killed_at_any_instant_nothing_partial_is_visible_and_the_rest_comes() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let peers = Peers::new(&model, &[Nature::Honest]);
     let pool = open(&folder.path().join(FOLDER));
-    runtime.block_on(pool.pull(&peers, &wanted, &peers.ids(), &nobody_listens())).unwrap();
+    runtime.block_on(pool.pull(&peers, &wanted, &peers.ids(), &somebody_waits())).unwrap();
     model.iter().for_each(|bytes| assert_eq!(*pool.read(ObjectId::of(bytes)).unwrap(), **bytes));
     println!(
         "{KILLS} kills, seed {SEED}: {resumed} left something unfinished, {empty} left no object, {whole} \

@@ -29,6 +29,8 @@ pub(super) enum Nature {
     Cuts,
     /// Takes questions and says nothing.
     Stalls,
+    /// The same after so many groups.
+    StallsAfter(u32),
     /// Has nothing.
     Lacks,
     /// Cannot be reached.
@@ -137,7 +139,10 @@ impl Peers {
             }
             _ => {}
         }
-        played.sent_groups.fetch_add(1, Ordering::Relaxed);
+        let sent_groups = played.sent_groups.fetch_add(1, Ordering::Relaxed);
+        if matches!(played.nature, Nature::StallsAfter(groups) if sent_groups >= groups) {
+            return std::future::pending().await;
+        }
         stream.write_all(&bytes).await
     }
 }

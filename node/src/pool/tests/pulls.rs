@@ -48,7 +48,7 @@ async fn wrong_bytes_are_noticed_another_peer_finishes_and_the_liar_is_avoided()
         let (folder, model) = (tempfile::tempdir().unwrap(), model());
         let pool = open(folder.path());
         let peers = Peers::new(&model, &[nature, Nature::Honest]);
-        pool.pull(&peers, &objects(&model), &peers.ids(), &nobody_listens()).await.unwrap();
+        pool.pull(&peers, &objects(&model), &peers.ids(), &somebody_waits()).await.unwrap();
         assert_whole(&pool, &model);
         assert!(pool.is_avoided(node(0)) && !pool.is_avoided(node(1)), "{nature:?}");
         let opened = peers.opened(0);
@@ -56,9 +56,29 @@ async fn wrong_bytes_are_noticed_another_peer_finishes_and_the_liar_is_avoided()
         assert!(peers.sent_groups(0) <= 8, "{nature:?}: {} groups", peers.sent_groups(0));
         let more = vec![content(2 * GROUP, 9)];
         let peers = Peers::new(&more, &[nature, Nature::Honest]);
-        pool.pull(&peers, &objects(&more), &peers.ids(), &nobody_listens()).await.unwrap();
+        pool.pull(&peers, &objects(&more), &peers.ids(), &somebody_waits()).await.unwrap();
         assert_eq!(peers.opened(0), 0, "{nature:?} was asked {opened} times before and is not asked again");
     }
+}
+
+#[tokio::test]
+async fn a_pull_ends_when_nobody_wants_it_and_the_next_goes_on_there() {
+    let (folder, model) = (tempfile::tempdir().unwrap(), vec![content(9 * GROUP, 1)]);
+    let pool = open(folder.path());
+    let wanted = objects(&model);
+    let stalls = Peers::new(&model, &[Nature::StallsAfter(3)]);
+    let (progress, mut heard) = watch::channel(Progress::default());
+    let waits = async {
+        heard.wait_for(|progress| progress.bytes_done == 3 * GROUP as u64).await.unwrap();
+        drop(heard);
+    };
+    let ids = stalls.ids();
+    let (pulled, ()) = tokio::join!(pool.pull(&stalls, &wanted, &ids, &progress), waits);
+    assert!(matches!(pulled, Err(PoolError::Unwanted)), "{pulled:?}");
+    let peers = Peers::new(&model, &[Nature::Honest]);
+    pool.pull(&peers, &wanted, &peers.ids(), &somebody_waits()).await.unwrap();
+    assert_whole(&pool, &model);
+    assert_eq!(peers.sent_groups(0), 6);
 }
 
 #[tokio::test]
@@ -67,7 +87,7 @@ async fn from_liars_alone_nothing_comes_under_its_name() {
         let (folder, model) = (tempfile::tempdir().unwrap(), model());
         let pool = open(folder.path());
         let peers = Peers::new(&model, &[nature]);
-        let error = pool.pull(&peers, &objects(&model), &peers.ids(), &nobody_listens()).await.unwrap_err();
+        let error = pool.pull(&peers, &objects(&model), &peers.ids(), &somebody_waits()).await.unwrap_err();
         let told = error.to_string();
         assert!(matches!(error, PoolError::Nowhere { .. }), "{nature:?}: {told}");
         let what = if nature == Nature::Lacks { "does not have it" } else { "sent wrong bytes" };
@@ -75,7 +95,7 @@ async fn from_liars_alone_nothing_comes_under_its_name() {
         // The empty object has no byte that could be wrong.
         assert!(pool.check().unwrap().bytes == 0);
         if nature != Nature::Lacks {
-            let error = pool.pull(&peers, &objects(&model), &peers.ids(), &nobody_listens()).await;
+            let error = pool.pull(&peers, &objects(&model), &peers.ids(), &somebody_waits()).await;
             assert!(error.unwrap_err().to_string().contains("avoided"));
         }
     }
@@ -86,7 +106,7 @@ async fn a_peer_that_cuts_is_given_up_and_the_rest_comes_from_another() {
     let (folder, model) = (tempfile::tempdir().unwrap(), model());
     let pool = open(folder.path());
     let peers = Peers::new(&model, &[Nature::Cuts, Nature::BreaksAfter(3), Nature::Honest]);
-    pool.pull(&peers, &objects(&model), &peers.ids(), &nobody_listens()).await.unwrap();
+    pool.pull(&peers, &objects(&model), &peers.ids(), &somebody_waits()).await.unwrap();
     assert_whole(&pool, &model);
     assert!(!pool.is_avoided(node(0)), "to break off is no lie");
 }
@@ -96,7 +116,7 @@ async fn a_later_run_goes_on_where_the_earlier_one_broke() {
     let (folder, model) = (tempfile::tempdir().unwrap(), vec![content(12 * GROUP + 1, 5)]);
     let wanted = objects(&model);
     let peers = Peers::new(&model, &[Nature::BreaksAfter(5)]);
-    let broke = open(folder.path()).pull(&peers, &wanted, &peers.ids(), &nobody_listens()).await;
+    let broke = open(folder.path()).pull(&peers, &wanted, &peers.ids(), &somebody_waits()).await;
     let told = broke.unwrap_err().to_string();
     assert!(told.contains("broke off too often"), "{told}");
     let pool = open(folder.path());
@@ -111,7 +131,7 @@ async fn a_later_run_goes_on_where_the_earlier_one_broke() {
     )
     .unwrap();
     let peers = Peers::new(&model, &[Nature::Honest]);
-    pool.pull(&peers, &wanted, &peers.ids(), &nobody_listens()).await.unwrap();
+    pool.pull(&peers, &wanted, &peers.ids(), &somebody_waits()).await.unwrap();
     assert_whole(&pool, &model);
     assert!((13 - had..=13 - had + 1).contains(&peers.sent_groups(0)), "{}", peers.sent_groups(0));
 }
@@ -122,7 +142,7 @@ async fn a_silent_peer_delays_the_end_by_seconds_only() {
     let pool = open(folder.path());
     let peers = Peers::new(&model, &[Nature::Stalls, Nature::Honest]);
     let started = Instant::now();
-    pool.pull(&peers, &objects(&model), &peers.ids(), &nobody_listens()).await.unwrap();
+    pool.pull(&peers, &objects(&model), &peers.ids(), &somebody_waits()).await.unwrap();
     assert_whole(&pool, &model);
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
@@ -132,7 +152,7 @@ async fn two_pulls_of_the_same_object_at_once_both_succeed() {
     let (folder, model) = (tempfile::tempdir().unwrap(), model());
     let pool = open(folder.path());
     let (peers, wanted) = (Peers::new(&model, &[Nature::Honest]), objects(&model));
-    let pull = || async { pool.pull(&peers, &wanted, &peers.ids(), &nobody_listens()).await };
+    let pull = || async { pool.pull(&peers, &wanted, &peers.ids(), &somebody_waits()).await };
     let (one, other) = futures::join!(pull(), pull());
     one.and(other).unwrap();
     assert_whole(&pool, &model);
@@ -148,11 +168,11 @@ async fn a_pull_stays_within_the_budget_and_evicts_for_it() {
     let (peers, wanted) = (Peers::new(&model, &[Nature::Honest]), objects(&model));
     let needed = std::collections::HashSet::from([old.id]);
     pool.set_needed(needed);
-    let error = pool.pull(&peers, &wanted, &peers.ids(), &nobody_listens()).await.unwrap_err();
+    let error = pool.pull(&peers, &wanted, &peers.ids(), &somebody_waits()).await.unwrap_err();
     assert!(matches!(error, PoolError::Full { free_bytes, .. } if free_bytes == 2 * GROUP as u64), "{error}");
     assert_eq!(peers.opened(0), 0, "told before anything is asked");
     pool.set_needed(std::collections::HashSet::new());
-    pool.pull(&peers, &wanted, &peers.ids(), &nobody_listens()).await.unwrap();
+    pool.pull(&peers, &wanted, &peers.ids(), &somebody_waits()).await.unwrap();
     assert!(!pool.has(old));
     assert_whole(&pool, &model);
 }

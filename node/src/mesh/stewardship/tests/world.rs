@@ -374,8 +374,10 @@ impl World {
             match action {
                 KeepAction::Load(key) => self.load(index, key),
                 KeepAction::Drop(key) => {
-                    self.nodes[index].slots.remove(&key);
-                    self.check_made_before_broken(index, key);
+                    let slot = self.nodes[index].slots.remove(&key);
+                    if slot.is_some_and(|slot| slot.ready_ms <= now_ms) {
+                        self.check_made_before_broken(index, key);
+                    }
                 }
             }
         }

@@ -143,9 +143,7 @@ impl World {
         let alive: Vec<&Node> = self.nodes.iter().filter(|node| node.alive).collect();
         self.check(self.stewards().len() == 1, "they do not agree who is steward");
         if self.removed {
-            let is_gone = |node: &&Node| {
-                node.deployments.by_name("a").is_none() && (node.slots.is_empty() || node.hangs)
-            };
+            let is_gone = |node: &&Node| node.deployments.by_name("a").is_none() && node.slots.is_empty();
             self.check(alive.iter().all(is_gone), "what was removed is back");
             return;
         }
@@ -175,7 +173,8 @@ impl World {
                 .map(|place| (place.first, place.end))
                 .collect();
             let slots: BTreeSet<(u16, u16)> = node.slots.keys().map(|key| (key.first, key.end)).collect();
-            let holds = slots == listed || (node.refuses && slots.is_subset(&listed)) || node.hangs;
+            let is_able = !node.refuses && !node.hangs;
+            let holds = slots == listed || (!is_able && slots.is_subset(&listed));
             self.check(holds, &format!("node {} does not host what is ordered: {listed:?}", node.number));
             self.check(node.deployments.live().count() == 1, "an old version is still held");
         }
