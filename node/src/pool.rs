@@ -50,6 +50,16 @@ pub enum PoolError {
         /// What the system said.
         source: io::Error,
     },
+    /// The disk does not give an object that is there.
+    #[error("object {id} cannot be read from `{}`: {source}", file.display())]
+    Unreadable {
+        /// Which.
+        id: ObjectId,
+        /// Where it lies.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The budget does not allow it, even without everything that nothing needs.
     #[error(
         "{wanted_bytes} bytes do not fit the pool's budget of {budget_bytes}: {free_bytes} are free or can be \
@@ -222,15 +232,15 @@ impl Pool {
         Ok(object)
     }
 
-    /// Reads an object and checks it; a damaged one is removed, so that it can be fetched again.
-    /// The bytes are shared, for the engine to read without a copy of its own.
+    /// Reads an object and checks it; a damaged one is removed, one that cannot be read counts as not here, so that it
+    /// can be fetched again. The bytes are shared, for the engine to read without a copy of its own.
     ///
     /// # Errors
     /// When it is not here, or no longer what its name says.
     pub fn read(&self, id: ObjectId) -> Result<Arc<[u8]>, PoolError> {
         let mut file = self.file_of(id)?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|source| self.disk(source))?;
+        file.read_to_end(&mut bytes).map_err(|source| self.unreadable(id, source))?;
         let bytes: Arc<[u8]> = bytes.into();
         if ObjectId::of(&bytes) != id {
             self.remove_damaged(id);

@@ -78,7 +78,11 @@ impl Pool {
         };
         self.reserve(missing_bytes)?;
         pulling.reservation.bytes = missing_bytes;
-        pulling.run(written).await
+        let pulled = pulling.run(written).await;
+        if pulled.is_err() {
+            self.recall(&missing);
+        }
+        pulled
     }
 }
 

@@ -39,8 +39,8 @@ impl Drop for Gathered {
 }
 
 impl Pool {
-    /// Puts objects that are here side by side, each read to its end and checked. Goes on behind one that is damaged,
-    /// so that all that are damaged are then gone and can be fetched again. Copies count in the budget of disk.
+    /// Puts objects that are here side by side, each read to its end and checked. Goes on behind one that is damaged
+    /// or cannot be read, so that all such are then gone and can be fetched again. Copies count in the budget of disk.
     ///
     /// # Errors
     /// When one is not here, or no longer what its name says; when disk or budget refuse.
@@ -95,7 +95,8 @@ impl Gathered {
             self.copy(object, &from, &place)?;
         }
         // What will be mapped, and not what the object's name stands for a moment later.
-        let (found, ..) = File::open(&place).and_then(hash_file).map_err(|source| pool.disk(source))?;
+        let file = File::open(&place).map_err(|source| pool.disk(source))?;
+        let (found, ..) = hash_file(file).map_err(|source| pool.unreadable(id, source))?;
         if found != id {
             pool.remove_damaged(id);
             return Err(PoolError::Damaged(id));
@@ -111,7 +112,7 @@ impl Gathered {
         let (mut buffer, mut offset) = (vec![0; CHUNK_BYTES], 0);
         // No further than was set aside; what is longer is damaged, and will be found to be.
         while offset <= object.bytes {
-            let read = from.read(&mut buffer).map_err(|source| self.pool.disk(source))?;
+            let read = from.read(&mut buffer).map_err(|source| self.pool.unreadable(object.id, source))?;
             if read == 0 {
                 break;
             }

@@ -58,23 +58,20 @@ impl Partial {
         }
         let finished = AtomicBool::new(false);
         let partial = Self { pool: pool.clone(), object, path, file, outline, claimed, finished };
-        let groups = if found_bytes == 0 { Vec::new() } else { partial.groups_here()? };
+        let groups = if found_bytes == 0 { Vec::new() } else { partial.groups_here() };
         Ok((partial, groups))
     }
 
-    fn groups_here(&self) -> Result<Vec<u32>, PoolError> {
-        let Some(outline) = self.outline.get() else { return Ok(Vec::new()) };
-        let mut groups = Vec::new();
-        let mut buffer = Vec::new();
-        for group in 0..group_count(self.object.bytes) {
-            let range = group_range(self.object.bytes, group);
-            buffer.resize((range.end - range.start) as usize, 0);
-            self.file.read_exact_at(&mut buffer, range.start).map_err(|source| self.pool.disk(source))?;
-            if outline.is_group(group, &buffer) {
-                groups.push(group);
+    fn groups_here(&self) -> Vec<u32> {
+        let Some(outline) = self.outline.get() else { return Vec::new() };
+        groups_in(self.object, outline, |buffer, offset| {
+            let read = self.file.read_exact_at(buffer, offset);
+            if let Err(error) = &read {
+                let file = self.path.display();
+                tracing::warn!(%file, offset, %error, "a part of an object cannot be read; it is fetched again");
             }
-        }
-        Ok(groups)
+            read.is_ok()
+        })
     }
 
     pub(super) fn object(&self) -> ObjectRef {
@@ -131,11 +128,44 @@ impl Drop for Partial {
     }
 }
 
+/// The groups that are an object's; those that cannot be read are none.
+fn groups_in(object: ObjectRef, outline: &Outline, read_at: impl Fn(&mut [u8], u64) -> bool) -> Vec<u32> {
+    let mut buffer = Vec::new();
+    let mut is_here = |group: &u32| {
+        let range = group_range(object.bytes, *group);
+        buffer.resize((range.end - range.start) as usize, 0);
+        read_at(&mut buffer, range.start) && outline.is_group(*group, &buffer)
+    };
+    (0..group_count(object.bytes)).filter(|group| is_here(group)).collect()
+}
+
 /// Whatever stays is removed at the next start.
 fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::debug!(file = %path.display(), %error, "cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stormo_protocol::ids::ObjectId;
+    use stormo_protocol::limits::OBJECT_GROUP_BYTES;
+    use stormo_protocol::object::OutlineHasher;
+
+    use super::*;
+
+    #[test]
+    fn a_group_that_cannot_be_read_is_not_here() {
+        let bytes = vec![7; 3 * OBJECT_GROUP_BYTES as usize + 5];
+        let mut hasher = OutlineHasher::default();
+        hasher.update(&bytes);
+        let object = ObjectRef { id: ObjectId::of(&bytes), bytes: bytes.len() as u64 };
+        let groups = groups_in(object, &hasher.finish().1, |buffer, offset| {
+            buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]);
+            offset != OBJECT_GROUP_BYTES
+        });
+        assert_eq!(groups, [0, 2, 3]);
     }
 }

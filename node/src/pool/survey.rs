@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use stormo_protocol::ids::ObjectId;
+use stormo_protocol::model::ObjectRef;
 use stormo_protocol::object::{Outline, OutlineHasher};
 
 use super::index::Victim;
@@ -98,17 +99,39 @@ impl Pool {
             }
             // Nothing is removed for what may pass; an upload takes its place if it does not.
             Err(error) => {
-                tracing::warn!(object = %id, %error, "an object cannot be read from the disk");
+                tracing::warn!(file = %self.path_of(id).display(), %error, "an object on disk cannot be read");
                 false
             }
         }
     }
 
     pub(super) fn remove_damaged(&self, id: ObjectId) {
-        tracing::warn!(object = %id, "an object on disk was damaged; removed, to be fetched again");
+        tracing::warn!(
+            file = %self.path_of(id).display(), "an object on disk was damaged; removed, to be fetched again"
+        );
         let mut index = self.index();
         index.removed(id);
         self.delete(&[Victim::Object(id)]);
+    }
+
+    /// An object that the disk does not give: it counts as not here, so that it is fetched again. Its file stays until
+    /// then, as it may be the only one, and may be read later.
+    pub(super) fn unreadable(&self, id: ObjectId, source: io::Error) -> PoolError {
+        let file = self.path_of(id);
+        tracing::warn!(file = %file.display(), %source, "an object on disk cannot be read; it is to be fetched again");
+        self.index().removed(id);
+        PoolError::Unreadable { id, file, source }
+    }
+
+    /// Counts objects as here whose files are, though they could not be read, as they are not to be had elsewhere.
+    pub(super) fn recall(&self, objects: &[ObjectRef]) {
+        for object in objects.iter().filter(|object| !self.has(**object)) {
+            let mut index = self.index();
+            let file = fs::metadata(self.path_of(object.id));
+            if file.is_ok_and(|file| file.is_file() && file.len() == object.bytes) {
+                index.stored(object.id, object.bytes, None);
+            }
+        }
     }
 }
 

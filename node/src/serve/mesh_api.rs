@@ -290,7 +290,9 @@ async fn beside<T: Send + 'static>(
 fn pool_refusal(error: PoolError) -> Response {
     let status = match error {
         PoolError::Damaged(_) => StatusCode::BAD_REQUEST,
-        PoolError::Disk { .. } | PoolError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        PoolError::Disk { .. } | PoolError::Unreadable { .. } | PoolError::Full { .. } => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
         PoolError::Missing(_) | PoolError::Nowhere { .. } => StatusCode::NOT_FOUND,
         PoolError::Unwanted | PoolError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -205,7 +205,7 @@ impl Loader {
 }
 
 /// What is read of objects from the pool, once those that it lacks have come from peers. Damage on disk shows when they
-/// are read; what was damaged is then pulled too.
+/// are read; what was damaged, or cannot be read, is then pulled too.
 async fn pull_until<T: Send + 'static>(
     net: &Net,
     pool: &Arc<Pool>,
@@ -219,7 +219,8 @@ async fn pull_until<T: Send + 'static>(
         pool.pull(net, &objects, peers, progress).await?;
         reads += 1;
         match spawn_blocking(read.clone()).await? {
-            Err(PoolError::Damaged(_) | PoolError::Missing(_)) if reads < READS_MAX => {}
+            Err(PoolError::Damaged(_) | PoolError::Missing(_) | PoolError::Unreadable { .. })
+                if reads < READS_MAX => {}
             read => return read,
         }
     }
@@ -229,7 +230,7 @@ fn refusal_of(error: &PoolError) -> Refusal {
     match error {
         // Damaged or gone again right after it was pulled and verified: that is the disk.
         PoolError::Damaged(_) | PoolError::Missing(_) => Refusal::Storage,
-        PoolError::Disk { .. } | PoolError::Full { .. } => Refusal::Storage,
+        PoolError::Disk { .. } | PoolError::Unreadable { .. } | PoolError::Full { .. } => Refusal::Storage,
         PoolError::Nowhere { .. } => Refusal::MissingObject,
         PoolError::Unwanted => Refusal::Cancelled,
         PoolError::Broken(_) => Refusal::LoadFailed,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 
+use super::peers::{Nature, Peers};
 use super::*;
 use crate::net::ObjectSource;
 use crate::pool::PoolError;
@@ -86,20 +87,56 @@ fn what_lies_in_the_place_of_an_object_is_moved_aside_and_kept() {
     assert!(told.contains(&format!("`{}` is in the way", path.display())), "{told}");
 }
 
+/// Reading this file from its start is an input/output error, by the kernel's own word.
 #[cfg(target_os = "linux")]
-#[test]
-fn a_failing_disk_is_told_and_nothing_is_removed() {
+fn make_unreadable(path: &Path) {
+    fs::remove_file(path).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", path).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_the_disk_does_not_give_is_told_and_pulled_again() {
+    for gathers in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = open(folder.path());
+        let [object, other] = [b"weights", b"more we"].map(|bytes| pool.put(bytes).unwrap());
+        let path = pool.path_of(object.id);
+        make_unreadable(&path);
+        let error = match gathers {
+            true => pool.gather(&[object, other]).map(drop).unwrap_err(),
+            false => pool.read(object.id).map(drop).unwrap_err(),
+        };
+        let told = error.to_string();
+        assert!(matches!(error, PoolError::Unreadable { .. }) && told.contains("Input/output"), "{told}");
+        assert!(told.contains(&path.display().to_string()), "{told}");
+        assert!(!pool.has(object) && pool.read(other.id).is_ok());
+        assert!(fs::symlink_metadata(&path).is_ok(), "nothing is removed: it may come again");
+        let peers = Peers::new(&[b"weights".to_vec()], &[Nature::Honest]);
+        pool.pull(&peers, &[object, other], &peers.ids(), &somebody_waits()).await.unwrap();
+        assert_eq!(*pool.read(object.id).unwrap(), *b"weights");
+        assert!(pool.gather(&[object, other]).is_ok());
+        // By an upload too.
+        make_unreadable(&path);
+        assert!(!pool.has_for_upload(object.id));
+        pool.begin(object.id)
+            .and_then(|mut incoming| incoming.write(b"weights").and(incoming.finish()))
+            .unwrap();
+        assert_eq!(*pool.read(object.id).unwrap(), *b"weights");
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_and_is_nowhere_else_is_here_as_before() {
     let folder = tempfile::tempdir().unwrap();
     let pool = open(folder.path());
-    let [object, other] = [b"weights", b"more we"].map(|bytes| pool.put(bytes).unwrap());
-    // Reading this file from its start is an input/output error, by the kernel's own word.
-    fs::remove_file(pool.path_of(object.id)).unwrap();
-    std::os::unix::fs::symlink("/proc/self/mem", pool.path_of(object.id)).unwrap();
-    let error = pool.read(object.id).unwrap_err();
-    assert!(matches!(error, PoolError::Disk { .. }) && error.to_string().contains("Input/output"), "{error}");
-    assert!(pool.has(object) && pool.read(other.id).is_ok());
-    assert!(!pool.has_for_upload(object.id), "it may come again");
-    pool.begin(object.id).and_then(|mut incoming| incoming.write(b"weights").and(incoming.finish())).unwrap();
+    let object = pool.put(b"weights").unwrap();
+    pool.unreadable(object.id, std::io::ErrorKind::Other.into());
+    assert!(!pool.has(object));
+    let nobody = Peers::new(&[], &[Nature::Lacks]);
+    let pulled = pool.pull(&nobody, &[object], &nobody.ids(), &somebody_waits()).await;
+    assert!(matches!(pulled, Err(PoolError::Nowhere { .. })), "{pulled:?}");
+    assert!(pool.has(object));
     assert_eq!(*pool.read(object.id).unwrap(), *b"weights");
 }
 
