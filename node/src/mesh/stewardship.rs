@@ -143,6 +143,12 @@ impl Stewardship {
         Order { deployment: id, sequence, steward: self.seats.own(), places }
     }
 
+    /// Which nodes failed lately with which parts (variant, first block, one past the last) of a version, as its steward
+    /// saw it: these are not to be asked of them, nor larger ones.
+    pub fn refusals(&self, id: DeploymentId) -> impl Iterator<Item = (NodeId, (u8, u16, u16))> {
+        self.courses.get(&id).into_iter().flat_map(|course| course.replacing.refusals())
+    }
+
     /// The places that the last comparison found, if they were worth it.
     pub fn favoured(&self, id: DeploymentId) -> Option<&[Place]> {
         self.courses.get(&id)?.moving.favoured()

@@ -22,6 +22,8 @@ use crate::serve::json::{DeployBody, PlacementEntry};
 struct Placing {
     places: Vec<Place>,
     promised_bytes: BTreeMap<NodeId, u64>,
+    /// No single part there may take more, as one of one byte more failed there.
+    part_bytes_max: BTreeMap<NodeId, u64>,
 }
 
 impl Placing {
@@ -37,7 +39,8 @@ impl Placing {
     }
 
     fn left_bytes(&self, node: NodeId, free_bytes: u64) -> u64 {
-        free_bytes.saturating_sub(self.promised_bytes.get(&node).copied().unwrap_or(0))
+        let left_bytes = free_bytes.saturating_sub(self.promised_bytes.get(&node).copied().unwrap_or(0));
+        left_bytes.min(self.part_bytes_max.get(&node).copied().unwrap_or(u64::MAX))
     }
 }
 
@@ -67,9 +70,10 @@ impl Driver {
         Ok(Wished { replicas: body.replicas.max(1), division })
     }
 
-    /// Places for all variants, all of them within the memory that nodes say they have.
+    /// Places for all variants, all of them within the memory that nodes say they have, and smaller than what failed
+    /// there if this node is their steward.
     pub(super) fn place(&self, wished: &Wished, choices: &[Choice]) -> Result<Vec<Place>, CallError> {
-        let mut placing = Placing::default();
+        let mut placing = Placing { part_bytes_max: self.part_bytes_max(choices), ..Placing::default() };
         for choice in choices {
             let told: Vec<Place> = match &wished.division {
                 Division::Told(told) => {
@@ -90,6 +94,19 @@ impl Driver {
         }
         refuse_too_many(placing.places.len())?;
         Ok(placing.places)
+    }
+
+    fn part_bytes_max(&self, choices: &[Choice]) -> BTreeMap<NodeId, u64> {
+        let mut all: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for choice in choices {
+            let refused = self.stewardship.refusals(choice.id.deployment);
+            for (node, (_, first, end)) in refused.filter(|(_, (variant, ..))| *variant == choice.id.index) {
+                let less_bytes = choice.manifest.range_memory_bytes(first..end).saturating_sub(1);
+                let bytes = all.entry(node).or_insert(less_bytes);
+                *bytes = less_bytes.min(*bytes);
+            }
+        }
+        all
     }
 
     /// As [`Self::place`]; where not all replicas fit, one of each, for the steward adds others as nodes come.
@@ -341,4 +358,19 @@ fn equal_parts(manifest: &Manifest, parts: u16) -> Result<Vec<(u16, u16)>, CallE
     })?;
     let of_model = |block: usize| graph.start + block as u16;
     Ok(ranges.into_iter().map(|range| (of_model(range.start), of_model(range.end))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_failed_with_a_part_is_given_a_smaller_one_or_none() {
+        let node = NodeId([1; 32]);
+        let mut placing = Placing { part_bytes_max: [(node, 99)].into(), ..Placing::default() };
+        assert_eq!(placing.left_bytes(node, 1000), 99);
+        placing.promised_bytes.insert(node, 950);
+        assert_eq!(placing.left_bytes(node, 1000), 50);
+        assert_eq!(placing.left_bytes(NodeId([2; 32]), 1000), 1000);
+    }
 }

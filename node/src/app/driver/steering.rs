@@ -1,11 +1,12 @@
 //! Deployments kept alive: what `mesh::Stewardship` and `mesh::Keeping` decide is carried out here. Orders are
 //! signed and spread, parts loaded and freed; who hosts what is chosen in `placing` and in the pure room.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use stormo_protocol::ids::{DeploymentId, VariantId};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{NodeRecord, Order, Topic};
+use stormo_protocol::state::{NodeRecord, Order, Place, Topic};
 
 use super::Driver;
 use super::hosting::PartitionKey;
@@ -105,6 +106,8 @@ impl Driver {
             return;
         };
         match self.place_somehow(&deployment.wished, &choices) {
+            // It is so ordered already.
+            Ok(places) if self.order_of(id).is_some_and(|order| are_same(&order.places, &places)) => {}
             Ok(places) => {
                 let order = self.stewardship.next_order(self.member.deployments(), id, places);
                 self.try_to_give(order);
@@ -149,4 +152,10 @@ impl Driver {
     pub(super) fn order_of(&self, id: DeploymentId) -> Option<&Order> {
         self.stewardship.order(id).map(|order| &**order)
     }
+}
+
+/// Whether these are the same places, in whatever order.
+fn are_same(some: &[Place], others: &[Place]) -> bool {
+    let set = |places: &[Place]| places.iter().copied().collect::<BTreeSet<_>>();
+    set(some) == set(others)
 }

@@ -22,6 +22,9 @@ const STALLED_LOADS: u64 = 4;
 /// A node that refused a range is not asked for it again for so long, at first and at the most: it doubles with each
 /// refusal, so that nodes without room for a part do not get it in turns for ever.
 const REFUSED_MS: (u64, u64) = (120_000, 3_600_000);
+/// A host that refuses for so long, or says nothing of it, does so for good as far as placing goes: by itself it has
+/// tried five times (`keeping`).
+const FOR_GOOD_MS: u64 = 75_000;
 /// Replicas beyond those that an order could place are added no sooner after it: several nodes may join at once. A
 /// machine that joins is to be used, so it need not have been here for long.
 const ADD_MS: u64 = 2_000;
@@ -29,7 +32,7 @@ const ADD_MS: u64 = 2_000;
 const REFUSALS_MAX: usize = 1024;
 
 /// The range of a place, wherever it is.
-type Part = (u8, u16, u16);
+pub(super) type Part = (u8, u16, u16);
 
 fn part(place: &Place) -> Part {
     (place.variant, place.first, place.end)
@@ -80,7 +83,7 @@ impl Look<'_, '_> {
 pub(super) struct Looked {
     /// The places that a new order should have, if others than before.
     pub places: Option<Vec<Place>>,
-    /// Whether some part is hosted nowhere, and fits nowhere.
+    /// Whether some part is hosted nowhere, and fits nowhere, or only where it is refused for good.
     pub is_stranded: bool,
     /// Whether every place is hosted.
     pub is_whole: bool,
@@ -156,7 +159,7 @@ impl Replacing {
                     (None, Some(index)) => {
                         let place = lost.remove(index);
                         let is_hosted = places.iter().any(|place| part(place) == wanted_part);
-                        looked.is_stranded |= !is_hosted && look.seats.since_ms(place.node).is_none();
+                        looked.is_stranded |= !is_hosted && self.is_for_good(look, &place);
                         places.push(place);
                     }
                     (None, None) => break,
@@ -196,6 +199,23 @@ impl Replacing {
             self.note_refusal(now_ms, place);
         }
         is_stalled
+    }
+
+    /// Whether a place that is lost is not to be hoped for, though nobody else could take it.
+    fn is_for_good(&self, look: &Look<'_, '_>, place: &Place) -> bool {
+        match state(look, place) {
+            State::Gone | State::Loading(_) => true,
+            State::Well => false,
+            State::Refused | State::Silent => {
+                let since_ms = self.ailing.get(place).copied().unwrap_or(look.situation.now_ms);
+                look.situation.now_ms.saturating_sub(since_ms) >= FOR_GOOD_MS
+            }
+        }
+    }
+
+    /// Who failed with which part lately.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = (NodeId, Part)> {
+        self.refused.keys().copied()
     }
 
     /// Whether a place that nobody loads has been without its host for too long.

@@ -97,11 +97,6 @@ impl Seats {
         }
     }
 
-    /// Whether a node can be used, and since when.
-    pub(super) fn since_ms(&self, node: NodeId) -> Option<u64> {
-        self.seats.get(&node).map(|seat| seat.since_ms)
-    }
-
     /// All nodes that can be used.
     pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
         self.seats.keys().copied()

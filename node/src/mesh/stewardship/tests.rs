@@ -388,6 +388,37 @@ fn what_fits_nowhere_is_left_as_it_is() {
     assert_eq!((asked, actions.len()), (3, 3), "{actions:?}");
 }
 
+#[test]
+fn what_its_only_host_refuses_for_good_is_placed_anew() {
+    for says in [Some(GoalProgress::Refused(Refusal::NoMemory as u16)), None] {
+        let mut desk = Desk::new();
+        desk.own.machine.memory_budget_bytes = 10;
+        for second in 0..40 {
+            desk.hears(second * 1000, &record(2, second + 1, Class::Edge));
+            desk.look(second * 1000);
+        }
+        let name = names_of(&desk, id(1)).swap_remove(0);
+        desk.deployments.apply(&wish(&name, 2, 1, 1, Division::Whole, false));
+        let deployment = desk.deployments.by_name(&name).unwrap().id();
+        desk.deployments.apply(&order_of(deployment, 1, id(2), &[2]));
+        let variant = VariantId { deployment, index: 0 };
+        let mut asked = Vec::new();
+        for second in 40..200 {
+            let mut host = record(2, second + 1, Class::Edge);
+            host.goals =
+                says.iter().map(|says| HostingGoal { variant, first: 0, end: 4, progress: *says }).collect();
+            desk.hears(second * 1000, &host);
+            let actions = desk.look(second * 1000);
+            let places = actions.iter().filter(|action| **action == StewardAction::Place(deployment));
+            asked.extend(places.map(|_| second));
+            assert!(!actions.iter().any(|action| matches!(action, StewardAction::Give(_))), "{actions:?}");
+        }
+        // Not before it has tried by itself, and then in growing pauses.
+        assert_eq!(asked, [115, 125, 145, 185], "{says:?}");
+        assert_eq!(desk.stewardship.refusals(deployment).collect::<Vec<_>>(), [(id(2), (0, 0, 4))]);
+    }
+}
+
 /// Seeds of each kind of world that are always tried, and with `--ignored`; a failing one is named.
 const SEEDS: [u64; 2] = [10, 100];
 
