@@ -1,6 +1,10 @@
 //! Who belongs to a mesh: joining, staying apart, coming back, leaving.
 
-use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+use std::{fs, thread};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use stormo::serve::json::ModelView;
 use stormo_testnet::client::Client;
 use stormo_testnet::commands::{Progress, Stormo};
 use stormo_testnet::process::Admission;
@@ -92,6 +96,34 @@ fn a_node_started_again_is_the_same_and_usable() -> Result<()> {
             uses.map(|plan| plan.id).ok_or_else(|| format!("{} plans without it", plans.len()))
         })?;
         Ok(())
+    })
+}
+
+/// It knows what is deployed, and has to be sent the description.
+#[test]
+fn who_asks_a_node_that_has_just_started_waits_for_the_description() -> Result<()> {
+    trial::run(&[edge("one"), edge("two")], |mesh| {
+        trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "1"])?;
+        let objects = mesh.node("two").data().join("objects");
+        let deployed = mesh.node("two").data().join("deployments");
+        wait::until("what is deployed to be kept", SOON, || {
+            if deployed.is_file() { Ok(()) } else { Err("it is not".to_owned()) }
+        })?;
+        mesh.kill("two")?;
+        fs::remove_dir_all(&objects)?;
+        // Nobody sends it while it is asked for.
+        mesh.freeze("one")?;
+        let client = mesh.add(&edge("two"))?.client.clone();
+        let asking = {
+            let client = client.clone();
+            thread::spawn(move || client.get::<ModelView>("/v1/models/digits"))
+        };
+        thread::sleep(Duration::from_millis(300));
+        ensure!(!asking.is_finished(), "it was told something: {:?}", asking.join());
+        mesh.thaw("one")?;
+        let view = asking.join().map_err(|_| anyhow!("asking broke down"))??;
+        ensure!(view.name == "digits", "{view:?}");
+        trial::check_reads(&client)
     })
 }
 

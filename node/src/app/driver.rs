@@ -21,6 +21,7 @@ mod latest;
 mod loading;
 mod origins;
 mod owning;
+mod parking;
 mod placing;
 mod plan_kinds;
 mod plan_views;
@@ -180,7 +181,7 @@ pub struct Driver {
     origins: BTreeMap<RequestId, Pending>,
     suspects: Suspects,
     hedging: hedging::Hedging,
-    parked: Vec<origins::Parked>,
+    parked: Vec<parking::Parked>,
     finished: VecDeque<RequestView>,
     plans: KnownPlans,
     foretold: energy::Foretold,
@@ -344,9 +345,15 @@ impl Driver {
     }
 
     fn on_call(&mut self, call: Call) {
+        if let Some(call) = self.park(call) {
+            self.take_up(call);
+        }
+    }
+
+    fn take_up(&mut self, call: Call) {
         match call {
             Call::Infer { model, version, inputs, options, reply } => {
-                self.on_infer(origins::Asked { model, version, inputs, options, reply });
+                self.begin_request(origins::Asked { model, version, inputs, options, reply });
             }
             Call::TurnedAway(counts) => self.on_turned_away(&counts),
             Call::Plans(asked, reply) => self.on_plans(asked, reply),

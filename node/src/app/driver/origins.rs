@@ -27,11 +27,6 @@ use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{Received, SignReader};
 use crate::serve::json::{RequestView, StageTraceView, What};
 
-/// Requests that wait for a model's description.
-const PARKED_MAX: usize = 64;
-/// They wait so long; fetching a description takes a round trip or two.
-const PARKED_MS_MAX: u64 = 5_000;
-
 /// A request as the front hands it over.
 pub(super) struct Asked {
     pub model: String,
@@ -39,12 +34,6 @@ pub(super) struct Asked {
     pub inputs: Vec<Tensor>,
     pub options: InferOptions,
     pub reply: Reply<Answer>,
-}
-
-/// A request whose model's description is on its way.
-pub(super) struct Parked {
-    asked: Asked,
-    until_ms: u64,
 }
 
 /// A request that entered here and is not answered yet.
@@ -90,15 +79,6 @@ impl Pending {
 }
 
 impl Driver {
-    pub(super) fn on_infer(&mut self, asked: Asked) {
-        // A new version's description follows its announcement by moments.
-        if self.is_description_on_its_way(&asked.model) && self.parked.len() < PARKED_MAX {
-            self.parked.push(Parked { asked, until_ms: self.now_ms() + PARKED_MS_MAX });
-            return;
-        }
-        self.begin_request(asked);
-    }
-
     /// What is not answered is wanted all the same, and is counted with what failed.
     pub(super) fn on_turned_away(&mut self, counts: &[(String, u32)]) {
         for (model, count) in counts {
@@ -112,19 +92,7 @@ impl Driver {
         }
     }
 
-    /// Requests that wait for a description: begun once it is here, refused when it does not come.
-    pub(super) fn try_parked(&mut self) {
-        let now_ms = self.now_ms();
-        for Parked { asked, until_ms } in std::mem::take(&mut self.parked) {
-            if until_ms > now_ms && self.is_description_on_its_way(&asked.model) {
-                self.parked.push(Parked { asked, until_ms });
-            } else {
-                self.begin_request(asked);
-            }
-        }
-    }
-
-    fn begin_request(&mut self, asked: Asked) {
+    pub(super) fn begin_request(&mut self, asked: Asked) {
         let Asked { model, version, inputs, options, reply } = asked;
         let found = self.find_deployment(&model, version).and_then(|deployment| {
             self.check_energy(&options.limits)?;
