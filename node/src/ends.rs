@@ -1,8 +1,9 @@
 //! The native ends of a model: its card as the first and last block of the chain, so that the encoded
 //! image itself is a cut. Any node runs them; what they mean is said by `card`.
 
+use std::num::NonZero;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use stormo_protocol::model::{
@@ -10,6 +11,8 @@ use stormo_protocol::model::{
 };
 use stormo_protocol::profile;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::card::{Card, Frame, Meaning, PrepareError};
 use crate::engine::{AtOnce, Partition, Ran, RunError, Running};
@@ -21,6 +24,11 @@ pub const ENCODED_BYTES_MAX: u64 = 32 << 20;
 const MEANING_BYTES_MAX: u64 = 16 << 20;
 /// Length of a typical meaning, bytes: some ten detections. A guess; it is small beside any image.
 const MEANING_BYTES_TYPICAL: u64 = 1_000;
+
+/// More images are not decoded at once, however many cores there are.
+const PLACES_MAX: usize = 4;
+/// A run on made-up values, to see whose fault a failure is, takes no longer.
+const CHECK_RUN_MAX: Duration = Duration::from_secs(5);
 
 /// A manifest with its card read.
 #[derive(Debug)]
@@ -221,16 +229,27 @@ async fn whose_fault(partition: &Partition, why: String) -> RunError {
     }
     let inputs: Result<Vec<Tensor>, _> = partition.inputs().iter().cloned().map(sample::tensor).collect();
     let Ok(inputs) = inputs else { return RunError::Failed(why) };
-    match partition.run(inputs).await {
-        Ok(_) => RunError::BadValues(why),
-        Err(_) => RunError::Failed(why),
+    match timeout(CHECK_RUN_MAX, partition.run(inputs)).await {
+        Ok(Err(RunError::Failed(_))) => RunError::Failed(why),
+        // A queue that is full says nothing against the host; nor does a loop that does not end on made-up values.
+        _ => RunError::BadValues(why),
     }
 }
 
-/// Runs work of milliseconds beside the async threads.
+/// Images that are decoded and answers that are read at once: as many as there are cores to do it, since each may take
+/// hundreds of megabytes for the while.
+fn places() -> &'static Semaphore {
+    static PLACES: OnceLock<Semaphore> = OnceLock::new();
+    PLACES.get_or_init(|| {
+        Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get).min(PLACES_MAX))
+    })
+}
+
+/// Runs work of milliseconds beside the async threads, once there is a place for it.
 async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, WorkError> + Send + 'static,
 ) -> Result<(T, Duration), WorkError> {
+    let _place = places().acquire().await.map_err(|error| WorkError::Read(error.to_string()))?;
     let timed = move || {
         let started = Instant::now();
         work().map(|made| (made, started.elapsed()))

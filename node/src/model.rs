@@ -10,6 +10,7 @@ mod data;
 mod divide;
 mod envelope;
 mod error;
+mod expanded;
 mod external;
 mod extract;
 mod fixed;

@@ -355,7 +355,10 @@ impl Pool {
             if group_count(object.bytes) > 1 {
                 keep_outline(&target.with_extension(OUTLINE_ENDING), outline);
             }
-            fs::rename(from, &target)
+            fs::rename(from, &target)?;
+            // A power cut may otherwise take what was told to be here, and the folder that was made for it.
+            let above = target.parent().into_iter().chain(target.parent().and_then(Path::parent));
+            above.into_iter().try_for_each(|folder| fs::File::open(folder)?.sync_all())
         });
         stored.map_err(|source| self.disk(source))?;
         self.index().stored(object.id, object.bytes, uploaded_ms);

@@ -84,6 +84,10 @@ pub const PROBE_BYTES_MAX: u64 = 256 << 10;
 pub const GRAPH_NODES_MAX: usize = 100_000;
 /// Blocks of a divided variant.
 pub const BLOCKS_MAX: usize = 64;
+/// Tensors that a manifest lists: twice what may cross all cuts, since branches have some of their own.
+pub const TENSORS_MAX: usize = 2 * (BLOCKS_MAX + 1) * FRAME_TENSORS_MAX;
+/// Tensors whose dimensions may vary: outputs, the encoded image and what is read from the outputs.
+pub const VARIABLE_MAX: usize = FRAME_TENSORS_MAX + 2;
 /// Stages of a plan.
 pub const STAGES_MAX: usize = 64;
 /// Successors that a stage may name besides its primary host.

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 pub use ways::{Way, Ways};
 
 use crate::ids::ObjectId;
-use crate::limits::{BLOCKS_MAX, FRAME_TENSORS_MAX, GRAPH_NODES_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX};
+use crate::limits::{
+    BLOCKS_MAX, FRAME_TENSORS_MAX, GRAPH_NODES_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX, TENSORS_MAX,
+    VARIABLE_MAX,
+};
 use crate::profile::{Reference, Work};
 use crate::tensor::{BadTensor, TensorSpec};
 
@@ -205,6 +208,9 @@ impl Manifest {
         {
             return Err(BadManifest::Count("an object is above the size limit"));
         }
+        if self.tensors.len() > TENSORS_MAX {
+            return Err(BadManifest::Count("too many tensors"));
+        }
         let mut tensor_bytes = 0u64;
         for tensor in &self.tensors {
             tensor_bytes = tensor_bytes.saturating_add(tensor.byte_length()?);
@@ -318,6 +324,9 @@ impl Manifest {
         let is_sound = |variable: &VariableTensor| {
             (variable.tensor as usize) < self.tensors.len() && variable.bytes_max <= OBJECT_BYTES_MAX
         };
+        if self.variable.len() > VARIABLE_MAX {
+            return Err(BadManifest::Count("too many variable tensors"));
+        }
         let graph = self.graph_blocks();
         let within = &self.cuts[usize::from(graph.start)..usize::from(graph.end)];
         let crosses = within.iter().flat_map(|cut| &cut.tensors).any(|tensor| self.is_variable(*tensor));

@@ -35,10 +35,18 @@ pub enum ModelError {
     #[error("subgraphs are nested deeper than {SUBGRAPH_DEPTH_MAX}: simplify the model")]
     TooDeep,
     /// More nodes than a graph may have, subgraphs included.
-    #[error("{nodes} nodes are above the limit of {GRAPH_NODES_MAX}: simplify the model")]
+    #[error(
+        "{nodes} nodes, functions written out, are above the limit of {GRAPH_NODES_MAX}: simplify the model"
+    )]
     TooManyNodes {
         /// Nodes found.
         nodes: usize,
+    },
+    /// Nothing would end the writing out.
+    #[error("the function `{name}` calls itself, by way of others or not: ONNX has no recursion")]
+    RecursiveFunction {
+        /// Its name, shortened.
+        name: String,
     },
     /// Names are bounded, since they travel with every frame.
     #[error("the tensor name `{start}...` is longer than {TENSOR_NAME_BYTES_MAX} bytes: rename it")]

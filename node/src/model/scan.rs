@@ -7,6 +7,7 @@ use stormo_protocol::limits::{GRAPH_NODES_MAX, TENSOR_NAME_BYTES_MAX};
 
 use super::data;
 use super::error::{ModelError, SUBGRAPH_DEPTH_MAX};
+use super::expanded;
 use super::messages::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
 /// Domains whose operators ONNX Runtime's CPU build has.
@@ -20,7 +21,7 @@ const DOMAINS: [&str; 6] = [
 ];
 
 /// The default domain has two names.
-fn domain_name(domain: &str) -> &str {
+pub(super) fn domain_name(domain: &str) -> &str {
     if domain.is_empty() { "ai.onnx" } else { domain }
 }
 
@@ -67,6 +68,7 @@ pub(super) fn scan(model: &ModelProto, references: References) -> Result<usize, 
         function.node.iter().try_for_each(|node| scan.node(node, 1, &imported))?;
     }
     scan.graph(&model.graph, 0, &imported)?;
+    expanded::check(model)?;
     Ok(scan.nodes)
 }
 

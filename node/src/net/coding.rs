@@ -77,7 +77,9 @@ impl Coders {
             let started = Instant::now();
             let done = work(&mut scratch);
             let time = started.elapsed();
-            coders.kept().push(scratch);
+            if scratch.is_worth_keeping() {
+                coders.kept().push(scratch);
+            }
             (done, time)
         };
         if bytes <= AT_ONCE_BYTES_MAX { Ok(timed()) } else { Ok(tokio::task::spawn_blocking(timed).await?) }

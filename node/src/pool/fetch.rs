@@ -261,12 +261,9 @@ impl<P: ObjectPeers> Pulling<'_, P> {
             }
             Stepped::Failed(error) => {
                 let end = match error {
-                    FetchError::NotThere => End::NotThere,
+                    // The length that was expected is a publisher's word, not the peer's: only bytes prove who lied.
+                    FetchError::NotThere | FetchError::Length { .. } => End::NotThere,
                     FetchError::Busy => End::Busy,
-                    FetchError::Length { .. } => {
-                        self.pool.avoid(peer, self.missing[goal].id);
-                        End::Wrong
-                    }
                     FetchError::Broken(_) => End::Broken,
                 };
                 tracing::debug!(peer = %peer.short(), object = %self.missing[goal].id, %error, "not from this peer");

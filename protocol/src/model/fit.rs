@@ -104,7 +104,8 @@ impl Manifest {
             spec.is_some_and(|spec| spec.shape.first().is_some_and(|items| *items > 0))
         };
         let follows = |tensor: &u32| has_axis(tensor) && !self.is_variable(*tensor);
-        if !tensors.is_sorted() || !tensors.iter().all(follows) {
+        // Strictly, so that there are no more than tensors.
+        if !tensors.is_sorted_by(|one, next| one < next) || !tensors.iter().all(follows) {
             return Err(BadManifest::Index("tensors of a batch"));
         }
         if !self.inputs.iter().any(|input| tensors.contains(input)) {
@@ -161,7 +162,7 @@ mod tests {
             manifest.check()
         };
         for (tensors, items_max) in
-            [(vec![9], 8), (vec![1], 8), (vec![1, 0], 8), (vec![0], 1), (vec![0], u64::MAX)]
+            [(vec![9], 8), (vec![1], 8), (vec![1, 0], 8), (vec![0, 0], 8), (vec![0], 1), (vec![0], u64::MAX)]
         {
             let wrong = Batch { tensors, items_max };
             assert!(with(wrong.clone()).is_err(), "{wrong:?}");
@@ -222,5 +223,9 @@ mod tests {
             manifest.variable = vec![VariableTensor { tensor: wrong, bytes_max: 100 }];
             assert_eq!(manifest.check(), Err(BadManifest::Index("variable tensors")), "{wrong}");
         }
+        // However often, though each would do alone: it is looked through for each tensor of a frame.
+        let mut manifest = manifest();
+        manifest.variable = vec![VariableTensor { tensor: 2, bytes_max: 100 }; 67];
+        assert_eq!(manifest.check(), Err(BadManifest::Count("too many variable tensors")));
     }
 }

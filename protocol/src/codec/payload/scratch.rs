@@ -4,6 +4,9 @@ use lz4_flex::block::CompressTable;
 
 use super::{Codec, Coded, f16, int8, packed, shuffle};
 
+/// Room that is kept from one tensor to the next, bytes: activations of images fit.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+
 /// Memory for coding, kept from one tensor to the next; one per thread that codes. It grows to at most
 /// 2.1 times the largest tensor seen, and some 2 MB of tables. Nothing in it outlives a call but room.
 pub struct Scratch {
@@ -23,6 +26,13 @@ impl Default for Scratch {
             lz4: CompressTable::large(),
             zstd: packed::Zstd::default(),
         }
+    }
+}
+
+impl Scratch {
+    /// Whether it is small enough to be kept for the next tensor: what the largest took is not held for ever.
+    pub fn is_worth_keeping(&self) -> bool {
+        self.plain.capacity().max(self.packed.capacity()) <= KEPT_BYTES_MAX
     }
 }
 
