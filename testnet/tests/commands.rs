@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -205,6 +206,12 @@ fn infer(stormo: &Stormo, folder: &Path, asked: &dyn Fn(&[&str]) -> Vec<OsString
         let answer = json(stormo, &asked(&["infer", "digits", &paths[2], "--plan-id", beginning]))?;
         ensure!(answer["parameters"]["plan_id"] == id, "asked for {id}: {answer}");
         ensure!(near(&answer["outputs"][0]["data"]), "plan {plan} gives {answer}");
+        // The image leaves this machine by such a plan, which was forbidden.
+        let words = ["infer", "digits", &paths[2], "--plan-id", beginning, "--force-first"];
+        let ran = stormo.run(&asked(&words), Progress::Kept, COMMAND_MAX)?;
+        let begins_here = plan["stages"][0]["label"] == "one";
+        ensure!(ran.status.success() == begins_here, "{plan}: {ran:?}");
+        ensure!(begins_here || ran.stderr.contains("force_first"), "{plan}: {ran:?}");
     }
     Ok(())
 }
@@ -218,6 +225,12 @@ fn status(stormo: &Stormo, asked: &dyn Fn(&[&str]) -> Vec<OsString>) -> Result<(
     let told = json(stormo, &asked(&["status"]))?;
     let counts = ["nodes", "deployments"].map(|list| told[list].as_array().map(Vec::len));
     ensure!(counts == [Some(2), Some(1)], "{told}");
+    // Half a document, and the exit code of a whole one, would be believed.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let mut command = Command::new(&stormo.binary);
+    let ran = command.args(asked(&["status", "--json"])).stdout(full).output()?;
+    let said = String::from_utf8_lossy(&ran.stderr);
+    ensure!(ran.status.code() == Some(1) && said.contains("could not be written"), "{ran:?}");
     Ok(())
 }
 

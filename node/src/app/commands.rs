@@ -22,6 +22,9 @@ mod timeline;
 mod top;
 mod work;
 
+use std::io;
+use std::sync::OnceLock;
+
 use super::cli::{Cli, Command};
 use super::client::CommandError;
 use serde::Serialize;
@@ -31,6 +34,11 @@ use serde::Serialize;
 /// # Errors
 /// What to tell the user; the exit code is then 1.
 pub fn run(cli: Cli) -> Result<(), CommandError> {
+    done(cli)?;
+    all_written()
+}
+
+fn done(cli: Cli) -> Result<(), CommandError> {
     match cli.command {
         Command::Init(args) => mesh::init(&args),
         Command::Invite(args) => mesh::invite(&args),
@@ -52,10 +60,25 @@ fn here(error: impl std::fmt::Display) -> CommandError {
     CommandError::Here(error.to_string())
 }
 
-/// Prints a line; a reader that went away (`| head`) is no error.
+/// What was said and could not be written.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a line; a reader that went away (`| head`) is no error, a full disk is one at the end.
 fn say(text: impl std::fmt::Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
+    if let Err(error) = writeln!(io::stdout(), "{text}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// Whether all was written that was said.
+fn all_written() -> Result<(), CommandError> {
+    match UNWRITTEN.get() {
+        Some(error) => Err(here(format!("the output could not be written: {error}"))),
+        None => Ok(()),
+    }
 }
 
 fn say_json(value: &impl Serialize) -> Result<(), CommandError> {

@@ -48,7 +48,7 @@ use stormo_protocol::control::Response;
 use stormo_protocol::ids::{NodeId, RequestId, VariantId};
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Domain, Machine, Offer};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::calls::{Call, CallError};
@@ -165,6 +165,8 @@ pub struct Driver {
     /// When that was looked at.
     load_looked_ms: u64,
     asking: asking::Asking,
+    /// Taken by whoever lists plans of a planner that may take minutes.
+    thorough: Arc<Semaphore>,
     leaving: bool,
     offer: Offer,
     /// The owner said that it takes no work of others for now.
@@ -214,6 +216,7 @@ impl Driver {
             utilisation_permille: 0,
             load_looked_ms: 0,
             asking: asking::Asking::default(),
+            thorough: Arc::new(Semaphore::new(1)),
             leaving: false,
             offer,
             is_paused: false,

@@ -132,8 +132,8 @@ async fn small(shared: &Shared, method: &str, request: &[u8]) -> Result<Written,
         ),
         "ModelReady" => {
             let ready = match described(shared, request).await {
-                Ok(_) => true,
-                Err(CallError::NotFound(_)) => false,
+                Ok(view) => view.ready,
+                Err(CallError::NotFound(_) | CallError::Unavailable(_)) => false,
                 Err(error) => return Err(error.into()),
             };
             Written::new(&ReadyResponse { ready }, None)
@@ -154,7 +154,7 @@ async fn small(shared: &Shared, method: &str, request: &[u8]) -> Result<Written,
             let index = |model: crate::serve::json::ModelView| ModelIndex {
                 name: model.name,
                 version: model.version.to_string(),
-                state: "READY".into(),
+                state: if model.ready { "READY" } else { "UNAVAILABLE" }.into(),
             };
             Written::new(&RepositoryIndexResponse { models: known.map(index).collect() }, None)
         }

@@ -108,6 +108,7 @@ async fn node(State(shared): State<Shared>, Path(name): Path<String>, query: Nod
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ModelQuery {
     variant: Option<String>,
 }
@@ -115,8 +116,12 @@ struct ModelQuery {
 async fn model(
     State(shared): State<Shared>,
     Path(name): Path<String>,
-    Query(ModelQuery { variant }): Query<ModelQuery>,
+    query: Result<Query<ModelQuery>, QueryRejection>,
 ) -> Response {
+    let Query(ModelQuery { variant }) = match query {
+        Ok(query) => query,
+        Err(error) => return CallError::BadRequest(error.body_text()).into_response(),
+    };
     answer(shared, |reply| Call::Model { name, variant, reply }).await
 }
 

@@ -28,6 +28,8 @@ pub(super) const PLATFORM: &str = "onnxruntime_onnx";
 /// Up to this many bytes of JSON, or of outputs, are read or written at once: it takes less than a millisecond (numbers
 /// in JSON, some 120 MB/s).
 const AT_ONCE_BYTES_MAX: usize = 64 << 10;
+/// Up to this many bytes of tensors are copied at once: some hundred microseconds.
+const COPIED_AT_ONCE_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn bad(text: impl Into<String>) -> CallError {
     CallError::BadRequest(text.into())
@@ -68,15 +70,16 @@ pub(super) fn shape_of(tensor: &TensorView) -> Vec<i64> {
     shape
 }
 
-/// Reads a request of which so many bytes are parsed one by one, runs it and writes its answer. To write, the request is
-/// there without its inputs and options. Whoever drops this ends the request.
+/// Reads a request of so many bytes, some of which are parsed one by one, runs it and writes its answer. To write, the
+/// request is there without its inputs and options. Whoever drops this ends the request.
 pub(super) async fn infer<T: Send + 'static>(
     shared: &Shared,
-    parsed_bytes: usize,
+    (parsed_bytes, all_bytes): (usize, usize),
     read: impl FnOnce() -> Result<Asked, CallError> + Send + 'static,
     write: impl FnOnce(Asked, &Answer) -> Result<T, CallError> + Send + 'static,
 ) -> Result<T, CallError> {
-    let mut asked = if parsed_bytes <= AT_ONCE_BYTES_MAX { read() } else { apart(read).await }?;
+    let is_short = parsed_bytes <= AT_ONCE_BYTES_MAX && all_bytes <= COPIED_AT_ONCE_BYTES_MAX;
+    let mut asked = if is_short { read() } else { apart(read).await }?;
     let entered = shared.enter(&asked.model)?;
     let (since, allowed) = (Instant::now(), Allowed::by(&asked.options));
     let (model, version) = (asked.model.clone(), asked.version);

@@ -162,6 +162,7 @@ mod tests {
         let cut =
             |bytes, name: &str| CutView { bytes, codecs: codecs(bytes), tensors: vec![name.to_owned()] };
         ModelView {
+            ready: true,
             name: "m".into(),
             version: 1,
             variant: "base".into(),

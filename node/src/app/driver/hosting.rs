@@ -235,7 +235,9 @@ impl Driver {
         if let Some(reason) = self.refuses_work().filter(|_| is_for_others) {
             return self.loading_failed(key, reason);
         }
-        let need_bytes = manifest.range_memory_bytes(key.blocks());
+        // What it is tried on is as large as its ends say, whatever its peak is said to be.
+        let ends_bytes = manifest.cut_bytes(key.first).saturating_add(manifest.cut_bytes(key.end));
+        let need_bytes = manifest.range_memory_bytes(key.blocks()).max(ends_bytes);
         let budget_bytes = self.parts.machine.memory_budget_bytes;
         if !self.hosting.make_room(need_bytes, budget_bytes) {
             if let Some(left_out) = self.log.hosting.next(self.now_ms()) {
@@ -258,7 +260,7 @@ impl Driver {
             net: self.parts.net.clone(),
             pool: self.parts.pool.clone(),
             engine: self.parts.engine.clone(),
-            peers: self.holders(key.variant.deployment),
+            peers: self.holders(key.variant.deployment, Some(&key)),
             progress: told,
         };
         self.beside(async move { Event::Loaded(key, loader.load(&manifest, key).await) });
@@ -292,9 +294,9 @@ impl Driver {
         self.refuse_to_keep(key, reason);
     }
 
-    /// Who may have the objects of a deployment: its publisher, its hosts, then anyone connected; who
-    /// fell silent a moment ago comes last.
-    fn holders(&self, deployment: DeploymentId) -> Vec<NodeId> {
+    /// Who may have the objects of a deployment: those who host some of the same blocks, its publisher, its other hosts, then
+    /// anyone connected; who fell silent a moment ago comes last. Not all of many are asked.
+    fn holders(&self, deployment: DeploymentId, wanted: Option<&PartitionKey>) -> Vec<NodeId> {
         let publisher = self.member.deployments().by_id(deployment).map(|deployment| deployment.publisher);
         let hosts =
             self.member.view().iter().filter(|known| {
@@ -312,7 +314,16 @@ impl Driver {
                 holders.push(node);
             }
         }
-        holders.sort_by_key(|node| self.suspects.is_out(*node));
+        let overlaps = |hosted: &Hosted| {
+            let is_some_of = |key: &&PartitionKey| {
+                hosted.variant == key.variant && hosted.first < key.end && key.first < hosted.end
+            };
+            wanted.is_some_and(|key| is_some_of(&key))
+        };
+        let has_some = |node: &NodeId| {
+            self.member.view().get(*node).is_some_and(|known| known.record.hosted.iter().any(overlaps))
+        };
+        holders.sort_by_key(|node| (self.suspects.is_out(*node), !has_some(node)));
         holders
     }
 
@@ -328,7 +339,7 @@ impl Driver {
                 continue;
             }
             let (net, pool) = (self.parts.net.clone(), self.parts.pool.clone());
-            let peers = self.holders(id.deployment);
+            let peers = self.holders(id.deployment, None);
             self.beside(async move {
                 let manifest = fetch_manifest(&net, &pool, object, &peers).await;
                 if let Err(reason) = &manifest {

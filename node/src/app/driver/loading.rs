@@ -14,6 +14,7 @@ use stormo_protocol::state::{Deployment, Variant};
 use stormo_protocol::tensor::Tensor;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Driver;
 use super::hosting::{Loaded, PartitionKey};
@@ -31,6 +32,8 @@ use crate::sample;
 /// more soon.
 const WARM_UP: ProfileBudget =
     ProfileBudget { warm_up_runs: 2, runs_max: 10, time_max: Duration::from_millis(30) };
+/// The whole of it takes no longer, however slow the machine: others wait to be loaded.
+const WARM_UP_MAX: Duration = Duration::from_secs(120);
 /// Times that objects are pulled and read: those that turn out damaged on disk are fetched once more.
 const READS_MAX: u32 = 2;
 
@@ -165,9 +168,19 @@ impl Loader {
         let partition = partition.map_err(|error| failed(error.to_string()))?;
         drop(gathered);
         self.is_wanted()?;
-        let inputs: Result<Vec<Tensor>, _> = specs.into_iter().map(sample::tensor).collect();
+        let samples = move || specs.into_iter().map(sample::tensor).collect::<Result<Vec<Tensor>, _>>();
+        let inputs = spawn_blocking(samples).await.map_err(|error| failed(error.to_string()))?;
         let inputs = inputs.map_err(|error| failed(error.to_string()))?;
-        let times_us = engine::profile(&partition, &inputs, WARM_UP).await;
+        let warming = timeout(WARM_UP_MAX, engine::profile(&partition, &inputs, WARM_UP));
+        let warmed = tokio::select! {
+            biased;
+            () = self.progress.closed() => return Err(Refusal::Cancelled),
+            warmed = warming => warmed,
+        };
+        // A loop that ends on real inputs may go on for ever on these.
+        let endless =
+            |_| failed(format!("it does not end within {} s on made-up inputs", WARM_UP_MAX.as_secs()));
+        let times_us = warmed.map_err(endless)?;
         // Measured in processor time; by the clock it takes longer where this node has less than a core.
         let by_clock = |time_us: u64| (time_us as f64 / monitor::core_share()) as u64;
         let runs = times_us.map_err(|error| failed(error.to_string()))?.into_iter().map(by_clock).collect();

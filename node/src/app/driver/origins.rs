@@ -169,6 +169,7 @@ impl Driver {
                  a model with a card, with --tensors those for tensors"
             )));
         }
+        self.check_forced(plan, limits)?;
         let now_ms = self.now_ms();
         let dead =
             plan.stages.iter().enumerate().find(|(_, stage)| {
@@ -183,6 +184,27 @@ impl Driver {
                 stage.node
             ))),
         }
+    }
+
+    /// Whether a plan begins and ends at this node where that is demanded.
+    fn check_forced(&self, plan: &Plan, limits: PlanLimits) -> Result<(), CallError> {
+        let own = self.own();
+        let (start, end) =
+            (plan.stages.first().map(|stage| stage.first), plan.stages.last().map(|stage| stage.end));
+        let mut elsewhere = plan.stages.iter().filter(|stage| stage.node != own);
+        let refused = elsewhere.find_map(|stage| match () {
+            () if limits.force_first && Some(stage.first) == start => {
+                Some(("begins", "force_first", stage.node))
+            }
+            () if limits.force_last && Some(stage.end) == end => Some(("ends", "force_last", stage.node)),
+            () => None,
+        });
+        let Some((does, by, node)) = refused else { return Ok(()) };
+        Err(CallError::Conflict(format!(
+            "plan {} {does} at `{}`, though {by} demands this node: list plans with {by}",
+            plan.id(),
+            self.label_of(node)
+        )))
     }
 
     pub(super) fn on_origin(&mut self, request: RequestId, event: OriginEvent) {

@@ -15,7 +15,7 @@ use super::plan_views::kind_name;
 use super::ready_plans::MadeFor;
 use super::variants::{Choice, accurate_enough, with_any};
 use super::{Driver, Event};
-use crate::app::calls::{CallError, PlanLimits, PlanName, PlansAsked, Reply};
+use crate::app::calls::{CallError, PlanLimits, PlanName, PlannerName, PlansAsked, Reply};
 use crate::app::choosing::{self, Chosen, NotChosen};
 use crate::app::exporting;
 use crate::app::planning::{Candidate, Posed, Question};
@@ -367,9 +367,23 @@ impl Driver {
                 return;
             }
         };
+        // These may take minutes; whoever asks again and again leaves inference its cores.
+        let place = match asked.planner {
+            PlannerName::Greedy => None,
+            PlannerName::Exact | PlannerName::Ilp => match self.thorough.clone().try_acquire_owned() {
+                Ok(place) => Some(place),
+                Err(_) => {
+                    let text =
+                        "a thorough planner is at work at this node already; try again when it is done";
+                    let _ = reply.send(Err(CallError::Overloaded(text.to_owned())));
+                    return;
+                }
+            },
+        };
         let model = asked.model.clone();
         self.beside(async move {
             let find = move || {
+                let _place = place;
                 let began = Instant::now();
                 let (plans, lower_bound) = listed(&posed, &asked)?;
                 let of_all = posed.into_iter().filter(|_| asked.all && asked.codec.is_none());

@@ -13,9 +13,9 @@ use super::variants::Choice;
 use crate::app::calls::CallError;
 use crate::mesh::{Belief, Known};
 use crate::serve::json::{
-    BlockView, BranchView, CodecView, CoordinateView, CutView, DeploymentView, DeploymentsView, HostedView,
-    HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView, OfferView,
-    RegionView, RequestView, TensorView, TrafficView, VariantView,
+    BlockView, BranchView, CodecView, CoordinateView, CutView, DeploymentView, DeploymentsView, Health,
+    HostedView, HostingView, LinkView, LoadingView, ModelView, ModelsView, NodeState, NodeView, NodesView,
+    OfferView, RegionView, RequestView, TensorView, TrafficView, VariantView,
 };
 
 fn micros_to_ms(micros: u64) -> f64 {
@@ -180,7 +180,8 @@ impl Driver {
         let variants = by_name.into_iter().map(|choice| variant_view(choice, &mut seen)).collect();
         let none = || CallError::Unavailable(format!("`{}` has no variants here", deployment.name));
         let shown = shown.first().ok_or_else(none)?;
-        Ok(ModelView { variants, ..model_view(deployment.version, shown) })
+        let ready = matches!(self.health_of(deployment).state, Some(Health::Degraded | Health::Ready));
+        Ok(ModelView { ready, variants, ..model_view(deployment.version, shown) })
     }
 
     pub(super) fn deployments_view(&self) -> DeploymentsView {
@@ -293,6 +294,7 @@ fn model_view(version: u64, choice: &Choice) -> ModelView {
         name: manifest.model.clone(),
         version,
         variant: manifest.variant.clone(),
+        ready: false,
         accuracy: choice.accuracy,
         variants: Vec::new(),
         ort_level: format!("{:?}", manifest.ort_level).to_lowercase(),

@@ -52,6 +52,7 @@ pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written
     let Received { bytes, place, deadline, is_stream } = received;
     let named = Arc::new(OnceLock::new());
     let parsed_bytes = parsed_bytes(&bytes).map_err(|error| (String::new(), bad(error.to_string())))?;
+    let bytes_of = (parsed_bytes, bytes.len());
     let (naming, reading) = (named.clone(), place.clone());
     let read = move || {
         let _place = reading;
@@ -81,7 +82,7 @@ pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written
             ModelStreamInferResponse { infer_response: Some(response), error_message: String::new() };
         Written::new(&response, place)
     };
-    let answered = oip::infer(shared, parsed_bytes, read, write).await;
+    let answered = oip::infer(shared, bytes_of, read, write).await;
     answered.map_err(|error| (named.get().cloned().unwrap_or_default(), error))
 }
 

@@ -109,6 +109,9 @@ pub struct ModelView {
     pub version: u64,
     /// Label of the variant that is shown.
     pub variant: String,
+    /// Whether each of its blocks is loaded on a node that is there.
+    #[serde(default)]
+    pub ready: bool,
     /// Its accuracy; `null` when there is no figure.
     #[serde(default)]
     pub accuracy: Option<f64>,

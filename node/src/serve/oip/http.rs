@@ -95,6 +95,12 @@ async fn ready_of_version(
 
 async fn ready_if_known(shared: &Shared, model: String, version: Option<String>) -> Response {
     match super::described(shared, model.clone(), version.as_deref()).await {
+        Ok(view) if !view.ready => {
+            let text = format!(
+                "parts of `{model}` are loaded nowhere yet; try again in a second, or see `stormo status`"
+            );
+            CallError::Unavailable(text).into_response()
+        }
         Ok(_) => Json(json!({ "name": model, "ready": true })).into_response(),
         Err(error) => error.into_response(),
     }
@@ -130,7 +136,7 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
         Ok(admitted) => Arc::new(admitted),
         Err(error) => return error.into_response(),
     };
-    let parsed_bytes = json_length(&headers).unwrap_or(body.len());
+    let bytes = (json_length(&headers).unwrap_or(body.len()), body.len());
     let place_of_read = place.clone();
     // The body is gone when it has been read.
     let read = move || {
@@ -141,7 +147,7 @@ async fn answered(shared: &Shared, model: String, version: Option<u64>, request:
         let _place = place;
         respond(asked, answer)
     };
-    super::infer(shared, parsed_bytes, read, write).await.unwrap_or_else(IntoResponse::into_response)
+    super::infer(shared, bytes, read, write).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// While it is read, a number of one digit takes many times its bytes in memory.
@@ -221,6 +227,7 @@ pub(in crate::serve) fn parse(
     let options = read_options(&parsed.parameters)?;
     let as_bytes = flag(&parsed.parameters, "binary_data_output")?.unwrap_or(false);
     let named = parsed.outputs.into_iter().map(|output| {
+        only(&output.parameters, &["binary_data"], || format!("output `{}`", output.name))?;
         let as_bytes = flag(&output.parameters, "binary_data")?.unwrap_or(as_bytes);
         Ok(WantedOutput { name: output.name, as_bytes })
     });
@@ -228,8 +235,23 @@ pub(in crate::serve) fn parse(
     Ok(Asked { model, version, id: parsed.id, inputs, options, outputs })
 }
 
+/// Refuses parameters that mean nothing here: to ignore them would break a promise.
+fn only(
+    parameters: &Map<String, Value>,
+    known: &[&str],
+    whose: impl FnOnce() -> String,
+) -> Result<(), CallError> {
+    match parameters.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => {
+            Err(bad(format!("{} has a parameter `{unknown}`, which is not known here", whose())))
+        }
+        None => Ok(()),
+    }
+}
+
 fn read_input(input: InputBody, is_only: bool, binary: &mut &[u8]) -> Result<Tensor, CallError> {
     let InputBody { name, shape, datatype, parameters, data } = input;
+    only(&parameters, &["binary_data_size"], || format!("input `{name}`"))?;
     match (parameters.get("binary_data_size"), data) {
         (Some(size), None) => {
             let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
@@ -333,5 +355,22 @@ mod tests {
         };
         assert!(told(JSON_BYTES_MAX + 1).is_some_and(|text| text.contains("bytes of JSON")));
         assert!(told(100).is_some_and(|text| text.contains("malformed")));
+    }
+
+    #[test]
+    fn parameters_of_inputs_and_outputs_that_mean_nothing_here_are_refused() {
+        let told = |input: Value, output: Value| {
+            let body = json!({
+                "inputs": [{ "name": "x", "shape": [1], "datatype": "FP32", "data": [1.0], "parameters": input }],
+                "outputs": [{ "name": "y", "parameters": output }],
+            });
+            let body = serde_json::to_vec(&body).unwrap();
+            parse("m".to_owned(), None, &HeaderMap::new(), &body).err().map(|error| error.to_string())
+        };
+        assert_eq!(told(json!({}), json!({ "binary_data": true })), None);
+        let classes = told(json!({}), json!({ "classification": 3 })).unwrap();
+        assert!(classes.contains("`y`") && classes.contains("`classification`"), "{classes}");
+        let shared = told(json!({ "shared_memory_region": "r" }), json!({})).unwrap();
+        assert!(shared.contains("`x`") && shared.contains("`shared_memory_region`"), "{shared}");
     }
 }
