@@ -63,6 +63,8 @@ impl Driver {
             );
         }
         self.stored.fingerprint = Some(self.fingerprint());
+        // Most descriptions are on this machine's disk, and callers may be there already.
+        self.want_manifests();
     }
 
     fn fingerprint(&self) -> blake3::Hash {
