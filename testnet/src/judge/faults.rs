@@ -12,6 +12,10 @@ pub(super) const AFTERMATH_US: u64 = 5_000_000;
 /// Beside the time between looks: an entry that answers slowly is asked again after a second.
 const BLIND_US_MAX: u64 = 3_000_000;
 
+/// Until then nodes may not know what a fault changed. Later a backup runs what nobody waited for: to count that would
+/// hide the few that waited.
+const MET_WITHIN_US: u64 = 1_000_000;
+
 /// A host is in use if it ran something that was sent in so long before.
 const USED_US: u64 = 1_000_000;
 
@@ -31,8 +35,8 @@ pub(super) fn is_never(latency_ms: f64) -> bool {
     latency_ms * 1000.0 >= NEVER_US as f64 / 2.0
 }
 
-/// Those that were planned anew, those that a backup ran a stage of, while a fault acted or in the
-/// seconds after; those that were under way at a fault's node when it began and ran there all the same; and those under
+/// Those that were planned anew, or that a backup ran a stage of, and were under way when a fault began or was undone or
+/// were sent in just after; those that were under way at a fault's node when it began and ran there all the same; and those under
 /// way then that were not answered. What was refused for overload never was on its way there.
 pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected {
     let Some(first_us) = history.faults.iter().map(|fault| fault.begun_us).min() else {
@@ -49,8 +53,10 @@ pub(super) fn affected(history: &History, classified: &[Classified]) -> Affected
             request.is_under_way(fault.begun_us) && ran_there
         };
         let meanwhile = |fault: &FaultEvent| {
-            let until_us = fault.healed_us.unwrap_or(history.load_ended_us).saturating_add(AFTERMATH_US);
-            fault.begun_us <= request.ended_us && request.intended_us <= until_us
+            let mut changes = [Some(fault.begun_us), fault.healed_us].into_iter().flatten();
+            changes.any(|at_us| {
+                at_us <= request.ended_us && request.intended_us <= at_us.saturating_add(MET_WITHIN_US)
+            })
         };
         if matches!(class, Class::Unknown | Class::Rejected) {
             return false;

@@ -255,6 +255,15 @@ fn affected_requests_are_those_that_the_fault_met() {
     let alone = |least| Expectations { affected_min: Some(least), added_p99_ms_max: None, ..demands.clone() };
     assert!(judge(&alone(3), &history, &truth).holds());
     assert_eq!(failed(&judge(&alone(4), &history, &truth)), ["requests that a fault met"]);
+    // A second later it is known who is lost: who begins then waits for nobody.
+    let (mut later, truth) = healthy(300);
+    later.faults.push(kill(501_000, None));
+    let counted = |later: &History| judge(&alone(0), later, &truth).affected;
+    assert_eq!(counted(&later), 1, "one was under way");
+    answer(&mut later, 140).failovers = 1;
+    assert_eq!(counted(&later), 2);
+    answer(&mut later, 160).failovers = 1;
+    assert_eq!(counted(&later), 2);
     // Long before the fault, and refused at its time.
     answer(&mut history, 10).failovers = 1;
     let error = history.names.place("overloaded");
