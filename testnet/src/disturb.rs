@@ -38,8 +38,8 @@ pub(crate) struct ChaosArgs {
     /// A scenario without faults: a file, or the name of one in `testnet/scenarios/`
     #[arg(default_value = "chaos")]
     scenario: PathBuf,
-    /// Where chance begins
-    #[arg(long, value_name = "NUMBER")]
+    /// Where chance begins; a file cannot say larger ones
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: u64,
     /// How many minutes load is sent and faults are drawn for, 0.5 to 120, instead of the scenario's own duration; a load
     /// with `from_s` or `for_s` keeps its share of the whole. Each play takes as long, and starting and ending come on top

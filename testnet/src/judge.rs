@@ -6,6 +6,7 @@ mod classes;
 mod compare;
 mod demands;
 mod faults;
+pub(crate) use faults::{AFTERMATH_US, covered_us};
 mod figures;
 mod growth;
 mod left_out;

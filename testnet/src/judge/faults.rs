@@ -8,7 +8,7 @@ use super::{Class, Classified, Latency};
 use crate::history::{Answer, FaultEvent, History, Outcome, Request, StateChange};
 
 /// A node that was lost may be taken for lost for so long after its return, or after a split is mended.
-pub(super) const AFTERMATH_US: u64 = 5_000_000;
+pub(crate) const AFTERMATH_US: u64 = 5_000_000;
 /// Beside the time between looks: an entry that answers slowly is asked again after a second.
 const BLIND_US_MAX: u64 = 3_000_000;
 
@@ -170,7 +170,7 @@ pub(super) fn blind(history: &History, entries: &[u16]) -> Option<(u16, u64)> {
 }
 
 /// How much of a stretch of time these spans cover, which may overlap.
-pub(super) fn covered_us(spans: impl Iterator<Item = [u64; 2]>, [from_us, until_us]: [u64; 2]) -> u64 {
+pub(crate) fn covered_us(spans: impl Iterator<Item = [u64; 2]>, [from_us, until_us]: [u64; 2]) -> u64 {
     let mut spans: Vec<[u64; 2]> =
         spans.map(|[begun_us, end_us]| [begun_us.max(from_us), end_us.min(until_us)]).collect();
     spans.sort_unstable();

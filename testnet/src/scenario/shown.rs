@@ -2,6 +2,10 @@
 //! will not hold.
 
 use super::{FaultKind, Scenario, Scheduled};
+use crate::judge::{AFTERMATH_US, covered_us};
+
+/// What nobody could excuse must be looked at for so long.
+const UNEXCUSED_US_MIN: u64 = 3_000_000;
 
 /// A demand that the faults cannot show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +63,20 @@ impl Scenario {
             slow.max(),
             "fault of a processor, a link or a disk",
         );
+        // While something is cut, and a moment longer, anybody may take anybody for lost.
+        let splits = self.faults.iter().filter(|fault| fault.kind.is_split());
+        let excused = splits.map(|fault| [fault.at_us, end_us(fault).saturating_add(AFTERMATH_US)]);
+        let open_us = self.duration_us - covered_us(excused, [0, self.duration_us]);
+        let has_time = open_us >= UNEXCUSED_US_MIN;
+        let why = || {
+            let (least_s, after_s) = (UNEXCUSED_US_MIN / 1_000_000, AFTERMATH_US / 1_000_000);
+            format!(
+                "cuts and partitions, and {after_s} s after each, excuse all but {} s; {least_s} s are wanted",
+                open_us as f64 / 1e6
+            )
+        };
+        needs("false_losses_max", expect.false_losses_max.is_some(), has_time, why());
+        needs("healthy_left_out_s_max", expect.healthy_left_out_ms_max.is_some(), has_time, why());
         self.late_progress().into_iter().for_each(|late| unshown.push(late));
         unshown
     }

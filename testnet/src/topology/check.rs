@@ -40,6 +40,13 @@ pub(super) fn topology(file: File) -> Result<Topology, Wrong> {
     let mut names = Names::new();
     for entry in &entries {
         take_name(&mut names, "label", "node", &entry.label)?;
+        let label = entry.label.get_ref();
+        if label == "lock" || label.ends_with(".toml") {
+            let message = format!(
+                "label `{label}`: `lock` and names with `.toml` are files of the testnet's own there"
+            );
+            return Err(Wrong::at(&entry.label.span(), &message));
+        }
     }
     file.domain.iter().try_for_each(|entry| take_name(&mut names, "name", "domain", &entry.name))?;
     file.nat.iter().try_for_each(|entry| take_name(&mut names, "name", "nat", &entry.name))?;

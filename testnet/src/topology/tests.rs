@@ -60,6 +60,10 @@ fn names_file_line_and_field() {
         "11: memory_budget `2 potatoes`: a size from 0.001 kB to 1 TiB, like \"64 MiB\" (kB, MB, GB, KiB, MiB, GiB, TiB)"
     );
     assert_eq!(changed("\"b-2\"", "\"a\""), "9: label `a` is taken by another node");
+    for own in ["lock", "placement-digits.toml"] {
+        let told = changed("\"b-2\"", &format!("\"{own}\""));
+        assert!(told.starts_with(&format!("9: label `{own}`: ")), "{told}");
+    }
     assert_eq!(
         changed("\"b-2\"", "\"../b\""),
         "9: label `../b`: letters, digits, `.`, `_` and `-`, not starting with `.` or `-`"

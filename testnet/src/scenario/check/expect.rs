@@ -8,7 +8,7 @@ use super::super::{Expectations, LoadSpec, Pace, Rate, Scheduled};
 use super::{Around, Wrong, micros, within_if};
 
 /// Times and growths that are asked for stay below this.
-const FIGURE_MAX: f64 = 1e9;
+const FIGURE_MAX: f64 = 1e6;
 /// What is demanded after faults without being asked for: seconds until all is well again.
 const PROGRESS_WITHIN_S: f64 = 5.0;
 /// Likewise, of each request.
@@ -159,9 +159,11 @@ fn toothless(entry: &ExpectEntry, loads: &[LoadSpec]) -> Result<(), Wrong> {
             ));
         }
     }
-    if let Some(none) = entry.affected_min.as_ref().filter(|least| *least.get_ref() == 0) {
-        let message = "`affected_min` is 0, which always holds; give more, or leave it out";
-        return Err(Wrong::at(&none.span(), message));
+    for (field, least) in [("affected_min", &entry.affected_min), ("answers_min", &entry.answers_min)] {
+        if let Some(none) = least.as_ref().filter(|least| *least.get_ref() == 0) {
+            let message = format!("`{field}` is 0, which always holds; give more, or leave it out");
+            return Err(Wrong::at(&none.span(), message));
+        }
     }
     Ok(())
 }

@@ -186,6 +186,11 @@ fn nodes_that_memory_or_a_cut_takes_show_what_entries_think_of_them() {
     assert_eq!(unshown(&cut("one", "two"), both), [""; 0]);
     assert_eq!(unshown(&cut("two", "one"), both), [""; 0]);
     assert_eq!(unshown(&cut("three", "two"), both), ["left_out_within_s", "back_within_s"]);
+    // Ten seconds, of which a cut excuses all that follows it, or five seconds after its end.
+    let sight = "false_losses_max = 0\nhealthy_left_out_s_max = 1";
+    let endless = cut("three", "two").replace("for_s = 2", "");
+    assert_eq!(unshown(&endless, sight), ["false_losses_max", "healthy_left_out_s_max"]);
+    assert_eq!(unshown(&cut("three", "two").replace("for_s = 2", "for_s = 1"), sight), [""; 0]);
 }
 
 #[test]
