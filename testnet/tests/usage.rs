@@ -25,7 +25,7 @@ fn ends(words: &[&str], code: i32, says: &str) -> Result<()> {
 
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
-    let minutes = "'--minutes <MINUTES>': minutes, from 0.25 to 120";
+    let minutes = "'--minutes <MINUTES>': minutes, from 0.5 to 120";
     let chaos = |more: [&'static str; 2]| [&["chaos", "--seed", "1"][..], &more].concat();
     for (more, says) in [
         (["--minutes", "nan"], minutes),
