@@ -242,9 +242,7 @@ fn only(
     whose: impl FnOnce() -> String,
 ) -> Result<(), CallError> {
     match parameters.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(unknown) => {
-            Err(bad(format!("{} has a parameter `{unknown}`, which is not known here", whose())))
-        }
+        Some(unknown) => Err(bad(format!("{}: there is no parameter `{unknown}`; leave it out", whose()))),
         None => Ok(()),
     }
 }
