@@ -26,6 +26,7 @@ mod placing;
 mod plan_kinds;
 mod plan_views;
 mod plans;
+mod posing;
 mod ready_plans;
 mod result;
 mod signature;

@@ -1,5 +1,6 @@
 //! From what a node believes about the mesh to a planner's problem, and from its answer to a plan.
 
+mod foremost;
 mod forks;
 mod regions;
 
@@ -13,6 +14,7 @@ use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Domain, Hosted, NodeRecord};
 
+pub(super) use self::foremost::{Wanted, foremost};
 use crate::app::power::Power;
 use crate::mesh::LinkQuality;
 use crate::plan::{
@@ -77,6 +79,11 @@ pub(super) struct Question<'a> {
 
 impl Question<'_> {
     pub(super) fn pose(&self) -> Posed {
+        self.pose_with(links(&self.candidates))
+    }
+
+    /// With the links between the candidates, which are the same for all variants.
+    pub(super) fn pose_with(&self, links: Links) -> Posed {
         let Range { start, end } = self.blocks;
         let is_allowed = |codec: Codec| self.min_accuracy.is_some() || codec.is_lossless();
         let unit = accuracy_unit(self.accuracy);
@@ -94,7 +101,7 @@ impl Question<'_> {
                 block_peak_bytes: self.blocks().map(|block| block.peak_activation_bytes).collect(),
                 extra: Extra::of(usize::from(end - start), extra_ms),
                 nodes: self.nodes(&predictor),
-                links: self.links(),
+                links,
                 force_first: self.force_first,
                 force_last: self.force_last,
             },
@@ -198,17 +205,18 @@ impl Question<'_> {
             uplink_ms_per_byte: 0.0,
         }
     }
+}
 
-    fn links(&self) -> Links {
-        let mut links = Links::new(self.candidates.len());
-        for (from, one) in self.candidates.iter().enumerate() {
-            for (to, other) in self.candidates.iter().enumerate().filter(|(to, _)| *to != from) {
-                let LinkQuality { latency_ms, ms_per_byte } = LinkQuality::between(one.record, other.record);
-                links.set(from, to, Link { latency_ms, ms_per_byte });
-            }
+/// Between all candidates.
+pub(super) fn links(candidates: &[Candidate<'_>]) -> Links {
+    let mut links = Links::new(candidates.len());
+    for (from, one) in candidates.iter().enumerate() {
+        for (to, other) in candidates.iter().enumerate().filter(|(to, _)| *to != from) {
+            let LinkQuality { latency_ms, ms_per_byte } = LinkQuality::between(one.record, other.record);
+            links.set(from, to, Link { latency_ms, ms_per_byte });
         }
-        links
     }
+    links
 }
 
 /// What loading a part counts in a plan that is to do without, milliseconds: longer than any plan that may.
@@ -353,7 +361,7 @@ pub(super) mod tests {
     }
 
     /// Two blocks; at the cut between them one lossless codec, one measured and one not.
-    fn manifest() -> Manifest {
+    pub(in crate::app) fn manifest() -> Manifest {
         let block = |node| Block {
             kind: BlockKind::Graph,
             first_node: node,
@@ -404,7 +412,7 @@ pub(super) mod tests {
         manifest
     }
 
-    fn variant() -> VariantId {
+    pub(in crate::app) fn variant() -> VariantId {
         VariantId { deployment: DeploymentId([1; 16]), index: 0 }
     }
 

@@ -2,6 +2,7 @@
 //! numbers come from, and not how a plan is priced by them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::profile::range_index;
@@ -46,14 +47,14 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Extra {
     blocks: usize,
-    /// By [`range_index`]; empty if there is none.
-    ms: Vec<f64>,
+    /// By [`range_index`]; empty if there is none. Copies of a problem share them.
+    ms: Arc<[f64]>,
 }
 
 impl Extra {
     /// Ranges take what their blocks take.
     pub fn none() -> Self {
-        Self { blocks: 0, ms: Vec::new() }
+        Self { blocks: 0, ms: Arc::default() }
     }
 
     /// As told for each `first..end`, in milliseconds.
@@ -179,11 +180,11 @@ pub struct Link {
     pub ms_per_byte: f64,
 }
 
-/// Links by direction; a pair without one cannot reach each other that way.
+/// Links by direction; a pair without one cannot reach each other that way. Copies share them until one is changed.
 #[derive(Debug, Clone)]
 pub struct Links {
     node_count: usize,
-    dense: Vec<Option<Link>>,
+    dense: Arc<Vec<Option<Link>>>,
     /// Whether one was ever set that a problem must not have: only then all are looked at again.
     is_suspect: bool,
 }
@@ -191,14 +192,15 @@ pub struct Links {
 impl Links {
     /// No links yet between this many nodes.
     pub fn new(node_count: usize) -> Self {
-        Self { node_count, dense: vec![None; node_count.saturating_mul(node_count)], is_suspect: false }
+        let dense = Arc::new(vec![None; node_count.saturating_mul(node_count)]);
+        Self { node_count, dense, is_suspect: false }
     }
 
     /// Sets one direction. A node outside the count, or its link to itself, is ignored.
     pub fn set(&mut self, from: usize, to: usize, link: Link) {
         if from < self.node_count && to < self.node_count && from != to {
             self.is_suspect |= link.check().is_err();
-            self.dense[from * self.node_count + to] = Some(link);
+            Arc::make_mut(&mut self.dense)[from * self.node_count + to] = Some(link);
         }
     }
 
@@ -217,7 +219,7 @@ impl Links {
 
     /// Replaces every link by another.
     pub(super) fn change(&mut self, new: impl Fn(usize, usize, Link) -> Link) {
-        for (index, link) in self.dense.iter_mut().enumerate() {
+        for (index, link) in Arc::make_mut(&mut self.dense).iter_mut().enumerate() {
             let (from, to) = (index / self.node_count, index % self.node_count);
             *link = link.map(|link| new(from, to, link));
             self.is_suspect |= link.is_some_and(|link| link.check().is_err());

@@ -88,6 +88,19 @@ impl Predictor {
         estimate
     }
 
+    /// What these blocks take together on nodes that have measured nothing, by their speeds, microseconds.
+    pub fn unmeasured_us(&self, blocks: Range<usize>) -> impl Fn(&Speeds) -> f64 + use<> {
+        let mut all_us = [0.0; WorkClass::COUNT];
+        for times in &self.block_us[blocks] {
+            all_us.iter_mut().zip(times).for_each(|(all_us, us)| *all_us += us);
+        }
+        let reference = self.reference;
+        move |speeds| {
+            let ratio = |class: WorkClass| believed(reference.of(class) / speeds.of(class));
+            WorkClass::ALL.into_iter().zip(all_us).map(|(class, us)| us * ratio(class)).sum()
+        }
+    }
+
     /// Time of a range on a node, microseconds.
     pub fn range_us(&self, estimate: &Estimate, blocks: Range<usize>) -> f64 {
         let own: f64 = estimate.block_us[blocks.clone()].iter().sum();

@@ -10,6 +10,7 @@ use super::plans::{Made, Planned, Unplanned};
 use super::ready_plans::MadeFor;
 use super::variants::Bound;
 use super::{Driver, Event};
+use crate::app::planning::Posed;
 use crate::flow::{OriginEvent, patience_ms};
 use crate::mesh::MemberEvent;
 use crate::net::AskError;
@@ -46,15 +47,12 @@ impl Driver {
         // A host that has nothing loaded may refuse to load it, and each attempt could find another such one. (What loading
         // counts here is no energy.)
         let is_again = pending.machine.attempts() > 0 && limits.max_energy_j.is_none();
-        let posed = pending.variants.iter().map(|bound| {
-            let Bound { choice, blocks, .. } = bound;
-            let mut posed = self.pose(choice, blocks.clone(), without, limits);
-            if is_again {
-                posed.prefer_loaded();
-            }
-            posed
-        });
-        self.plan_request(request, posed.collect(), limits, (or_without, made_for));
+        let of = pending.variants.iter().map(|Bound { choice, blocks, .. }| (choice, blocks.clone()));
+        let mut posed = self.pose_foremost(of.collect(), without, limits);
+        if is_again {
+            posed.iter_mut().for_each(Posed::prefer_loaded);
+        }
+        self.plan_request(request, posed, limits, (or_without, made_for));
     }
 
     pub(super) fn on_planned(&mut self, planned: Planned) {

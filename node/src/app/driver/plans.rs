@@ -18,7 +18,7 @@ use super::{Driver, Event};
 use crate::app::calls::{CallError, PlanLimits, PlanName, PlannerName, PlansAsked, Reply};
 use crate::app::choosing::{self, Chosen, NotChosen};
 use crate::app::exporting;
-use crate::app::planning::{Candidate, Posed, Question};
+use crate::app::planning::Posed;
 use crate::plan::{self, EXPANSIONS_DEFAULT, Kind, Priced, PricedSplit};
 use crate::serve::json::PlansView;
 
@@ -262,48 +262,6 @@ pub(super) fn blocks_of(manifest: &Manifest, image: bool) -> Result<Range<u16>, 
 }
 
 impl Driver {
-    /// The planner's problem as this node sees it now.
-    pub(super) fn pose(
-        &self,
-        choice: &Choice,
-        blocks: Range<u16>,
-        without: &[NodeId],
-        limits: PlanLimits,
-    ) -> Posed {
-        let now_ms = self.now_ms();
-        let own = self.record();
-        let takes_work = |node: NodeId| !without.contains(&node);
-        let late_ms = |node: NodeId| self.hedging.hedges.late_us(now_ms, node) as f64 / 1000.0;
-        let own_takes_work = takes_work(own.node) && !self.leaving;
-        let mut candidates = vec![Candidate { record: &own, takes_work: own_takes_work, late_ms: 0.0 }];
-        candidates.extend(
-            self.member
-                .view()
-                .iter()
-                .filter(|known| self.member.view().is_usable(now_ms, known.record.node))
-                .map(|known| Candidate {
-                    record: &known.record,
-                    takes_work: takes_work(known.record.node) && known.record.offer.takes_work(),
-                    late_ms: late_ms(known.record.node),
-                }),
-        );
-        let PlanLimits { force_first, force_last, min_accuracy, .. } = limits;
-        let (manifest, variant, accuracy) = (&choice.manifest.manifest, choice.id, choice.accuracy_known());
-        let power = self.parts.power;
-        Question {
-            manifest,
-            variant,
-            blocks,
-            candidates,
-            force_first,
-            force_last,
-            accuracy,
-            min_accuracy,
-            power,
-        }
-        .pose()
-    }
-
     /// Plans for a request, beside the loop; variants in the order of preference.
     pub(super) fn plan_request(
         &self,
@@ -343,8 +301,9 @@ impl Driver {
         })?;
         let left_out = asked.without.iter().map(|name| self.node_called(name));
         let without = [self.suspects.out(), left_out.collect::<Result<_, _>>()?].concat();
-        let posed = with_blocks.iter().map(|(choice, blocks)| {
-            let mut posed = self.pose(choice, blocks.clone(), &without, asked.limits);
+        let of = with_blocks.iter().map(|(choice, blocks)| (choice, blocks.clone()));
+        let mut posed = self.pose_foremost(of.collect(), &without, asked.limits);
+        for (posed, (choice, _)) in posed.iter_mut().zip(&with_blocks) {
             if let Some(codec) = asked.codec {
                 posed.leave_only(codec, &choice.manifest);
             }
@@ -353,9 +312,7 @@ impl Driver {
                     (node.cold_fixed_ms, node.cold_ms_per_byte) = (0.0, 0.0);
                 });
             }
-            posed
-        });
-        let posed = posed.collect();
+        }
         Ok((deployment.version, with_blocks.into_iter().map(|(choice, _)| choice).collect(), posed))
     }
 
@@ -445,13 +402,20 @@ impl Driver {
         let _ = reply.send(answer);
     }
 
-    /// What plans are made of here and now, for others to plan with.
+    /// What plans are made of here and now, for others to plan with; written beside the loop.
     pub(super) fn on_instance(&self, asked: &PlansAsked, reply: Reply<serde_json::Value>) {
-        let instance = self.posed(asked).map(|(_, _, posed)| {
-            let names = posed.first().map(|posed| self.names(&posed.nodes)).unwrap_or_default();
-            exporting::instance(&posed, &names, &asked.limits)
+        let posed = match self.posed(asked) {
+            Ok((_, _, posed)) => posed,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let names = posed.first().map(|posed| self.names(&posed.nodes)).unwrap_or_default();
+        let limits = asked.limits;
+        tokio::task::spawn_blocking(move || {
+            let _ = reply.send(Ok(exporting::instance(&posed, &names, &limits)));
         });
-        let _ = reply.send(instance);
     }
 
     /// Labels, with the end of the id where two have the same.

@@ -90,8 +90,8 @@ impl Driver {
         let (began, basis) = (Instant::now(), self.basis());
         for (key, (asked, limits)) in self.ready_plans.table.stale(now_ms, basis, REFRESHED_AT_ONCE) {
             let out = self.suspects.out();
-            let posed = asked.iter().map(|(choice, blocks)| self.pose(choice, blocks.clone(), &out, limits));
-            let posed: Vec<_> = posed.collect();
+            let of = asked.iter().map(|(choice, blocks)| (choice, blocks.clone()));
+            let posed = self.pose_foremost(of.collect(), &out, limits);
             let made_for = MadeFor { key, basis };
             self.beside(async move {
                 let planned = tokio::task::spawn_blocking(move || best(&posed, &limits)).await;
