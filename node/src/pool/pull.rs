@@ -25,6 +25,8 @@ const BUSY_MAX: u32 = 40;
 const BUSY_PAUSE_MS: u64 = 500;
 /// What one peer has not brought for so long, a peer with nothing else to do is asked for as well.
 const DOUBLE_AFTER_MS: u64 = 2_000;
+/// The same of a peer that has brought nothing yet: it may be one that stands still, or is gone, and nobody knows so far.
+const DOUBLE_UNPROVEN_AFTER_MS: u64 = 400;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +148,8 @@ fn units(part: Part) -> BTreeSet<Unitary> {
 struct Peer {
     node: NodeId,
     lanes: usize,
+    /// Whether anything came from it.
+    is_proven: bool,
     breaks: u32,
     busy: u32,
     free_at_ms: u64,
@@ -183,6 +187,7 @@ impl Pull {
         let peer = |node: &NodeId| Peer {
             node: *node,
             lanes: 0,
+            is_proven: false,
             breaks: 0,
             busy: 0,
             free_at_ms: 0,
@@ -227,7 +232,7 @@ impl Pull {
         if self.tickets.len() < LANES_MAX {
             let mut free: Vec<usize> =
                 (0..self.peers.len()).filter(|peer| self.is_free(*peer, now_ms)).collect();
-            free.sort_by_key(|peer| self.peers[*peer].lanes);
+            free.sort_by_key(|peer| (self.stalls(*peer, now_ms), self.peers[*peer].lanes));
             let job = free.iter().find_map(|peer| Some((*peer, self.job(*peer)?)));
             let job = job.or_else(|| free.iter().find_map(|peer| Some((*peer, self.double(*peer, now_ms)?))));
             if let Some((peer, (goal, part))) = job {
@@ -260,11 +265,23 @@ impl Pull {
         })
     }
 
+    /// From when on what was asked for does not come.
+    fn stalled_from_ms(&self, ticket: &Ticket) -> u64 {
+        let is_proven = self.peers[ticket.peer].is_proven;
+        ticket.moved_ms + if is_proven { DOUBLE_AFTER_MS } else { DOUBLE_UNPROVEN_AFTER_MS }
+    }
+
+    /// Whether a peer does not bring what it was asked for.
+    fn stalls(&self, peer: usize, now_ms: u64) -> bool {
+        let mut asked = self.tickets.values().filter(|ticket| ticket.peer == peer);
+        asked.any(|ticket| self.stalled_from_ms(ticket) <= now_ms)
+    }
+
     /// Something that another peer has been asked for and does not bring.
     fn double(&self, peer: usize, now_ms: u64) -> Option<(usize, Part)> {
         let stalled = self.tickets.values().filter(|ticket| {
             ticket.peer != peer
-                && ticket.moved_ms + DOUBLE_AFTER_MS <= now_ms
+                && self.stalled_from_ms(ticket) <= now_ms
                 && !self.peers[peer].lacks.contains(&ticket.goal)
         });
         stalled.flat_map(|ticket| ticket.left.iter().map(|unit| (ticket.goal, *unit))).find_map(
@@ -300,7 +317,7 @@ impl Pull {
     /// When something changes by itself.
     fn wake_ms(&self, now_ms: u64) -> Option<u64> {
         let pauses = self.peers.iter().filter(|peer| peer.out.is_none()).map(|peer| peer.free_at_ms);
-        let doubles = self.tickets.values().map(|ticket| ticket.moved_ms + DOUBLE_AFTER_MS);
+        let doubles = self.tickets.values().map(|ticket| self.stalled_from_ms(ticket));
         pauses.chain(doubles).filter(|at_ms| *at_ms > now_ms).min()
     }
 
@@ -325,6 +342,7 @@ impl Pull {
             return None;
         }
         ticket.moved_ms = now_ms;
+        self.peers[ticket.peer].is_proven = true;
         let state = self.goals[ticket.goal].unit(unit)?;
         let fresh = *state != Unit::Here;
         *state = Unit::Here;

@@ -46,7 +46,8 @@ fn an_outline_comes_first_and_then_all_peers_are_used() {
     for peer in peers(2) {
         assert_eq!(runs.iter().filter(|order| order.peer == peer).count(), LANES_PER_PEER_MAX);
     }
-    assert_eq!(pull.next(1), Next::Wait(Some(1 + DOUBLE_AFTER_MS)));
+    // The second one has brought nothing so far.
+    assert_eq!(pull.next(1), Next::Wait(Some(1 + DOUBLE_UNPROVEN_AFTER_MS)));
 }
 
 #[test]
@@ -107,14 +108,40 @@ fn a_peer_that_lacks_one_object_still_gives_the_other() {
 
 #[test]
 fn what_stalls_at_the_end_is_asked_of_another_peer_too() {
-    let mut pull = Pull::new(&[object(1)], &peers(2));
-    let stalled = orders(&mut pull, 0)[0];
+    let mut pull = Pull::new(&[object(1), object(1), object(1)], &peers(2));
+    let asked = orders(&mut pull, 0);
+    let stalled = asked[0];
+    assert_eq!(asked[2].peer, stalled.peer);
+    asked[1..].iter().for_each(|order| finish(&mut pull, *order, 0));
     assert_eq!(pull.next(0), Next::Wait(Some(DOUBLE_AFTER_MS)));
     let Next::Ask(double) = pull.next(DOUBLE_AFTER_MS) else { panic!("nothing is doubled") };
     assert_ne!(double.peer, stalled.peer);
     assert!(pull.got(double.ticket, 0, 2100).complete);
     assert!(!pull.got(stalled.ticket, 0, 2200).fresh);
     assert_eq!(pull.next(2200), Next::Done);
+}
+
+#[test]
+fn a_peer_that_brings_nothing_costs_a_moment_and_is_asked_for_nothing_more() {
+    let objects: Vec<ObjectRef> = (0..20).map(|_| object(1)).collect();
+    let (mut pull, frozen) = (Pull::new(&objects, &peers(3)), peers(1)[0]);
+    let bring = |pull: &mut Pull, now_ms| {
+        let mut vain = 0;
+        loop {
+            let asked = orders(pull, now_ms);
+            vain += asked.iter().filter(|order| order.peer == frozen).count();
+            let (_, others): (Vec<Order>, Vec<Order>) =
+                asked.into_iter().partition(|order| order.peer == frozen);
+            if others.is_empty() {
+                return vain;
+            }
+            others.into_iter().for_each(|order| finish(pull, order, now_ms));
+        }
+    };
+    assert!((1..=LANES_PER_PEER_MAX).contains(&bring(&mut pull, 0)));
+    assert_eq!(pull.next(0), Next::Wait(Some(DOUBLE_UNPROVEN_AFTER_MS)));
+    assert_eq!(bring(&mut pull, DOUBLE_UNPROVEN_AFTER_MS), 0);
+    assert_eq!(pull.next(DOUBLE_UNPROVEN_AFTER_MS), Next::Done);
 }
 
 #[test]
