@@ -7,6 +7,7 @@ mod coding;
 mod deliver;
 mod frames;
 mod identity;
+mod lanes;
 mod local;
 mod objects;
 mod places;
@@ -168,6 +169,8 @@ pub enum Progress {
     Refused(u16, Refusal),
     /// Unreachable, reset, or silent for too long.
     Lost,
+    /// Nothing was sent: others wait for a sign of the receiver for too long already ([`Patience::quiet`]).
+    Avoided,
 }
 
 /// What it took to send a frame.
@@ -223,7 +226,7 @@ pub struct Net {
     asking: Arc<deliver::IdleStreams<libp2p::Stream>>,
     idle: Arc<deliver::IdleStreams<local::FrameStream>>,
     neighbours: Arc<local::Neighbours>,
-    lanes: Arc<deliver::Lanes>,
+    lanes: Arc<lanes::Lanes>,
     traffic: Arc<Traffic>,
     coders: Arc<coding::Coders>,
 }

@@ -193,7 +193,7 @@ fn a_codec_that_the_plan_does_not_name_is_refused(mesh: &mut Mesh, view: &Deploy
             let key = DeliveryKey { request, attempt: 1, edge: Edge { from: ORIGIN, to: 0 } };
             let tensors = vec![tensor.clone(), frame.clone()];
             let header = Header::of(key, plan.id(), 60_000, &[], &tensors);
-            let patience = Patience { silence: SOON, is_connected: false, late_after: None };
+            let patience = Patience { silence: SOON, is_connected: false, late_after: None, quiet: None };
             let frame = OutgoingFrame { header, plan: plan.bytes().clone(), traces: vec![], tensors, codec };
             net.deliver(host.id(), frame, patience);
             // On a slow machine its host first says that it has the tensors.

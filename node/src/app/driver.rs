@@ -34,6 +34,7 @@ mod sparing;
 mod stages;
 mod steering;
 mod stored;
+mod suspecting;
 mod trying;
 mod variants;
 mod views;

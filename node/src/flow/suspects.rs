@@ -4,6 +4,9 @@
 //! risked on it. The first time it is back with the answer: a link that turned long looks like silence
 //! for a moment. Each relapse doubles the time before that. Only who leaves the question unanswered as well, and says
 //! nothing of its own meanwhile, is *silent*, for all that is not a plan: what owners see, and where partitions are hosted.
+//!
+//! Where requests do not wait for silence, since another host does in its place what one takes long for, nobody accuses that one:
+//! it is *doubted*, and asked once. Only if that stays unanswered, and it says nothing else, it is a suspect.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +21,8 @@ const ASK_MS: u64 = 250;
 const LIFE_MS: u64 = 700;
 /// A node that was back for so long is a suspect for the first time again.
 const FORGIVEN_MS: u64 = 60_000;
+/// Who is doubted is asked no more often.
+const DOUBT_EACH_MS: u64 = 1_000;
 /// Suspects that are remembered; nodes of one mesh that carry requests at once are fewer.
 const REMEMBERED_MAX: usize = 1_024;
 
@@ -38,10 +43,20 @@ struct Suspect {
     changed_ms: u64,
 }
 
-/// All that were accused lately.
+/// A node that takes long.
+#[derive(Debug)]
+struct Doubt {
+    since_ms: u64,
+    is_asked: bool,
+    /// Whether it gave a sign since.
+    is_over: bool,
+}
+
+/// All that were accused lately, or doubted.
 #[derive(Debug, Default)]
 pub struct Suspects {
     by_node: BTreeMap<NodeId, Suspect>,
+    doubted: BTreeMap<NodeId, Doubt>,
 }
 
 impl Suspects {
@@ -52,6 +67,7 @@ impl Suspects {
         if known.is_some_and(|suspect| suspect.is_out) {
             return;
         }
+        self.doubted.remove(&node);
         self.make_room();
         let relapses = self.by_node.get(&node).map_or(0, |suspect| suspect.relapses + 1);
         let doubled = relapses.checked_sub(1).map(|times| HOLD_MS.0.saturating_mul(1 << times.min(16)));
@@ -66,6 +82,15 @@ impl Suspects {
             changed_ms: now_ms,
         };
         self.by_node.insert(node, suspect);
+    }
+
+    /// A node takes long, and others did its work; it is to be asked, unless it was a moment ago.
+    pub fn doubt(&mut self, now_ms: u64, node: NodeId) {
+        self.doubted.retain(|_, doubt| now_ms < doubt.since_ms + DOUBT_EACH_MS);
+        if !self.is_out(node) && self.doubted.len() < REMEMBERED_MAX {
+            let doubt = Doubt { since_ms: now_ms, is_asked: false, is_over: false };
+            self.doubted.entry(node).or_insert(doubt);
+        }
     }
 
     fn make_room(&mut self) {
@@ -98,20 +123,27 @@ impl Suspects {
             .retain(|_, suspect| suspect.is_out || now_ms.saturating_sub(suspect.changed_ms) < FORGIVEN_MS);
         let due =
             self.by_node.iter_mut().filter(|(_, suspect)| suspect.is_out && suspect.ask_at_ms <= now_ms);
-        due.map(|(node, suspect)| {
+        let due = due.map(|(node, suspect)| {
             suspect.ask_at_ms = now_ms + ASK_MS;
             *node
-        })
-        .collect()
+        });
+        let doubted = self.doubted.iter_mut().filter(|(_, doubt)| !doubt.is_asked && !doubt.is_over);
+        let doubted = doubted.map(|(node, doubt)| {
+            doubt.is_asked = true;
+            *node
+        });
+        due.chain(doubted).collect()
     }
 
     /// Who is known no more is asked no more.
     pub fn keep(&mut self, is_known: impl Fn(NodeId) -> bool) {
         self.by_node.retain(|node, _| is_known(*node));
+        self.doubted.retain(|node, _| is_known(*node));
     }
 
     /// A node answered, or gave a sign. It is back if it was out for long enough.
     pub fn answered(&mut self, now_ms: u64, node: NodeId) {
+        self.undoubted(node);
         let Some(suspect) = self.by_node.get_mut(&node).filter(|suspect| suspect.is_out) else { return };
         suspect.is_silent = false;
         if suspect.hold_until_ms <= now_ms {
@@ -121,13 +153,23 @@ impl Suspects {
 
     /// A node asked or told something. That shows that it lives, not that requests get through to it.
     pub fn heard(&mut self, now_ms: u64, node: NodeId) {
+        self.undoubted(node);
         if let Some(suspect) = self.by_node.get_mut(&node) {
             (suspect.is_silent, suspect.heard_ms) = (false, Some(now_ms));
         }
     }
 
+    fn undoubted(&mut self, node: NodeId) {
+        if let Some(doubt) = self.doubted.get_mut(&node) {
+            doubt.is_over = true;
+        }
+    }
+
     /// A node left a question unanswered.
     pub fn unanswered(&mut self, now_ms: u64, node: NodeId) {
+        if self.doubted.remove(&node).is_some_and(|doubt| !doubt.is_over) {
+            self.accuse(now_ms, node);
+        }
         if let Some(suspect) = self.by_node.get_mut(&node) {
             let lives = suspect.heard_ms.is_some_and(|heard_ms| now_ms < heard_ms + LIFE_MS);
             suspect.is_silent = suspect.is_out && !lives;
@@ -199,6 +241,26 @@ mod tests {
         suspects.answered(2_000, NODE);
         suspects.unanswered(2_000, NODE);
         assert!(!suspects.is_silent(NODE), "a question from before its return");
+    }
+
+    #[test]
+    fn who_is_doubted_is_out_only_if_it_leaves_its_question_unanswered_and_says_nothing() {
+        let mut suspects = Suspects::default();
+        suspects.doubt(0, NODE);
+        suspects.doubt(10, NODE);
+        assert_eq!((suspects.to_ask(10), suspects.to_ask(20)), (vec![NODE], vec![]), "it is asked once");
+        assert!(!suspects.is_out(NODE));
+        for sign in [Suspects::answered, Suspects::heard] {
+            sign(&mut suspects, 100, NODE);
+            suspects.unanswered(500, NODE);
+            assert!(!suspects.is_out(NODE) && !suspects.is_silent(NODE));
+            suspects.doubt(DOUBT_EACH_MS, NODE);
+            assert_eq!(suspects.to_ask(DOUBT_EACH_MS), [NODE]);
+        }
+        suspects.unanswered(DOUBT_EACH_MS + 500, NODE);
+        assert!(suspects.is_out(NODE) && suspects.is_silent(NODE));
+        suspects.answered(DOUBT_EACH_MS + 800, NODE);
+        assert!(!suspects.is_out(NODE));
     }
 
     #[test]

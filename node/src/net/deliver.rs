@@ -15,11 +15,11 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::tensor::Tensor;
 use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{timeout, timeout_at};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
+use super::lanes::{Exchange, NoTurn};
 use super::local::FrameStream;
 use super::{Net, NetEvent, OPEN_TIMEOUT, Progress, Sent, Tries, frames};
 
@@ -30,47 +30,8 @@ const IDLE_PEERS_MAX: usize = 256;
 /// A kept stream is used again only within this time; the receiver closes it a little later.
 const IDLE_REUSE_MAX: Duration = Duration::from_secs(50);
 
-/// Deliveries to one peer at once; more wait here. With the kept streams they stay below what the peer
-/// takes (`STREAMS_PER_PEER_MAX`), which would drop the rest.
-const DELIVERIES_PER_PEER_MAX: usize = 48;
 /// Receivers end what is too late by themselves; one that does not is waited for so long.
 const BEYOND_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Who may send to whom now.
-#[derive(Default)]
-pub(super) struct Lanes {
-    by_peer: Mutex<HashMap<NodeId, Arc<Lane>>>,
-}
-
-/// The way to one peer.
-struct Lane {
-    /// One for each delivery under way.
-    permits: Semaphore,
-    /// A delivery under way met silence.
-    lost: Notify,
-}
-
-impl Lane {
-    /// Waits for its turn; none when the peer turns out to be lost meanwhile, so that a crowd does not find
-    /// that out one after the other.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let lost = self.lost.notified();
-        tokio::select! {
-            biased;
-            permit = self.permits.acquire() => permit.ok(),
-            () = lost => None,
-        }
-    }
-}
-
-impl Lanes {
-    fn of(&self, peer: NodeId) -> Arc<Lane> {
-        let mut by_peer = self.by_peer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        by_peer.retain(|_, lane| Arc::strong_count(lane) > 1);
-        let lane = || Lane { permits: Semaphore::new(DELIVERIES_PER_PEER_MAX), lost: Notify::new() };
-        by_peer.entry(peer).or_insert_with(|| Arc::new(lane())).clone()
-    }
-}
 
 /// Streams whose last exchange ended well.
 pub(super) struct IdleStreams<S> {
@@ -117,6 +78,9 @@ pub struct Patience {
     pub is_connected: bool,
     /// After this it is told that it is late; never, if nobody knows what is usual.
     pub late_after: Option<Duration>,
+    /// A delivery that was not begun yet, since others to the same receiver are under way, is told to be avoided when that
+    /// one has said nothing for so long; never, where there is nobody else.
+    pub quiet: Option<Duration>,
 }
 
 /// A frame to send, its header as if nothing were coded. Tensors are shared with whoever keeps custody of
@@ -157,6 +121,16 @@ enum Start {
     Ahead,
 }
 
+/// Whom an exchange tells what it hears.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    start: Start,
+    /// Whether the receiver only waits for those behind it.
+    waits_for_others: &'a AtomicBool,
+    /// All that go to the same peer.
+    exchange: &'a Exchange<'a>,
+}
+
 /// A frame as it goes over the wire.
 struct CodedFrame {
     header: Header,
@@ -176,7 +150,7 @@ enum Broken {
 
 impl Net {
     /// Sends a frame; progress comes as [`NetEvent::Delivery`], the last of it `Passed`, `Refused`
-    /// or `Lost`. Silence longer than the patience is a loss.
+    /// `Lost`, or `Avoided`. Silence longer than the patience is a loss.
     pub fn deliver(&self, to: NodeId, frame: OutgoingFrame, patience: Patience) -> JoinHandle<()> {
         tokio::spawn(self.clone().delivery(to, frame, patience, (Start::Task, Instant::now())))
     }
@@ -210,6 +184,11 @@ impl Net {
         Begun { rest, runtime: runtime.clone() }
     }
 
+    /// For how long another node has owed a sign in the deliveries that are under way to it.
+    pub fn quiet_for(&self, to: NodeId) -> Duration {
+        self.lanes.quiet_for(to)
+    }
+
     async fn delivery(
         self,
         to: NodeId,
@@ -222,14 +201,17 @@ impl Net {
         let waits_for_others = AtomicBool::new(false);
         let deadline = Duration::from_millis(u64::from(frame.header.remaining_ms)) + BEYOND_DEADLINE;
         let until_last = async {
-            match lane.turn().await {
-                Some(_permit) => match self.coded(frame).await {
+            match lane.turn(patience.quiet).await {
+                Ok(_permit) => match self.coded(frame).await {
                     Ok(frame) => {
-                        self.deliver_until_last_sign(to, &frame, patience, (start, &waits_for_others)).await
+                        let exchange = lane.begin();
+                        let told = Told { start, waits_for_others: &waits_for_others, exchange: &exchange };
+                        self.deliver_until_last_sign(to, &frame, patience, told).await
                     }
                     Err(_) => Progress::Lost,
                 },
-                None => Progress::Lost,
+                Err(NoTurn::Lost) => Progress::Lost,
+                Err(NoTurn::Quiet) => Progress::Avoided,
             }
         };
         // Whoever gives signs without end holds the frame no longer than its request lasts.
@@ -261,7 +243,7 @@ impl Net {
                 // It may have been lost before anything was waited for.
                 tokio::task::yield_now().await;
             }
-            lane.lost.notify_waiters();
+            lane.is_lost();
         }
         let _ = self.events.send(NetEvent::Delivery { key, to, progress: last }).await;
     }
@@ -282,7 +264,7 @@ impl Net {
         to: NodeId,
         frame: &CodedFrame,
         patience: Patience,
-        told: (Start, &AtomicBool),
+        told: Told<'_>,
     ) -> Progress {
         if let Some(stream) = self.idle.take(to) {
             match self.exchange(to, stream, frame, patience.silence, told).await {
@@ -318,17 +300,17 @@ impl Net {
         stream: FrameStream,
         frame: &CodedFrame,
         patience: Duration,
-        (start, waits_for_others): (Start, &AtomicBool),
+        told: Told<'_>,
     ) -> Result<Progress, Broken> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let CodedFrame { header, plan, traces, tensors } = frame;
         let preamble = preamble(plan, traces, tensors);
         let write = frames::write_frame(&mut writer, header, &preamble, tensors);
         let listen = async {
-            if start == Start::Ahead {
+            if told.start == Start::Ahead {
                 tokio::task::yield_now().await;
             }
-            self.listen(to, frame, &mut reader, patience, waits_for_others).await
+            self.listen(to, frame, &mut reader, patience, told).await
         };
         // A receiver that refuses on the header reads no further: listening decides, not writing. But there is nothing
         // to hear before something is written.
@@ -353,7 +335,7 @@ impl Net {
         frame: &CodedFrame,
         reader: &mut (impl AsyncRead + Unpin),
         patience: Duration,
-        waits_for_others: &AtomicBool,
+        told: Told<'_>,
     ) -> Result<Progress, Broken> {
         let mut heard = false;
         let (mut sent, mut has_told) = (Sent::default(), false);
@@ -371,7 +353,8 @@ impl Net {
             };
             asked = Instant::now();
             heard = true;
-            waits_for_others.store(sign == Sign::Sending, Ordering::Relaxed);
+            told.exchange.heard();
+            told.waits_for_others.store(sign == Sign::Sending, Ordering::Relaxed);
             match sign {
                 Sign::Taken(receive_us) => {
                     let bytes = frame.header.payload_bytes;

@@ -57,7 +57,7 @@ impl Driver {
     pub(super) fn send_ahead(&mut self, key: StageKey) -> Option<(AtOnce, oneshot::Receiver<Ahead>)> {
         let hosted = self.stages.get(&key)?;
         let (to, edge) = hosted.machine.first_receiver()?;
-        if to == self.own() || self.suspects.is_out(to) {
+        if to == self.own() || self.suspects.is_out(to) || self.is_quiet(to) {
             return None;
         }
         let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };

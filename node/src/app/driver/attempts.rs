@@ -1,22 +1,14 @@
 //! Plans for the next attempt at a request: without the hosts that failed it, and without suspects as long as others
 //! are there.
 
-use std::time::{Duration, Instant};
-
-use stormo_protocol::control::Request;
 use stormo_protocol::ids::{NodeId, RequestId};
 
+use super::Driver;
 use super::plans::{Made, Planned, Unplanned};
 use super::ready_plans::MadeFor;
 use super::variants::Bound;
-use super::{Driver, Event};
 use crate::app::planning::Posed;
-use crate::flow::{OriginEvent, patience_ms};
-use crate::mesh::MemberEvent;
-use crate::net::AskError;
-
-/// A question to a suspect may take this long at least: it may lie behind tensors in a link that turned slow.
-const ANSWER_WITHIN_MIN: Duration = Duration::from_millis(500);
+use crate::flow::OriginEvent;
 
 impl Driver {
     /// Plans a request, without these nodes, and without suspects as long as that is possible.
@@ -69,44 +61,6 @@ impl Driver {
             (Err(_), Some(without)) => self.plan_within(request, &without, None, None),
             (Err(Unplanned::Nobody(why)), None) => self.on_origin(request, OriginEvent::NoPlan(why)),
             (Err(Unplanned::Limit(why, closest)), None) => self.refuse_by_limit(request, why, &closest),
-        }
-    }
-
-    /// A node fell silent in the middle of a request, or its stream broke.
-    pub(super) fn accuse(&mut self, node: NodeId) {
-        if node != self.own() {
-            self.suspects.accuse(self.now_ms(), node);
-            self.ask_suspects();
-        }
-    }
-
-    /// Asks those who fell silent whether they live: their own front, not their partitions.
-    pub(super) fn ask_suspects(&mut self) {
-        // One that is gone for good would be a suspect for ever, and plans be made as after a fresh loss.
-        let view = self.member.view();
-        self.suspects.keep(|node| view.get(node).is_some());
-        for node in self.suspects.to_ask(self.now_ms()) {
-            let round_trip_ms = self.member.links().round_trip_us(node).unwrap_or(0.0) / 1000.0;
-            let within = Duration::from_millis(patience_ms(round_trip_ms)).max(ANSWER_WITHIN_MIN);
-            let net = self.parts.net.clone();
-            self.beside(async move {
-                let asked = Instant::now();
-                // Who refuses to tell lives as well.
-                let is_silent =
-                    matches!(net.ask(node, &Request::State, within).await, Err(AskError::Unreachable(_)));
-                Event::Asked(node, (!is_silent).then(|| asked.elapsed()))
-            });
-        }
-    }
-
-    pub(super) fn on_suspect_asked(&mut self, node: NodeId, answered_after: Option<Duration>) {
-        match answered_after {
-            Some(after) => {
-                self.suspects.answered(self.now_ms(), node);
-                // The link may have turned long: the next time it is waited for longer.
-                self.on_member(MemberEvent::RoundTrip { peer: node, micros: after.as_secs_f64() * 1e6 });
-            }
-            None => self.suspects.unanswered(self.now_ms(), node),
         }
     }
 }

@@ -64,6 +64,9 @@ impl Driver {
     pub(super) fn on_late(&mut self, key: DeliveryKey, to: NodeId, so_far: Duration) {
         let Some((part, _)) = self.hedging.watched.get(&(key, to)).copied() else { return };
         self.hedging.hedges.waits(self.now_ms(), key, part, so_far.as_micros() as u64);
+        if self.is_quiet(to) {
+            self.doubt(to);
+        }
         let others = self.may_hedge(key, to);
         let other = others.into_iter().find(|node| self.may_help(*node));
         if let Some(other) = other.filter(|_| self.hedging.hedges.may_begin()) {
@@ -108,7 +111,7 @@ impl Driver {
     }
 
     /// Who may be sent the same, in the plan's order.
-    fn may_hedge(&self, key: DeliveryKey, behind: NodeId) -> Vec<NodeId> {
+    pub(super) fn may_hedge(&self, key: DeliveryKey, behind: NodeId) -> Vec<NodeId> {
         let DeliveryKey { request, attempt, edge } = key;
         if edge.from == ORIGIN {
             let pending = self.origins.get(&request);
@@ -160,6 +163,9 @@ impl Driver {
             }
             if trace.host > 0 {
                 self.hedging.hedges.excuse(request);
+                if !is_known {
+                    self.doubt(stage.node);
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ use super::hosting::PartitionKey;
 use super::{Driver, Event};
 use crate::ends::{Work, WorkError};
 use crate::engine::{Ran, RunError};
-use crate::flow::{OriginEvent, StageAction, StageEvent, patience_ms};
+use crate::flow::{OriginEvent, StageAction, StageEvent};
 use crate::mesh::MemberEvent;
 use crate::net::{NetEvent, OutgoingFrame, Patience, Progress, Received, Sent, SignReader, SignWriter};
 
@@ -46,20 +46,25 @@ impl Driver {
             let micros = sent.transfer_time.as_micros() as f64 + round_trip_us;
             self.on_member(MemberEvent::Transferred { peer: to, bytes: sent.bytes, micros });
         }
-        if !matches!(progress, Progress::Lost) {
+        if !matches!(progress, Progress::Lost | Progress::Avoided) {
             self.suspects.answered(self.now_ms(), to);
         }
         if key.edge.from == ORIGIN {
             return self.on_input_delivery(key, to, progress);
+        }
+        let stage = StageKey { request: key.request, attempt: key.attempt, stage: key.edge.from };
+        if matches!(progress, Progress::Lost) && !self.stages.contains_key(&stage) {
+            // Another host did it meanwhile.
+            self.accuse(to);
         }
         let event = match progress {
             Progress::Taken => StageEvent::Taken(key.edge, to),
             Progress::Passed(_) => StageEvent::Passed(key.edge, to),
             Progress::Refused(stage, reason) => StageEvent::Refused(key.edge, to, stage, reason),
             Progress::Lost => StageEvent::Lost(key.edge, to),
+            Progress::Avoided => StageEvent::Avoided(key.edge, to),
             Progress::Late(_) => return,
         };
-        let stage = StageKey { request: key.request, attempt: key.attempt, stage: key.edge.from };
         self.on_stage(stage, event);
     }
 
@@ -208,17 +213,17 @@ impl Driver {
         let encoded = hosted.plan.clone();
         // It is not for the senders to say where a join is.
         let has_others = || !encoded.plan().is_join(edge.to) && hosted.machine.has_others(edge, to);
-        if self.suspects.is_out(to) && has_others() {
-            // It fell silent a moment ago, and there is another one.
+        let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
+        if (self.suspects.is_out(to) || self.has_livelier(delivery, to)) && has_others() {
+            // It fell silent a moment ago, or is about to, and there is another one.
             return self.on_stage(key, StageEvent::Avoided(edge, to));
         }
         let ahead = self.stages.get_mut(&key).and_then(|hosted| hosted.ahead_to(to, edge));
         if let (Some(ahead), Some(hosted)) = (ahead, self.stages.get_mut(&key)) {
             hosted.delivering.push(ahead.go_on());
-            return self.duplicate(DeliveryKey { request: key.request, attempt: key.attempt, edge }, to);
+            return self.duplicate(delivery, to);
         }
         let Some(hosted) = self.stages.get(&key) else { return };
-        let delivery = DeliveryKey { request: key.request, attempt: key.attempt, edge };
         let remaining_ms = hosted.deadline_ms.saturating_sub(now_ms) as u32;
         let Some((_, tensors)) = hosted.outputs.iter().find(|(to, _)| *to == edge.to) else { return };
         let frame = frame(&encoded, delivery, remaining_ms, hosted.traces.clone(), tensors.clone());
@@ -238,8 +243,11 @@ impl Driver {
         frame: OutgoingFrame,
     ) -> Option<AbortHandle> {
         if to != self.own() {
-            let late_after = self.late_after(frame.header.key, to, (plan.plan(), &frame.traces));
-            let patience = Patience { late_after, ..self.patience_with(to) };
+            let key = frame.header.key;
+            let late_after = self.late_after(key, to, (plan.plan(), &frame.traces));
+            let has_others = !self.may_hedge(key, to).is_empty();
+            let quiet = has_others.then(|| self.quiet_after(to));
+            let patience = Patience { late_after, quiet, ..self.patience_with(to) };
             return Some(self.parts.net.deliver(to, frame, patience).abort_handle());
         }
         let OutgoingFrame { header, traces, tensors, .. } = frame;
@@ -258,13 +266,6 @@ impl Driver {
                 Some(self.beside(async move { Event::Net(NetEvent::Delivery { key, to, progress }) }))
             }
         }
-    }
-
-    /// How long another node is waited for.
-    pub(super) fn patience_with(&self, to: NodeId) -> Patience {
-        let round_trip_ms = self.member.links().round_trip_us(to).unwrap_or(0.0) / 1000.0;
-        let silence = Duration::from_millis(patience_ms(round_trip_ms));
-        Patience { silence, is_connected: self.member.connected().contains(&to), late_after: None }
     }
 
     /// Turns the signs of a stage on this node into the events that a stream would give.

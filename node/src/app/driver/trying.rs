@@ -81,6 +81,9 @@ impl Driver {
         let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
         let edge = Edge { from: ORIGIN, to: stage };
         let key = DeliveryKey { request, attempt, edge };
+        if self.has_livelier(key, to) {
+            return self.on_input_delivery(key, to, Progress::Avoided);
+        }
         // It comes back with the result, and says what encoding the input took; on its way there, what all stages may do.
         let traces = vec![pending.options.redundancy.trace()];
         let encoded = Arc::new(EncodedPlan::of(plan.clone()));
@@ -153,8 +156,10 @@ impl Driver {
                 self.on_origin(request, OriginEvent::InputFailed { attempt, stage, to, reason });
             }
             Progress::Refused(stage, reason) => self.origin_failed(request, attempt, stage, reason),
-            Progress::Lost => {
-                self.accuse(to);
+            Progress::Lost | Progress::Avoided => {
+                if progress == Progress::Lost {
+                    self.accuse(to);
+                }
                 let reason = Refusal::SuccessorLost;
                 self.on_origin(request, OriginEvent::InputFailed { attempt, stage: edge.to, to, reason });
             }

@@ -16,7 +16,7 @@ use super::super::{NetEvent, OutgoingFrame, Patience, Progress, Verdict, signs};
 use super::*;
 
 /// Much longer than a kept stream waits.
-const PATIENT: Patience = Patience { silence: SOON, is_connected: true, late_after: None };
+const PATIENT: Patience = Patience { silence: SOON, is_connected: true, late_after: None, quiet: None };
 
 fn frame(elements: u64) -> OutgoingFrame {
     let spec = TensorSpec { name: "x".into(), dtype: DType::F32, shape: vec![1, elements] };
