@@ -1,13 +1,17 @@
 //! A node's process: started where its node is, frozen and ended in the way of that place.
 
-use std::io;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use super::Ground;
 use super::cgroup::Machine;
 use super::network::{API_PORT, NODE_PORT};
 use crate::signals::{self, Signal};
+
+/// A process that was told to stand still does so within this time, or is not waited for.
+const STILL_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where a node's process is to run.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +85,11 @@ impl OwnChild {
     pub(crate) fn freeze(&self) -> io::Result<()> {
         match self.freezer() {
             Some(machine) => machine.set_frozen(true),
-            None => signals::send(self.id(), Signal::Freeze),
+            None => {
+                signals::send(self.id(), Signal::Freeze)?;
+                wait_until_still(self.id());
+                Ok(())
+            }
         }
     }
 
@@ -95,6 +103,24 @@ impl OwnChild {
 
     fn freezer(&self) -> Option<&Machine> {
         self.machine.as_deref().filter(|machine| machine.has_freezer())
+    }
+}
+
+/// A signal stops a process's threads one after the other; on a busy machine one of them may answer for a moment more.
+fn wait_until_still(process: u32) {
+    let moves = |stat: &str| {
+        // After the name in brackets, which may hold anything.
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        !matches!(state, Some('T' | 't' | 'Z' | 'X'))
+    };
+    let deadline = Instant::now() + STILL_WITHIN;
+    while Instant::now() < deadline {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return };
+        let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+        if !stats.into_iter().any(|stat| moves(&stat)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

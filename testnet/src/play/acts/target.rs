@@ -11,6 +11,8 @@ use crate::scenario::{Scenario, Target, clash};
 /// Whoever ran most of the answers of so long before is the busiest. Of those that ran half as much at least, who met
 /// fewest faults comes first, so that a fault that is repeated meets another one each time.
 const BUSIEST_OF_US: u64 = 1_000_000;
+/// Who ran none of the answers of so long before, if others did, is busy no longer: plans turned away from it.
+const BUSY_OF_US: u64 = 250_000;
 
 impl Acts {
     /// Label of the node that a fault is done to, if it is one on a node.
@@ -53,13 +55,20 @@ impl Acts {
         from: &[usize],
     ) -> Result<String, String> {
         let now_us = self.now_us();
-        let mut runs: BTreeMap<usize, usize> = BTreeMap::new();
-        for peer in generator.ran_since(now_us.saturating_sub(BUSIEST_OF_US)) {
-            let node = mesh.nodes().iter().find(|node| node.id().to_string() == peer);
-            let place = node.and_then(|node| scenario.place(node.label()));
-            if let Some(place) = place.filter(|place| from.contains(place)) {
-                *runs.entry(place).or_default() += 1;
+        let runs_of = |time_us| {
+            let mut runs: BTreeMap<usize, usize> = BTreeMap::new();
+            for peer in generator.ran_since(now_us.saturating_sub(time_us)) {
+                let node = mesh.nodes().iter().find(|node| node.id().to_string() == peer);
+                let place = node.and_then(|node| scenario.place(node.label()));
+                if let Some(place) = place.filter(|place| from.contains(place)) {
+                    *runs.entry(place).or_default() += 1;
+                }
             }
+            runs
+        };
+        let (mut runs, lately) = (runs_of(BUSIEST_OF_US), runs_of(BUSY_OF_US));
+        if !lately.is_empty() {
+            runs.retain(|place, _| lately.contains_key(place));
         }
         let met = |place: &usize| {
             self.events.iter().flatten().filter(|event| event.nodes.contains(&(*place as u16))).count()
