@@ -1,7 +1,7 @@
 //! The computing nodes of a graph and the tensors between them, and the frontier that moves through
 //! them as they run: what is alive, in bytes, and whether a cut may lie there.
 
-use stormo_protocol::limits::FRAME_TENSORS_MAX;
+use stormo_protocol::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_TENSORS_MAX};
 
 /// Whether a tensor may cross a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,9 @@ impl<'a> Frontier<'a> {
     }
 
     pub(super) fn position(&self) -> Position {
-        let possible = self.refusing == 0 && (1..=FRAME_TENSORS_MAX).contains(&self.tensors);
+        // What crosses a cut goes in one frame.
+        let fits = (1..=FRAME_TENSORS_MAX).contains(&self.tensors) && self.bytes <= FRAME_PAYLOAD_BYTES_MAX;
+        let possible = self.refusing == 0 && fits;
         Position { bytes: self.bytes, possible }
     }
 

@@ -178,6 +178,15 @@ mod tests {
     }
 
     #[test]
+    fn what_no_frame_holds_crosses_no_cut() {
+        let most = stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
+        let reads: [&[usize]; 4] = [&[0], &[1], &[2], &[3]];
+        let dag = dag(&reads, &[8, most, most + 1, 8, 1]);
+        let possible: Vec<bool> = dag.crossings(&[0, 1, 2, 3]).iter().map(|at| at.possible).collect();
+        assert_eq!(possible, [true, true, false, true, true]);
+    }
+
+    #[test]
     fn every_candidate_is_topological() {
         let reads: [&[usize]; 6] = [&[0], &[1], &[1, 2], &[2], &[0, 4], &[3, 5]];
         let dag = dag(&reads, &[9, 5, 4, 7, 2, 8, 3]);
