@@ -268,12 +268,12 @@ impl Driver {
         }
     }
 
-    /// Turns the signs of a stage on this node into the events that a stream would give.
+    /// Turns the signs of a stage on this node into the events that a stream would give. That it took its input is none of
+    /// them: while both are on one machine, whoever sent to the first of them is to keep what it sent.
     fn watch_own_delivery(&self, key: DeliveryKey, mut signs: SignReader) -> AbortHandle {
         let (events, to) = (self.events.clone(), self.own());
         let tell = move |progress| Event::Net(NetEvent::Delivery { key, to, progress });
         tokio::spawn(async move {
-            let _ = events.send(tell(Progress::Taken)).await;
             let last = loop {
                 match *signs.borrow_and_update() {
                     Sign::Passed => break Progress::Passed(Sent::default()),
