@@ -402,6 +402,7 @@ impl Driver {
         self.expire_origins();
         self.try_parked();
         self.refresh_plans();
+        self.doubt_long_requests();
         self.ask_suspects();
         self.gossip_tick();
         self.watch_tick();

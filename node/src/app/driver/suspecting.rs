@@ -1,6 +1,7 @@
 //! Hosts that owe signs of life: those that fell silent, which plans leave out until they answer; and those that are only
 //! quiet so far, which nothing more is sent to while there are others.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use stormo_protocol::control::Request;
@@ -14,6 +15,8 @@ use crate::net::{AskError, Patience};
 
 /// A question to a suspect may take this long at least: it may lie behind tensors in a link that turned slow.
 const ANSWER_WITHIN_MIN: Duration = Duration::from_millis(500);
+/// The hosts of a request that takes longer are asked whether they live, each of them once in a second at most.
+const LONG_REQUEST: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// How long another node is waited for.
@@ -69,6 +72,15 @@ impl Driver {
         }
     }
 
+    /// Doubts the hosts of requests that take long. Who sent something there hears of their silence, unless it is silent as
+    /// well: then nobody but the origin is left to find out.
+    pub(super) fn doubt_long_requests(&mut self) {
+        let long = self.origins.values().filter(|pending| pending.started.elapsed() >= LONG_REQUEST);
+        let stages = long.filter_map(|pending| pending.machine.plan()).flat_map(|plan| &plan.stages);
+        let hosts: BTreeSet<NodeId> = stages.flat_map(|stage| stage.hosts()).collect();
+        hosts.into_iter().for_each(|host| self.doubt(host));
+    }
+
     /// Asks those who fell silent whether they live: their own front, not their partitions.
     pub(super) fn ask_suspects(&mut self) {
         // One that is gone for good would be a suspect for ever, and plans be made as after a fresh loss.
@@ -96,7 +108,12 @@ impl Driver {
             }
             None => {
                 tracing::debug!(peer = %node.short(), "a suspect left its question unanswered");
+                let was_silent = self.suspects.is_silent(node);
                 self.suspects.unanswered(self.now_ms(), node);
+                if self.suspects.is_silent(node) && !was_silent {
+                    // Its connections may stay open for a minute.
+                    self.peer_lost(node);
+                }
             }
         }
     }

@@ -295,6 +295,8 @@ impl World {
         }
         match sign {
             Sign::Receiving(_) | Sign::Taken(_) => {}
+            // On one machine it is no safer for that.
+            Sign::Queued(_) | Sign::Working | Sign::Sending | Sign::Waiting(_) if from == node => {}
             Sign::Queued(_) | Sign::Working | Sign::Sending | Sign::Waiting(_) => {
                 self.told(node, frame, from, StageEvent::Taken(frame.edge, id(from)), None);
             }

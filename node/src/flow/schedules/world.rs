@@ -15,8 +15,8 @@ use crate::flow::{Origin, OriginAction, OriginEvent, StageEvent};
 
 /// A request ends by then, ms.
 pub(super) const DEADLINE_MS: u64 = 8_000;
-/// Whatever began by its deadline is over by then, ms.
-const END_MS: u64 = 3 * DEADLINE_MS;
+/// Whatever began by its deadline is over by then, also on a node that stood still twice, ms.
+const END_MS: u64 = 5 * DEADLINE_MS;
 /// Signs of life come this often, and silence of so long is a loss, ms.
 pub(super) const SIGN_MS: u64 = 100;
 pub(super) const PATIENCE_MS: u64 = 300;
@@ -24,6 +24,9 @@ pub(super) const PATIENCE_MS: u64 = 300;
 const UNANSWERED_MS: u64 = 5_000;
 /// A node without power is noticed by its peers after this, ms.
 const NOTICED_MS: u64 = 2_000;
+/// A node that stands still for longer than this was asked whether it lives, by an origin whose request takes long, and has
+/// left that unanswered, ms.
+const SILENT_MS: u64 = 2_000;
 /// Events of a schedule, at the most.
 const EVENTS_MAX: u64 = 200_000;
 
@@ -62,8 +65,12 @@ pub(super) enum What {
     Late(Frame, usize),
     Expire((u16, u16)),
     Disconnected(usize),
-    Crash { is_clean: bool },
+    Crash {
+        is_clean: bool,
+    },
     Stall(u64),
+    /// This node left the origin's question unanswered.
+    Unanswered(usize),
 }
 
 /// What came of schedules.
@@ -203,7 +210,9 @@ impl World {
         for _ in 0..world.random.below(4) {
             let (node, at_ms) = (1 + world.random.below(nodes - 1) as usize, 1 + world.random.below(400));
             let is_clean = world.random.one_in(2);
-            let stall_ms = 50 + world.random.below(1_500);
+            // One of four stands still beyond the deadline.
+            let for_good = if world.random.one_in(4) { DEADLINE_MS } else { 0 };
+            let stall_ms = 50 + world.random.below(1_500) + for_good;
             let what = if world.random.one_in(2) { What::Crash { is_clean } } else { What::Stall(stall_ms) };
             world.untouched.remove(&node);
             world.push(at_ms, node, what);
@@ -258,7 +267,16 @@ impl World {
             What::Expire(key) => self.drop_stage(node, key, Refusal::DeadlinePassed),
             What::Disconnected(peer) => self.disconnected(node, peer),
             What::Crash { is_clean } => self.crash(node, is_clean),
-            What::Stall(for_ms) => self.hosts[node].stalled_until_ms = self.now_ms + for_ms,
+            What::Stall(for_ms) => {
+                self.hosts[node].stalled_until_ms = self.now_ms + for_ms;
+                if for_ms > SILENT_MS {
+                    self.push(self.now_ms + SILENT_MS, 0, What::Unanswered(node));
+                }
+            }
+            What::Unanswered(node) => {
+                self.known_lost.insert(node);
+                self.on_origin(OriginEvent::PeerLost(id(node)));
+            }
         }
     }
 
