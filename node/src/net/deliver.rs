@@ -149,7 +149,7 @@ enum Broken {
 }
 
 impl Net {
-    /// Sends a frame; progress comes as [`NetEvent::Delivery`], the last of it `Passed`, `Refused`
+    /// Sends a frame; progress comes as [`NetEvent::Delivery`], the last of it `Passed`, `Refused`,
     /// `Lost`, or `Avoided`. Silence longer than the patience is a loss.
     pub fn deliver(&self, to: NodeId, frame: OutgoingFrame, patience: Patience) -> JoinHandle<()> {
         tokio::spawn(self.clone().delivery(to, frame, patience, (Start::Task, Instant::now())))
