@@ -23,7 +23,7 @@ pub const PLAN_DIGITS_MIN: usize = 8;
 /// What a plan must keep to, and what it is to be best at.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PlanLimits {
-    /// The first blocks must run where the request entered.
+    /// The first block of the graph must run where the request entered.
     pub force_first: bool,
     /// Likewise the last.
     pub force_last: bool,

@@ -341,10 +341,10 @@ pub struct UndeployArgs {
 /// Limits of a request or plan.
 #[derive(Debug, Args)]
 pub struct LimitArgs {
-    /// The first blocks must run at the node that is asked.
+    /// The first block of the network must run at the node that is asked; decoding an image is none
     #[arg(long)]
     pub force_first: bool,
-    /// Likewise the last.
+    /// Likewise the last; reading the answer is none
     #[arg(long)]
     pub force_last: bool,
     /// Accuracy that is enough, 0 to 1: tensors may then be rounded on their way where that was measured

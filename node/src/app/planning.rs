@@ -1,5 +1,6 @@
 //! From what a node believes about the mesh to a planner's problem, and from its answer to a plan.
 
+mod forced;
 mod foremost;
 mod forks;
 mod regions;
@@ -14,6 +15,7 @@ use stormo_protocol::plan::{Plan, Stage};
 use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Domain, Hosted, NodeRecord};
 
+pub(super) use self::forced::end_elsewhere;
 pub(super) use self::foremost::{Wanted, foremost};
 use crate::app::power::Power;
 use crate::mesh::LinkQuality;
@@ -53,8 +55,8 @@ pub(super) struct Posed {
     pub label: String,
     /// As it counts, see [`Question::accuracy`].
     pub accuracy: f64,
-    /// The manifest's block that is the problem's first.
-    pub first: u16,
+    /// The manifest's cuts that are the problem's: its blocks are what lies between them.
+    pub cuts: Vec<u16>,
     /// Parallel regions whose branches can run beside each other, in the problem's blocks.
     pub regions: Vec<Region>,
 }
@@ -84,23 +86,29 @@ impl Question<'_> {
 
     /// With the links between the candidates, which are the same for all variants.
     pub(super) fn pose_with(&self, links: Links) -> Posed {
-        let Range { start, end } = self.blocks;
+        let cuts = forced::cuts(self.manifest, &self.blocks, [self.force_first, self.force_last]);
         let is_allowed = |codec: Codec| self.min_accuracy.is_some() || codec.is_lossless();
         let unit = accuracy_unit(self.accuracy);
-        let offset = usize::from(start);
         let predictor = Predictor::new(self.manifest);
         let extra_ms = |range: Range<usize>| {
-            (predictor.extra_us(range.start + offset..range.end + offset) / 1000.0).min(TIME_MS_MAX)
+            let [first, end] = [range.start, range.end].map(|cut| usize::from(cuts[cut]));
+            (predictor.extra_us(first..end) / 1000.0).min(TIME_MS_MAX)
         };
+        let weights_bytes = |blocks: &[Block]| {
+            let all = blocks.iter().map(|block| self.weights_bytes(block));
+            all.fold(0, u64::saturating_add).min(1 << 47)
+        };
+        let peak_bytes =
+            |blocks: &[Block]| blocks.iter().map(|block| block.peak_activation_bytes).max().unwrap_or(0);
         Posed {
             problem: Problem {
-                cut_bytes: (start..=end).map(|cut| self.manifest.cut_bytes(cut)).collect(),
-                codings: (start..=end).map(|cut| codings(self.manifest, cut, unit, is_allowed)).collect(),
+                cut_bytes: cuts.iter().map(|cut| self.manifest.cut_bytes(*cut)).collect(),
+                codings: cuts.iter().map(|cut| codings(self.manifest, *cut, unit, is_allowed)).collect(),
                 loss_max: self.min_accuracy.map_or(0.0, |enough| (self.accuracy - enough).max(0.0)),
-                block_weights_bytes: self.blocks().map(|block| self.weights_bytes(block)).collect(),
-                block_peak_bytes: self.blocks().map(|block| block.peak_activation_bytes).collect(),
-                extra: Extra::of(usize::from(end - start), extra_ms),
-                nodes: self.nodes(&predictor),
+                block_weights_bytes: self.between(&cuts).map(weights_bytes).collect(),
+                block_peak_bytes: self.between(&cuts).map(peak_bytes).collect(),
+                extra: Extra::of(cuts.len() - 1, extra_ms),
+                nodes: self.nodes(&predictor, &cuts),
                 links,
                 force_first: self.force_first,
                 force_last: self.force_last,
@@ -110,23 +118,24 @@ impl Question<'_> {
             variant: self.variant,
             label: self.manifest.variant.clone(),
             accuracy: self.accuracy,
-            first: start,
-            regions: regions::regions(self.manifest, &self.blocks),
+            regions: regions::regions(self.manifest, &cuts),
+            cuts,
         }
     }
 
     /// The origin draws what its owner said; what others draw is nothing to it.
-    fn nodes(&self, predictor: &Predictor) -> Vec<Node> {
+    fn nodes(&self, predictor: &Predictor, cuts: &[u16]) -> Vec<Node> {
         let mut nodes: Vec<Node> =
-            self.candidates.iter().map(|candidate| self.node(candidate, predictor)).collect();
+            self.candidates.iter().map(|candidate| self.node(candidate, predictor, cuts)).collect();
         if let (Some(origin), Some(power)) = (nodes.first_mut(), self.power) {
             (origin.watts, origin.tail_mj) = (power.watts, power.tail_mj);
         }
         nodes
     }
 
-    fn blocks(&self) -> impl Iterator<Item = &Block> {
-        self.manifest.blocks[usize::from(self.blocks.start)..usize::from(self.blocks.end)].iter()
+    /// The blocks between each two cuts.
+    fn between(&self, cuts: &[u16]) -> impl Iterator<Item = &[Block]> {
+        cuts.windows(2).map(|ends| &self.manifest.blocks[usize::from(ends[0])..usize::from(ends[1])])
     }
 
     /// Bytes that a block adds. A weight that several blocks read counts at each: an upper bound.
@@ -137,7 +146,7 @@ impl Question<'_> {
 
     /// Ranges that are ready on a node, in the problem's blocks. A session holds a part of the graph; the
     /// ends need none, so a session with or without an end beside it is ready, and so is an end alone.
-    fn loaded(&self, hosted: &[Hosted], block_ms: &[f64]) -> Vec<KnownRange> {
+    fn loaded(&self, hosted: &[Hosted], block_ms: &[f64], cuts: &[u16]) -> Vec<KnownRange> {
         let graph = self.manifest.graph_blocks();
         let end_ms = |from: u16, to: u16| -> f64 {
             block_ms.get(usize::from(from)..usize::from(to)).into_iter().flatten().sum()
@@ -164,18 +173,19 @@ impl Question<'_> {
                 loaded.insert((first, end), RUN_OVERHEAD_MS + end_ms(first, end));
             }
         }
-        let offset = self.blocks.start;
-        let ranges = loaded.into_iter().map(|((first, end), time_ms)| KnownRange {
-            first: first - offset,
-            end: end - offset,
-            time_ms: Some(time_ms.min(TIME_MS_MAX)),
-            is_loaded: true,
-            has_memory: true,
-        });
-        ranges.collect()
+        let known = |((first, end), time_ms): ((u16, u16), f64)| {
+            Some(KnownRange {
+                first: place(cuts, first)?,
+                end: place(cuts, end)?,
+                time_ms: Some(time_ms.min(TIME_MS_MAX)),
+                is_loaded: true,
+                has_memory: true,
+            })
+        };
+        loaded.into_iter().filter_map(known).collect()
     }
 
-    fn node(&self, candidate: &Candidate<'_>, predictor: &Predictor) -> Node {
+    fn node(&self, candidate: &Candidate<'_>, predictor: &Predictor, cuts: &[u16]) -> Node {
         let record = candidate.record;
         let hosted = record.hosted.iter().filter(|hosted| hosted.variant == self.variant);
         let measured: Vec<Measured> = hosted
@@ -193,8 +203,11 @@ impl Question<'_> {
             queue_wait_ms: micros_to_ms(queue_wait_us as f64) + candidate.late_ms,
             memory_free_bytes: free.min(1 << 47),
             overhead_ms: RUN_OVERHEAD_MS,
-            known: self.loaded(&record.hosted, &block_ms),
-            block_ms: block_ms[usize::from(self.blocks.start)..usize::from(self.blocks.end)].to_vec(),
+            known: self.loaded(&record.hosted, &block_ms, cuts),
+            block_ms: cuts
+                .windows(2)
+                .map(|ends| block_ms[usize::from(ends[0])..usize::from(ends[1])].iter().sum())
+                .collect(),
             extra_factor: estimate.extra_factor.min(TIME_MS_MAX),
             cold_fixed_ms: micros_to_ms(record.load.cold_us as f64),
             cold_ms_per_byte: micros_to_ms(record.load.cold_us_per_mb as f64) / 1e6,
@@ -263,7 +276,27 @@ fn micros_to_ms(micros: f64) -> f64 {
     (micros / 1000.0).min(TIME_MS_MAX)
 }
 
+/// Where one of the manifest's cuts is among these, if it is there.
+fn place(cuts: &[u16], cut: u16) -> Option<u16> {
+    cuts.binary_search(&cut).ok().map(|place| place as u16)
+}
+
 impl Posed {
+    /// The manifest's cut that is one of the problem's.
+    pub(super) fn cut(&self, cut: u16) -> u16 {
+        self.cuts[usize::from(cut)]
+    }
+
+    /// The manifest's blocks that are these of the problem.
+    pub(super) fn blocks(&self, first: u16, end: u16) -> Range<u16> {
+        self.cut(first)..self.cut(end)
+    }
+
+    /// The problem's cut that is one of the manifest's, if it is there.
+    pub(super) fn place(&self, cut: u16) -> Option<u16> {
+        place(&self.cuts, cut)
+    }
+
     /// Makes plans do with what is loaded, wherever that is possible: loading takes time, and may be refused.
     pub(super) fn prefer_loaded(&mut self) {
         for node in &mut self.problem.nodes {
@@ -273,8 +306,8 @@ impl Posed {
 
     /// Leaves only this codec to choose, wherever its loss is known, be it one that rounds.
     pub(super) fn leave_only(&mut self, codec: Codec, manifest: &Manifest) {
-        for (cut, left) in (self.first..).zip(&mut self.problem.codings) {
-            *left = codings(manifest, cut, accuracy_unit(self.accuracy), |other| other == codec);
+        for (cut, left) in self.cuts.iter().zip(&mut self.problem.codings) {
+            *left = codings(manifest, *cut, accuracy_unit(self.accuracy), |other| other == codec);
         }
     }
 
@@ -293,8 +326,8 @@ impl Posed {
             .zip(backups)
             .map(|((stage, codec), backups)| Stage {
                 node: self.nodes[stage.node],
-                first: stage.first + self.first,
-                end: stage.end + self.first,
+                first: self.cut(stage.first),
+                end: self.cut(stage.end),
                 codec: *codec,
                 backups: backups.into_iter().map(|node| self.nodes[node]).collect(),
                 branch: None,
@@ -355,7 +388,7 @@ pub(super) mod tests {
             label: label.to_owned(),
             accuracy,
             domains: vec![vec![]; 2],
-            first: 0,
+            cuts: (0..=blocks as u16).collect(),
             regions: vec![],
         }
     }

@@ -1,5 +1,6 @@
 //! Requests that entered at this node: planned, sent out, tried again, answered once.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::{Driver, Event};
 use crate::app::calls::{
     Answer, CallError, InferOptions, PlanLimits, PlanName, REQUESTS_MAX, Reply, TIMEOUT_MS_DEFAULT,
 };
-use crate::app::planning::{accuracy, loss_of};
+use crate::app::planning::{accuracy, end_elsewhere, loss_of};
 use crate::flow::{Failure, Origin, OriginAction, OriginEvent};
 use crate::net::{Received, SignReader};
 use crate::serve::json::{RequestView, StageTraceView, What};
@@ -169,7 +170,7 @@ impl Driver {
                  a model with a card, with --tensors those for tensors"
             )));
         }
-        self.check_forced(plan, limits)?;
+        self.check_forced(plan, &bound.choice.manifest.graph_blocks(), limits)?;
         let now_ms = self.now_ms();
         let dead =
             plan.stages.iter().enumerate().find(|(_, stage)| {
@@ -187,21 +188,19 @@ impl Driver {
     }
 
     /// Whether a plan begins and ends at this node where that is demanded.
-    fn check_forced(&self, plan: &Plan, limits: PlanLimits) -> Result<(), CallError> {
-        let own = self.own();
-        let (start, end) =
-            (plan.stages.first().map(|stage| stage.first), plan.stages.last().map(|stage| stage.end));
-        let mut elsewhere = plan.stages.iter().filter(|stage| stage.node != own);
-        let refused = elsewhere.find_map(|stage| match () {
-            () if limits.force_first && Some(stage.first) == start => {
-                Some(("begins", "force_first", stage.node))
-            }
-            () if limits.force_last && Some(stage.end) == end => Some(("ends", "force_last", stage.node)),
-            () => None,
-        });
-        let Some((does, by, node)) = refused else { return Ok(()) };
+    fn check_forced(&self, plan: &Plan, graph: &Range<u16>, limits: PlanLimits) -> Result<(), CallError> {
+        let ends = [
+            (limits.force_first, true, "begins", "force_first"),
+            (limits.force_last, false, "ends", "force_last"),
+        ];
+        let refused = ends
+            .into_iter()
+            .filter(|(is_forced, ..)| *is_forced)
+            .find_map(|(_, is_first, does, by)| Some((end_elsewhere(plan, graph, is_first)?, does, by)));
+        let Some((node, does, by)) = refused else { return Ok(()) };
         Err(CallError::Conflict(format!(
-            "plan {} {does} at `{}`, though {by} demands this node: list plans with {by}",
+            "plan {} {does} at `{}`, though {by} demands a block that computes here (decoding an image and reading an \
+             answer are none): list plans with {by}",
             plan.id(),
             self.label_of(node)
         )))

@@ -70,7 +70,7 @@ impl Driver {
             |((stage, branch), run): ((&plan::StageShape, Option<u16>), &plan::SplitRun)| SplitStageView {
                 node: posed.nodes[stage.node],
                 label: self.label_of(posed.nodes[stage.node]),
-                blocks: [stage.first + posed.first, stage.end + posed.first],
+                blocks: [posed.cut(stage.first), posed.cut(stage.end)],
                 branch,
                 start_ms: run.start_ms,
                 takes_ms: run.takes_ms,

@@ -117,7 +117,7 @@ fn hosts(wanted: &[Wanted<'_>], candidates: &[Candidate<'_>], listed: &[usize]) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Instant;
 
     use stormo_protocol::ids::NodeId;
@@ -169,7 +169,7 @@ mod tests {
     }
 
     /// So many nodes; those further on are further away from the first, and all but the first are as quick.
-    fn mesh(nodes: usize) -> Vec<NodeRecord> {
+    pub(in super::super) fn mesh(nodes: usize) -> Vec<NodeRecord> {
         let speed = manifest().reference.speeds.of(stormo_protocol::profile::WorkClass::Memory);
         let mut records: Vec<NodeRecord> =
             (0..nodes).map(|node| record(node, speed * if node == 0 { 1.0 } else { 4.0 })).collect();

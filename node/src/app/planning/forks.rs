@@ -40,8 +40,8 @@ impl Posed {
         let backups = backups(&self.problem, &chain, true, |one, other| self.share_domain(one, other));
         let stage = |(Placed { stage, turn, codec }, backups): (Placed, Vec<usize>)| Stage {
             node: self.nodes[stage.node],
-            first: stage.first + self.first,
-            end: stage.end + self.first,
+            first: self.cut(stage.first),
+            end: self.cut(stage.end),
             codec,
             backups: backups.into_iter().map(|node| self.nodes[node]).collect(),
             branch: turn,
@@ -68,7 +68,7 @@ mod tests {
         posed.problem.nodes[1].block_ms = posed.problem.nodes[0].block_ms.clone();
         let branch = |first: u16| Branch { first, end: first + 1, in_bytes: 100, out_bytes: 100 };
         posed.regions = vec![Region { branches: vec![branch(1), branch(2)] }];
-        posed.first = 1;
+        posed.cuts = (1..=5).collect();
         let split = best_split(&posed.problem, &posed.regions, Method::Exact, EXPANSIONS_DEFAULT).unwrap();
         let plan = posed.forked_plan(&split.priced).unwrap();
         assert_eq!(plan.check(), Ok(1..5));

@@ -62,7 +62,7 @@ impl Planner<'_> {
     fn planned(&self, posed: &Posed, seen: &[usize], problem: &Problem) -> Option<(f64, Vec<Place>)> {
         let best = plan::best(problem, EXPANSIONS_DEFAULT).ok()?;
         let graph_part = |stage: &StageShape| {
-            let blocks = stage.first + posed.first..stage.end + posed.first;
+            let blocks = posed.blocks(stage.first, stage.end);
             let Range { start: first, end } = self.described.manifest.graph_part(blocks);
             let place =
                 Place { node: posed.nodes[seen[stage.node]], variant: self.variant.index, first, end };
@@ -85,7 +85,7 @@ impl Planner<'_> {
         let manifest = &self.described.manifest;
         let (graph, last) = (manifest.graph_blocks(), manifest.block_count());
         let is_end = |known: &&KnownRange| {
-            let blocks = known.first + posed.first..known.end + posed.first;
+            let blocks = posed.blocks(known.first, known.end);
             with_measured || manifest.graph_part(blocks).is_empty()
         };
         let mut all: BTreeMap<(u16, u16), KnownRange> = BTreeMap::new();
@@ -95,8 +95,8 @@ impl Planner<'_> {
         for place in places {
             let firsts = [Some(place.first), (place.first == graph.start).then_some(0)];
             let ends = [Some(place.end), (place.end == graph.end).then_some(last)];
-            for first in firsts.into_iter().flatten().map(|first| first - posed.first) {
-                for end in ends.into_iter().flatten().map(|end| end - posed.first) {
+            for first in firsts.into_iter().flatten().filter_map(|first| posed.place(first)) {
+                for end in ends.into_iter().flatten().filter_map(|end| posed.place(end)) {
                     let of_it = measured.iter().find(|known| (known.first, known.end) == (first, end));
                     let time_ms = of_it.and_then(|known| known.time_ms);
                     let known = KnownRange { first, end, time_ms, is_loaded: true, has_memory: true };
@@ -171,7 +171,7 @@ impl Costs for Planner<'_> {
                 new.fold(0_u64, |sum, place| sum.saturating_add(self.bytes(place.first..place.end)));
             node.memory_free_bytes = node.memory_free_bytes.saturating_sub(taken_bytes);
             let is_barred = |known: &KnownRange| {
-                let blocks = known.first + posed.first..known.end + posed.first;
+                let blocks = posed.blocks(known.first, known.end);
                 let Range { start, end } = self.described.manifest.graph_part(blocks);
                 let is_mine = mine().any(|place| (place.first, place.end) == (start, end));
                 enough.contains(&(self.variant.index, start, end)) && !is_mine
