@@ -120,7 +120,10 @@ fn region(region: &Region) -> Value {
             "out_bytes": branch.out_bytes,
         })
     };
-    json!({ "branches": region.branches.iter().map(branch).collect::<Vec<_>>() })
+    json!({
+        "branches": region.branches.iter().map(branch).collect::<Vec<_>>(),
+        "past_bytes": region.past_bytes,
+    })
 }
 
 fn coding(coding: &Coding) -> Value {

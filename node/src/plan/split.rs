@@ -21,6 +21,8 @@ pub(super) const BRANCHES_MAX: usize = 8;
 pub struct Region {
     /// One behind the other in the model's order, without gaps; at least two, at most [`BRANCHES_MAX`].
     pub branches: Vec<Branch>,
+    /// What passes them by: crosses the cut behind them and none of them makes. The fork sends it to the join, last.
+    pub past_bytes: u64,
 }
 
 /// A stretch of blocks beside others.
@@ -167,12 +169,14 @@ impl Problem {
         }
         codecs.extend(shape.branches.iter().map(|stage| codec(holder, stage.node, first)));
         let join = shape.after.first().map_or(0, |stage| stage.node);
-        let out_bytes = |stage: &&StageShape| {
+        let out_bytes = |stage: &StageShape| {
             let branch = region.branches.iter().find(|branch| branch.first == stage.first);
             branch.map_or(0, |branch| branch.out_bytes)
         };
-        let longest = shape.branches.iter().filter(|stage| stage.node != join).max_by_key(out_bytes);
-        codecs.push(longest.map_or(Codec::Raw, |stage| codec(stage.node, join, end)));
+        let outputs = shape.branches.iter().map(|stage| (out_bytes(stage), stage.node));
+        let outputs = outputs.chain([(region.past_bytes, holder)]).filter(|(_, from)| *from != join);
+        let longest = outputs.max_by_key(|(bytes, _)| *bytes);
+        codecs.push(longest.map_or(Codec::Raw, |(_, from)| codec(from, join, end)));
         codecs.extend(shape.after.windows(2).map(|pair| codec(pair[0].node, pair[1].node, pair[1].first)));
         codecs.extend(shape.after.last().map(|last| codec(last.node, 0, self.block_count() as u16)));
         codecs

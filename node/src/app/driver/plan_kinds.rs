@@ -120,7 +120,7 @@ mod tests {
         posed.problem.nodes[1].block_ms = posed.problem.nodes[0].block_ms.clone();
         let branch = |first: u16| Branch { first, end: first + 1, in_bytes: 100, out_bytes: 100 };
         assert_eq!(split(&posed), None);
-        posed.regions = vec![Region { branches: vec![branch(1), branch(2)] }];
+        posed.regions = vec![Region { branches: vec![branch(1), branch(2)], past_bytes: 0 }];
         let found = split(&posed).expect("two branches on two nodes");
         assert_eq!(found.runs.len(), 4);
         let ends = found.runs.iter().map(|run| run.start_ms + run.takes_ms);

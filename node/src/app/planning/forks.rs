@@ -67,7 +67,7 @@ mod tests {
         let mut posed = two_nodes("base", 1.0, &[1.0, 60.0, 50.0, 1.0]);
         posed.problem.nodes[1].block_ms = posed.problem.nodes[0].block_ms.clone();
         let branch = |first: u16| Branch { first, end: first + 1, in_bytes: 100, out_bytes: 100 };
-        posed.regions = vec![Region { branches: vec![branch(1), branch(2)] }];
+        posed.regions = vec![Region { branches: vec![branch(1), branch(2)], past_bytes: 0 }];
         posed.cuts = (1..=5).collect();
         let split = best_split(&posed.problem, &posed.regions, Method::Exact, EXPANSIONS_DEFAULT).unwrap();
         let plan = posed.forked_plan(&split.priced).unwrap();

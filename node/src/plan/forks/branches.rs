@@ -35,6 +35,8 @@ pub(super) struct Branches<'a> {
     /// `[branch][from][to]`: of its input, and of its output.
     inputs: Vec<Moved>,
     outputs: Vec<Moved>,
+    /// `[fork][join]`: of what passes the branches by.
+    past: Vec<Moved>,
     /// `[branch][fork][member]`: from the fork's input to the end of the run, if nothing else is in its way.
     done_ms: Vec<f64>,
     /// `[branch][join][member]`: likewise from there to the join.
@@ -60,6 +62,10 @@ impl<'a> Branches<'a> {
             inputs.extend(in_lanes.iter().map(|lane| move_by(lane, branch.in_bytes)));
             outputs.extend(out_lanes.iter().map(|lane| move_by(lane, branch.out_bytes)));
         }
+        let past = match region.past_bytes {
+            0 => vec![Moved::default(); members * members],
+            bytes => out_lanes.iter().map(|lane| move_by(lane, bytes)).collect(),
+        };
         let ms = |moved: &Moved| moved.out_ms + moved.in_ms;
         let runs = |index: usize| run_ms[index / (members * members) * members + index % members];
         let done_ms = inputs.iter().enumerate().map(|(index, input)| ms(input) + runs(index)).collect();
@@ -69,7 +75,7 @@ impl<'a> Branches<'a> {
             ms(&outputs[(branch * members + member) * members + join])
         };
         let home_ms = (0..outputs.len()).map(home).collect();
-        Self { place, region, costs, members, run_ms, inputs, outputs, done_ms, home_ms }
+        Self { place, region, costs, members, run_ms, inputs, outputs, past, done_ms, home_ms }
     }
 
     fn count(&self) -> usize {
@@ -78,7 +84,13 @@ impl<'a> Branches<'a> {
 
     /// No way to hand the branches out takes less.
     pub(super) fn least_ms(&self, ends: Ends) -> f64 {
-        (0..self.count()).map(|branch| self.alone_ms(branch, ends)).fold(0.0, f64::max)
+        let past = self.past(ends);
+        let of_branches = (0..self.count()).map(|branch| self.alone_ms(branch, ends));
+        of_branches.fold(past.out_ms + past.in_ms, f64::max)
+    }
+
+    fn past(&self, ends: Ends) -> Moved {
+        self.past[ends.fork * self.members + ends.join]
     }
 
     /// Tells good ways to hand the branches out, or, as long as there is work left, all that may matter.
@@ -187,7 +199,10 @@ impl HandOut for Branches<'_> {
             let free_ms = free_ms.map_or(0.0, |before| finished_ms[before]);
             finished_ms[index] = arrived_ms.max(free_ms) + self.run_ms[branch * self.members + member];
         }
-        let mut joined_ms: f64 = 0.0;
+        let past = self.past(ends);
+        fork_out_ms += past.out_ms;
+        let is_past = past != Moved::default();
+        let mut joined_ms: f64 = if is_past { fork_out_ms + past.in_ms } else { 0.0 };
         let mut out_free_ms = [0.0; BRANCHES_MAX];
         for (index, Placed { branch, member }) in placed.iter().enumerate() {
             let output = self.output(*branch, *member, ends.join);

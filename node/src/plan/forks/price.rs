@@ -1,7 +1,7 @@
 //! What a plan that forks costs, straight from the problem.
 //!
-//! The fork sends the parts their inputs one after the other, since they share its way out, while it runs what it keeps.
-//! A node runs its parts in that order too, and sends their outputs one after the other to the join, which goes on when
+//! The fork sends the parts their inputs one after the other, since they share its way out, then what passes them by, while
+//! it runs what it keeps. A node runs its parts in that order too, and sends their outputs one after the other to the join, which goes on when
 //! all are there. Each tensor goes by the lossless coding that takes least, in proportion to what is coded at the cuts
 //! that the fork begins and ends at.
 
@@ -61,7 +61,11 @@ impl Problem {
         let (first, end) = forks.blocks(part);
         let tasks = self.tasks(forks, part);
         let mut runs = vec![];
-        let (fork_ms, bytes) = self.fork_ms(&tasks, ends, (first, end), &mut runs)?;
+        let past_bytes = match part {
+            Part::Branches { region, .. } => forks.regions[*region].past_bytes,
+            _ => 0,
+        };
+        let (fork_ms, bytes) = self.fork_ms((&tasks, past_bytes), ends, (first, end), &mut runs)?;
         runs.iter_mut().for_each(|run| run.start_ms += priced.latency_ms);
         priced.runs.extend(runs);
         priced.latency_ms += fork_ms;
@@ -106,7 +110,7 @@ impl Problem {
     /// From the fork's input to the join's, and the bytes moved between; when the parts run, from the fork's input on.
     fn fork_ms(
         &self,
-        tasks: &[Task],
+        (tasks, past_bytes): (&[Task], u64),
         (fork, join): (usize, usize),
         (first, end): (u16, u16),
         runs: &mut Vec<SplitRun>,
@@ -127,6 +131,12 @@ impl Problem {
             bytes = bytes.saturating_add(moved.bytes);
         }
         let mut joined_ms: f64 = 0.0;
+        if past_bytes > 0 {
+            let moved = Lane::new(self, fork, join, end)?.moved(past_bytes);
+            out_free_ms[fork] += moved.out_ms;
+            joined_ms = if fork == join { 0.0 } else { out_free_ms[fork] + moved.in_ms };
+            bytes = bytes.saturating_add(moved.bytes);
+        }
         for (task, finished_ms) in tasks.iter().zip(finished_ms) {
             let moved = Lane::new(self, task.node, join, end)?.moved(task.out_bytes);
             let arrived_ms = if task.node == join {

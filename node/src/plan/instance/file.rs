@@ -173,6 +173,9 @@ pub(super) struct MeasuredCoding {
 #[serde(deny_unknown_fields)]
 pub(super) struct Region {
     pub branches: Vec<Branch>,
+    /// What crosses its end and no branch makes.
+    #[serde(default)]
+    pub past_bytes: Bytes,
 }
 
 #[derive(Debug, Deserialize)]

@@ -32,7 +32,7 @@ fn regions(index: usize, variant: &file::Variant) -> Result<Vec<Region>, BadInst
         };
         let mut branches: Vec<Branch> = region.branches.iter().map(branch).collect();
         branches.sort_by_key(|branch| branch.first);
-        let region = Region { branches };
+        let region = Region { branches, past_bytes: region.past_bytes.0 };
         if region.is_valid(blocks) {
             return Ok(region);
         }

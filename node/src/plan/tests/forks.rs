@@ -114,7 +114,8 @@ fn random_case(seed: u64) -> Option<(Problem, Forks)> {
                 out_bytes: numbers.below(20),
             };
             let branches = vec![branch(cut, &mut numbers), branch(cut + 1, &mut numbers)];
-            forks.regions.push(Region { branches });
+            let past_bytes = if numbers.one_in(2) { numbers.below(20) } else { 0 };
+            forks.regions.push(Region { branches, past_bytes });
         } else {
             forks.strips.push(Strips {
                 first: cut,
@@ -318,7 +319,7 @@ fn plans_fork_as_often_as_it_pays() {
         |first: u16| Strips { first, end: first + 1, rows: 10, halo_bytes: 0, halo_ms: vec![0.0; 2] };
     let branch = |first: u16| Branch { first, end: first + 1, in_bytes: 0, out_bytes: 0 };
     let forks = Forks {
-        regions: vec![Region { branches: vec![branch(0), branch(1)] }],
+        regions: vec![Region { branches: vec![branch(0), branch(1)], past_bytes: 0 }],
         strips: vec![strips(1), strips(3)],
         items: 0,
     };

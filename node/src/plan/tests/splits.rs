@@ -81,7 +81,9 @@ fn random_case(seed: u64) -> Option<(Problem, Region)> {
         in_bytes: numbers.below(20),
         out_bytes: numbers.below(20),
     };
-    let region = Region { branches: (0..branches).map(|index| branch(index, &mut numbers)).collect() };
+    let branches = (0..branches).map(|index| branch(index, &mut numbers)).collect();
+    let past_bytes = if numbers.one_in(2) { numbers.below(20) } else { 0 };
+    let region = Region { branches, past_bytes };
     // Where an end is forced there is nothing to fork.
     let (first, end) = region.blocks();
     let is_forced = (problem.force_first && first == 0) || (problem.force_last && u64::from(end) == blocks);
@@ -140,7 +142,8 @@ fn diamond() -> (Problem, Region) {
         force_last: false,
     };
     let branch = |first, in_bytes, out_bytes| Branch { first, end: first + 1, in_bytes, out_bytes };
-    (problem, Region { branches: vec![branch(1, 200_000, 50_000), branch(2, 200_000, 50_000)] })
+    let branches = vec![branch(1, 200_000, 50_000), branch(2, 200_000, 50_000)];
+    (problem, Region { branches, past_bytes: 0 })
 }
 
 #[test]
@@ -186,7 +189,7 @@ fn forks_that_are_none_are_refused() {
     let mut nobody = shape.clone();
     nobody.branches[0].node = 7;
     assert_eq!(refused(&nobody), Infeasible::Node { node: 7 });
-    let one = Region { branches: region.branches[..1].to_vec() };
+    let one = Region { branches: region.branches[..1].to_vec(), past_bytes: 0 };
     assert!(!one.is_valid(4) && !region.is_valid(2) && region.is_valid(4));
     let mut forced = problem.clone();
     forced.force_last = true;

@@ -87,7 +87,7 @@ pub(super) fn region(problem: &Problem, seed: u64) -> Region {
         branches.push(Branch { first: first as u16, end: end as u16, in_bytes, out_bytes });
         first = end;
     }
-    Region { branches }
+    Region { branches, past_bytes: 0 }
 }
 
 /// The first is the device that asks.
