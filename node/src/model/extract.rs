@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use protobuf::MessageField;
 use stormo_protocol::ids::ObjectId;
-use stormo_protocol::model::{Manifest, ObjectRef};
+use stormo_protocol::model::{Manifest, ObjectRef, OrtLevel};
 use stormo_protocol::tensor::TensorSpec;
 
 use super::data;
@@ -15,6 +15,8 @@ use super::graph::{decode, encode, tensor_type};
 use super::links::Constants;
 use super::messages::{GraphProto, TensorProto, ValueInfoProto};
 use super::skeleton::{Skeleton, object_of};
+
+mod layout;
 
 /// What the open axis is called in a part.
 const BATCH_AXIS: &str = "batch";
@@ -98,6 +100,9 @@ pub fn extract(
     let constants = links.constants_of(nodes.iter().copied(), constant_results);
     let weights = weights(skeleton, &constants)?;
     let mut graph = graph(skeleton, &nodes, &constants, &inputs, &outputs);
+    if manifest.ort_level == OrtLevel::All {
+        layout::enter(&mut graph, &inputs);
+    }
     let batched = |spec: &&TensorSpec| is_batched(manifest, &spec.name);
     for (info, spec) in graph.input.iter_mut().zip(&inputs).filter(|(_, spec)| batched(spec)) {
         open_first_axis(info, spec);

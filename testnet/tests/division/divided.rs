@@ -149,8 +149,8 @@ impl Divided {
 
     fn part(&self, blocks: Range<u16>, level: OrtLevel) -> Result<PartitionSource> {
         let weight = |id| self.weights.get(&id).cloned();
-        let source = partition_source(&self.skeleton, &self.manifest, blocks, weight)?;
-        Ok(PartitionSource { level, ..source })
+        let manifest = Manifest { ort_level: level, ..self.manifest.clone() };
+        Ok(partition_source(&self.skeleton, &manifest, blocks, weight)?)
     }
 
     fn run(&self, source: PartitionSource, tensors: &mut Tensors) -> Result<()> {
