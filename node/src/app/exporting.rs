@@ -60,6 +60,7 @@ fn of_node(posed: &[Posed], names: &[String], index: usize) -> Value {
         posed.first().map(|posed| posed.domains[index].iter().map(ToString::to_string).collect());
     let mut told = json!({
         "name": names[index],
+        "computes": node.can_compute,
         "block_ms": by_variant(posed, |posed| json!(of(posed).block_ms)),
         "range_overhead_ms": overhead_ms,
         "extra_factor": by_variant(posed, |posed| json!(of(posed).extra_factor)),
@@ -189,10 +190,11 @@ mod tests {
                 node.encode_factors = node.decode_factors;
                 posed
             });
-        proptest::collection::vec(posed, 1..3).prop_map(|mut variants| {
+        (proptest::collection::vec(posed, 1..3), any::<bool>()).prop_map(|(mut variants, computes)| {
             // Waits, links and what loading takes are the nodes', whatever they run.
             let nodes = variants[0].problem.nodes.clone();
             for (index, posed) in variants.iter_mut().enumerate() {
+                posed.problem.nodes[0].can_compute = computes;
                 posed.label = format!("v{index}");
                 for (node, first) in posed.problem.nodes.iter_mut().zip(&nodes) {
                     node.queue_wait_ms = first.queue_wait_ms;

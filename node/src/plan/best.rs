@@ -52,6 +52,9 @@ pub enum NoPlan {
         "{arcs} possible steps are too many for the linear programme, which takes {most}: use another planner"
     )]
     TooLarge { arcs: usize, most: usize },
+    /// Too many nodes and blocks for a search over all of them.
+    #[error("{steps} steps are too many for an exact search, which takes {most}: use the greedy planner")]
+    TooLong { steps: usize, most: usize },
     /// No plan found within the work allowed; there may be one.
     #[error("no plan was found within the work allowed, though there may be one: memory is tight")]
     GaveUp,

@@ -96,6 +96,11 @@ impl<'a> Costs<'a> {
         self.members.len()
     }
 
+    /// A member as it was given.
+    pub(super) fn member(&self, member: usize) -> Member {
+        self.members[member]
+    }
+
     /// The node behind a member.
     pub(super) fn node(&self, member: usize) -> usize {
         self.members[member].node

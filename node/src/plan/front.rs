@@ -39,7 +39,7 @@ pub(super) struct Ground<'a> {
     problem: &'a Problem,
     time: Side<'a>,
     energy: Option<Side<'a>>,
-    periods: Option<Periods>,
+    periods: Option<Periods<'a>>,
 }
 
 /// Costs that add up, and the least of them to the result.

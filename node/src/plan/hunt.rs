@@ -32,6 +32,9 @@ const FURTHER_AMONG_MAX: usize = 128;
 /// With no more states than this (cuts times nodes), a greedy search for a period sweeps after it was narrowed down.
 const SMALL_STATES: usize = 256;
 
+/// Runs and hops that an exact search tables.
+const EXACT_STEPS_MAX: usize = 1_000_000_000;
+
 /// The best plan for a goal, by one method.
 pub(super) fn best_for(
     problem: &Problem,
@@ -43,6 +46,10 @@ pub(super) fn best_for(
     let ranges = Ranges::new(problem);
     let stock = Stock::new(problem, &ranges);
     let computing = problem.nodes.iter().filter(|node| node.can_compute).count();
+    let steps = tabled_steps(problem, computing);
+    if method == Method::Exact && steps > EXACT_STEPS_MAX {
+        return Err(Missed::NoPlan(NoPlan::TooLong { steps, most: EXACT_STEPS_MAX }));
+    }
     let counts: &[usize] = match method {
         Method::Greedy => &[CANDIDATES_MAX, CANDIDATES_RETRY_MAX],
         Method::Exact => &[usize::MAX],
@@ -74,6 +81,14 @@ pub(super) fn best_for(
         }
     }
     Err(Missed::NoPlan(why_none(problem, &ranges, reason)))
+}
+
+/// Runs and hops over all nodes, each of which the tables of a search look at.
+fn tabled_steps(problem: &Problem, computing: usize) -> usize {
+    let (blocks, members) = (problem.block_count(), computing.saturating_add(1));
+    let codings: usize = problem.codings.iter().map(|codings| codings.len() + 1).sum();
+    let runs = members.saturating_mul(blocks.saturating_mul(blocks + 1) / 2);
+    runs.saturating_add(members.saturating_mul(members).saturating_mul(codings))
 }
 
 /// A search under way.

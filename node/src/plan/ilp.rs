@@ -69,7 +69,7 @@ struct Programme<'a> {
     goal: Goal,
     costs: Costs<'a>,
     energy: Costs<'a>,
-    periods: Periods,
+    periods: Periods<'a>,
     ranges: &'a Ranges,
     arcs: Vec<Arc>,
 }

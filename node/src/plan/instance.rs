@@ -29,8 +29,16 @@ const CODECS_MAX: usize = Codec::ALL.len() - 1;
 const NODES_MAX: usize = 4_000;
 /// Regions, and stretches to be cut into strips, of a variant.
 const FORKS_MAX: usize = 256;
-/// Blocks of an instance.
+/// Blocks of a variant.
 const BLOCKS_MAX: usize = 4_096;
+/// Variants of an instance. A guess: several times what a deployment has.
+const VARIANTS_MAX: usize = 64;
+/// What nodes have for each block or strip of each variant, all together: 4,000 nodes with 262 blocks, or 256 with 4,096.
+const NODES_BY_BLOCKS_MAX: usize = 1 << 20;
+/// Ranges of a node that were measured, and that are loaded.
+const RANGES_MAX: usize = 4_096;
+/// Failure domains of a node. A guess: several times what a node of a mesh has.
+const DOMAINS_MAX: usize = 64;
 
 /// A question and the names of what it speaks of.
 #[derive(Debug, Clone)]
@@ -84,6 +92,9 @@ pub enum BadInstance {
         "{place}: its branches must be 2 to {BRANCHES_MAX} ranges of the model's {blocks} blocks, each beginning where the one before ends"
     )]
     Region { place: String, blocks: usize },
+    /// A cut by one codec in two ways.
+    #[error("{place}: a cut goes by each codec in one way, and as it is in any case: `{codec}` is too many")]
+    Codec { place: String, codec: &'static str },
     /// An accuracy is asked for and a variant has none.
     #[error(
         "limits.min_accuracy is set, but variants[{index}] `{name}` has no accuracy: write it, or leave the limit out"
@@ -182,6 +193,12 @@ fn check_sizes(file: &File) -> Result<(), BadInstance> {
     };
     most("nodes", file.nodes.len(), NODES_MAX)?;
     most("codecs", file.codecs.len(), CODECS_MAX)?;
+    most("variants", file.variants.len(), VARIANTS_MAX)?;
+    for node in &file.nodes {
+        most("ranges of a node", node.ranges.len(), RANGES_MAX)?;
+        most("loaded ranges of a node", node.loaded.as_ref().map_or(0, Vec::len), RANGES_MAX)?;
+        most("domains of a node", node.domains.len(), DOMAINS_MAX)?;
+    }
     for (list, is_empty) in [("nodes", file.nodes.is_empty()), ("variants", file.variants.is_empty())] {
         if is_empty {
             return Err(BadInstance::Empty { list });
@@ -212,7 +229,9 @@ fn check_sizes(file: &File) -> Result<(), BadInstance> {
             return Err(BadInstance::NoAccuracy { index, name: variant.name.clone() });
         }
     }
-    Ok(())
+    let rows = file.variants.iter().map(|variant| variant.cut_bytes.len() - 1 + variant.strips.len());
+    let of_all = file.nodes.len().saturating_mul(rows.fold(0, usize::saturating_add));
+    most("nodes times blocks and strips, of all variants", of_all, NODES_BY_BLOCKS_MAX)
 }
 
 /// Whether a number is in its bounds, both included.
@@ -372,7 +391,7 @@ fn node(file: &File, index: usize, variant: &str, blocks: usize) -> Result<Node,
     let load_ms_per_byte = node.load_ms_per_mb / BYTES_PER_MB / file.expected_requests;
     let file::Watts { idle, compute, send, receive } = node.watts;
     Ok(Node {
-        can_compute: true,
+        can_compute: node.computes,
         queue_wait_ms: node.wait_ms,
         memory_free_bytes: node.memory_free_bytes.or(node.memory_bytes).map_or(u64::MAX, |bytes| bytes.0),
         overhead_ms: node.range_overhead_ms * node.slowdown,
@@ -400,10 +419,12 @@ fn known(node: &file::Node, variant: &str, blocks: usize) -> Result<Vec<KnownRan
     // Who says what is free says it beside what is loaded.
     let has_memory = node.memory_free_bytes.is_some();
     let mut known: Vec<KnownRange> = vec![];
+    let mut places: HashMap<[u16; 2], usize> = HashMap::new();
     for range in node.ranges.iter().filter(|range| range.variant.as_ref().is_none_or(|of| of == variant)) {
         check("ranges", range.blocks)?;
         let [first, end] = range.blocks;
         let (time_ms, is_loaded) = (Some(range.ms * node.slowdown), node.loaded.is_none());
+        places.insert(range.blocks, known.len());
         known.push(KnownRange { first, end, time_ms, is_loaded, has_memory: false });
     }
     for loaded in node.loaded.iter().flatten() {
@@ -412,7 +433,7 @@ fn known(node: &file::Node, variant: &str, blocks: usize) -> Result<Vec<KnownRan
             Loaded::Blocks(blocks) | Loaded::OfVariant { blocks, .. } => *blocks,
         };
         check("loaded", [first, end])?;
-        match known.iter_mut().find(|range| (range.first, range.end) == (first, end)) {
+        match places.get(&[first, end]).and_then(|place| known.get_mut(*place)) {
             Some(range) => (range.is_loaded, range.has_memory) = (true, has_memory),
             None => known.push(KnownRange { first, end, time_ms: None, is_loaded: true, has_memory }),
         }

@@ -4,6 +4,8 @@ use super::coding::Coding;
 use super::costs::Costs;
 use super::effort::Resource;
 use super::problem::{Factors, Problem};
+use super::ranges::Ranges;
+use super::runs::BusyRuns;
 
 /// How long each resource is busy with a partial plan, ms; by members, not nodes.
 #[derive(Debug, Clone, Default)]
@@ -34,11 +36,12 @@ impl Busy {
 }
 
 /// Busy times of a problem's runs and hops, and the least that the busiest still has to do.
-pub(super) struct Periods {
+pub(super) struct Periods<'a> {
     blocks: usize,
     members: usize,
-    /// `[member][first][end]`.
-    run_ms: Vec<f64>,
+    ranges: &'a Ranges,
+    /// By member. Times of all their ranges would take gigabytes where there are thousands of blocks.
+    runs: Vec<BusyRuns>,
     /// `[cut][coding]`.
     codings: Vec<Vec<Coding>>,
     links_ms_per_byte: Vec<f64>,
@@ -50,8 +53,8 @@ pub(super) struct Periods {
     start_ms: Vec<f64>,
 }
 
-impl Periods {
-    pub(super) fn new(problem: &Problem, costs: &Costs) -> Self {
+impl<'a> Periods<'a> {
+    pub(super) fn new(problem: &Problem, costs: &Costs<'a>) -> Self {
         let (blocks, members) = (costs.block_count(), costs.member_count());
         let node = |member: usize| &problem.nodes[costs.node(member)];
         let all = || 0..members;
@@ -63,7 +66,8 @@ impl Periods {
         let mut periods = Self {
             blocks,
             members,
-            run_ms: vec![],
+            ranges: costs.ranges,
+            runs: all().map(|member| BusyRuns::new(problem, costs.ranges, costs.member(member))).collect(),
             codings: (0..=blocks).map(of_cut).collect(),
             links_ms_per_byte: all().flat_map(|from| all().map(move |to| link(from, to))).collect(),
             uplinks_ms_per_byte: all().map(|member| node(member).uplink_ms_per_byte).collect(),
@@ -72,7 +76,6 @@ impl Periods {
             at_ms: vec![f64::INFINITY; (blocks + 1) * members],
             start_ms: vec![f64::INFINITY; (blocks + 1) * members],
         };
-        periods.run_ms = all().flat_map(|member| runs(problem, costs, member)).collect();
         periods.fill(costs);
         periods
     }
@@ -80,10 +83,14 @@ impl Periods {
     fn fill(&mut self, costs: &Costs) {
         for cut in (0..=self.blocks).rev() {
             for member in 0..self.members {
-                let after = |end: usize| self.run_ms(member, cut, end).max(self.at_ms(end, member));
-                let start_ms = (cut + 1..=self.blocks).map(after).fold(f64::INFINITY, f64::min);
-                self.start_ms[cut * self.members + member] =
-                    if costs.may_start(member, cut) { start_ms } else { f64::INFINITY };
+                if cut == self.blocks || !costs.may_start(member, cut) {
+                    continue;
+                }
+                let mut start_ms = f64::INFINITY;
+                self.runs[member].each(self.ranges, cut, f64::INFINITY, |end, run_ms| {
+                    start_ms = start_ms.min(run_ms.max(self.at_ms(end, member)));
+                });
+                self.start_ms[cut * self.members + member] = start_ms;
             }
             for member in 0..self.members {
                 let index = cut * self.members + member;
@@ -120,7 +127,7 @@ impl Periods {
 
     /// How long a run keeps its member busy; infinite if it does not fit.
     pub(super) fn run_ms(&self, member: usize, first: usize, end: usize) -> f64 {
-        self.run_ms[(member * self.blocks + first) * (self.blocks + 1) + end]
+        self.runs[member].ms(self.ranges, first, end)
     }
 
     /// Whom a hop keeps busy, and how long.
@@ -134,31 +141,4 @@ impl Periods {
             (Resource::Uplink(from), self.uplinks_ms_per_byte[from] * bytes),
         ]
     }
-}
-
-/// Busy times of all ranges on a member: `[first][end]`.
-fn runs(problem: &Problem, costs: &Costs, member: usize) -> Vec<f64> {
-    let blocks = costs.block_count();
-    let node = &problem.nodes[costs.node(member)];
-    let mut before_ms = vec![0.0];
-    for block_ms in &node.block_ms {
-        before_ms.push(before_ms[before_ms.len() - 1] + block_ms);
-    }
-    let mut runs = vec![f64::INFINITY; blocks * (blocks + 1)];
-    for first in 0..blocks {
-        for end in first + 1..=blocks {
-            if costs.run_ms(member, first, end).is_finite() {
-                let extra_ms = node.extra_factor * problem.extra.ms(first, end);
-                runs[first * (blocks + 1) + end] =
-                    node.overhead_ms + before_ms[end] - before_ms[first] + extra_ms;
-            }
-        }
-    }
-    for range in &node.known {
-        let known_ms = &mut runs[usize::from(range.first) * (blocks + 1) + usize::from(range.end)];
-        if let Some(time_ms) = range.time_ms.filter(|_| known_ms.is_finite()) {
-            *known_ms = time_ms;
-        }
-    }
-    runs
 }

@@ -233,7 +233,10 @@ impl Instance {
                     }
                     NoPlan::Forced { .. } => "force_first or force_last",
                     NoPlan::Unreachable => "links",
-                    NoPlan::NobodyComputes | NoPlan::Problem(_) | NoPlan::TooLarge { .. } => "nodes",
+                    NoPlan::NobodyComputes
+                    | NoPlan::Problem(_)
+                    | NoPlan::TooLarge { .. }
+                    | NoPlan::TooLong { .. } => "nodes",
                 };
                 self.blank(false, Some(binding), Some(none.to_string()))
             }

@@ -47,6 +47,9 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct Node {
     pub name: String,
+    /// Whether it runs anything; the requester may be one that does not.
+    #[serde(default = "yes")]
+    pub computes: bool,
     pub block_ms: ByVariant<List<f64>>,
     #[serde(default)]
     pub range_overhead_ms: f64,
@@ -274,6 +277,10 @@ impl<'de> Deserialize<'de> for Bytes {
             D::Error::custom(format!("a number of bytes, whole and not negative, not {number}"))
         })
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one_item() -> u32 {

@@ -1,5 +1,7 @@
 //! What of a written model may run beside itself: regions of branches, strips of rows, the items of a batch.
 
+use std::collections::HashSet;
+
 use super::file::{self, ByNode, File};
 use super::{BadInstance, TIME, within};
 use crate::plan::forks::{Forks, Strips, UNITS_MAX};
@@ -11,10 +13,11 @@ pub(super) fn forks(file: &File) -> Result<Vec<Forks>, BadInstance> {
         let (place, value) = ("batch".to_owned(), f64::from(file.batch));
         return Err(BadInstance::Number { place, value, bounds: "from 1 to 65536" });
     }
+    let names: HashSet<&str> = file.nodes.iter().map(|node| node.name.as_str()).collect();
     let of_variant = |(index, variant): (usize, &file::Variant)| {
         Ok(Forks {
             regions: regions(index, variant)?,
-            strips: strips(file, index, variant)?,
+            strips: strips((file, &names), index, variant)?,
             items: file.batch,
         })
     };
@@ -42,7 +45,11 @@ fn regions(index: usize, variant: &file::Variant) -> Result<Vec<Region>, BadInst
     variant.regions.iter().enumerate().map(region).collect()
 }
 
-fn strips(file: &File, index: usize, variant: &file::Variant) -> Result<Vec<Strips>, BadInstance> {
+fn strips(
+    (file, names): (&File, &HashSet<&str>),
+    index: usize,
+    variant: &file::Variant,
+) -> Result<Vec<Strips>, BadInstance> {
     let blocks = variant.cut_bytes.len() - 1;
     let of = |(place, strip): (usize, &file::Strip)| {
         let place = |field: &str| format!("variants[{index}] `{}`: strips[{place}].{field}", variant.name);
@@ -55,7 +62,7 @@ fn strips(file: &File, index: usize, variant: &file::Variant) -> Result<Vec<Stri
             return Err(BadInstance::Number { place: place("rows"), value, bounds: "from 2 to 65536" });
         }
         if let ByNode::Each(times) = &strip.halo_ms
-            && let Some(name) = times.keys().find(|name| !file.nodes.iter().any(|node| node.name == **name))
+            && let Some(name) = times.keys().find(|name| !names.contains(name.as_str()))
         {
             return Err(BadInstance::Unknown { place: place("halo_ms"), name: name.clone(), list: "nodes" });
         }

@@ -1,7 +1,9 @@
 //! What nodes measured and hand-written instances rarely have: what each range takes beyond its blocks, and each cut by
 //! stormo's own codecs. `stormo plan --export` writes it.
 
-use super::file::{ByVariant, File, Node, Variant};
+use stormo_protocol::codec::payload::Codec;
+
+use super::file::{ByVariant, File, MeasuredCoding, Node, Variant};
 use super::{BadInstance, SHARE, TIME, within};
 use crate::plan::coding::Coding;
 use crate::plan::problem::Extra;
@@ -32,6 +34,16 @@ pub(super) fn check(file: &File) -> Result<(), BadInstance> {
         if !file.codecs.is_empty() {
             let place = place("codings");
             return Err(BadInstance::Both { place, other: "codecs" });
+        }
+        for (cut, codings) in variant.codings.iter().enumerate() {
+            let mut left = Codec::ALL[1..].to_vec();
+            for MeasuredCoding { codec, .. } in codings {
+                let Some(index) = left.iter().position(|left| left == codec) else {
+                    let place = format!("{}[{cut}]", place("codings"));
+                    return Err(BadInstance::Codec { place, codec: codec.name() });
+                };
+                left.swap_remove(index);
+            }
         }
         for coding in variant.codings.iter().flatten() {
             within(place("codings: encode_ms"), coding.encode_ms, TIME)?;

@@ -220,6 +220,36 @@ fn loading_is_paid_and_memory_is_what_a_node_has_in_all() {
     assert_latency(&case, 30.0);
 }
 
+#[test]
+fn who_does_not_compute_runs_nothing_and_may_ask_all_the_same() {
+    let mut case = hand_case();
+    case["nodes"][1]["computes"] = json!(false);
+    // To the edge with the whole input, and the result back.
+    assert_latency(&case, 1.0 + 80.0 + 12.0 + 1.0 + 0.8);
+    case["nodes"][0]["computes"] = json!(false);
+    assert_latency(&case, 25.0 + 160.0 + 3.0 + 25.0 + 1.6);
+    case["nodes"][2]["computes"] = json!(false);
+    for reply in both(&case) {
+        assert!(!reply.feasible && reply.plan.is_none(), "{reply:?}");
+        assert_eq!(reply.reason.as_deref(), Some("no node takes stages at the moment"));
+    }
+}
+
+#[test]
+fn an_exact_search_that_would_take_too_long_says_so() {
+    let case = json!({
+        "requester": "0",
+        "nodes": (0..200).map(|node| json!({"name": node.to_string(), "block_ms": vec![1; 4096]})).collect::<Value>(),
+        "links": [],
+        "variants": [{"name": "fp32", "cut_bytes": vec![1; 4097]}],
+    });
+    let instance = Instance::parse(&case.to_string()).unwrap();
+    let search = Search { method: Method::Exact, expansions_max: EXPANSIONS_DEFAULT };
+    let reply = instance.reply(instance.question.answer(&search), Method::Exact, EXPANSIONS_DEFAULT);
+    assert!(!reply.feasible, "{reply:?}");
+    assert!(reply.reason.unwrap().contains("too many for an exact search"));
+}
+
 #[track_caller]
 fn assert_refused(change: impl Fn(&mut Value), says: &str) {
     let mut case = hand_case();
@@ -265,9 +295,49 @@ fn what_is_no_instance_is_refused_by_its_field() {
         },
         "has no accuracy",
     );
+}
+
+#[test]
+fn what_is_too_large_to_plan_is_refused() {
     let many = |case: &mut Value| {
         let node = case["nodes"][0].clone();
         case["nodes"] = (0..100_000).map(|_| node.clone()).collect();
     };
     assert_refused(many, "nodes: 100000 are more than are planned over");
+    let variants = |case: &mut Value| {
+        let named = |index: usize| {
+            let mut variant = case["variants"][0].clone();
+            variant["name"] = json!(index.to_string());
+            variant
+        };
+        case["variants"] = (0..65).map(named).collect();
+    };
+    assert_refused(variants, "variants: 65 are more than are planned over, which is 64");
+    let large = |case: &mut Value| {
+        let cut_bytes = json!(vec![1; 4097]);
+        case["variants"][0] = json!({"name": "fp32", "cut_bytes": cut_bytes});
+        let node = json!({"block_ms": []});
+        let nodes = (0..257).map(|index| {
+            let mut node = node.clone();
+            node["name"] = json!(if index == 0 { "device".to_owned() } else { index.to_string() });
+            node
+        });
+        case["nodes"] = nodes.collect();
+    };
+    assert_refused(
+        large,
+        "nodes times blocks and strips, of all variants: 1052672 are more than are planned",
+    );
+    let ranges = json!(vec![json!({"blocks": [0, 1], "ms": 1}); 4097]);
+    assert_refused(|case| case["nodes"][0]["ranges"] = ranges.clone(), "ranges of a node: 4097 are more");
+    let loaded = json!(vec![[0, 1]; 4097]);
+    assert_refused(|case| case["nodes"][0]["loaded"] = loaded.clone(), "loaded ranges of a node: 4097");
+    let coding = json!({"codec": "int8", "bytes": 1});
+    let twice = json!([[], [coding, coding], [], []]);
+    assert_refused(
+        |case| case["variants"][0]["codings"] = twice.clone(),
+        "variants[0] `fp32`: codings[1]: a cut goes by each codec in one way, and as it is in any case: `int8`",
+    );
+    let raw = json!([[], [{"codec": "raw", "bytes": 1}], [], []]);
+    assert_refused(|case| case["variants"][0]["codings"] = raw.clone(), "`raw` is too many");
 }
