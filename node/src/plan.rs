@@ -40,6 +40,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod through;
+mod wanted;
 
 pub use alternatives::{Alternative, Kind, alternatives};
 pub use backups::backups;
@@ -54,6 +55,7 @@ pub use problem::{Extra, Factors, KnownRange, Link, Links, Node, Problem, Proble
 pub use question::{Answer, NoAnswer, Question, Variant};
 pub use replicated::{PricedReplicated, Replica, Replicated, ReplicatedShape, best_replicated};
 pub use split::{Branch, PricedSplit, Region, SPLIT_GAIN_MIN, Split, SplitRun, SplitShape, best_split};
+pub use wanted::{Wanted, While};
 
 /// Labels that a planning call may look at to improve and prove its answer where memory or
 /// distinctness couples the stages: about 10 ms on one core. Measured on random meshes so tight

@@ -4,7 +4,7 @@ use crate::app::calls::{PlanLimits, PlannerName};
 use crate::app::planning::Posed;
 use crate::plan::{
     Answer, Binding, EXPANSIONS_DEFAULT, Found, Goal, Ilp, Method, NoAnswer, Objective, Priced, Question,
-    Search, Variant,
+    Search, Variant, Wanted, While,
 };
 
 /// Partial plans that the exact planner looks at for a list of plans: some seconds.
@@ -35,7 +35,20 @@ pub(super) fn choose(
     limits: &PlanLimits,
     planner: PlannerName,
 ) -> Result<Chosen, NotChosen> {
-    answered(posed, limits.goal(), limits.min_accuracy, planner)
+    choose_while(posed, limits, planner, Wanted::default())
+}
+
+/// The same, as long as it is wanted.
+///
+/// # Errors
+/// Why there is none, which may be that nobody waits for it.
+pub(super) fn choose_while(
+    posed: &[Posed],
+    limits: &PlanLimits,
+    planner: PlannerName,
+    wanted: Wanted<'_>,
+) -> Result<Chosen, NotChosen> {
+    answered(posed, limits.goal(), limits.min_accuracy, (planner, wanted))
 }
 
 /// The plan for a request: if none is as quick as wished, the soonest that keeps to all else.
@@ -48,7 +61,7 @@ pub(super) fn for_request(posed: &[Posed], limits: &PlanLimits) -> Result<Chosen
             let goal = Goal { objective: Objective::Latency, latency_ms_max: None, ..limits.goal() };
             // Of all variants, whatever their accuracy: codecs that round are there only if the caller said so.
             let enough = limits.min_accuracy.or(Some(0.0));
-            answered(posed, goal, enough, PlannerName::Greedy)
+            answered(posed, goal, enough, (PlannerName::Greedy, Wanted::default()))
         }
         chosen => chosen,
     }
@@ -58,7 +71,7 @@ fn answered(
     posed: &[Posed],
     goal: Goal,
     min_accuracy: Option<f64>,
-    planner: PlannerName,
+    (planner, wanted): (PlannerName, Wanted<'_>),
 ) -> Result<Chosen, NotChosen> {
     let variant = |posed: &Posed| Variant {
         name: posed.label.clone(),
@@ -66,11 +79,13 @@ fn answered(
         problem: posed.problem.clone(),
     };
     let question = Question { variants: posed.iter().map(variant).collect(), goal, min_accuracy };
-    let search = |method, expansions_max| question.answer(&Search { method, expansions_max });
+    let search = |method, expansions_max| {
+        question.answer(&While { planner: Search { method, expansions_max }, wanted })
+    };
     let answer = match planner {
         PlannerName::Greedy => search(Method::Greedy, EXPANSIONS_DEFAULT),
         PlannerName::Exact => search(Method::Exact, EXPANSIONS_EXACT),
-        PlannerName::Ilp => question.answer(&Ilp),
+        PlannerName::Ilp => question.answer(&While { planner: Ilp, wanted }),
     };
     match answer {
         Ok(Answer { variant, found }) => Ok(Chosen { posed: variant, found }),

@@ -55,6 +55,9 @@ pub enum NoPlan {
     /// Too many nodes and blocks for a search over all of them.
     #[error("{steps} steps are too many for an exact search, which takes {most}: use the greedy planner")]
     TooLong { steps: usize, most: usize },
+    /// Whoever asked is gone.
+    #[error("nobody waits for a plan any more")]
+    Unwanted,
     /// No plan found within the work allowed; there may be one.
     #[error("no plan was found within the work allowed, though there may be one: memory is tight")]
     GaveUp,

@@ -14,6 +14,7 @@ use self::node::KnownRun;
 use super::bounds::Last;
 use super::problem::Factors;
 use super::ranges::Ranges;
+use super::wanted::Wanted;
 
 pub(super) use self::codings::Codings;
 pub(super) use self::least::least_sum;
@@ -42,6 +43,7 @@ pub(super) struct Costs<'a> {
     decode_factors: Vec<Factors>,
     force_first: bool,
     force_last: bool,
+    wanted: Wanted<'a>,
 }
 
 impl<'a> Costs<'a> {
@@ -85,6 +87,7 @@ impl<'a> Costs<'a> {
             members,
             force_first: problem.force_first,
             force_last: problem.force_last,
+            wanted: stock.wanted,
         }
     }
 
@@ -94,6 +97,11 @@ impl<'a> Costs<'a> {
 
     pub(super) fn member_count(&self) -> usize {
         self.members.len()
+    }
+
+    /// Whether a search over these is to go on.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.is_wanted()
     }
 
     /// A member as it was given.

@@ -238,7 +238,8 @@ impl Sweep<'_> {
 
 impl State<'_> {
     fn is_spent(&mut self) -> bool {
-        let is_spent = self.tally.work > self.sweep.work_max;
+        let is_wanted = self.sweep.ground.time.costs.is_wanted();
+        let is_spent = self.tally.work > self.sweep.work_max || !is_wanted;
         self.tally.is_exact &= !is_spent;
         is_spent
     }

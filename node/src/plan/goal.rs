@@ -6,6 +6,7 @@ use super::front::Criterion;
 use super::hunt;
 use super::price::Priced;
 use super::problem::Problem;
+use super::wanted::{Wanted, While};
 
 /// What sums in another order may differ by.
 pub(super) const ROUNDING: f64 = 1e-9;
@@ -58,7 +59,13 @@ pub struct Search {
 
 impl Planner for Search {
     fn best_for(&self, problem: &Problem, goal: &Goal) -> Result<Found, Missed> {
-        hunt::best_for(problem, goal, self.method, self.expansions_max)
+        hunt::best_for(problem, goal, self, Wanted::default())
+    }
+}
+
+impl Planner for While<'_, Search> {
+    fn best_for(&self, problem: &Problem, goal: &Goal) -> Result<Found, Missed> {
+        hunt::best_for(problem, goal, &self.planner, self.wanted)
     }
 }
 

@@ -6,7 +6,7 @@ use super::candidates::choose_with_next;
 use super::costs::{Member, Stock};
 use super::effort::{Weighed, Weights};
 use super::front::{Amounts, Criterion, Ground, Sweep};
-use super::goal::{Found, Goal, Method, Missed, Objective, ROUNDING};
+use super::goal::{Found, Goal, Method, Missed, Objective, ROUNDING, Search};
 use super::losses::solve_within;
 use super::nearby::quicker_with;
 use super::price::{PlanShape, Priced};
@@ -14,6 +14,7 @@ use super::problem::Problem;
 use super::ranges::Ranges;
 use super::solve::Unsolved;
 use super::streams::{self, Seats};
+use super::wanted::Wanted;
 use super::{CANDIDATES_MAX, CANDIDATES_RETRY_MAX};
 
 /// Labels per state of a greedy sweep, and of those before the one without limit.
@@ -39,12 +40,16 @@ const EXACT_STEPS_MAX: usize = 1_000_000_000;
 pub(super) fn best_for(
     problem: &Problem,
     goal: &Goal,
-    method: Method,
-    expansions_max: usize,
+    search: &Search,
+    wanted: Wanted<'_>,
 ) -> Result<Found, Missed> {
+    let Search { method, expansions_max } = *search;
+    if !wanted.is_wanted() {
+        return Err(Missed::NoPlan(NoPlan::Unwanted));
+    }
     problem.check().map_err(|error| Missed::NoPlan(error.into()))?;
     let ranges = Ranges::new(problem);
-    let stock = Stock::new(problem, &ranges);
+    let stock = Stock::new(problem, &ranges).wanted(wanted);
     let computing = problem.nodes.iter().filter(|node| node.can_compute).count();
     let steps = tabled_steps(problem, computing);
     if method == Method::Exact && steps > EXACT_STEPS_MAX {
@@ -159,7 +164,8 @@ impl Hunt<'_> {
             (None, Some(closest)) => {
                 let least = |objective: Objective| {
                     let goal = Goal { objective, latency_ms_max: None, energy_mj_max: None };
-                    best_for(self.problem, &goal, method, expansions_max).map_or(0.0, |found| found.bound)
+                    let search = Search { method, expansions_max };
+                    best_for(self.problem, &goal, &search, self.stock.wanted).map_or(0.0, |found| found.bound)
                 };
                 let binding = self.goal.binding((least(Objective::Latency), least(Objective::Energy)));
                 Err(Missed::Limits { binding, closest: Box::new(closest) })
@@ -211,7 +217,7 @@ impl Hunt<'_> {
         members: usize,
         expansions_max: usize,
     ) -> Result<(PlanShape, f64), Unsolved> {
-        let stock = Stock::new(&weighed.problem, self.stock.ranges);
+        let stock = Stock::new(&weighed.problem, self.stock.ranges).wanted(self.stock.wanted);
         let within = solve_within(&stock, &weighed.members[..members], expansions_max)?;
         let mut shape = within.priced.shape;
         shape.stages.iter_mut().for_each(|stage| stage.node = self.members[stage.node].node);
@@ -305,7 +311,7 @@ impl Hunt<'_> {
             if is_exact && let Some(best) = &self.best {
                 self.bound = self.goal.value(best);
             }
-            if is_exact || self.is_proven() || work_left == 0 {
+            if is_exact || self.is_proven() || work_left == 0 || !self.stock.wanted.is_wanted() {
                 break;
             }
         }

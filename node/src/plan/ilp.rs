@@ -22,6 +22,7 @@ use super::price::{PlanShape, Priced, StageShape};
 use super::problem::Problem;
 use super::ranges::Ranges;
 use super::solve::Unsolved;
+use super::wanted::{Wanted, While};
 
 /// Larger programmes are refused: this many arcs take minutes.
 #[cfg(not(feature = "highs"))]
@@ -76,25 +77,40 @@ struct Programme<'a> {
 
 impl Planner for Ilp {
     fn best_for(&self, problem: &Problem, goal: &Goal) -> Result<Found, Missed> {
-        problem.check().map_err(|error| Missed::NoPlan(error.into()))?;
-        let arcs = arc_count(problem);
-        if arcs > ARCS_MAX {
-            return Err(Missed::NoPlan(NoPlan::TooLarge { arcs, most: ARCS_MAX }));
-        }
-        if let Some(priced) = solve(problem, goal)? {
-            return Ok(Found { bound: goal.value(&priced), priced, nodes_left_out: 0 });
-        }
-        let without = |objective| Goal { objective, latency_ms_max: None, energy_mj_max: None };
-        let quickest = solve(problem, &without(Objective::Latency))?;
-        let thriftiest = solve(problem, &without(Objective::Energy))?;
-        let (Some(quickest), Some(thriftiest)) = (quickest, thriftiest) else {
-            let ranges = Ranges::new(problem);
-            return Err(Missed::NoPlan(why_none(problem, &ranges, Unsolved::NoWay)));
-        };
-        let binding = goal.binding((quickest.latency_ms, thriftiest.energy_mj));
-        let closest = if goal.excess(&quickest) <= goal.excess(&thriftiest) { quickest } else { thriftiest };
-        Err(Missed::Limits { binding, closest: Box::new(closest) })
+        best_for(problem, goal, Wanted::default())
     }
+}
+
+/// The solver itself goes on to its end or time limit.
+impl Planner for While<'_, Ilp> {
+    fn best_for(&self, problem: &Problem, goal: &Goal) -> Result<Found, Missed> {
+        best_for(problem, goal, self.wanted)
+    }
+}
+
+fn best_for(problem: &Problem, goal: &Goal, wanted: Wanted<'_>) -> Result<Found, Missed> {
+    let solve = |goal: &Goal| match wanted.is_wanted() {
+        true => solve(problem, goal),
+        false => Err(Missed::NoPlan(NoPlan::Unwanted)),
+    };
+    problem.check().map_err(|error| Missed::NoPlan(error.into()))?;
+    let arcs = arc_count(problem);
+    if arcs > ARCS_MAX {
+        return Err(Missed::NoPlan(NoPlan::TooLarge { arcs, most: ARCS_MAX }));
+    }
+    if let Some(priced) = solve(goal)? {
+        return Ok(Found { bound: goal.value(&priced), priced, nodes_left_out: 0 });
+    }
+    let without = |objective| Goal { objective, latency_ms_max: None, energy_mj_max: None };
+    let quickest = solve(&without(Objective::Latency))?;
+    let thriftiest = solve(&without(Objective::Energy))?;
+    let (Some(quickest), Some(thriftiest)) = (quickest, thriftiest) else {
+        let ranges = Ranges::new(problem);
+        return Err(Missed::NoPlan(why_none(problem, &ranges, Unsolved::NoWay)));
+    };
+    let binding = goal.binding((quickest.latency_ms, thriftiest.energy_mj));
+    let closest = if goal.excess(&quickest) <= goal.excess(&thriftiest) { quickest } else { thriftiest };
+    Err(Missed::Limits { binding, closest: Box::new(closest) })
 }
 
 #[cfg(not(feature = "highs"))]

@@ -172,7 +172,7 @@ impl Search<'_> {
 
 impl Sweep<'_> {
     fn is_spent(&self) -> bool {
-        self.tally.work > self.search.work_max
+        self.tally.work > self.search.work_max || !self.search.costs.is_wanted()
     }
 
     /// Carries all labels at a cut on: to the member that runs next, then to where its run ends.

@@ -49,6 +49,11 @@ impl Numbers {
     }
 }
 
+/// A problem whose nodes hold two blocks of ten each, so that an exact search looks at many partial plans.
+pub(super) fn tight_problem() -> Problem {
+    big::mesh(8, 20)
+}
+
 /// Whether two latencies agree to within what rounding explains.
 fn is_close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0)

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use stormo_protocol::codec::payload::Codec;
@@ -19,7 +21,7 @@ use crate::app::calls::{CallError, PlanLimits, PlanName, PlannerName, PlansAsked
 use crate::app::choosing::{self, Chosen, NotChosen};
 use crate::app::exporting;
 use crate::app::planning::Posed;
-use crate::plan::{self, EXPANSIONS_DEFAULT, Kind, Priced, PricedSplit};
+use crate::plan::{self, EXPANSIONS_DEFAULT, Kind, Priced, PricedSplit, Wanted};
 use crate::serve::json::PlansView;
 
 /// Plans that can be asked for by id without listing them again.
@@ -144,15 +146,19 @@ fn unplanned(posed: &[Posed], limits: &PlanLimits, none: NotChosen) -> Unplanned
 
 /// The best plan alone; or all kinds of plans of all variants, those within the limits first, then by what is to
 /// be least.
-fn listed(posed: &[Posed], asked: &PlansAsked) -> Result<(Vec<PricedPlan>, Option<f64>), Unplanned> {
+fn listed(
+    posed: &[Posed],
+    asked: &PlansAsked,
+    wanted: Wanted<'_>,
+) -> Result<(Vec<PricedPlan>, Option<f64>), Unplanned> {
     let limits = &asked.limits;
     if let Some(codec) = asked.codec {
-        let mut plans = by_codec(posed, codec, limits, asked.all)?;
+        let mut plans = by_codec(posed, codec, asked, wanted)?;
         plans.sort_by(|one, other| one.priced.latency_ms.total_cmp(&other.priced.latency_ms));
         plans.truncate(if asked.all { usize::MAX } else { 1 });
         return Ok((plans, None));
     }
-    let chosen = choosing::choose(posed, limits, asked.planner);
+    let chosen = choosing::choose_while(posed, limits, asked.planner, wanted);
     let (first, lower_bound) = match chosen {
         Ok(Chosen { posed: index, found }) => {
             (Some(told(&posed[index], found.priced, limits)), Some(found.bound))
@@ -164,12 +170,13 @@ fn listed(posed: &[Posed], asked: &PlansAsked) -> Result<(Vec<PricedPlan>, Optio
     };
     let mut plans: Vec<PricedPlan> = first.into_iter().collect();
     if asked.all {
-        let others = posed.iter().flat_map(|posed| {
+        let others = posed.iter().take_while(|_| wanted.is_wanted()).flat_map(|posed| {
             let found = plan::alternatives(&posed.problem, EXPANSIONS_DEFAULT).unwrap_or_default();
             found.into_iter().map(|other| told(posed, other.priced, limits)).collect::<Vec<_>>()
         });
         plans.extend(others);
-        plans.extend(posed.iter().filter_map(|posed| Some(told(posed, redundant(&posed.problem)?, limits))));
+        let wanted_still = posed.iter().take_while(|_| wanted.is_wanted());
+        plans.extend(wanted_still.filter_map(|posed| Some(told(posed, redundant(&posed.problem)?, limits))));
         // The sort is stable: what was chosen stays in front of what is as good.
         let goal = limits.goal();
         let value = |plan: &PricedPlan| goal.value(&plan.priced);
@@ -186,14 +193,15 @@ fn listed(posed: &[Posed], asked: &PlansAsked) -> Result<(Vec<PricedPlan>, Optio
 fn by_codec(
     posed: &[Posed],
     codec: Codec,
-    limits: &PlanLimits,
-    all: bool,
+    asked: &PlansAsked,
+    wanted: Wanted<'_>,
 ) -> Result<Vec<PricedPlan>, Unplanned> {
+    let PlansAsked { limits, all, .. } = asked;
     let nobody = |why: &dyn std::fmt::Display| Unplanned::Nobody(why.to_string());
     let (mut plans, mut why) = (Vec::new(), None);
-    for posed in posed {
+    for posed in posed.iter().take_while(|_| wanted.is_wanted()) {
         let problem = &posed.problem;
-        let shapes = match all {
+        let shapes = match *all {
             true => plan::alternatives(problem, EXPANSIONS_DEFAULT)
                 .map(|all| all.into_iter().map(|one| one.priced.shape).collect::<Vec<_>>()),
             false => plan::best(problem, EXPANSIONS_DEFAULT).map(|best| vec![best.priced.shape]),
@@ -316,7 +324,7 @@ impl Driver {
         Ok((deployment.version, with_blocks.into_iter().map(|(choice, _)| choice).collect(), posed))
     }
 
-    pub(super) fn on_plans(&mut self, asked: PlansAsked, reply: Reply<PlansView>) {
+    pub(super) fn on_plans(&mut self, asked: PlansAsked, mut reply: Reply<PlansView>) {
         let (version, choices, posed) = match self.posed(&asked) {
             Ok(found) => found,
             Err(error) => {
@@ -339,11 +347,13 @@ impl Driver {
         };
         let model = asked.model.clone();
         self.beside(async move {
-            let find = move || {
+            let find = move |is_wanted: &dyn Fn() -> bool| {
                 let _place = place;
                 let began = Instant::now();
-                let (plans, lower_bound) = listed(&posed, &asked)?;
-                let of_all = posed.into_iter().filter(|_| asked.all && asked.codec.is_none());
+                let wanted = Wanted::as_long_as(is_wanted);
+                let (plans, lower_bound) = listed(&posed, &asked, wanted)?;
+                let is_asked = asked.all && asked.codec.is_none();
+                let of_all = posed.into_iter().filter(|_| is_asked && wanted.is_wanted());
                 let forked = |posed: Posed| {
                     let priced = split(&posed)?;
                     let plan = posed.forked_plan(&priced)?;
@@ -357,7 +367,17 @@ impl Driver {
                     planning_ms: began.elapsed().as_secs_f64() * 1000.0,
                 })
             };
-            let found = tokio::task::spawn_blocking(find).await;
+            let is_gone = Arc::new(AtomicBool::new(false));
+            let told = is_gone.clone();
+            let mut finding = tokio::task::spawn_blocking(move || find(&|| !told.load(Ordering::Relaxed)));
+            // Who hung up does not wait, and others want the cores, and the place of a thorough planner.
+            let found = tokio::select! {
+                found = &mut finding => found,
+                () = reply.closed() => {
+                    is_gone.store(true, Ordering::Relaxed);
+                    finding.await
+                }
+            };
             let result = found.unwrap_or_else(|error| Err(planner_failed(&error)));
             Event::Listed(Listed { model, version, choices, result, reply })
         });

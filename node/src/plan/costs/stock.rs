@@ -8,11 +8,14 @@ use super::codings::Codings;
 use super::node::Runs;
 use crate::plan::problem::Problem;
 use crate::plan::ranges::Ranges;
+use crate::plan::wanted::Wanted;
 
 /// A problem, and what was made of it so far.
 pub(in crate::plan) struct Stock<'a> {
     pub(in crate::plan) problem: &'a Problem,
     pub(in crate::plan) ranges: &'a Ranges,
+    /// Whether to go on with searches.
+    pub(in crate::plan) wanted: Wanted<'a>,
     /// By node.
     runs: Vec<OnceCell<Rc<Runs>>>,
     /// By the price of all agreement.
@@ -24,7 +27,13 @@ impl<'a> Stock<'a> {
     /// With nothing made yet.
     pub(in crate::plan) fn new(problem: &'a Problem, ranges: &'a Ranges) -> Self {
         let runs = vec![OnceCell::new(); problem.nodes.len()];
-        Self { problem, ranges, runs, worthwhile: RefCell::new(vec![]), every: OnceCell::new() }
+        let wanted = Wanted::default();
+        Self { problem, ranges, wanted, runs, worthwhile: RefCell::new(vec![]), every: OnceCell::new() }
+    }
+
+    /// For searches that end when they are no longer wanted.
+    pub(in crate::plan) fn wanted(self, wanted: Wanted<'a>) -> Self {
+        Self { wanted, ..self }
     }
 
     /// What runs cost on a node.

@@ -235,6 +235,7 @@ impl Instance {
                     NoPlan::Unreachable => "links",
                     NoPlan::NobodyComputes
                     | NoPlan::Problem(_)
+                    | NoPlan::Unwanted
                     | NoPlan::TooLarge { .. }
                     | NoPlan::TooLong { .. } => "nodes",
                 };

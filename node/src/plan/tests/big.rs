@@ -7,7 +7,7 @@ use crate::plan::{
 
 /// Ten blocks on an origin and others of differing speed and distance, each with this much memory
 /// for blocks of 10 bytes.
-fn mesh(nodes: usize, memory_free_bytes: u64) -> Problem {
+pub(super) fn mesh(nodes: usize, memory_free_bytes: u64) -> Problem {
     let mut numbers = Numbers(nodes as u64);
     let mut links = Links::new(nodes);
     for from in 0..nodes {
