@@ -4,6 +4,7 @@ mod forced;
 mod foremost;
 mod forks;
 mod regions;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +17,7 @@ use stormo_protocol::profile::{Speeds, WorkClass};
 use stormo_protocol::state::{Domain, Hosted, NodeRecord};
 
 pub(super) use self::forced::end_elsewhere;
-pub(super) use self::foremost::{Wanted, foremost};
+pub(super) use self::foremost::{Wanted, foremost, roomiest};
 use crate::app::power::Power;
 use crate::mesh::LinkQuality;
 use crate::plan::{
@@ -295,6 +296,13 @@ impl Posed {
     /// The problem's cut that is one of the manifest's, if it is there.
     pub(super) fn place(&self, cut: u16) -> Option<u16> {
         place(&self.cuts, cut)
+    }
+
+    /// Leaves nodes so much of the memory that each has free.
+    pub(super) fn leave(&mut self, left_bytes: impl Fn(NodeId, u64) -> u64) {
+        for (node, id) in self.problem.nodes.iter_mut().zip(&self.nodes) {
+            node.memory_free_bytes = left_bytes(*id, node.memory_free_bytes);
+        }
     }
 
     /// Makes plans do with what is loaded, wherever that is possible: loading takes time, and may be refused.

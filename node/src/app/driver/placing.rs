@@ -7,14 +7,15 @@ use std::ops::Range;
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::{BLOCKS_MAX, PLACES_MAX};
 use stormo_protocol::model::Manifest;
+use stormo_protocol::plan::Plan;
 use stormo_protocol::profile::range_index;
 use stormo_protocol::state::{Class, Division, Domain, Place, Wished, shared};
 
 use super::Driver;
 use super::variants::Choice;
-use crate::app::calls::{CallError, PlanLimits};
-use crate::app::planning::Posed;
-use crate::plan::{self, EXPANSIONS_DEFAULT, StageShape};
+use crate::app::calls::CallError;
+use crate::app::planning::{Question, Wanted, foremost, roomiest};
+use crate::plan::{self, EXPANSIONS_DEFAULT, NoPlan};
 use crate::serve::json::{DeployBody, PlacementEntry};
 
 /// What is placed so far, and the memory that it will take.
@@ -192,17 +193,10 @@ impl Driver {
     /// The whole variant on the nodes that answer soonest; where it fits on none, the best division.
     fn place_whole(&self, choice: &Choice, replicas: u16, placing: &mut Placing) -> Result<(), CallError> {
         let manifest = &choice.manifest.manifest;
-        let posed = self.pose_beside(choice, placing);
+        let (own, out) = (self.record(), self.suspects.out());
+        let question = self.asked_of_all(choice, &own, &out);
         let (Range { start, end }, variant) = (manifest.graph_blocks(), choice.id.index);
-        let mut whole: Vec<(f64, NodeId)> = (0..posed.nodes.len())
-            .filter_map(|node| {
-                let stages = vec![StageShape { node, first: 0, end: end - start }];
-                let priced = posed.problem.price(&posed.problem.lossless(stages)).ok()?;
-                Some((priced.latency_ms - priced.cold_ms, posed.nodes[node]))
-            })
-            .collect();
-        whole.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let soonest: Vec<NodeId> = whole.into_iter().map(|(_, node)| node).collect();
+        let soonest = question.whole_hosts(|node, free_bytes| placing.left_bytes(node, free_bytes));
         let chosen = self.apart(&soonest, usize::from(replicas.max(1)));
         for node in &chosen {
             placing.add(Place { node: *node, variant, first: start, end }, manifest);
@@ -210,7 +204,7 @@ impl Driver {
         if !chosen.is_empty() {
             return Ok(());
         }
-        let best = plan::best(&posed.problem, EXPANSIONS_DEFAULT).map_err(|none| {
+        let plan = divided(question, placing).map_err(|none| {
             CallError::Conflict(format!(
                 "no node is able to host `{}` (variant `{}`): {none}\n{}",
                 manifest.model,
@@ -218,7 +212,6 @@ impl Driver {
                 self.memory_table(placing)
             ))
         })?;
-        let plan = posed.plan(&best.priced.shape);
         for stage in &plan.stages {
             placing.add(Place { node: stage.node, variant, first: stage.first, end: stage.end }, manifest);
         }
@@ -247,16 +240,6 @@ impl Driver {
             return &self.parts.domains;
         }
         self.member.view().get(node).map_or(&[], |known| &known.record.domains)
-    }
-
-    /// The planner's problem, when what is wished already is loaded.
-    fn pose_beside(&self, choice: &Choice, placing: &Placing) -> Posed {
-        let mut posed =
-            self.pose(choice, choice.manifest.graph_blocks(), &self.suspects.out(), PlanLimits::default());
-        for (node, id) in posed.problem.nodes.iter_mut().zip(&posed.nodes) {
-            node.memory_free_bytes = placing.left_bytes(*id, node.memory_free_bytes);
-        }
-        posed
     }
 
     /// Parts of about equal time, on different nodes, devices first as data usually flows.
@@ -329,6 +312,33 @@ impl Driver {
         let lines: Vec<String> = self.nodes_by_class(placing).into_iter().map(line).collect();
         format!("{}\nGive a node more (--memory-budget), add nodes, or ask for less.", lines.join("\n"))
     }
+}
+
+/// The best plan when what is wished already is loaded: over the foremost nodes, and if these cannot hold the model, over
+/// those with most memory.
+fn divided(mut question: Question<'_>, placing: &Placing) -> Result<Plan, NoPlan> {
+    let all = question.candidates.clone();
+    let left = |node: NodeId, free_bytes: u64| placing.left_bytes(node, free_bytes);
+    let best = |question: &Question<'_>| {
+        let mut posed = question.pose();
+        posed.leave(left);
+        let best = plan::best(&posed.problem, EXPANSIONS_DEFAULT)?;
+        Ok(posed.plan(&best.priced.shape))
+    };
+    let wanted =
+        Wanted { manifest: question.manifest, variant: question.variant, blocks: question.blocks.clone() };
+    question.candidates = foremost(&[wanted], all.clone());
+    best(&question).or_else(|none: NoPlan| {
+        if question.candidates.len() == all.len() {
+            return Err(none);
+        }
+        question.candidates = roomiest(all, |candidate| {
+            let record = candidate.record;
+            let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
+            left(record.node, free)
+        });
+        best(&question)
+    })
 }
 
 fn refuse_too_many(places: usize) -> Result<(), CallError> {

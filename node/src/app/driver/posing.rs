@@ -11,16 +11,15 @@ use crate::app::calls::PlanLimits;
 use crate::app::planning::{Candidate, Posed, Question, Wanted, foremost, links};
 
 impl Driver {
-    /// Over all usable nodes. It takes the square of their number: for what is seldom asked.
-    pub(super) fn pose(
-        &self,
-        choice: &Choice,
-        blocks: Range<u16>,
+    /// What is asked of all usable nodes; posing it takes the square of their number.
+    pub(super) fn asked_of_all<'a>(
+        &'a self,
+        choice: &'a Choice,
+        own: &'a NodeRecord,
         without: &[NodeId],
-        limits: PlanLimits,
-    ) -> Posed {
-        let own = self.record();
-        self.question(choice, blocks, self.candidates(&own, without), limits).pose()
+    ) -> Question<'a> {
+        let blocks = choice.manifest.manifest.graph_blocks();
+        self.question(choice, blocks, self.candidates(own, without), PlanLimits::default())
     }
 
     /// Over the foremost of the usable nodes, the same for all variants.

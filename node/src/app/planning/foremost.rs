@@ -69,6 +69,19 @@ pub(in crate::app) fn foremost<'a>(
     kept.map(|(candidate, _)| candidate).collect()
 }
 
+/// The first candidate, and of the others that take work those with most memory left: for what the foremost cannot hold. More
+/// of them than a plan has stages.
+pub(in crate::app) fn roomiest<'a>(
+    candidates: Vec<Candidate<'a>>,
+    left_bytes: impl Fn(&Candidate<'a>) -> u64,
+) -> Vec<Candidate<'a>> {
+    let Some((own, others)) = candidates.split_first() else { return candidates };
+    let mut others: Vec<Candidate<'a>> = others.iter().copied().filter(|other| other.takes_work).collect();
+    others.sort_by_key(|other| std::cmp::Reverse(left_bytes(other)));
+    others.truncate(FOREMOST_MAX - 1);
+    std::iter::once(*own).chain(others).collect()
+}
+
 /// By the first variant: others of a model do the same work.
 fn ranks(wanted: &[Wanted<'_>], candidates: &[Candidate<'_>]) -> Vec<Rank> {
     let Some(Wanted { manifest, blocks: Range { start, end }, .. }) = wanted.first() else { return vec![] };
@@ -129,7 +142,7 @@ pub(super) mod tests {
     use super::*;
     use crate::plan;
 
-    const MEMORY_BYTES: u64 = 1 << 20;
+    pub(in super::super) const MEMORY_BYTES: u64 = 1 << 20;
 
     fn id(node: usize) -> NodeId {
         let mut id = [0; 32];
