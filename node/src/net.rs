@@ -2,6 +2,7 @@
 //! What a message means is decided elsewhere; this room moves it, bounds it and checks signatures.
 
 mod addresses;
+mod arrivals;
 mod ask;
 mod coding;
 mod deliver;
@@ -228,6 +229,7 @@ pub struct Net {
     neighbours: Arc<local::Neighbours>,
     lanes: Arc<lanes::Lanes>,
     traffic: Arc<Traffic>,
+    arrivals: Arc<arrivals::Arrivals>,
     coders: Arc<coding::Coders>,
 }
 
@@ -247,7 +249,8 @@ impl Net {
         let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
         let (commands, commanded) = mpsc::channel(COMMANDS_WAITING_MAX);
         let protocols = Arc::new(Protocols::of(config.mesh.mesh_id(), version));
-        let swarm = swarm::build(&config, &protocols)?;
+        let arrivals = Arc::default();
+        let swarm = swarm::build(&config, &protocols, &arrivals)?;
         let net = Self {
             own: config.identity.node(),
             commands,
@@ -259,6 +262,7 @@ impl Net {
             neighbours: Arc::default(),
             lanes: Arc::default(),
             traffic: Arc::default(),
+            arrivals,
             coders: Arc::default(),
         };
         local::serve(&net, receive::serve(&net)?)?;
@@ -308,6 +312,11 @@ impl Net {
     /// Bytes of tensors sent and received, by peer.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// For how long not a byte came over any connection to a node; `None` if there is none.
+    pub fn still_for(&self, node: NodeId) -> Option<Duration> {
+        self.arrivals.ago(node)
     }
 
     async fn open(&self, to: NodeId, protocol: &StreamProtocol) -> io::Result<libp2p::Stream> {

@@ -215,6 +215,16 @@ impl Life {
         self.live(now_ms, self.hold_ms());
     }
 
+    /// Bytes came over a connection to it, perhaps of a message that takes long; tells whether that is news. Who is believed
+    /// to live goes on living by that; who is not may be gone, and what it had written still come.
+    pub(super) fn carried(&mut self, at_ms: u64) -> bool {
+        let is_news = self.belief == Belief::Alive && at_ms > self.shown_ms;
+        if is_news {
+            self.shown_ms = at_ms;
+        }
+        is_news
+    }
+
     /// A connection to it stands.
     pub(super) fn connected(&mut self, now_ms: u64) {
         if self.belief == Belief::Lost && now_ms < self.went_ms + COMES_BACK_MS {

@@ -159,6 +159,13 @@ impl Member {
         self.look_due_ms.min(self.exchange_due_ms)
     }
 
+    /// Neighbours from which no message came for so long that they are about to be left out, or their connections to be
+    /// closed. Whether bytes came is to be told before each [`MemberEvent::Tick`] ([`MemberEvent::Carried`]).
+    pub fn quiet(&self, now_ms: u64) -> BTreeSet<NodeId> {
+        let doubtful = self.connected().iter().copied().filter(|peer| self.view.is_doubtful(now_ms, *peer));
+        self.neighbours.stalled(now_ms).chain(doubtful).collect()
+    }
+
     /// Takes an event at this time.
     pub fn handle(&mut self, now_ms: u64, event: MemberEvent) -> Vec<MemberAction> {
         self.runs(now_ms);
@@ -184,9 +191,15 @@ impl Member {
             }
             MemberEvent::RoundTrip { peer, micros } => {
                 self.show(now_ms, peer);
-                self.neighbours.answers(now_ms, peer);
+                self.neighbours.answers(self.came_ms(now_ms).saturating_sub((micros / 1e3) as u64), peer);
                 let place = self.view.get(peer).and_then(|known| known.record.coordinate);
                 self.links.round_trip(peer, micros, place, &mut self.chance);
+                vec![]
+            }
+            MemberEvent::Carried { peer, ago_ms } => {
+                let at_ms = now_ms.saturating_sub(ago_ms);
+                self.neighbours.carried(at_ms, peer);
+                self.view.carried(self.came_ms(now_ms).min(at_ms), peer);
                 vec![]
             }
             MemberEvent::Transferred { peer, bytes, micros } => {
@@ -285,11 +298,16 @@ impl Member {
         self.ran_ms = now_ms;
     }
 
-    /// Something came from a neighbour. What waited while this node stood still proves only that the other one lived
-    /// when that began: it may have died meanwhile.
+    /// Something came from a neighbour.
     fn show(&mut self, now_ms: u64, peer: NodeId) {
         self.neighbours.show(now_ms, peer);
-        self.view.show(self.stood.map_or(now_ms, |(since_ms, _)| since_ms), peer);
+        self.view.show(self.came_ms(now_ms), peer);
+    }
+
+    /// Since when what comes now may be here. What waited while this node stood still proves only that the other one
+    /// lived when that began: it may have died meanwhile.
+    fn came_ms(&self, now_ms: u64) -> u64 {
+        self.stood.map_or(now_ms, |(since_ms, _)| since_ms)
     }
 
     fn ask(&mut self, now_ms: u64, peer: NodeId) -> MemberAction {
@@ -326,7 +344,6 @@ impl Member {
         self.asked.remove(&peer);
         let Some(mut news) = news else { return vec![] };
         self.show(now_ms, peer);
-        self.neighbours.answers(now_ms, peer);
         self.links.placed(peer, news.coordinate);
         let (wanted, more) = (std::mem::take(&mut news.wanted), news.more);
         let mut actions = self.hear(now_ms, news);

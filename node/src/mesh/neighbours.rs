@@ -26,11 +26,14 @@ const PARTED_AT_ONCE: usize = 16;
 /// milliseconds.
 const CAME_MS: u64 = 3_000;
 const USED_MS: u64 = 60_000;
-/// A connection that carries nothing for so long, not even pings, is given up, milliseconds: no second one is opened before,
+/// A connection over which not a byte comes for so long is given up, milliseconds: no second one is opened before,
 /// and TCP, which tries again after ever longer pauses, would be still for up to twice as long as the way was cut.
 const STALLED_MS: u64 = 6_000;
-/// One over which nothing was answered for so long had failed before it broke, in one direction at least: the node is
-/// judged by what is heard of it otherwise, milliseconds. Pings are answered each second.
+/// A connection that breaks had worked, and so says that its node is gone, if something was answered over it that was
+/// asked within so long, milliseconds; otherwise the node is judged by what is heard of it elsewhere. Pings are answered
+/// each second. This is less than [`STALLED_MS`], so who closes because nothing comes is not taken for dead: what it answers was
+/// asked before the last byte that came to it. It counts when that was asked, since answers may wait for long behind megabytes, as
+/// may the word that it is closed on purpose. Exchanges do not count: late answers would be taken for those to later ones.
 const WORKS_MS: u64 = 5_000;
 /// A dial is under way for so long, milliseconds.
 const DIALLING_MS: u64 = 5_000;
@@ -47,10 +50,10 @@ const REMEMBERED_AT_ONCE: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
 struct Neighbour {
-    /// Something came from it.
+    /// Something came from it, perhaps a part of a message.
     shown_ms: u64,
-    /// It answered: both directions carry.
-    answered_ms: u64,
+    /// The last question that it answered was asked then: both directions carried.
+    answers_ms: u64,
     came_ms: u64,
     /// Work went to it.
     used_ms: Option<u64>,
@@ -96,8 +99,8 @@ impl Neighbours {
 
     pub(super) fn connect(&mut self, now_ms: u64, peer: NodeId) {
         self.connected.insert(peer);
-        let (shown_ms, answered_ms, came_ms) = (now_ms, now_ms, now_ms);
-        self.of.insert(peer, Neighbour { shown_ms, answered_ms, came_ms, used_ms: None });
+        let (shown_ms, answers_ms, came_ms) = (now_ms, now_ms, now_ms);
+        self.of.insert(peer, Neighbour { shown_ms, answers_ms, came_ms, used_ms: None });
         self.dialling.remove(&peer);
         self.parting.remove(&peer);
         self.contacts.reached(peer);
@@ -107,7 +110,7 @@ impl Neighbours {
     /// had worked both ways until then.
     pub(super) fn disconnect(&mut self, now_ms: u64, peer: NodeId) -> bool {
         self.connected.remove(&peer);
-        let worked = self.of.remove(&peer).is_some_and(|of| now_ms < of.answered_ms + WORKS_MS);
+        let worked = self.of.remove(&peer).is_some_and(|of| now_ms < of.answers_ms + WORKS_MS);
         self.parting.remove(&peer).is_none() && worked
     }
 
@@ -123,10 +126,10 @@ impl Neighbours {
         }
     }
 
-    /// A neighbour answered something.
-    pub(super) fn answers(&mut self, now_ms: u64, peer: NodeId) {
+    /// A neighbour answered what it was asked at this time.
+    pub(super) fn answers(&mut self, asked_ms: u64, peer: NodeId) {
         if let Some(neighbour) = self.of.get_mut(&peer) {
-            neighbour.answered_ms = now_ms;
+            neighbour.answers_ms = asked_ms.max(neighbour.answers_ms);
         }
     }
 
@@ -137,10 +140,23 @@ impl Neighbours {
         }
     }
 
+    /// Bytes came from a neighbour at this time, whether or not they make a whole message.
+    pub(super) fn carried(&mut self, at_ms: u64, peer: NodeId) {
+        if let Some(neighbour) = self.of.get_mut(&peer) {
+            neighbour.shown_ms = at_ms.max(neighbour.shown_ms);
+        }
+    }
+
+    /// Whose connections are to be closed: nothing came over them, as far as was told.
+    pub(super) fn stalled(&self, now_ms: u64) -> impl Iterator<Item = NodeId> {
+        let stalled = self.of.iter().filter(move |(_, of)| now_ms >= of.shown_ms + STALLED_MS);
+        stalled.map(|(peer, _)| *peer).filter(|peer| !self.parting.contains_key(peer))
+    }
+
+    /// This node stood still. Others may have given its connections up for that, so that these worked does not last longer.
     pub(super) fn excuse(&mut self, lateness_ms: u64) {
         for neighbour in self.of.values_mut() {
             neighbour.shown_ms += lateness_ms;
-            neighbour.answered_ms += lateness_ms;
         }
     }
 
@@ -149,13 +165,7 @@ impl Neighbours {
         self.dialling.retain(|_, until_ms| *until_ms > now_ms);
         self.parting.retain(|_, until_ms| *until_ms > now_ms);
         let may_close = |peer: &NodeId| !self.parting.contains_key(peer);
-        let stalled = |of: &Neighbour| now_ms >= of.shown_ms + STALLED_MS;
-        let stalled: Vec<NodeId> = self
-            .of
-            .iter()
-            .filter(|(peer, of)| stalled(of) && may_close(peer))
-            .map(|(peer, _)| *peer)
-            .collect();
+        let stalled: Vec<NodeId> = self.stalled(now_ms).collect();
         let surplus = self.connected.len().saturating_sub(KEPT + self.parting.len());
         let mut actions: Vec<MemberAction> = stalled.iter().copied().map(MemberAction::Close).collect();
         if nodes > FULL_MESH_NODES_MAX && surplus > 0 {

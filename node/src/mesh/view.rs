@@ -206,6 +206,19 @@ impl View {
         gone
     }
 
+    /// Whether a node has been silent for so long that it is about to be left out.
+    pub(super) fn is_doubtful(&self, now_ms: u64, node: NodeId) -> bool {
+        let silent_ms = silent_ms(self.nodes.len() + 1);
+        self.nodes.get(&node).is_some_and(|known| known.life.is_doubtful(now_ms, silent_ms))
+    }
+
+    /// Bytes came from a node at this time.
+    pub(super) fn carried(&mut self, at_ms: u64, node: NodeId) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.live(|life| life.carried(at_ms));
+        }
+    }
+
     /// Who has been silent for so long that it is about to be left out.
     pub(super) fn doubtful(&self, now_ms: u64) -> impl Iterator<Item = NodeId> {
         let silent_ms = silent_ms(self.nodes.len() + 1);

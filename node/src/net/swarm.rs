@@ -20,6 +20,7 @@ use stormo_protocol::state::Signed;
 use tokio::sync::mpsc;
 
 use super::addresses::Addresses;
+use super::arrivals::{Arrivals, Noted};
 use super::local::Neighbours;
 use super::{Command, NetConfig, NetEvent, Protocols, identity};
 
@@ -79,12 +80,18 @@ fn protocol_version(Protocols { mesh, version, .. }: &Protocols) -> String {
     format!("/stormo/{version}/{mesh}")
 }
 
-pub(super) fn build(config: &NetConfig, protocols: &Protocols) -> Result<Swarm<Behaviour>, NetError> {
+pub(super) fn build(
+    config: &NetConfig,
+    protocols: &Protocols,
+    arrivals: &Arc<Arrivals>,
+) -> Result<Swarm<Behaviour>, NetError> {
     // Noise mixes the prologue into every message it authenticates: without the mesh key the
     // handshake fails, and no protocol is spoken.
     let secret = config.mesh.handshake_secret().to_vec();
-    let noise =
-        move |keypair: &Keypair| noise::Config::new(keypair).map(|noise| noise.with_prologue(secret.clone()));
+    let arrivals = arrivals.clone();
+    let noise = move |keypair: &Keypair| {
+        noise::Config::new(keypair).map(|noise| Noted { noise: noise.with_prologue(secret), arrivals })
+    };
     let yamux = || {
         let mut yamux = yamux::Config::default();
         yamux.set_max_num_streams(STREAMS_PER_CONNECTION_MAX);

@@ -105,6 +105,21 @@ async fn nodes_of_two_versions_tell_so_and_part() {
     drop(old_net);
 }
 
+#[tokio::test]
+async fn arrivals_are_known_of_whoever_is_connected() {
+    let [(first, first_net, mut of_first), (second, second_net, _of_second)] = connected().await;
+    assert!(first_net.still_for(second.node()).is_some() && first_net.still_for(first.node()).is_none());
+    first_net.close(second.node()).await;
+    next(&mut of_first, |event| matches!(event, NetEvent::Disconnected(_)).then_some(())).await;
+    let forgotten = async {
+        while first_net.still_for(second.node()).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, forgotten).await.unwrap();
+    drop(second_net);
+}
+
 /// An order for a deployment, by whom it says it is.
 fn order_of(steward: NodeId) -> Order {
     let place = Place { node: steward, variant: 0, first: 0, end: 1 };

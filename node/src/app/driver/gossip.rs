@@ -64,8 +64,8 @@ impl Driver {
                 self.tell(peer, Request::Tell(news.to_bytes()));
             }
             MemberAction::Dial(address) => self.dial(address),
-            MemberAction::Part(peer) => self.part(peer, TELL_MAX),
-            MemberAction::Close(peer) => self.part(peer, STALLED_TELL_MAX),
+            MemberAction::Part(peer) => self.part(peer),
+            MemberAction::Close(peer) => self.close(peer),
             MemberAction::Reachable { node, addresses } => {
                 let net = self.parts.net.clone();
                 tokio::spawn(async move { net.reachable(node, &addresses).await });
@@ -168,12 +168,23 @@ impl Driver {
             self.demand.look(self.started.elapsed().as_millis() as u64);
             self.on_changed();
         }
+        self.look_at_quiet();
         self.on_member(MemberEvent::Tick);
         if self.ticks.is_multiple_of(CONTACTS_TICKS) {
             self.store_contacts();
         }
         if keeps_house {
             self.look_after_deployments();
+        }
+    }
+
+    /// Who is about to be given up, since no message came, is not if bytes of one did.
+    fn look_at_quiet(&mut self) {
+        for peer in self.member.quiet(self.now_ms()) {
+            if let Some(still_for) = self.parts.net.still_for(peer) {
+                let ago_ms = u64::try_from(still_for.as_millis()).unwrap_or(u64::MAX);
+                self.on_member(MemberEvent::Carried { peer, ago_ms });
+            }
         }
     }
 
@@ -204,12 +215,24 @@ impl Driver {
         });
     }
 
-    /// Closes the connections to a node once it heard that this is on purpose, or did not within a time. Who does not hear
-    /// it takes this node for lost until it hears of it elsewhere.
-    fn part(&self, peer: NodeId, within: Duration) {
+    /// Closes the connections to a node once it heard that this is on purpose. Who does not hear it, as behind much that is
+    /// under way, would take this node for lost: its connections stay, and it may be told another time.
+    fn part(&self, peer: NodeId) {
         let net = self.parts.net.clone();
         tokio::spawn(async move {
-            let _ = net.ask(peer, &Request::Parting, within).await;
+            match net.ask(peer, &Request::Parting, TELL_MAX).await {
+                Ok(_) => net.close(peer).await,
+                Err(error) => tracing::debug!(peer = %peer.short(), %error, "not parted"),
+            }
+        });
+    }
+
+    /// Closes the connections to a node that carry nothing. It is told, if something gets there; otherwise it finds that
+    /// they did not carry its questions either.
+    fn close(&self, peer: NodeId) {
+        let net = self.parts.net.clone();
+        tokio::spawn(async move {
+            let _ = net.ask(peer, &Request::Parting, STALLED_TELL_MAX).await;
             net.close(peer).await;
         });
     }

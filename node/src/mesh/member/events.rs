@@ -41,6 +41,16 @@ pub enum MemberEvent {
         /// How long it took.
         micros: f64,
     },
+    /// Bytes came over a connection to a node, be they part of a message that takes long: of those that
+    /// [`Member::quiet`] names.
+    ///
+    /// [`Member::quiet`]: super::Member::quiet
+    Carried {
+        /// From whom.
+        peer: NodeId,
+        /// How long ago the last of them came, milliseconds.
+        ago_ms: u64,
+    },
     /// Bytes went to a node.
     Transferred {
         /// To whom.
@@ -100,9 +110,10 @@ pub enum MemberAction {
     },
     /// Connect to an address.
     Dial(String),
-    /// Tell a neighbour that its connections are closed on purpose, and close them.
+    /// Tell a neighbour that its connections are closed on purpose, and close them once it has heard that: who has not
+    /// takes this node for dead.
     Part(NodeId),
-    /// The same, though it will hardly hear: they carry nothing.
+    /// The same, whether or not it hears: they carry nothing.
     Close(NodeId),
     /// A node can be reached at these addresses.
     Reachable {

@@ -262,19 +262,69 @@ fn a_connection_that_carried_nothing_one_way_loses_nobody() {
     assert!(!member.view().is_usable(17_000, id(1)), "and is silent since");
 }
 
-#[test]
-fn whose_connection_breaks_in_the_middle_of_a_talk_is_left_out_at_once() {
-    for answers in [
-        MemberEvent::RoundTrip { peer: id(1), micros: 500.0 },
-        MemberEvent::Answered { peer: id(1), news: Some(News::default()) },
-    ] {
-        let mut member = member(9);
-        member.handle(0, MemberEvent::Connected(id(1)));
-        hears(&mut member, 0, id(1));
-        member.handle(12_000, answers);
-        member.handle(12_500, MemberEvent::Disconnected(id(1)));
-        assert!(!member.view().is_usable(12_500, id(1)));
+/// A member with a neighbour whose pings are answered each second until then, each after so long.
+fn with_neighbour(micros: f64, until_ms: u64) -> Member {
+    let mut member = member(9);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    hears(&mut member, 0, id(1));
+    for now_ms in (0..until_ms).step_by(1_000) {
+        member.handle(now_ms, MemberEvent::RoundTrip { peer: id(1), micros });
+        ticks(&mut member, now_ms, now_ms + 1_000);
     }
+    member
+}
+
+/// Its answers may still come, from behind much else: if they are old, nothing that this one said lately has arrived, and
+/// the other end closes for that.
+#[test]
+fn whose_connection_breaks_in_the_middle_of_a_talk_is_left_out_at_once_and_not_if_answers_were_old() {
+    for (micros, is_lost) in [(500.0, true), (3_000_000.0, true), (7_000_000.0, false)] {
+        let mut member = with_neighbour(micros, 20_000);
+        member.handle(20_000, MemberEvent::Disconnected(id(1)));
+        assert_eq!(!member.view().is_usable(20_000, id(1)), is_lost, "answered after {micros} us");
+    }
+}
+
+/// Others give its connections up meanwhile, and it may read their answers before it hears that.
+#[test]
+fn who_stood_still_blames_nobody_for_a_connection_that_is_gone() {
+    for (stood_ms, is_lost) in [(1_000, true), (10_000, false)] {
+        let (mut member, now_ms) = (with_neighbour(500.0, 20_000), 20_000 + stood_ms);
+        member.handle(now_ms, MemberEvent::Tick);
+        member.handle(now_ms, MemberEvent::RoundTrip { peer: id(1), micros: 500.0 });
+        member.handle(now_ms, MemberEvent::Disconnected(id(1)));
+        assert_eq!(!member.view().is_usable(now_ms, id(1)), is_lost, "it stood still for {stood_ms} ms");
+    }
+}
+
+/// A message of megabytes may take longer than a connection, or a node, may be silent.
+#[test]
+fn who_sends_bytes_is_no_more_given_up_than_who_sends_messages() {
+    let (mut member, until_ms) = (member(9), 30_000);
+    member.handle(0, MemberEvent::Connected(id(1)));
+    hears(&mut member, 0, id(1));
+    let (mut closed, mut left_out) = (Vec::new(), Vec::new());
+    for now_ms in (100..60_000).step_by(100) {
+        for peer in member.quiet(now_ms) {
+            let ago_ms = now_ms - now_ms.min(until_ms);
+            member.handle(now_ms, MemberEvent::Carried { peer, ago_ms });
+        }
+        let done = member.handle(now_ms, MemberEvent::Tick);
+        closed.extend(done.contains(&MemberAction::Close(id(1))).then_some(now_ms));
+        left_out.extend((!member.view().is_usable(now_ms, id(1))).then_some(now_ms));
+    }
+    assert!(closed.first().is_some_and(|at_ms| (36_000..37_000).contains(at_ms)), "{closed:?}");
+    assert!(left_out.first().is_some_and(|at_ms| (33_500..34_000).contains(at_ms)), "{left_out:?}");
+}
+
+/// What it wrote before it was stopped, or died, may come later.
+#[test]
+fn bytes_bring_nobody_back() {
+    let mut member = with_neighbour(500.0, 10_000);
+    ticks(&mut member, 10_000, 14_000);
+    assert!(!member.view().is_usable(14_000, id(1)), "it is silent");
+    member.handle(14_000, MemberEvent::Carried { peer: id(1), ago_ms: 0 });
+    assert!(!member.view().is_usable(14_000, id(1)));
 }
 
 #[test]
