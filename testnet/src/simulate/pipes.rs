@@ -56,12 +56,30 @@ pub(super) struct Pipe<T> {
     pub(super) open: bool,
     way: u32,
     last_us: u64,
+    /// When pieces arrive at `to`: the last that has, and those under way.
+    arrivals: VecDeque<u64>,
     /// Something was lost and is to be repeated; when the connection is given up if that does not help.
     stalled: Option<u64>,
     /// When to repeat next.
     repeat_us: u64,
     tries: u32,
     waiting: VecDeque<Parcel<T>>,
+}
+
+impl<T> Pipe<T> {
+    fn note(&mut self, now_us: u64, arrives_us: u64) {
+        while self.arrivals.get(1).is_some_and(|next_us| *next_us <= now_us) {
+            self.arrivals.pop_front();
+        }
+        if self.arrivals.back().is_none_or(|last_us| *last_us < arrives_us) {
+            self.arrivals.push_back(arrives_us);
+        }
+    }
+
+    /// When the last bytes came over it, whether or not they make a whole message; `None` if none did.
+    pub(super) fn came_us(&self, now_us: u64) -> Option<u64> {
+        self.arrivals.iter().rev().find(|at_us| **at_us <= now_us).copied()
+    }
 }
 
 /// What a network is like where nothing else is said.
@@ -177,6 +195,7 @@ impl<T> Pipes<T> {
                 open: true,
                 way,
                 last_us: 0,
+                arrivals: VecDeque::new(),
                 stalled: None,
                 repeat_us: 0,
                 tries: 0,
@@ -255,7 +274,10 @@ impl<T> Pipes<T> {
         while parcel.bytes > 0 {
             let bytes = parcel.bytes.min(piece_bytes);
             match self.offer(now_us, from, to, way, bytes) {
-                Some(at_us) => arrives_us = arrives_us.max(at_us),
+                Some(at_us) => {
+                    arrives_us = arrives_us.max(at_us);
+                    self.pipes[pipe as usize].note(now_us, arrives_us);
+                }
                 None => return self.stall(now_us, pipe, parcel, bytes, arrives_us),
             }
             parcel.bytes -= bytes;
@@ -339,3 +361,53 @@ impl<T> Pipes<T> {
 /// Nothing got through for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct GivenUp;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection between two hosts without a limit to the rate.
+    fn pipes(loss: f64) -> (Pipes<u8>, PipeIndex) {
+        let spec = NetworkSpec { rate_bits_per_s: None, latency_us: (1_000, 1_000), loss };
+        let mut pipes = Pipes::new(spec, 2, 1);
+        let pipe = pipes.open(0, 1);
+        (pipes, pipe)
+    }
+
+    /// In four pieces.
+    fn parcel() -> Parcel<u8> {
+        Parcel { bytes: 4 * wire::in_packets(1_000), payload: 0, until_us: u64::MAX }
+    }
+
+    #[test]
+    fn each_piece_that_arrives_counts_though_the_whole_does_not() {
+        let (mut pipes, pipe) = pipes(0.3);
+        assert_eq!(pipes.pipe(pipe).came_us(0), None);
+        let mut now_us = 0;
+        let Sent::Repeat(mut next_us) = (loop {
+            now_us += 100_000;
+            let before_us = pipes.pipe(pipe).came_us(now_us);
+            let sent = pipes.send(now_us, pipe, parcel());
+            assert_eq!(pipes.pipe(pipe).came_us(now_us), before_us, "what is under way has not come");
+            let came = pipes.pipe(pipe).came_us(now_us + 50_000) > before_us;
+            // The first of one whose first piece was not lost.
+            if came && matches!(sent, Sent::Repeat(_)) {
+                break sent;
+            }
+            if let Sent::Repeat(at_us) = sent {
+                let mut next_us = Some(at_us);
+                while let Some(at_us) = next_us {
+                    now_us = at_us;
+                    next_us = pipes.repeat(at_us, pipe, |_, _| {}).unwrap();
+                }
+            }
+        }) else {
+            unreachable!()
+        };
+        let mut arrived = Vec::new();
+        while let Some(at_us) = pipes.repeat(next_us, pipe, |at_us, _| arrived.push(at_us)).unwrap() {
+            next_us = at_us;
+        }
+        assert_eq!(arrived, [pipes.pipe(pipe).came_us(u64::MAX).unwrap()]);
+    }
+}

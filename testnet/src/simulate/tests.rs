@@ -187,6 +187,16 @@ fn nobody_is_taken_for_dead_because_its_packets_were_lost_for_a_while() {
     }
 }
 
+/// Megabytes wait on connections that lose packets, and answers, and the word that a connection is closed, behind them.
+#[test]
+fn nobody_is_taken_for_dead_while_requests_fill_connections_that_lose_packets() {
+    for seed in [3, 26, 140] {
+        let load = Spec { loss: 0.1, requests_per_s: 5.0, measured_s: 600, ..Spec::default() };
+        let measured = run(&Spec { nodes: 10, seed, ..load }).unwrap().measured;
+        assert_eq!(measured.false_deaths, 0, "seed {seed}: {measured:?}");
+    }
+}
+
 /// What a node says while it still joins takes as long as joining does.
 #[test]
 fn changes_are_followed_once_their_node_had_time_to_join() {

@@ -33,9 +33,8 @@ const CONTROL_US: u64 = 5;
 /// The load of a host is another one after this, microseconds, by up to 29 % of its cores: always worth a record that
 /// can wait, never an urgent one.
 const LOAD_US: u64 = 1_000_000;
-/// `app/driver/gossip.rs`: a connection is closed on purpose once the other end has heard of it, or after this; and the
-/// same of one that carries nothing, though perhaps in one direction only, microseconds.
-const TELL_US: u64 = 5_000_000;
+/// `app/driver/gossip.rs`: a connection is closed on purpose once the other end has heard of it; one that carries nothing,
+/// though perhaps in one direction only, after this at the latest, microseconds.
 const STALLED_TELL_US: u64 = 1_000_000;
 /// How often figures are taken, microseconds.
 const OBSERVE_US: u64 = 100_000;
@@ -245,8 +244,22 @@ impl World {
                 (host.utilisation_permille, host.looked_us) = (utilisation_permille, looked_us);
                 self.is(now_us, index);
             }
+            self.look_at_quiet(now_us, index);
             self.member_event(now_us, index, MemberEvent::Tick);
             self.queue.push(self.hosts[usize::from(index)].tick_us(now_us), What::Tick(index, life));
+        }
+    }
+
+    /// As `app/driver/gossip.rs` has it: who is about to be given up is not if bytes came.
+    fn look_at_quiet(&mut self, now_us: u64, index: HostIndex) {
+        let host = &self.hosts[usize::from(index)];
+        for peer in host.member.quiet(host.clock_ms(now_us)) {
+            let pipe = self.hosts[usize::from(index)].peers.get(&host::index_of(peer)).copied();
+            let back = pipe.map(|pipe| self.pipes.pipe(Pipes::<Payload>::back(pipe)));
+            if let Some(came_us) = back.and_then(|back| back.came_us(now_us)) {
+                let ago_ms = (now_us - came_us) / 1_000;
+                self.member_event(now_us, index, MemberEvent::Carried { peer, ago_ms });
+            }
         }
     }
 
@@ -301,8 +314,10 @@ impl World {
                 let bytes = wire::asked(wire::news(&news));
                 self.talk(now_us, index, host::index_of(peer), Talk::Tell(news), bytes);
             }
-            MemberAction::Part(peer) => self.part(now_us, index, host::index_of(peer), TELL_US),
-            MemberAction::Close(peer) => self.part(now_us, index, host::index_of(peer), STALLED_TELL_US),
+            MemberAction::Part(peer) => self.part(now_us, index, host::index_of(peer), None),
+            MemberAction::Close(peer) => {
+                self.part(now_us, index, host::index_of(peer), Some(STALLED_TELL_US));
+            }
             MemberAction::Dial(address) => self.dial(now_us, index, address),
             MemberAction::Probe(peer) => {
                 let bytes = wire::framed(Talk::PROBE_ASKED_BYTES);

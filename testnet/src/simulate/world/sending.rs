@@ -70,11 +70,14 @@ impl World {
         is_known
     }
 
-    /// Tells a peer that the connection will be closed, and closes it after so long at the latest.
-    pub(super) fn part(&mut self, now_us: u64, from: HostIndex, to: HostIndex, within_us: u64) {
+    /// Tells a peer that the connection will be closed, which it is once that is answered; after so long at the latest, if
+    /// it does not wait for that.
+    pub(super) fn part(&mut self, now_us: u64, from: HostIndex, to: HostIndex, within_us: Option<u64>) {
         let Some(pipe) = self.hosts[usize::from(from)].peers.get(&to).copied() else { return };
         self.talk(now_us, from, to, Talk::Parting, wire::asked(1));
-        self.queue.push(now_us + within_us, What::Shut(pipe));
+        if let Some(within_us) = within_us {
+            self.queue.push(now_us + within_us, What::Shut(pipe));
+        }
     }
 
     /// Closes a connection on purpose, at both ends.
