@@ -203,7 +203,7 @@ impl Work {
             };
             ran.queued = graph_ran.queued;
             ran.ran += graph_ran.ran;
-            ran.computed = graph_ran.computed;
+            (ran.computed, ran.items) = (graph_ran.computed, graph_ran.items);
             ran.outputs.extend(graph_ran.outputs);
         }
         if blocks.end > graph.end {

@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 
 mod batch;
 mod calibrate;
+mod ending;
 mod measure;
 mod memory;
 mod partition;
@@ -24,6 +26,7 @@ mod simplify;
 mod telemetry;
 mod thread_time;
 mod tiny_onnx;
+mod together;
 mod values;
 
 pub use batch::OpenBatch;
@@ -46,6 +49,9 @@ pub struct EngineConfig {
     pub library: PathBuf,
     /// Sessions that may compute at once; the cores that a node may use.
     pub permits: NonZeroUsize,
+    /// Jobs of several callers for the same partition run together where its first axis is open, the first of them waiting
+    /// so long for others; never, if `None`.
+    pub batch_within: Option<Duration>,
 }
 
 /// Why ONNX Runtime could not be opened.
@@ -90,6 +96,7 @@ struct Shared {
     version: Option<Version>,
     permits: Permits,
     building: Permits,
+    batch_within: Option<Duration>,
     sessions: watch::Sender<usize>,
 }
 
@@ -122,6 +129,7 @@ impl Engine {
             version: opened.version,
             permits: Permits::new(config.permits.get()),
             building: Permits::new(1),
+            batch_within: config.batch_within,
             sessions: watch::Sender::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -43,7 +43,7 @@ impl Reference {
     /// Likewise.
     pub fn within(run_max: Duration, name: &str, model: &Path, level: OrtLevel) -> Result<Self> {
         let library = runtime_library::find_or_obtain(&library_search(None), &|_| {})?;
-        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
+        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let file = fs::read(model).with_context(|| model.display().to_string())?;
         let source = Source {

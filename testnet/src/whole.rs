@@ -44,7 +44,7 @@ impl Whole {
         outputs: &[TensorView],
     ) -> Result<Self> {
         let library = runtime_library::find_or_obtain(&library_search(None), &|_| {})?;
-        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
+        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let variable = outputs.iter().filter(|output| output.is_variable).map(|output| output.name.clone());
         let source = PartitionSource {

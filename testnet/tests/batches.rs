@@ -3,15 +3,16 @@
 #![allow(dead_code, reason = "a test uses a part of the writer of files")]
 
 use std::fs;
+use std::sync::Barrier;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 use stormo_protocol::model::OrtLevel;
 use stormo_testnet::arrays;
 use stormo_testnet::commands::Progress;
 use stormo_testnet::oip::{Difference, InferRequest};
 use stormo_testnet::reference::Reference;
-use stormo_testnet::trial::{self, COMMAND_MAX, edge};
+use stormo_testnet::trial::{self, COMMAND_MAX, SOON, edge};
 
 #[path = "onnx_files/onnx.rs"]
 mod onnx;
@@ -20,6 +21,8 @@ use onnx::{Declared, FLOAT, integers, model_of, node, weight};
 
 /// Numbers of one item.
 const WIDTH: u64 = 3;
+/// A sum over the rows of several requests may be added up in another order, relative to the largest value.
+const TOGETHER_DIFFERENCE_MAX: f64 = 1e-5;
 
 /// Layers with something to cut between, flattened and unfolded by the batch in the middle.
 fn layers(width: Option<u64>) -> Vec<u8> {
@@ -51,7 +54,12 @@ fn layers(width: Option<u64>) -> Vec<u8> {
 }
 
 fn request(items: u64) -> InferRequest {
-    let values = (0..items * WIDTH).map(|index| (index as f32).cos()).collect();
+    request_of(items, 0)
+}
+
+/// Other numbers for each seed.
+fn request_of(items: u64, seed: u64) -> InferRequest {
+    let values = (0..items * WIDTH).map(|index| (index as f32 + seed as f32 * 0.1).cos()).collect();
     InferRequest::new("x", &[items, WIDTH], values)
 }
 
@@ -88,6 +96,47 @@ fn several_items_through_three_processes_are_what_one_session_gives() -> Result<
         let described = client.get_raw("/v2/models/layers")?;
         let described: serde_json::Value = serde_json::from_slice(&described.body)?;
         ensure!(described["inputs"][0]["shape"] == json!([-1, WIDTH]), "{described}");
+        Ok(())
+    })
+}
+
+/// Requests of one to four items, so many at once at a node whose owner lets them run together.
+const AT_ONCE: u64 = 24;
+
+#[test]
+fn requests_of_many_callers_that_run_together_get_what_is_theirs() -> Result<()> {
+    trial::run(&[edge("stores")], |mesh| {
+        trial::add_with(mesh, &edge("joins"), &["--batch-within", "20"])?;
+        mesh.wait_for_nodes(2, SOON)?;
+        let path = mesh.folder().join("layers.onnx");
+        fs::write(&path, layers(Some(WIDTH)))?;
+        trial::deploy(
+            mesh,
+            "joins",
+            "layers",
+            &path,
+            &["--parts", "1", "--replicas", "1", "--ort-level", "off"],
+        )?;
+        let client = &mesh.node("joins").client;
+        let plan = trial::loaded_plan(client, "layers", "local")?;
+        let reference = Reference::of("layers", &path, OrtLevel::Off)?;
+        let asked: Vec<InferRequest> =
+            (0..AT_ONCE).map(|number| request_of(1 + number % 4, number)).collect();
+        let start = Barrier::new(asked.len());
+        let ask = |request: &InferRequest| {
+            start.wait();
+            client.infer("layers", &request.clone().by_plan(plan.id))
+        };
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let asking: Vec<_> = asked.iter().map(|request| scope.spawn(|| ask(request))).collect();
+            asking.into_iter().map(|one| one.join()).collect()
+        });
+        for (request, answer) in asked.iter().zip(answers) {
+            let answer = answer.map_err(|_| anyhow!("a caller panicked"))??;
+            let whole = reference.whole(&request.inputs)?;
+            let apart = Difference::between(&whole, &answer.outputs).context("other names or shapes")?;
+            ensure!(apart.relative <= TOGETHER_DIFFERENCE_MAX, "{:?}: {apart:?}", request.inputs[0].shape);
+        }
         Ok(())
     })
 }

@@ -5,6 +5,7 @@ mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stormo_protocol::codec::payload::Codec;
@@ -12,8 +13,8 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::state::{Class, Domain};
 
 use values::{
-    parse_accuracy, parse_bytes, parse_codec, parse_energy_j, parse_shape, parse_share_below_1,
-    parse_time_ms, parse_variant,
+    parse_accuracy, parse_batch_within, parse_bytes, parse_codec, parse_energy_j, parse_shape,
+    parse_share_below_1, parse_time_ms, parse_variant,
 };
 
 pub use streaming::StreamArgs;
@@ -213,6 +214,11 @@ pub struct NodeArgs {
     /// cores count [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = parse_share_below_1)]
     pub keep_free_cpu: Option<f64>,
+    /// Requests that wait for the same part run together where its model leaves the batch axis open, the first of them
+    /// waiting so many milliseconds for others; 0 joins only what waits anyway. What is joined may differ in its last
+    /// digits [default: each runs alone]
+    #[arg(long, value_name = "MS", value_parser = parse_batch_within)]
+    pub batch_within: Option<Duration>,
     /// Print one line of JSON when ready.
     #[arg(long)]
     pub json: bool,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use stormo_protocol::ids::MeshKey;
 use stormo_protocol::limits::{DOMAINS_MAX, NAME_BYTES_MAX};
@@ -171,6 +172,8 @@ pub struct NodeConfig {
     pub power: Option<Power>,
     /// Disk for objects.
     pub disk_budget: DiskBudget,
+    /// How long requests wait for others to run with; `None` where each runs alone.
+    pub batch_within: Option<Duration>,
     /// Where ONNX Runtime may be.
     pub library: LibrarySearch,
 }
@@ -226,6 +229,7 @@ impl NodeConfig {
             owner,
             domains,
             power: args.power,
+            batch_within: args.batch_within,
             library: library_search(Some(&data)),
             data,
             mesh,

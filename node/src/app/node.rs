@@ -191,7 +191,8 @@ async fn open_engine(config: &NodeConfig) -> Result<Engine, NodeError> {
     })
     .await??;
     let permits = NonZeroUsize::new(config.owner.cores_of(monitor::cores())).unwrap_or(NonZeroUsize::MIN);
-    Ok(tokio::task::spawn_blocking(move || Engine::open(&EngineConfig { library, permits })).await??)
+    let engine = EngineConfig { library, permits, batch_within: config.batch_within };
+    Ok(tokio::task::spawn_blocking(move || Engine::open(&engine)).await??)
 }
 
 /// The addresses that listening gives, and what else happened meanwhile. Each is told at once, or an error was

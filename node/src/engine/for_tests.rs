@@ -3,15 +3,25 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::runtime_library::{self, LibrarySearch};
 use super::{Engine, EngineConfig};
 
 /// An engine with permits of its own.
 pub(crate) fn engine(permits: usize) -> Engine {
+    opened(permits, None)
+}
+
+/// The same that lets jobs of several callers run together, if they wait so long for each other.
+pub(super) fn joining_engine(permits: usize, within: Duration) -> Engine {
+    opened(permits, Some(within))
+}
+
+fn opened(permits: usize, batch_within: Option<Duration>) -> Engine {
     let permits = NonZeroUsize::new(permits).expect("a test asks for a permit");
     let library = library();
-    Engine::open(&EngineConfig { library, permits }).expect("ONNX Runtime opens")
+    Engine::open(&EngineConfig { library, permits, batch_within }).expect("ONNX Runtime opens")
 }
 
 fn library() -> PathBuf {

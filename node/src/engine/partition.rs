@@ -5,14 +5,16 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use ort::environment::Environment;
-use ort::session::{NoSelectedOutputs, RunOptions, Session};
+use ort::session::Session;
 use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec, total_bytes};
 use tokio::sync::oneshot;
 
 use super::batch::{self, OpenBatch};
-use super::served::{Caches, Job, Load, Outputs, QUEUE_JOBS_MAX, caught, serve};
+use super::ending::{EndRun, Ending};
+use super::served::{Caches, Job, Load, Outputs, QUEUE_JOBS_MAX, QueuedJob, Served, caught};
 use super::session::{self, LoadError, Weight, Weights};
+use super::together::Joining;
 use super::values::bounded;
 use super::{Shared, memory};
 
@@ -50,7 +52,7 @@ pub struct Partition {
     outputs: Vec<TensorSpec>,
     batch: Option<OpenBatch>,
     /// Leads to the session's thread; there is none where nothing is to be computed.
-    jobs: Option<mpsc::SyncSender<Job>>,
+    jobs: Option<mpsc::SyncSender<QueuedJob>>,
     load: Arc<Load>,
 }
 
@@ -65,10 +67,12 @@ pub struct Ran {
     pub outputs: Vec<Tensor>,
     /// From the call until a permit was there.
     pub queued: Duration,
-    /// From then until the outputs were there.
+    /// From then until the outputs were there; of a run for several requests, this one's share.
     pub ran: Duration,
     /// Processor time in that: what `ran` would be on a core that nobody else uses.
     pub computed: Duration,
+    /// Items of all requests that ran together; 0 where nothing ran.
+    pub items: u64,
 }
 
 /// Why a run gave nothing.
@@ -106,17 +110,6 @@ impl Running {
         // Where nothing is to be computed, nothing runs.
         let Some((answer, _end_run)) = self.0 else { return Ok(Ran::default()) };
         answer.await.unwrap_or(Err(RunError::Closed))
-    }
-}
-
-/// Ends the run when the caller no longer waits: the deadline passed, or the request was cancelled.
-pub(super) struct EndRun(pub(super) Arc<RunOptions<NoSelectedOutputs>>);
-
-impl Drop for EndRun {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.terminate() {
-            tracing::debug!("a run could not be ended: {error}");
-        }
     }
 }
 
@@ -158,8 +151,12 @@ impl Partition {
                     batch: source.batch.clone(),
                     variable: source.variable.clone(),
                 };
-                if let Some(session) = build_and_report(&shared, source, weights, built) {
-                    serve(session, &outputs, &queue, &shared.permits, &load);
+                let joining = Joining::of(&source, shared.batch_within);
+                let join =
+                    |session: &mut Session| joining.filter(|joining| outputs.keeps_apart(session, joining));
+                if let Some((session, joining)) = build_and_report(&shared, source, weights, built, join) {
+                    let (permits, load) = (&shared.permits, &load);
+                    Served { session, outputs: &outputs, joining, permits, load }.serve(&queue);
                 }
                 memory::give_back_freed();
             })
@@ -173,7 +170,7 @@ impl Partition {
     /// # Errors
     /// At once when the queue is full or the inputs do not fit; see [`RunError`].
     pub async fn run(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
-        self.begin(inputs, None)?.ran().await
+        self.call(inputs, Caches::AsTheyAre, false, None)?.ran().await
     }
 
     /// The same, begun before anything is awaited: it takes no other task's turn to start it, or to do what is to be
@@ -182,7 +179,7 @@ impl Partition {
     /// # Errors
     /// Likewise.
     pub fn begin(&self, inputs: Vec<Tensor>, at_once: Option<AtOnce>) -> Result<Running, RunError> {
-        self.call(inputs, Caches::AsTheyAre, at_once)
+        self.call(inputs, Caches::AsTheyAre, true, at_once)
     }
 
     /// The same as it goes between other work, for measuring: runs that follow each other at once find
@@ -192,27 +189,28 @@ impl Partition {
     /// # Errors
     /// Likewise.
     pub async fn run_between(&self, inputs: Vec<Tensor>) -> Result<Ran, RunError> {
-        self.call(inputs, Caches::Displaced, None)?.ran().await
+        self.call(inputs, Caches::Displaced, false, None)?.ran().await
     }
 
     fn call(
         &self,
         inputs: Vec<Tensor>,
         caches: Caches,
+        may_join: bool,
         at_once: Option<AtOnce>,
     ) -> Result<Running, RunError> {
         let items = batch::items(self.batch.as_ref(), &self.inputs, &inputs);
         self.check_inputs(&inputs, items)?;
         let Some(jobs) = &self.jobs else { return Ok(Running(None)) };
         let place = self.load.take_place(total_bytes(&inputs)).ok_or(RunError::QueueFull)?;
-        let options = RunOptions::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
-        let options = Arc::new(options);
-        let end_run = EndRun(options.clone());
+        let ending = Ending::new().map_err(|error| RunError::Failed(bounded(error.message())))?;
+        let ending = Arc::new(ending);
+        let end_run = EndRun(ending.clone());
         let (reply, answer) = oneshot::channel();
         let called = Instant::now();
-        let job = Job { inputs, items, options, called, caches, at_once, reply, place };
+        let job = Job { inputs, items, ending, called, caches, may_join, at_once, place };
         // Places are as many as the channel is long, so it is never full here.
-        jobs.try_send(job).map_err(|_| RunError::Closed)?;
+        jobs.try_send(QueuedJob { job, reply }).map_err(|_| RunError::Closed)?;
         Ok(Running(Some((answer, end_run))))
     }
 
@@ -284,15 +282,20 @@ fn build_and_report(
     source: PartitionSource,
     weights: Weights,
     built: oneshot::Sender<Result<(), LoadError>>,
-) -> Option<Session> {
+    join: impl FnOnce(&mut Session) -> Option<Joining>,
+) -> Option<(Session, Option<Joining>)> {
     // One at a time on a node: building is a burst of memory. No permit is taken, since running
     // partitions must not wait for it.
     let one_at_a_time = shared.building.acquire();
     if built.is_closed() {
         return None;
     }
-    let session =
-        caught(|| build_compared(&shared.environment, source, weights)).unwrap_or(Err(LoadError::BrokeDown));
+    let built_and_tried = || {
+        let mut session = build_compared(&shared.environment, source, weights)?;
+        let joining = join(&mut session);
+        Ok((session, joining))
+    };
+    let session = caught(built_and_tried).unwrap_or(Err(LoadError::BrokeDown));
     memory::give_back_freed();
     drop(one_at_a_time);
     match session {

@@ -8,7 +8,8 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::sync::oneshot;
 
-use super::partition::{EndRun, STACK_BYTES};
+use super::ending::{EndRun, Ending};
+use super::partition::STACK_BYTES;
 use super::served::caught;
 use super::session::{self, LoadError, Weight, Weights};
 use super::values::{self, bounded};
@@ -49,9 +50,9 @@ impl Engine {
     ) -> Result<Vec<(String, Probed)>, ProbeError> {
         let shared = self.shared.clone();
         let (reply, answer) = oneshot::channel();
-        let options = RunOptions::new().map_err(|error| ProbeError::Run(bounded(error.message())))?;
-        let options = Arc::new(options);
-        let _end_run = EndRun(options.clone());
+        let ending = Ending::new().map_err(|error| ProbeError::Run(bounded(error.message())))?;
+        let ending = Arc::new(ending);
+        let _end_run = EndRun(ending.clone());
         let counted = shared.count_session();
         std::thread::Builder::new()
             .name("probe".into())
@@ -63,7 +64,7 @@ impl Engine {
                     let weights = Weights::InMemory(weights);
                     let probed = caught(|| {
                         let mut session = session::build(&shared.environment, &model, weights, level)?;
-                        run_once(&mut session, &inputs, &options)
+                        run_once(&mut session, &inputs, ending.options())
                     });
                     memory::give_back_freed();
                     // A caller that gave up meanwhile needs no answer.

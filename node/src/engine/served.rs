@@ -11,8 +11,10 @@ use stormo_protocol::tensor::{Tensor, TensorSpec};
 use tokio::sync::oneshot;
 
 use super::batch::{self, OpenBatch};
+use super::ending::{Ending, Joint};
 use super::partition::{AtOnce, QUEUE_JOBS_MIN, Ran, RunError, form};
-use super::permits::Permits;
+use super::permits::{Permit, Permits};
+use super::together::Joining;
 use super::values::{self, ValueError, bounded};
 use super::{memory, thread_time};
 
@@ -55,12 +57,19 @@ pub(super) struct Job {
     pub(super) inputs: Vec<Tensor>,
     /// Items in their batch.
     pub(super) items: u64,
-    pub(super) options: Arc<RunOptions<NoSelectedOutputs>>,
+    pub(super) ending: Arc<Ending>,
     pub(super) called: Instant,
     pub(super) caches: Caches,
+    /// Whether it may run together with others.
+    pub(super) may_join: bool,
     pub(super) at_once: Option<AtOnce>,
-    pub(super) reply: oneshot::Sender<Result<Ran, RunError>>,
     pub(super) place: Place,
+}
+
+/// One that waits for its turn, and who waits for it.
+pub(super) struct QueuedJob {
+    pub(super) job: Job,
+    pub(super) reply: oneshot::Sender<Result<Ran, RunError>>,
 }
 
 /// A place in the queue, free again when the job is done or given up.
@@ -149,50 +158,133 @@ fn give_way() {
     }
 }
 
-/// Does jobs until the last handle is gone, or one breaks down.
-pub(super) fn serve(
-    mut session: Session,
-    outputs: &Outputs,
-    queue: &mpsc::Receiver<Job>,
-    permits: &Permits,
-    load: &Load,
-) {
-    let mut first = FirstRuns(Vec::new());
-    while let Ok(job) = queue.recv() {
-        let permit = permits.acquire();
-        if job.reply.is_closed() {
-            continue;
+/// A session on its thread.
+pub(super) struct Served<'a> {
+    pub(super) session: Session,
+    pub(super) outputs: &'a Outputs,
+    /// How jobs are joined, if they are.
+    pub(super) joining: Option<Joining>,
+    pub(super) permits: &'a Permits,
+    pub(super) load: &'a Load,
+}
+
+/// The session broke down; it is of no more use.
+struct BrokeDown;
+
+impl Served<'_> {
+    /// Does jobs until the last handle is gone, or one breaks down.
+    pub(super) fn serve(mut self, queue: &mpsc::Receiver<QueuedJob>) {
+        let mut first = FirstRuns(Vec::new());
+        let mut next = None;
+        while let Some(queued) = next.take().or_else(|| queue.recv().ok()) {
+            let mut jobs = vec![queued];
+            if let Some(joining) = &self.joining {
+                next = joining.wait(&mut jobs, queue);
+            }
+            let permit = self.permits.acquire();
+            if let (Some(joining), None) = (&self.joining, &next) {
+                next = joining.take(&mut jobs, queue);
+            }
+            jobs.retain(|queued| !queued.reply.is_closed());
+            let ran = match jobs.len() {
+                0 => Ok(()),
+                1 => self.each(jobs, permit, &mut first),
+                _ => self.together(jobs, permit, &mut first),
+            };
+            if ran.is_err() {
+                break;
+            }
         }
-        if job.caches == Caches::Displaced {
-            memory::displace_caches();
+        let Self { session, .. } = self;
+        // Freeing a session that broke down may break down in turn.
+        caught(|| drop(session));
+    }
+
+    /// One job after the other.
+    fn each(
+        &mut self,
+        jobs: Vec<QueuedJob>,
+        permit: Permit<'_>,
+        first: &mut FirstRuns,
+    ) -> Result<(), BrokeDown> {
+        let mut permit = Some(permit);
+        for QueuedJob { job, reply } in jobs {
+            let permit = permit.take().unwrap_or_else(|| self.permits.acquire());
+            if job.caches == Caches::Displaced {
+                memory::displace_caches();
+            }
+            let inputs = &job.inputs;
+            let (start, ran) = self.timed((inputs, job.items, job.ending.options()), permit, first);
+            let broke_down = ran.is_none();
+            let queued = start.duration_since(job.called);
+            let answer = ran.unwrap_or_else(|| Err(RunError::Failed("ONNX Runtime broke down".into())));
+            answered(job, reply, answer.map(|ran| Ran { queued, ..ran }));
+            if broke_down {
+                return Err(BrokeDown);
+            }
         }
+        Ok(())
+    }
+
+    /// Several jobs in one run; one after the other, where that is not possible or fails over one of them.
+    fn together(
+        &mut self,
+        jobs: Vec<QueuedJob>,
+        permit: Permit<'_>,
+        first: &mut FirstRuns,
+    ) -> Result<(), BrokeDown> {
+        let joined =
+            self.joining.as_ref().and_then(|joining| joining.inputs(&jobs)).zip(Joint::of(&jobs).ok());
+        let Some((inputs, joint)) = joined else { return self.each(jobs, permit, first) };
+        let items = jobs.iter().map(|queued| queued.job.items).sum();
+        let (start, ran) = self.timed((&inputs, items, joint.options()), permit, first);
+        let parted = ran.and_then(Result::ok).and_then(|ran| {
+            let outputs = self.joining.as_ref()?.outputs(&jobs, &ran.outputs)?;
+            Some((outputs, ran))
+        });
+        let Some((outputs, ran)) = parted else {
+            let permit = self.permits.acquire();
+            return self.each(jobs, permit, first);
+        };
+        for (QueuedJob { job, reply }, outputs) in jobs.into_iter().zip(outputs) {
+            let queued = start.duration_since(job.called);
+            let share = |time: Duration| time.mul_f64(job.items as f64 / items as f64);
+            let (ran, computed) = (share(ran.ran), share(ran.computed));
+            answered(job, reply, Ok(Ran { outputs, queued, ran, computed, items }));
+        }
+        Ok(())
+    }
+
+    /// A run, when it began and what it took; `None` if the session broke down.
+    fn timed(
+        &mut self,
+        (inputs, items, options): (&[Tensor], u64, &RunOptions<NoSelectedOutputs>),
+        permit: Permit<'_>,
+        first: &mut FirstRuns,
+    ) -> (Instant, Option<Result<Ran, RunError>>) {
         let (start, computed_before) = (Instant::now(), thread_time::used());
-        let result = caught(|| run(&mut session, &job, outputs));
+        let result = caught(|| run(&mut self.session, inputs, items, options, self.outputs));
         let computed = thread_time::used().saturating_sub(computed_before);
         drop(permit);
-        let broke_down = result.is_none();
         let ran = start.elapsed();
         if let Some(Ok(_)) = &result {
-            load.ran(ran, job.items);
+            self.load.ran(ran, items);
             first.note(computed);
         }
-        let queued = start.duration_since(job.called);
-        let answer = result
-            .unwrap_or_else(|| Err(RunError::Failed("ONNX Runtime broke down".into())))
-            .map(|outputs| Ran { outputs, queued, ran, computed });
-        let Job { at_once, reply, place, .. } = job;
-        drop(place);
-        if let (Some(at_once), Ok(ran)) = (at_once, &answer) {
-            caught(|| at_once(ran));
-        }
-        // A caller that gave up meanwhile needs no answer.
-        let _ = reply.send(answer);
-        if broke_down {
-            break;
-        }
+        let timed = |outputs| Ran { outputs, queued: Duration::ZERO, ran, computed, items };
+        (start, result.map(|result| result.map(timed)))
     }
-    // Freeing a session that broke down may break down in turn.
-    caught(|| drop(session));
+}
+
+/// Tells whoever waits for a job, and does what is to be done at once.
+fn answered(job: Job, reply: oneshot::Sender<Result<Ran, RunError>>, answer: Result<Ran, RunError>) {
+    let Job { at_once, place, .. } = job;
+    drop(place);
+    if let (Some(at_once), Ok(ran)) = (at_once, &answer) {
+        caught(|| at_once(ran));
+    }
+    // A caller that gave up meanwhile needs no answer.
+    let _ = reply.send(answer);
 }
 
 /// Runs what may panic inside the binding; the panic ends here. Everything that was in use is given
@@ -227,6 +319,12 @@ impl Outputs {
         Err(RunError::UnexpectedOutputs(format!("`{}` is {got}, not {expected}", declared.name)))
     }
 
+    /// Whether jobs of several callers can run together in this session.
+    pub(super) fn keeps_apart(&self, session: &mut Session, joining: &Joining) -> bool {
+        let Ok(options) = RunOptions::new() else { return false };
+        joining.keeps_apart(|inputs, items| run(session, inputs, items, &options, self).ok())
+    }
+
     /// Those whose dimensions nobody knew before are no more than a frame is to carry.
     fn check_size(&self, outputs: &[Tensor]) -> Result<(), RunError> {
         let variable = outputs.iter().filter(|tensor| self.variable.contains(&tensor.spec().name));
@@ -244,7 +342,9 @@ impl Outputs {
 
 fn run(
     session: &mut Session,
-    Job { inputs, items, options, .. }: &Job,
+    inputs: &[Tensor],
+    items: u64,
+    options: &RunOptions<NoSelectedOutputs>,
     expected: &Outputs,
 ) -> Result<Vec<Tensor>, RunError> {
     let mut values = Vec::with_capacity(inputs.len());
@@ -261,7 +361,7 @@ fn run(
         .map(|declared| {
             let value = outputs.remove(&declared.name).ok_or(RunError::Closed)?;
             let tensor = values::tensor_of(&declared.name, value, inputs).map_err(unexpected)?;
-            expected.accept(declared, *items, tensor)
+            expected.accept(declared, items, tensor)
         })
         .collect::<Result<_, _>>()?;
     expected.check_size(&outputs)?;

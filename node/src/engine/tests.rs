@@ -8,6 +8,8 @@ use stormo_protocol::model::OrtLevel;
 use stormo_protocol::profile::WorkClass;
 use stormo_protocol::tensor::{DType, Tensor, TensorData, TensorSpec};
 
+mod together;
+
 use super::for_tests::engine;
 use super::tiny_onnx::{self, ExternalWeight, Node, spec};
 use super::*;
@@ -427,6 +429,7 @@ fn an_old_library_is_refused_unopened() {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("libonnxruntime.so.1.28.0");
     std::fs::write(&library, b"").unwrap();
-    let error = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN }).unwrap_err();
+    let error =
+        Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None }).unwrap_err();
     assert!(matches!(error, EngineError::TooOld { .. }), "{error}");
 }

@@ -126,7 +126,9 @@ fn weight_message(weight: &ExternalWeight<'_>) -> Vec<u8> {
 fn value_message(spec: &TensorSpec) -> Vec<u8> {
     let mut shape = Vec::new();
     for dimension in &spec.shape {
-        shape.extend(bytes_field(1, &number_field(1, *dimension)));
+        // One of no elements is left open.
+        let dimension = if *dimension == 0 { bytes_field(2, b"open") } else { number_field(1, *dimension) };
+        shape.extend(bytes_field(1, &dimension));
     }
     let mut tensor = number_field(1, spec.dtype as u64);
     tensor.extend(bytes_field(2, &shape));

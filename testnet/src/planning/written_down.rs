@@ -61,7 +61,7 @@ fn divided(model: &Path) -> Result<Manifest> {
     let bytes = files::read(model, MODEL_BYTES_MAX).with_context(|| model.display().to_string())?;
     let name = model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let library = runtime_library::find_or_obtain(&library_search(None), &|text| note!("{text}"))?;
-    let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
+    let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None })?;
     let source = Source {
         bytes,
         name: name.chars().filter(|letter| letter.is_ascii_alphanumeric()).take(64).collect(),

@@ -42,7 +42,7 @@ impl Divided {
     /// Reads and divides a model.
     pub(crate) fn of(model: &Model) -> Result<Self> {
         let library = runtime_library::find_or_obtain(&library_search(None), &|_| {})?;
-        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
+        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let file = fs::read(&model.file).with_context(|| model.file.display().to_string())?;
         let started = Instant::now();

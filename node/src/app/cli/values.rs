@@ -1,5 +1,7 @@
 //! Values on the command line that are more than a word or a number, and what to say where they are wrong.
 
+use std::time::Duration;
+
 use stormo_protocol::codec::payload::Codec;
 use stormo_protocol::model::is_valid_name;
 
@@ -72,6 +74,17 @@ pub(super) fn parse_accuracy(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok();
     let number = number.filter(|number| *number > 0.0 && *number <= 1.0);
     number.ok_or_else(|| "use a number above 0 and at most 1, such as 0.95".to_owned())
+}
+
+/// The longest that a request may wait for others, milliseconds.
+const BATCH_WITHIN_MS_MAX: f64 = 1000.0;
+
+pub(super) fn parse_batch_within(text: &str) -> Result<Duration, String> {
+    let ms = text.parse::<f64>().ok().filter(|ms| (0.0..=BATCH_WITHIN_MS_MAX).contains(ms));
+    let ms = ms.ok_or_else(|| {
+        format!("`{text}` is no time from 0 to {BATCH_WITHIN_MS_MAX} milliseconds, such as 2")
+    })?;
+    Ok(Duration::from_secs_f64(ms / 1000.0))
 }
 
 pub(super) fn parse_share_below_1(text: &str) -> Result<f64, String> {

@@ -78,7 +78,8 @@ fn write(text: std::fmt::Arguments<'_>) {
 pub(super) fn engine_here(progress: &Progress) -> Result<(Engine, Runtime), CommandError> {
     let library =
         runtime_library::find_or_obtain(&library_search(None), &|step| progress.step(step)).map_err(here)?;
-    let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN }).map_err(here)?;
+    let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None })
+        .map_err(here)?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(here)?;
     Ok((engine, runtime))
 }

@@ -28,7 +28,7 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn new() -> Result<Self> {
         let library = runtime_library::find_or_obtain(&library_search(None), &|text| note!("{text}"))?;
-        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
+        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None })?;
         Ok(Self { engine, runtime: Builder::new_current_thread().enable_all().build()? })
     }
 }

@@ -62,7 +62,7 @@ impl Studied {
 impl Study {
     pub(super) fn new(ranges: usize, seed: u64) -> Result<Self> {
         let library = runtime_library::find_or_obtain(&library_search(None), &|text| note!("{text}"))?;
-        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN })?;
+        let engine = Engine::open(&EngineConfig { library, permits: NonZeroUsize::MIN, batch_within: None })?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         Ok(Self { engine, runtime, ranges, seed })
     }
