@@ -23,6 +23,7 @@ pub mod machine;
 pub mod memory;
 pub mod mesh;
 pub mod oip;
+pub mod onnx_files;
 mod own_group;
 pub(crate) mod owner;
 pub mod play;

@@ -1,8 +1,6 @@
 //! Models that no machine should swallow, brought by `stormo deploy`: each is refused with what is wrong
 //! about it, and within a bound of memory, whatever it claims.
 
-#![allow(dead_code, reason = "a test uses a part of the writer of files")]
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,16 +11,12 @@ use stormo_protocol::model::OrtLevel;
 use stormo_testnet::client::Client;
 use stormo_testnet::commands::{Progress, Stormo};
 use stormo_testnet::oip::InferRequest;
-use stormo_testnet::reference::Reference;
-use stormo_testnet::trial::{self, COMMAND_MAX, arguments, edge};
-
-#[path = "onnx_files/onnx.rs"]
-mod onnx;
-
-use onnx::{
+use stormo_testnet::onnx_files::{
     COMPLEX, Declared, FLOAT, FLOAT8, cast, endless, external, integers, model, model_of, nested, node,
     weight,
 };
+use stormo_testnet::reference::Reference;
+use stormo_testnet::trial::{self, COMMAND_MAX, arguments, edge};
 
 /// What a command may map, KiB: some times of what one takes that divides a small model.
 const MEMORY_KIB_MAX: u64 = 3 << 20;

@@ -1,18 +1,12 @@
 //! Values that a model does not take: refused once, as the caller's, wherever the model runs.
 
-#![allow(dead_code, reason = "a test uses a part of the writer of files")]
-
 use std::fs;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use stormo_testnet::client::Client;
+use stormo_testnet::onnx_files::{Declared, FLOAT, STRING, cast, model, model_of, node, weight};
 use stormo_testnet::trial::{self, asker, edge};
-
-#[path = "onnx_files/onnx.rs"]
-mod onnx;
-
-use onnx::{Declared, FLOAT, STRING, cast, model, model_of, node, weight};
 
 /// The number that stands at a place of three.
 fn looks_up() -> Vec<u8> {

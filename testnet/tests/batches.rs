@@ -1,7 +1,5 @@
 //! A network that leaves its first axis open, divided over three processes: several items in one request.
 
-#![allow(dead_code, reason = "a test uses a part of the writer of files")]
-
 use std::fs;
 use std::sync::Barrier;
 
@@ -11,13 +9,9 @@ use stormo_protocol::model::OrtLevel;
 use stormo_testnet::arrays;
 use stormo_testnet::commands::Progress;
 use stormo_testnet::oip::{Difference, InferRequest};
+use stormo_testnet::onnx_files::{Declared, FLOAT, integers, model_of, node, weight};
 use stormo_testnet::reference::Reference;
 use stormo_testnet::trial::{self, COMMAND_MAX, SOON, edge};
-
-#[path = "onnx_files/onnx.rs"]
-mod onnx;
-
-use onnx::{Declared, FLOAT, integers, model_of, node, weight};
 
 /// Numbers of one item.
 const WIDTH: u64 = 3;

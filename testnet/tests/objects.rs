@@ -1,8 +1,6 @@
 //! Objects between real nodes and on their disks: a peer whose disk is damaged is found out, another one gives
 //! what is missing, nothing wrong gets a name, and deploying again mends what was damaged.
 
-#![allow(dead_code, reason = "a test uses a part of the writer of files")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,13 +13,9 @@ use stormo_protocol::limits::MANIFEST_BYTES_MAX;
 use stormo_protocol::model::Manifest;
 use stormo_testnet::commands::Progress;
 use stormo_testnet::mesh::Mesh;
+use stormo_testnet::onnx_files::{self as onnx, Declared, FLOAT, model_of, node, weight};
 use stormo_testnet::trial::{self, COMMAND_MAX, SOON, arguments, asker, edge};
 use stormo_testnet::{digits, wait};
-
-#[path = "onnx_files/onnx.rs"]
-mod onnx;
-
-use onnx::{Declared, FLOAT, model_of, node, weight};
 
 /// Weights of the model that is damaged.
 const WEIGHTS: usize = 12;

@@ -1,7 +1,5 @@
 //! Programs written for other servers of the Open Inference Protocol work unchanged.
 
-#![allow(dead_code, reason = "a test uses a part of the writer of files")]
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
@@ -12,13 +10,9 @@ use serde_json::json;
 use stormo::serve::json::PlanView;
 use stormo_testnet::binary::workspace_root;
 use stormo_testnet::mesh::Mesh;
+use stormo_testnet::onnx_files::{Declared, model_of, node};
 use stormo_testnet::trial::{self, arguments, asker, edge};
 use stormo_testnet::{digits, surroundings};
-
-#[path = "onnx_files/onnx.rs"]
-mod onnx;
-
-use onnx::{Declared, model_of, node};
 
 /// ONNX's number of FP16.
 const HALF: u64 = 10;

@@ -1,8 +1,6 @@
 //! A model of texts, divided over two processes: asked in JSON, in bytes and by the command, with texts
 //! crossing between.
 
-#![allow(dead_code, reason = "a test uses a part of the writer of files")]
-
 use std::fs;
 use std::process::Command;
 
@@ -14,13 +12,9 @@ use stormo_testnet::binary::workspace_root;
 use stormo_testnet::client::{Client, RawAnswer};
 use stormo_testnet::commands::Progress;
 use stormo_testnet::mesh::Mesh;
+use stormo_testnet::onnx_files::{Declared, STRING, model_of, node, words};
 use stormo_testnet::trial::{self, COMMAND_MAX, arguments, asker, edge};
 use stormo_testnet::{raw_http, surroundings};
-
-#[path = "onnx_files/onnx.rs"]
-mod onnx;
-
-use onnx::{Declared, STRING, model_of, node, words};
 
 const INFER: &str = "/v2/models/greet/infer";
 

@@ -10,14 +10,11 @@ use stormo_testnet::ground::{GroundKind, network};
 use stormo_testnet::memory;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::oip::InferRequest;
+use stormo_testnet::onnx_files as onnx;
 use stormo_testnet::topology::{NodeSpec, Topology};
 use stormo_testnet::trial::{self, SOON, edge};
 use stormo_testnet::wait;
 use stormo_testnet::whole::Whole;
-
-#[path = "onnx_files/onnx.rs"]
-#[allow(dead_code, reason = "other tests write other files")]
-mod onnx;
 
 /// Of the links' chances; there are none.
 const SEED: u64 = 1;

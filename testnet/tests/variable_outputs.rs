@@ -1,8 +1,6 @@
 //! Networks that give as many rows as they find, whole and divided over several processes: nothing, few and
 //! much, from the last stage and from one before it.
 
-#![allow(dead_code, reason = "a test uses a part of the writer of files")]
-
 use std::fs;
 use std::path::Path;
 
@@ -12,13 +10,9 @@ use stormo_protocol::model::OrtLevel;
 use stormo_testnet::arrays;
 use stormo_testnet::mesh::Mesh;
 use stormo_testnet::oip::{Difference, InferRequest};
+use stormo_testnet::onnx_files::{Declared, FLOAT, cast, integers, model_giving, node, weight};
 use stormo_testnet::reference::Reference;
 use stormo_testnet::trial::{self, edge};
-
-#[path = "onnx_files/onnx.rs"]
-mod onnx;
-
-use onnx::{Declared, FLOAT, cast, integers, model_giving, node, weight};
 
 /// Numbers of one item of the first network.
 const WIDTH: u64 = 8;

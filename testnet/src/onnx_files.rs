@@ -4,14 +4,18 @@
 const OPSET: u64 = 20;
 
 /// A message: fields one after the other.
-pub(crate) type Message = Vec<u8>;
+pub type Message = Vec<u8>;
 
-pub(crate) const FLOAT: u64 = 1;
+/// 32-bit floats.
+pub const FLOAT: u64 = 1;
 const INT64: u64 = 7;
 const BOOL: u64 = 9;
-pub(crate) const STRING: u64 = 8;
-pub(crate) const COMPLEX: u64 = 14;
-pub(crate) const FLOAT8: u64 = 17;
+/// Texts.
+pub const STRING: u64 = 8;
+/// 64-bit complex numbers.
+pub const COMPLEX: u64 = 14;
+/// 8-bit floats (E4M3FN).
+pub const FLOAT8: u64 = 17;
 const INT_ATTRIBUTE: u64 = 2;
 const GRAPH_ATTRIBUTE: u64 = 5;
 const EXTERNAL: u64 = 1;
@@ -43,7 +47,7 @@ fn texts(field: u64, values: &[&str]) -> Message {
 }
 
 /// A node of the default domain.
-pub(crate) fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> Message {
+pub fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> Message {
     bytes(1, &node_with(op_type, inputs, outputs, &[]))
 }
 
@@ -52,7 +56,7 @@ fn node_with(op_type: &str, inputs: &[&str], outputs: &[&str], attributes: &[u8]
 }
 
 /// Nodes inside nodes, as deep as wished: each an `If` with the next one as its branch.
-pub(crate) fn nested(levels: usize) -> Message {
+pub fn nested(levels: usize) -> Message {
     let mut inner = node("Identity", &["x"], &["y"]);
     for _ in 0..levels {
         let body = [inner, bytes(12, &text(1, "y"))].concat();
@@ -63,7 +67,7 @@ pub(crate) fn nested(levels: usize) -> Message {
 }
 
 /// A loop without a trip count or a condition.
-pub(crate) fn endless() -> Message {
+pub fn endless() -> Message {
     let typed = |(name, element, dims): &(&str, u64, &[u64])| {
         let dims: Vec<u8> = dims.iter().flat_map(|dim| bytes(1, &number(1, *dim))).collect();
         let tensor = [number(1, *element), bytes(2, &dims)].concat();
@@ -85,24 +89,24 @@ pub(crate) fn endless() -> Message {
 }
 
 /// An initialiser of 32-bit floats.
-pub(crate) fn weight(name: &str, dims: &[u64], values: &[f32]) -> Message {
+pub fn weight(name: &str, dims: &[u64], values: &[f32]) -> Message {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     weight_of_bytes(name, dims, &raw)
 }
 
 /// The same, its elements as they are stored.
-pub(crate) fn weight_of_bytes(name: &str, dims: &[u64], raw: &[u8]) -> Message {
+pub fn weight_of_bytes(name: &str, dims: &[u64], raw: &[u8]) -> Message {
     bytes(5, &tensor(name, dims, FLOAT, &bytes(9, raw)))
 }
 
 /// An initialiser of 64-bit integers.
-pub(crate) fn integers(name: &str, values: &[i64]) -> Message {
+pub fn integers(name: &str, values: &[i64]) -> Message {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     bytes(5, &tensor(name, &[values.len() as u64], INT64, &bytes(9, &raw)))
 }
 
 /// An initialiser of 32-bit floats whose data lies in a file.
-pub(crate) fn external(name: &str, dims: &[u64], entries: &[(&str, &str)]) -> Message {
+pub fn external(name: &str, dims: &[u64], entries: &[(&str, &str)]) -> Message {
     let entries = entries.iter().flat_map(|(key, value)| bytes(13, &texts_of(key, value)));
     let place: Vec<u8> = entries.chain(number(14, EXTERNAL)).collect();
     bytes(5, &tensor(name, dims, FLOAT, &place))
@@ -118,35 +122,37 @@ fn tensor(name: &str, dims: &[u64], data_type: u64, data: &[u8]) -> Message {
 }
 
 /// One tensor's elements as those of another type.
-pub(crate) fn cast(from: &str, to: &str, element: u64) -> Message {
+pub fn cast(from: &str, to: &str, element: u64) -> Message {
     let attribute = [text(1, "to"), number(3, element), number(20, INT_ATTRIBUTE)].concat();
     bytes(1, &node_with("Cast", &[from], &[to], &bytes(5, &attribute)))
 }
 
 /// An initialiser of texts.
-pub(crate) fn words(name: &str, values: &[&str]) -> Message {
+pub fn words(name: &str, values: &[&str]) -> Message {
     bytes(5, &tensor(name, &[values.len() as u64], STRING, &texts(6, values)))
 }
 
 /// How an input is declared; `None` is an open axis.
-#[derive(Clone, Copy)]
-pub(crate) struct Declared<'a> {
-    pub(crate) element: u64,
-    pub(crate) dims: &'a [Option<u64>],
+#[derive(Debug, Clone, Copy)]
+pub struct Declared<'a> {
+    /// The number of its elements' type.
+    pub element: u64,
+    /// Its axes.
+    pub dims: &'a [Option<u64>],
 }
 
 /// A model from these nodes and initialisers, with input `x` of `[1, 3]` and output `y`, both of floats.
-pub(crate) fn model(contents: &[Message]) -> Message {
+pub fn model(contents: &[Message]) -> Message {
     model_of(Declared { element: FLOAT, dims: &[Some(1), Some(3)] }, FLOAT, contents)
 }
 
 /// The same with another input, and an output of another element type.
-pub(crate) fn model_of(input: Declared, output_element: u64, contents: &[Message]) -> Message {
+pub fn model_of(input: Declared<'_>, output_element: u64, contents: &[Message]) -> Message {
     model_giving(input, &[("y", output_element)], contents)
 }
 
 /// The same with outputs of these names and element types.
-pub(crate) fn model_giving(input: Declared, outputs: &[(&str, u64)], contents: &[Message]) -> Message {
+pub fn model_giving(input: Declared<'_>, outputs: &[(&str, u64)], contents: &[Message]) -> Message {
     let dim = |dim: &Option<u64>| match dim {
         Some(size) => bytes(1, &number(1, *size)),
         None => bytes(1, &text(2, "batch")),
