@@ -70,6 +70,7 @@ use latest::Latest;
 use origins::Pending;
 use plans::{KnownPlans, Listed, Planned};
 use stages::StageKey;
+use suspecting::is_there;
 
 /// Deadlines are looked at this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -425,7 +426,7 @@ impl Driver {
 
     /// Whether another node is there, as far as is known. Plans leave out who is suspected as well.
     fn is_usable(&self, node: NodeId) -> bool {
-        self.member.view().is_usable(self.now_ms(), node) && !self.suspects.is_silent(node)
+        is_there(self.member.view(), &self.suspects, self.now_ms(), node)
     }
 
     /// Milliseconds since the start: the clock of the pure rooms.

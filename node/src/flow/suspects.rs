@@ -3,7 +3,9 @@
 //! answer to a question of its own, or by a sign about a request that it has already, never by a request that is
 //! risked on it. The first time it is back with the answer: a link that turned long looks like silence
 //! for a moment. Each relapse doubles the time before that. Only who leaves the question unanswered as well, and says
-//! nothing of its own meanwhile, is *silent*, for all that is not a plan: what owners see, and where partitions are hosted.
+//! nothing of its own meanwhile, is *silent*: requests that wait for it are sent elsewhere. For all that is not a request,
+//! what owners see and where partitions are hosted, it is *lost* if that goes on: a connection that loses packets may be still
+//! for a second or two (TCP tries again after 0.2, 0.6, 1.4 and 3 s), and others hear from its host meanwhile.
 //!
 //! Where requests do not wait for silence, since another host does in its place what one takes long for, nobody accuses that one:
 //! it is *doubted*, and asked once. Only if that stays unanswered, and it says nothing else, it is a suspect.
@@ -19,6 +21,8 @@ const ASK_MS: u64 = 250;
 /// Who says something of its own at least so often lives, though questions do not get through to it: nodes exchange states
 /// twice a second.
 const LIFE_MS: u64 = 700;
+/// Who is silent is lost so long after it was accused, and after the last sign of it that came here or to others.
+const LOST_AFTER_MS: u64 = 2_000;
 /// A node that was back for so long is a suspect for the first time again.
 const FORGIVEN_MS: u64 = 60_000;
 /// Who is doubted is asked no more often.
@@ -165,6 +169,13 @@ impl Suspects {
         }
     }
 
+    /// Whether it is taken for lost by all that is no request. `shown_ms` is its last sign of life, by itself or by others'
+    /// word.
+    pub fn is_lost(&self, now_ms: u64, node: NodeId, shown_ms: u64) -> bool {
+        let suspect = self.by_node.get(&node).filter(|suspect| suspect.is_silent);
+        suspect.is_some_and(|suspect| now_ms >= suspect.changed_ms.max(shown_ms) + LOST_AFTER_MS)
+    }
+
     /// A node left a question unanswered.
     pub fn unanswered(&mut self, now_ms: u64, node: NodeId) {
         if self.doubted.remove(&node).is_some_and(|doubt| !doubt.is_over) {
@@ -274,6 +285,22 @@ mod tests {
         assert!(suspects.is_silent(NODE));
         suspects.heard(1_100, NODE);
         assert!(suspects.is_out(NODE) && !suspects.is_silent(NODE));
+    }
+
+    #[test]
+    fn who_is_silent_is_lost_unless_others_hear_from_it() {
+        let mut suspects = Suspects::default();
+        assert!(!suspects.is_lost(LOST_AFTER_MS, NODE, 0), "nobody accused it");
+        suspects.accuse(1_000, NODE);
+        let lost_ms = 1_000 + LOST_AFTER_MS;
+        assert!(!suspects.is_lost(lost_ms, NODE, 0), "it was not asked");
+        suspects.unanswered(1_500, NODE);
+        assert!(!suspects.is_lost(lost_ms - 1, NODE, 700) && suspects.is_lost(lost_ms, NODE, 700));
+        assert!(
+            !suspects.is_lost(lost_ms, NODE, 1_700) && suspects.is_lost(1_700 + LOST_AFTER_MS, NODE, 1_700)
+        );
+        suspects.heard(lost_ms, NODE);
+        assert!(!suspects.is_lost(lost_ms, NODE, 700));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use stormo_protocol::state::{NodeRecord, Order, Place, Topic};
 
 use super::Driver;
 use super::hosting::PartitionKey;
+use super::suspecting::{is_lost, is_there};
 use super::variants::Choice;
 use crate::app::calls::CallError;
 use crate::mesh::{Around, KeepAction, Situation, StewardAction, is_hosted};
@@ -33,7 +34,7 @@ impl Driver {
         let (now_ms, own) = (self.now_ms(), self.record());
         let (deployments, view) = self.member.settling();
         let suspects = &self.suspects;
-        let is_usable = |node| view.is_usable(now_ms, node) && !suspects.is_silent(node);
+        let is_usable = |node| is_there(view, suspects, now_ms, node);
         let usable = view.iter().filter(|known| is_usable(known.record.node));
         let records: Vec<&NodeRecord> =
             usable.map(|known| known.record.as_ref()).chain(std::iter::once(&own)).collect();
@@ -54,7 +55,7 @@ impl Driver {
         let now_ms = self.started.elapsed().as_millis() as u64;
         let (deployments, view) = self.member.settling();
         let suspects = &self.suspects;
-        let is_suspect = |node| suspects.is_silent(node);
+        let is_suspect = |node| is_lost(view, suspects, now_ms, node);
         let situation =
             Situation { now_ms, own: &own, view, memory_bytes: &memory_bytes, is_suspect: &is_suspect };
         let actions = self.stewardship.look(deployments, &situation);

@@ -9,14 +9,24 @@ use stormo_protocol::frame::DeliveryKey;
 use stormo_protocol::ids::NodeId;
 
 use super::{Driver, Event};
-use crate::flow::patience_ms;
-use crate::mesh::MemberEvent;
+use crate::flow::{Suspects, patience_ms};
+use crate::mesh::{MemberEvent, View};
 use crate::net::{AskError, Patience};
 
 /// A question to a suspect may take this long at least: it may lie behind tensors in a link that turned slow.
 const ANSWER_WITHIN_MIN: Duration = Duration::from_millis(500);
 /// The hosts of a request that takes longer are asked whether they live, each of them once in a second at most.
 const LONG_REQUEST: Duration = Duration::from_secs(1);
+
+/// Whether a node is there, for all that is no request.
+pub(super) fn is_there(view: &View, suspects: &Suspects, now_ms: u64, node: NodeId) -> bool {
+    view.is_usable(now_ms, node) && !is_lost(view, suspects, now_ms, node)
+}
+
+/// Whether a node is taken for lost because requests found it silent, sooner than its heartbeats are missed.
+pub(super) fn is_lost(view: &View, suspects: &Suspects, now_ms: u64, node: NodeId) -> bool {
+    view.get(node).is_some_and(|known| suspects.is_lost(now_ms, node, known.heard_ms))
+}
 
 impl Driver {
     /// How long another node is waited for.
