@@ -7,9 +7,11 @@ mod events;
 mod grpc;
 pub mod json;
 mod mesh_api;
+mod named;
 mod oip;
 mod windows;
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use http_body_util::LengthLimitError;
 use stormo_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -167,6 +170,17 @@ async fn authorised(State(shared): State<Shared>, request: Request, next: Next) 
     next.run(request).await
 }
 
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
     (status, axum::Json(ErrorView { error: error.into() })).into_response()
 }
@@ -264,11 +278,36 @@ impl Shared {
         let read = axum::body::to_bytes(limited.into_body(), BODY_BYTES_MAX);
         match timeout(BODY_TIMEOUT, read).await {
             Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) if is_too_long(&error) => {
+                let text = format!("a body has at most {BODY_BYTES_MAX} bytes; more came");
+                Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, text))
+            }
             Ok(Err(error)) => {
-                let text = format!("the body could not be read: {error} (at most {BODY_BYTES_MAX} bytes)");
-                Err(refusal(StatusCode::BAD_REQUEST, text))
+                Err(refusal(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}")))
             }
             Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+
+    use super::is_too_long;
+
+    #[tokio::test]
+    async fn a_body_without_a_length_that_is_too_long_is_known() {
+        let read = |text: &'static str, most| async move {
+            let request =
+                Request::new(Body::from_stream(futures::stream::iter([Ok::<_, std::io::Error>(text)])));
+            to_bytes(axum::RequestExt::with_limited_body(request).into_body(), most).await
+        };
+        assert!(is_too_long(&read("four", 3).await.unwrap_err()));
+        assert!(read("four", 4).await.is_ok());
+        let broken =
+            Body::from_stream(futures::stream::iter([Err::<&str, _>(std::io::Error::other("broken"))]));
+        assert!(!is_too_long(&to_bytes(broken, 3).await.unwrap_err()));
     }
 }

@@ -353,6 +353,8 @@ fn wrong_calls(client: &Client) -> Result<()> {
         ("/v1/plans?model=digits&planner=oracle", 400, "planner"),
         ("/v1/plans/instance?model=numerals", 404, "there are: digits"),
         ("/v1/requests/nothing", 400, ""),
+        ("/v1/models/%FF", 400, "UTF-8"),
+        ("/v2/models/%FF", 400, "UTF-8"),
         ("/v1/models/numerals", 404, "there are: digits"),
         ("/v2/models/numerals", 404, "there are: digits"),
         ("/v2/models/digits/versions/99/ready", 404, "version"),

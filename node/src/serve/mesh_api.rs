@@ -2,7 +2,7 @@
 
 use axum::body::HttpBody;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, put};
@@ -17,6 +17,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use super::json::DeployBody;
+use super::named::Named;
 use super::oip::request::{above_zero, accuracy};
 use super::{BODY_TIMEOUT, Shared, refusal};
 use crate::app::calls::{Call, CallError, PlanLimits, PlannerName, PlansAsked, Reply};
@@ -100,7 +101,7 @@ async fn nodes(State(shared): State<Shared>, query: NodesQueried) -> Response {
     }
 }
 
-async fn node(State(shared): State<Shared>, Path(name): Path<String>, query: NodesQueried) -> Response {
+async fn node(State(shared): State<Shared>, Named(name): Named<String>, query: NodesQueried) -> Response {
     match is_fresh(query) {
         Ok(fresh) => answer(shared, |reply| Call::NodeNamed { name, fresh, reply }).await,
         Err(error) => error.into_response(),
@@ -115,7 +116,7 @@ struct ModelQuery {
 
 async fn model(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     query: Result<Query<ModelQuery>, QueryRejection>,
 ) -> Response {
     let Query(ModelQuery { variant }) = match query {
@@ -149,7 +150,7 @@ async fn deploy(State(shared): State<Shared>, request: Request) -> Response {
     }
 }
 
-async fn undeploy(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+async fn undeploy(State(shared): State<Shared>, Named(name): Named<String>) -> Response {
     answer(shared, |reply| Call::Undeploy(name, reply)).await
 }
 
@@ -214,7 +215,7 @@ fn plans_asked(query: PlansQueried) -> Result<PlansAsked, CallError> {
     Ok(PlansAsked { model, variant, all, image, limits, codec, planner, warm, without })
 }
 
-async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+async fn request(State(shared): State<Shared>, Named(id): Named<String>) -> Response {
     match id.parse::<RequestId>() {
         Ok(id) => answer(shared, |reply| Call::Request(id, reply)).await,
         Err(error) => CallError::BadRequest(error.to_string()).into_response(),
@@ -225,7 +226,7 @@ async fn request(State(shared): State<Shared>, Path(id): Path<String>) -> Respon
 static READING: Semaphore = Semaphore::const_new(2);
 
 /// Whether an object is here, whole (GET and HEAD); its bytes are not given.
-async fn object_here(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+async fn object_here(State(shared): State<Shared>, Named(id): Named<String>) -> Response {
     let id = match id.parse::<ObjectId>() {
         Ok(id) => id,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),
@@ -239,7 +240,7 @@ async fn object_here(State(shared): State<Shared>, Path(id): Path<String>) -> Re
 }
 
 /// Stores an object as it comes, without holding it in memory.
-async fn upload(State(shared): State<Shared>, Path(id): Path<String>, request: Request) -> Response {
+async fn upload(State(shared): State<Shared>, Named(id): Named<String>, request: Request) -> Response {
     let id = match id.parse::<ObjectId>() {
         Ok(id) => id,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),

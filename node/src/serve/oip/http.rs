@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -18,6 +18,7 @@ use super::request::{Asked, Wanted, WantedOutput, flag, read_bytes, read_options
 use super::{PLATFORM, SERVER, bad};
 use crate::app::calls::{Answer, CallError};
 use crate::serve::json::TensorView;
+use crate::serve::named::Named;
 use crate::serve::{Shared, refusal};
 
 /// Length of the JSON before binary tensors.
@@ -52,13 +53,13 @@ async fn ready(State(shared): State<Shared>) -> Response {
     }
 }
 
-async fn metadata(State(shared): State<Shared>, Path(model): Path<String>) -> Response {
+async fn metadata(State(shared): State<Shared>, Named(model): Named<String>) -> Response {
     described(&shared, model, None).await
 }
 
 async fn metadata_of_version(
     State(shared): State<Shared>,
-    Path((model, version)): Path<(String, String)>,
+    Named((model, version)): Named<(String, String)>,
 ) -> Response {
     described(&shared, model, Some(version)).await
 }
@@ -82,13 +83,13 @@ fn tensor_metadata(tensor: &TensorView) -> Value {
     json!({ "name": tensor.name, "datatype": tensor.datatype, "shape": super::shape_of(tensor) })
 }
 
-async fn model_ready(State(shared): State<Shared>, Path(model): Path<String>) -> Response {
+async fn model_ready(State(shared): State<Shared>, Named(model): Named<String>) -> Response {
     ready_if_known(&shared, model, None).await
 }
 
 async fn ready_of_version(
     State(shared): State<Shared>,
-    Path((model, version)): Path<(String, String)>,
+    Named((model, version)): Named<(String, String)>,
 ) -> Response {
     ready_if_known(&shared, model, Some(version)).await
 }
@@ -106,13 +107,13 @@ async fn ready_if_known(shared: &Shared, model: String, version: Option<String>)
     }
 }
 
-async fn infer(State(shared): State<Shared>, Path(model): Path<String>, request: Request) -> Response {
+async fn infer(State(shared): State<Shared>, Named(model): Named<String>, request: Request) -> Response {
     answered(&shared, model, None, request).await
 }
 
 async fn infer_version(
     State(shared): State<Shared>,
-    Path((model, version)): Path<(String, String)>,
+    Named((model, version)): Named<(String, String)>,
     request: Request,
 ) -> Response {
     match super::version_number(&version) {
