@@ -1,6 +1,7 @@
 //! `cargo mesh bench`: measurements, each beside what it is to be compared with, from the same run.
 
 pub(crate) mod bare;
+mod batching;
 mod chain;
 mod choice;
 mod codec;
@@ -10,6 +11,7 @@ mod kept;
 mod link;
 mod lookup;
 mod peers;
+mod pipeline;
 mod plan;
 mod predict;
 mod ring;
@@ -24,6 +26,8 @@ use crate::options::Misuse;
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
+    /// Requests of several callers that a node runs together, beside the same each alone
+    Batching(batching::Options),
     /// Networks in five parts on five processes, beside the same networks in one piece and bare streams
     Chain {
         /// Print one JSON document
@@ -64,6 +68,8 @@ pub(crate) enum Bench {
     Lookup(lookup::Options),
     /// The mesh beside servers and pipelines that a user would run instead, if their scripts are at hand
     Peers(peers::Options),
+    /// Answers a second of chains whose nodes get a share of one core, beside what that share allows; needs root
+    Pipeline(pipeline::Options),
     /// The default planner on generated meshes, beside proven optima: how far off, how quick
     Plan(plan::Options),
     /// How well times of ranges that nobody measured are told, and how long dividing and profiling takes
@@ -73,6 +79,7 @@ pub(crate) enum Bench {
 /// Measures.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
+        Bench::Batching(options) => batching::run(options),
         Bench::Chain { json, model } => chain::run(*json, model),
         Bench::Choice(options) => choice::run(options),
         Bench::Codec { json, models } => codec::run(*json, models.as_deref()),
@@ -81,6 +88,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Link { json } => link::run(*json),
         Bench::Lookup(options) => lookup::run(options),
         Bench::Peers(options) => peers::run(options),
+        Bench::Pipeline(options) => pipeline::run(options),
         Bench::Plan(options) => plan::run(options),
         Bench::Predict(options) => predict::run(options),
     }
