@@ -12,7 +12,7 @@ use stormo::serve::json::{PlanView, RequestView};
 use stormo_testnet::ground::GroundKind;
 use stormo_testnet::load::Load;
 use stormo_testnet::mesh::Mesh;
-use stormo_testnet::oip::{Difference, FloatTensor, InferRequest};
+use stormo_testnet::oip::{Difference, InferRequest};
 use stormo_testnet::onnx_files::{Declared, FLOAT, Message, model_of, node, weight};
 use stormo_testnet::random::Random;
 use stormo_testnet::topology::{NodeSpec, Topology};
@@ -20,7 +20,7 @@ use stormo_testnet::trial::{self, SOON, asker, edge};
 use stormo_testnet::{binary, interrupt};
 
 use super::ring::Ring;
-use crate::median::median;
+use crate::median::quantile;
 use crate::options;
 use crate::table::{Align, Table};
 use crate::told::tell;
@@ -34,10 +34,10 @@ const SIDE: usize = 96;
 const KERNEL: usize = 3;
 /// Of the deployment.
 const NAME: &str = "layers";
-/// Requests one after the other, each after a pause in which a share of a core is saved up again: their runs are not
-/// held up.
-const ONE_BY_ONE: usize = 20;
-const PAUSE: Duration = Duration::from_millis(150);
+/// Of the last answers, so many tell how long runs took. A node's share holds most of them up; those of the quickest quarter it
+/// does not, so these are what a run takes beside the others.
+const RUNS_TOLD: usize = 100;
+const NOT_HELD_UP: f64 = 0.25;
 /// Rounds of the bare streams: the processor time of a process is told in steps of 10 ms.
 const STREAM_ROUNDS: usize = 300;
 /// Callers for each stage: there is always a request that waits.
@@ -131,7 +131,7 @@ fn measure(binary: &Path, stages: usize, options: &Options) -> Result<Chain> {
     let request = request().by_plan(plan.id);
     let hops_bytes: Vec<u64> = plan.edges.iter().map(|edge| edge.bytes).collect();
     let streams_ms = bare_streams_ms(&hops_bytes)?;
-    let (runs, expected) = one_by_one(&mesh, &request)?;
+    let expected = client.infer(NAME, &request)?.outputs;
     let used_us = |label: &str| anyhow::Ok(mesh.spent(label)?.compute_us);
     let load = Load::begin(client, NAME, std::slice::from_ref(&request), CALLERS_PER_STAGE * stages);
     load.wait_for_more(2 * CALLERS_PER_STAGE * stages, SOON)?;
@@ -140,12 +140,16 @@ fn measure(binary: &Path, stages: usize, options: &Options) -> Result<Chain> {
     sleep(Duration::from_secs_f64(options.seconds));
     let (answered, took) = (load.count() - done, began.elapsed());
     let after: Vec<u64> = labels.iter().map(|label| used_us(label)).collect::<Result<_>>()?;
+    let mut ids = Vec::new();
     for outcome in load.end() {
-        let outputs = outcome.result?.outputs;
-        ensure!(Difference::between(&expected, &outputs) == Some(Difference::NONE), "a wrong answer");
+        let answer = outcome.result?;
+        ensure!(Difference::between(&expected, &answer.outputs) == Some(Difference::NONE), "a wrong answer");
+        ids.push(answer.parameters.request_id);
     }
+    let last = ids.iter().rev().take(RUNS_TOLD);
+    let runs: Vec<RequestView> = last.map(|id| Ok(client.request(id)?)).collect::<Result<_>>()?;
     let of_stages = labels.iter().enumerate().map(|(place, label)| {
-        let of = |figure: &dyn Fn(&RequestView) -> f64| median(runs.iter().map(figure));
+        let of = |figure: &dyn Fn(&RequestView) -> f64| quantile(runs.iter().map(figure), NOT_HELD_UP);
         Stage {
             node: (*label).to_owned(),
             run_ms: of(&|request| request.stages[place].run_ms),
@@ -166,20 +170,6 @@ impl Chain {
         let holds = ratio >= RATIO_MIN;
         Self { stages, hops_bytes, answers_per_s, bound_per_s, foretold_per_s, ratio, holds }
     }
-}
-
-/// How requests go that nothing holds up, and what they answer.
-fn one_by_one(mesh: &Mesh, request: &InferRequest) -> Result<(Vec<RequestView>, Vec<FloatTensor>)> {
-    let client = &mesh.node("origin").client;
-    let mut views = Vec::new();
-    let mut outputs = Vec::new();
-    for _ in 0..ONE_BY_ONE {
-        sleep(PAUSE);
-        let answer = client.infer(NAME, request)?;
-        views.push(client.request(&answer.parameters.request_id)?);
-        outputs = answer.outputs;
-    }
-    Ok((views, outputs))
 }
 
 /// Processor time of each process of a ring for each round, milliseconds: the origin's first.
