@@ -254,9 +254,10 @@ impl Life {
         self.belief == Belief::Alive && now_ms + DOUBT_MS >= self.shown_ms + silent_ms
     }
 
-    /// This node itself stood still for so long: what it did not hear is nobody's fault.
-    pub(super) fn excuse(&mut self, lateness_ms: u64) {
-        self.shown_ms += lateness_ms;
+    /// This node itself stood still for so long: what it did not hear is nobody's fault. What it heard since it goes on is
+    /// as late as it is.
+    pub(super) fn excuse(&mut self, now_ms: u64, lateness_ms: u64) {
+        self.shown_ms = self.shown_ms.saturating_add(lateness_ms).min(now_ms);
     }
 
     fn go(&mut self, now_ms: u64, belief: Belief) {
@@ -396,8 +397,16 @@ mod tests {
     #[test]
     fn what_stood_still_itself_blames_nobody() {
         let mut life = alive();
-        life.excuse(3_600_000);
+        life.excuse(3_600_000, 3_600_000);
         assert!(!life.look(3_600_000 + SILENT_MS - 1, SILENT_MS));
+    }
+
+    #[test]
+    fn what_was_heard_after_standing_still_is_no_later_for_that() {
+        let mut life = alive();
+        life.show(3_600_000);
+        life.excuse(3_600_000, 3_599_000);
+        assert!(life.look(3_600_000 + SILENT_MS, SILENT_MS), "{life:?}");
     }
 
     #[test]

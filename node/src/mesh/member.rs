@@ -430,8 +430,8 @@ impl Member {
         let mut actions = Vec::new();
         let lateness_ms = now_ms.saturating_sub(self.look_due_ms);
         if lateness_ms > VERY_LATE_MS {
-            self.view.excuse(lateness_ms);
-            self.neighbours.excuse(lateness_ms);
+            self.view.excuse(now_ms, lateness_ms);
+            self.neighbours.excuse(now_ms, lateness_ms);
         }
         if lateness_ms > LATE_MS {
             self.look_due_ms = now_ms + LATE_MS;

@@ -154,9 +154,9 @@ impl Neighbours {
     }
 
     /// This node stood still. Others may have given its connections up for that, so that these worked does not last longer.
-    pub(super) fn excuse(&mut self, lateness_ms: u64) {
+    pub(super) fn excuse(&mut self, now_ms: u64, lateness_ms: u64) {
         for neighbour in self.of.values_mut() {
-            neighbour.shown_ms += lateness_ms;
+            neighbour.shown_ms = neighbour.shown_ms.saturating_add(lateness_ms).min(now_ms);
         }
     }
 

@@ -30,6 +30,11 @@ impl Known {
         self.life.belief()
     }
 
+    /// How long it has run, as it says itself, seconds.
+    pub(super) fn age_s(&self) -> u64 {
+        self.life.beat()
+    }
+
     fn held(&self) -> Held {
         let (node, stamp) = (self.record.node.into(), self.record.stamp);
         // One that never had a heartbeat is told of all the same.
@@ -183,10 +188,10 @@ impl View {
     }
 
     /// This node itself stood still for so long, milliseconds.
-    pub(super) fn excuse(&mut self, lateness_ms: u64) {
+    pub(super) fn excuse(&mut self, now_ms: u64, lateness_ms: u64) {
         for known in self.nodes.values_mut() {
             known.live(|life| {
-                life.excuse(lateness_ms);
+                life.excuse(now_ms, lateness_ms);
                 true
             });
         }
