@@ -1,7 +1,7 @@
 //! Who looks after a deployment, whose orders for it count, and when a new one is due. Pure: records, wishes
 //! and the time in; orders to give out.
 //!
-//! Each deployment has a *steward*: of the nodes that are there, not on battery and in view for a while, the
+//! Each deployment has a *steward*: of the nodes that are there, not on battery and running for a while, the
 //! one that wins a rendezvous hash over (name, node). All who see the same nodes name the same one, and only
 //! its deployments move when a node comes or goes. The steward's order lists who hosts which blocks; hosts
 //! follow it by themselves (`keeping`) and tell in their records how far they are. An order counts here if

@@ -287,8 +287,8 @@ fn loading_text(progress: Option<GoalProgress>) -> Option<String> {
 fn why(steward: Steward) -> String {
     let Steward { tier, of, .. } = steward;
     let what = match tier {
-        Tier::Settled => "not on battery and in view for half a minute",
-        Tier::New => "not on battery, as none of those has been in view for half a minute",
+        Tier::Settled => "not on battery and running for half a minute",
+        Tier::New => "not on battery, as none of those has run for half a minute",
         Tier::Device => "there, as all of them are devices",
     };
     if of == 1 {

@@ -6,8 +6,10 @@ use stormo_protocol::ids::NodeId;
 use stormo_protocol::state::{Class, NodeRecord};
 
 use super::Situation;
+use crate::mesh::life::BEAT_MS;
 
-/// A node in view for so long is trusted to stay: one that comes and goes is nobody's steward.
+/// A node that runs for so long, as it says itself, is trusted to stay: one that is started again and again is nobody's steward.
+/// It says the same to all, so those who were parted from each other, or join, name the same steward as all others.
 const SETTLED_MS: u64 = 30_000;
 /// A node that has just begun sees only some of the others; where nobody is settled it does nothing as a steward
 /// before this.
@@ -18,9 +20,9 @@ const CALM_MS: u64 = 3_000;
 /// How good the best are that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// Not on battery, and in view for half a minute.
+    /// Not on battery, and running for half a minute.
     Settled,
-    /// Not on battery, not long in view.
+    /// Not on battery, just begun.
     New,
     /// Nobody else is there than devices, which may be on battery.
     Device,
@@ -40,10 +42,10 @@ pub struct Steward {
 #[derive(Debug, Clone, Copy)]
 struct Seat {
     class: Class,
-    since_ms: u64,
+    age_ms: u64,
 }
 
-/// The nodes that can be used now, this one included, each with the time since when that is so.
+/// The nodes that can be used now, this one included, each with the time for which it runs.
 #[derive(Debug)]
 pub(super) struct Seats {
     own: NodeId,
@@ -76,22 +78,14 @@ impl Seats {
         self.now_ms = now_ms;
         let others = view.iter().filter(|known| view.is_usable(now_ms, known.record.node));
         let own = Some(own).filter(|own| !own.load.leaving);
-        let present: BTreeMap<NodeId, Class> = others
-            .map(|known| known.record.as_ref())
-            .chain(own)
-            .map(|record| (record.node, record.machine.class))
+        let others = others.map(|known| (known.record.as_ref(), known.age_s().saturating_mul(BEAT_MS)));
+        let own = own.map(|own| (own, now_ms.saturating_sub(self.started_ms)));
+        let seats = others.chain(own);
+        let seats: BTreeMap<NodeId, Seat> = seats
+            .map(|(record, age_ms)| (record.node, Seat { class: record.machine.class, age_ms }))
             .collect();
-        let before = self.seats.len();
-        self.seats.retain(|node, _| present.contains_key(node));
-        let mut is_changed = self.seats.len() != before;
-        for (node, class) in present {
-            let since_ms = if node == self.own { self.started_ms } else { now_ms };
-            let seat = self.seats.entry(node).or_insert_with(|| {
-                is_changed = true;
-                Seat { class, since_ms }
-            });
-            seat.class = class;
-        }
+        let is_changed = !self.seats.keys().eq(seats.keys());
+        self.seats = seats;
         if is_changed {
             self.changed_ms = now_ms;
         }
@@ -114,9 +108,7 @@ impl Seats {
     fn tier(&self, seat: Seat) -> Tier {
         match seat.class {
             Class::Device => Tier::Device,
-            Class::Edge | Class::Cloud if self.now_ms.saturating_sub(seat.since_ms) >= SETTLED_MS => {
-                Tier::Settled
-            }
+            Class::Edge | Class::Cloud if seat.age_ms >= SETTLED_MS => Tier::Settled,
             Class::Edge | Class::Cloud => Tier::New,
         }
     }

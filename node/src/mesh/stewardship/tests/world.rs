@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use stormo_protocol::exchange;
 use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId};
 use stormo_protocol::model::ObjectRef;
 use stormo_protocol::refusal::Refusal;
@@ -48,16 +49,20 @@ pub(super) fn record(node: u8, sequence: u64, class: Class) -> NodeRecord {
     record
 }
 
-/// A record comes in, and with it the sign of life that it is.
-pub(super) fn hear(view: &mut View, now_ms: u64, record: &NodeRecord) {
+/// A record comes in, and with it the sign of life that it is, and the heartbeat of a node that runs for so long.
+pub(super) fn hear(view: &mut View, now_ms: u64, record: &NodeRecord, age_ms: u64) {
     let (author, body) = (record.node, record.to_bytes());
     let heard = Heard::read(Signed { topic: Topic::Node, author, signature: vec![], body }).unwrap();
-    hear_signed(view, now_ms, &heard);
+    hear_signed(view, now_ms, &heard, age_ms);
 }
 
-fn hear_signed(view: &mut View, now_ms: u64, heard: &Heard) {
+fn hear_signed(view: &mut View, now_ms: u64, heard: &Heard, age_ms: u64) {
     if view.apply(now_ms, heard, None) == crate::mesh::Applied::News {
         view.show(now_ms, heard.signed().author);
+    }
+    if let Said::Node(record) = heard.said() {
+        let beat = 1 + age_ms / 1000;
+        view.hear(now_ms, &[exchange::Held { node: record.node.into(), stamp: record.stamp, beat }]);
     }
     view.look(now_ms);
 }
@@ -151,6 +156,7 @@ impl World {
                 refuses: false,
                 hangs: false,
                 alive: true,
+                begun_ms: 0,
                 died_ms: 0,
                 stamp: Stamp { generation: 0, sequence: 0 },
                 view: View::new(id(number)),
@@ -278,10 +284,12 @@ impl World {
 
     fn hear(&mut self, to: usize, heard: &Heard) {
         let now_ms = self.now_ms;
+        let author = self.nodes.iter().find(|node| id(node.number) == heard.signed().author);
+        let age_ms = author.map_or(0, |author| author.age_ms(now_ms));
         let node = &mut self.nodes[to];
         match heard.said() {
             _ if !node.alive => {}
-            Said::Node(_) => hear_signed(&mut node.view, now_ms, heard),
+            Said::Node(_) => hear_signed(&mut node.view, now_ms, heard, age_ms),
             _ => drop(node.deployments.apply(heard)),
         }
     }

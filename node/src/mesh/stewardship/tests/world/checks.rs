@@ -10,9 +10,8 @@ use crate::mesh::PartitionKey;
 
 /// A range is on more nodes than are wanted for so long at most, milliseconds.
 const DOUBLED_MS_MAX: u64 = 60_000;
-/// Once halves are one mesh again all name one steward within this, milliseconds: who was away is in view for 30 s before it
-/// is steward, records come each second, and a tenth of them is lost.
-const AGREE_MS_MAX: u64 = 40_000;
+/// Once halves are one mesh again all name one steward within this, milliseconds: heartbeats come each second.
+const AGREE_MS_MAX: u64 = 5_000;
 
 impl World {
     pub(super) fn told(&self) -> String {

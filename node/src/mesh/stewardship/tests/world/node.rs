@@ -23,6 +23,7 @@ pub(super) struct Node {
     pub(super) refuses: bool,
     pub(super) hangs: bool,
     pub(super) alive: bool,
+    pub(super) begun_ms: u64,
     pub(super) died_ms: u64,
     pub(super) stamp: Stamp,
     pub(super) view: View,
@@ -37,7 +38,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn begin(&mut self, now_ms: u64) {
         let own = id(self.number);
-        self.alive = true;
+        (self.alive, self.begun_ms) = (true, now_ms);
         self.stamp = Stamp { generation: self.stamp.generation + 1, sequence: 0 };
         (self.view, self.deployments) = (View::new(own), Deployments::default());
         (self.stewardship, self.keeping) = (Stewardship::new(own, now_ms), Keeping::default());
@@ -46,6 +47,11 @@ impl Node {
             self.stewardship.restore(heard);
             self.deployments.apply(heard);
         }
+    }
+
+    /// How long it has run, or had when it died.
+    pub(super) fn age_ms(&self, now_ms: u64) -> u64 {
+        (if self.alive { now_ms } else { self.died_ms }).saturating_sub(self.begun_ms)
     }
 
     pub(super) fn held(&self, now_ms: u64) -> Vec<Held> {
