@@ -14,6 +14,8 @@ use crate::serve::json::ErrorView;
 
 /// An answer may take as long as a request may, and a little more.
 const CALL_TIMEOUT: Duration = Duration::from_secs(660);
+/// What is read at once is answered within this, or its node stands still.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// The same of one whose time its caller has said, which the node counts from when it has the body: that may take a minute,
 /// and a large answer some time more.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(90);
@@ -33,6 +35,14 @@ pub enum CommandError {
         api: String,
         /// What was said.
         reason: String,
+    },
+    /// A node is there, and does not answer.
+    #[error(
+        "the node at {api} does not answer: it stands still, or has too much to do\nAsk another one with --api."
+    )]
+    Still {
+        /// Where.
+        api: String,
     },
     /// The node says no.
     #[error("{0}")]
@@ -117,7 +127,11 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CommandError {
-        CommandError::Unreachable { api: self.base.clone(), reason: error.to_string() }
+        let api = self.base.clone();
+        match error {
+            ureq::Error::Timeout(_) => CommandError::Still { api },
+            error => CommandError::Unreachable { api, reason: error.to_string() },
+        }
     }
 
     fn url(&self, path: &str) -> String {
@@ -128,11 +142,20 @@ impl Client {
         self.token.as_ref().map(|token| format!("Bearer {token}")).unwrap_or_default()
     }
 
-    /// Reads a value.
+    /// Reads a value that is at hand.
     ///
     /// # Errors
     /// When no node answers, or it says no.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
+        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        self.value(request.config().timeout_global(Some(READ_TIMEOUT)).build().call())
+    }
+
+    /// Reads a value that takes time to make.
+    ///
+    /// # Errors
+    /// When no node answers, or it says no.
+    pub fn get_made<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
         let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
         self.value(request.call())
     }
@@ -152,7 +175,7 @@ impl Client {
     /// When no node answers, or it says no.
     pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CommandError> {
         let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
-        self.value(request.send_json(body))
+        self.value(request.config().timeout_global(Some(READ_TIMEOUT)).build().send_json(body))
     }
 
     /// Deletes something and reads what it was.
@@ -161,7 +184,7 @@ impl Client {
     /// When no node answers, or it says no.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
         let request = self.agent.delete(self.url(path)).header("authorization", self.bearer());
-        self.value(request.call())
+        self.value(request.config().timeout_global(Some(READ_TIMEOUT)).build().call())
     }
 
     /// Whether an object is in the node's pool, and undamaged.

@@ -17,10 +17,10 @@ use crate::serve::json::{PlanView, PlansView, SplitStageView, SplitView};
 pub(super) fn run(args: &PlanArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.api)?;
     if let Some(path) = &args.export {
-        let instance: Value = client.get(&format!("/v1/plans/instance?{}", query(args)))?;
+        let instance: Value = client.get_made(&format!("/v1/plans/instance?{}", query(args)))?;
         return export(path, &instance);
     }
-    let view: PlansView = client.get(&format!("/v1/plans?{}", query(args)))?;
+    let view: PlansView = client.get_made(&format!("/v1/plans?{}", query(args)))?;
     if args.api.json {
         return say_json(&view);
     }

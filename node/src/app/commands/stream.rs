@@ -254,7 +254,7 @@ fn line(number: u64, name: Option<&str>, told: &str) -> String {
 fn will_pass(answered: &Result<Answered, CommandError>) -> bool {
     match answered {
         Ok(answered) => matches!(answered.status, 429 | 503),
-        Err(error) => matches!(error, CommandError::Unreachable { .. }),
+        Err(error) => matches!(error, CommandError::Unreachable { .. } | CommandError::Still { .. }),
     }
 }
 
