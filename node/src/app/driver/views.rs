@@ -187,7 +187,9 @@ impl Driver {
     pub(super) fn deployments_view(&self) -> DeploymentsView {
         let all = self.member.deployments().newest().filter_map(|deployment| {
             let view = self.deployment_view(&deployment.name).ok()?;
-            Some(DeploymentView { health: Some(self.health_of(deployment)), ..view })
+            // A new version is nobody's outage: the one before serves until it is ready.
+            let serving = self.member.deployments().serving(&deployment.name).unwrap_or(deployment);
+            Some(DeploymentView { health: Some(self.health_of(serving)), ..view })
         });
         DeploymentsView { deployments: all.collect() }
     }
