@@ -295,7 +295,7 @@ pub struct DeployArgs {
     /// rounded. --quantize calibrates on them.
     #[arg(long, value_name = "DIR")]
     pub samples: Option<PathBuf>,
-    /// Nodes that host each part [default: 2, or 1 with --parts]
+    /// Nodes that host each part [default: 2, or 1 with --parts, or as many as --placement names]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub replicas: Option<u16>,
     /// Shape of an input whose axes the model leaves open.

@@ -2,7 +2,7 @@
 
 mod preparing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,8 @@ use crate::app::client::{Client, CommandError, encoded};
 use crate::deploy::Prepared;
 use crate::files;
 use crate::serve::json::{
-    DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, PlacementEntry, VariantBody,
+    DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, NodesView, PlacementEntry,
+    VariantBody,
 };
 use preparing::{Ready, prepare_all};
 
@@ -56,8 +57,7 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
         )));
     }
     let placement = args.placement.as_deref().map(read_placement).transpose()?.unwrap_or_default();
-    // A node that is not there is told before the work, not after it.
-    let _: NodeView = client.get("/v1/node")?;
+    ensure_possible(&client, &args.name, &placement)?;
     let progress = Progress::begin();
     let (variants, notes) = prepare_all(&args, &progress)?;
     let uploaded = upload(&client, &variants, &progress)?;
@@ -69,7 +69,7 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
     let body = DeployBody {
         name: args.name.clone(),
         variants: bodies.collect(),
-        replicas: args.replicas.unwrap_or(if args.parts.is_some() { 1 } else { 2 }),
+        replicas: args.replicas.unwrap_or_else(|| replicas(args.parts, &placement)),
         parts: args.parts,
         placement,
     };
@@ -97,6 +97,43 @@ pub(super) fn take_back(args: &UndeployArgs) -> Result<(), CommandError> {
     }
     say(format!("`{}` version {} is taken back; its hosts free its memory.", view.name, view.version));
     Ok(())
+}
+
+/// A node that is not there, a name that is another's, and one that nobody has, are told before the work, not after it.
+fn ensure_possible(client: &Client, name: &str, placement: &[PlacementEntry]) -> Result<(), CommandError> {
+    let own: NodeView = client.get("/v1/node")?;
+    let NodesView { nodes } = client.get("/v1/nodes")?;
+    let DeploymentsView { deployments } = client.get("/v1/deployments")?;
+    let known = deployments.iter().find(|known| known.name == name);
+    if let Some(known) = known.filter(|known| known.publisher != own.id) {
+        let id = known.publisher;
+        let publisher = nodes.iter().find(|node| node.id == id).map_or("?", |node| node.label.as_str());
+        return Err(CommandError::Refused(format!(
+            "`{name}` was published by `{publisher}` ({id}); deploy there, or choose another name"
+        )));
+    }
+    let is_there = |name: &str| nodes.iter().any(|node| node.label == name || node.id.to_string() == name);
+    match placement.iter().find(|entry| !is_there(&entry.node)) {
+        Some(entry) => {
+            Err(CommandError::Refused(format!("no node is called `{}`; see `stormo status`", entry.node)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// As many as were told where each part is placed, else one with parts, two without.
+fn replicas(parts: Option<u16>, placement: &[PlacementEntry]) -> u16 {
+    let hosts = |block: u16, variant: &Option<String>| {
+        let here = placement.iter().filter(|entry| {
+            (entry.blocks[0]..entry.blocks[1]).contains(&block)
+                && (entry.variant.is_none() || variant.is_none() || entry.variant == *variant)
+        });
+        here.map(|entry| &entry.node).collect::<BTreeSet<_>>().len()
+    };
+    // Between these no block is on fewer or more.
+    let counts = placement.iter().flat_map(|entry| entry.blocks.map(|block| hosts(block, &entry.variant)));
+    let told = counts.filter(|hosts| *hosts > 0).min().and_then(|hosts| u16::try_from(hosts).ok());
+    told.unwrap_or(if parts.is_some() { 1 } else { 2 })
 }
 
 fn read_placement(path: &Path) -> Result<Vec<PlacementEntry>, CommandError> {

@@ -50,7 +50,7 @@ pub(super) fn invite(args: &InviteArgs) -> Result<(), CommandError> {
             args.data.path().display()
         )));
     }
-    let ticket = Ticket { mesh: key, addresses: reachable_first(node.addresses) }.to_string();
+    let ticket = Ticket { mesh: key, addresses: reachable(node.addresses) }.to_string();
     if args.api.json {
         return say_json(&json!({ "ticket": ticket }));
     }
@@ -58,8 +58,21 @@ pub(super) fn invite(args: &InviteArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Addresses that only this machine can use come last.
-fn reachable_first(mut addresses: Vec<String>) -> Vec<String> {
-    addresses.sort_by_key(|address| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/"));
-    addresses
+/// Without those that lead other machines to themselves, unless there are no others.
+fn reachable(addresses: Vec<String>) -> Vec<String> {
+    let is_own = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+    let (own, others): (Vec<String>, Vec<String>) = addresses.into_iter().partition(is_own);
+    if others.is_empty() { own } else { others }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reachable;
+
+    #[test]
+    fn a_ticket_leads_no_other_machine_to_itself() {
+        let [own, other] = ["/ip4/127.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1"].map(str::to_owned);
+        assert_eq!(reachable(vec![own.clone(), other.clone()]), [other]);
+        assert_eq!(reachable(vec![own.clone()]), [own]);
+    }
 }
