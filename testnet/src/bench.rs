@@ -11,7 +11,6 @@ mod kept;
 mod link;
 mod lookup;
 mod peers;
-mod pipeline;
 mod plan;
 mod predict;
 mod ring;
@@ -68,8 +67,6 @@ pub(crate) enum Bench {
     Lookup(lookup::Options),
     /// The mesh beside servers and pipelines that a user would run instead, if their scripts are at hand
     Peers(peers::Options),
-    /// Answers a second of chains whose nodes get a share of one core, beside what that share allows; needs root
-    Pipeline(pipeline::Options),
     /// The default planner on generated meshes, beside proven optima: how far off, how quick
     Plan(plan::Options),
     /// How well times of ranges that nobody measured are told, and how long dividing and profiling takes
@@ -88,7 +85,6 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Link { json } => link::run(*json),
         Bench::Lookup(options) => lookup::run(options),
         Bench::Peers(options) => peers::run(options),
-        Bench::Pipeline(options) => pipeline::run(options),
         Bench::Plan(options) => plan::run(options),
         Bench::Predict(options) => predict::run(options),
     }

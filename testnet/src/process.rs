@@ -20,7 +20,6 @@ use crate::clock;
 use crate::ground::place::{OwnChild, Place};
 use crate::memory::{self, Memory};
 use crate::owner::RUN_VARIABLE;
-use crate::process_stat;
 use crate::signals::{self, Signal};
 use crate::topology::NodeSpec;
 use crate::wait::{self, WaitError};
@@ -355,11 +354,6 @@ impl Node {
             None => Ok(&self.child),
         }
     }
-}
-
-/// Processor time of a process so far, microseconds, in steps of 10 ms; `None` when it is gone.
-pub fn processor_us(pid: u32) -> Option<u64> {
-    process_stat::of(pid).map(|stat| stat.cpu_us)
 }
 
 /// The command line's word for a class.

@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", value_parser = options::count(1..=256))]
     callers: Vec<usize>,
     /// How long a request waits for others at most (`--batch-within`), milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=1_000))]
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1_000))]
     within: u16,
     /// Turns of each
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = options::count(1..=100))]
@@ -250,7 +250,7 @@ impl Way {
 fn print(report: &Report) {
     tell!(
         "Requests of one item each from several callers at once to a network of {}: each alone, and those\ntogether that \
-         come within {} ms (`--batch-within`), by turns.\n",
+         wait for the same, the first of them at least {} ms for others (`--batch-within`), by turns.\n",
         report.network,
         report.within_ms
     );

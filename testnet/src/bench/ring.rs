@@ -6,7 +6,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use stormo_testnet::process;
 
 /// Processes that wait for a round. They end when this is dropped.
 pub(super) struct Ring {
@@ -56,15 +55,6 @@ impl Ring {
         let first = self.members.first_mut().context("it has members")?;
         first.say("go")?;
         Ok(Duration::from_micros(first.hear()?.parse()?))
-    }
-
-    /// Processor time of each process so far, microseconds, in steps of 10 ms.
-    ///
-    /// # Errors
-    /// When a process is gone.
-    pub(super) fn processor_us(&self) -> Result<Vec<u64>> {
-        let of = |member: &Member| process::processor_us(member.child.id());
-        self.members.iter().map(|member| of(member).context("a process of bare streams ended")).collect()
     }
 }
 
