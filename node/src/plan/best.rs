@@ -55,6 +55,11 @@ pub enum NoPlan {
     /// Too many nodes and blocks for a search over all of them.
     #[error("{steps} steps are too many for an exact search, which takes {most}: use the greedy planner")]
     TooLong { steps: usize, most: usize },
+    /// Too many blocks for the nodes that are looked at closely.
+    #[error(
+        "{steps} runs of blocks on nodes are too many to plan over, which takes {most}: divide the model into fewer blocks, or leave nodes out"
+    )]
+    TooManyRuns { steps: usize, most: usize },
     /// Whoever asked is gone.
     #[error("nobody waits for a plan any more")]
     Unwanted,

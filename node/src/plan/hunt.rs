@@ -2,7 +2,7 @@
 //! criteria, as far as it may go.
 
 use super::best::{NoPlan, why_none};
-use super::candidates::choose_with_next;
+use super::candidates::{PAIRS_TRIED, choose_with_next};
 use super::costs::{Member, Stock};
 use super::effort::{Weighed, Weights};
 use super::front::{Amounts, Criterion, Ground, Sweep};
@@ -36,6 +36,9 @@ const SMALL_STATES: usize = 256;
 /// Runs and hops that an exact search tables.
 const EXACT_STEPS_MAX: usize = 1_000_000_000;
 
+/// Runs that a greedy search tables: each takes some ten bytes, for every node that is looked at closely.
+const GREEDY_RUNS_MAX: usize = 100_000_000;
+
 /// The best plan for a goal, by one method.
 pub(super) fn best_for(
     problem: &Problem,
@@ -54,6 +57,11 @@ pub(super) fn best_for(
     let steps = tabled_steps(problem, computing);
     if method == Method::Exact && steps > EXACT_STEPS_MAX {
         return Err(Missed::NoPlan(NoPlan::TooLong { steps, most: EXACT_STEPS_MAX }));
+    }
+    let looked_at = computing.saturating_add(1).min(PAIRS_TRIED * CANDIDATES_MAX + FURTHER_AMONG_MAX);
+    let runs = tabled_runs(problem, looked_at);
+    if method == Method::Greedy && runs > GREEDY_RUNS_MAX {
+        return Err(Missed::NoPlan(NoPlan::TooManyRuns { steps: runs, most: GREEDY_RUNS_MAX }));
     }
     let counts: &[usize] = match method {
         Method::Greedy => &[CANDIDATES_MAX, CANDIDATES_RETRY_MAX],
@@ -90,10 +98,14 @@ pub(super) fn best_for(
 
 /// Runs and hops over all nodes, each of which the tables of a search look at.
 fn tabled_steps(problem: &Problem, computing: usize) -> usize {
-    let (blocks, members) = (problem.block_count(), computing.saturating_add(1));
+    let members = computing.saturating_add(1);
     let codings: usize = problem.codings.iter().map(|codings| codings.len() + 1).sum();
-    let runs = members.saturating_mul(blocks.saturating_mul(blocks + 1) / 2);
-    runs.saturating_add(members.saturating_mul(members).saturating_mul(codings))
+    tabled_runs(problem, members).saturating_add(members.saturating_mul(members).saturating_mul(codings))
+}
+
+fn tabled_runs(problem: &Problem, nodes: usize) -> usize {
+    let blocks = problem.block_count();
+    nodes.saturating_mul(blocks.saturating_mul(blocks + 1) / 2)
 }
 
 /// A search under way.

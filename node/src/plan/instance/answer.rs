@@ -237,7 +237,8 @@ impl Instance {
                     | NoPlan::Problem(_)
                     | NoPlan::Unwanted
                     | NoPlan::TooLarge { .. }
-                    | NoPlan::TooLong { .. } => "nodes",
+                    | NoPlan::TooLong { .. }
+                    | NoPlan::TooManyRuns { .. } => "nodes",
                 };
                 self.blank(false, Some(binding), Some(none.to_string()))
             }

@@ -236,7 +236,7 @@ fn who_does_not_compute_runs_nothing_and_may_ask_all_the_same() {
 }
 
 #[test]
-fn an_exact_search_that_would_take_too_long_says_so() {
+fn a_search_that_would_take_too_long_says_so() {
     let case = json!({
         "requester": "0",
         "nodes": (0..200).map(|node| json!({"name": node.to_string(), "block_ms": vec![1; 4096]})).collect::<Value>(),
@@ -244,10 +244,14 @@ fn an_exact_search_that_would_take_too_long_says_so() {
         "variants": [{"name": "fp32", "cut_bytes": vec![1; 4097]}],
     });
     let instance = Instance::parse(&case.to_string()).unwrap();
-    let search = Search { method: Method::Exact, expansions_max: EXPANSIONS_DEFAULT };
-    let reply = instance.reply(instance.question.answer(&search), Method::Exact, EXPANSIONS_DEFAULT);
-    assert!(!reply.feasible, "{reply:?}");
-    assert!(reply.reason.unwrap().contains("too many for an exact search"));
+    for (method, says) in
+        [(Method::Exact, "too many for an exact search"), (Method::Greedy, "are too many to plan over")]
+    {
+        let search = Search { method, expansions_max: EXPANSIONS_DEFAULT };
+        let reply = instance.reply(instance.question.answer(&search), method, EXPANSIONS_DEFAULT);
+        assert!(!reply.feasible, "{reply:?}");
+        assert!(reply.reason.unwrap().contains(says));
+    }
 }
 
 #[track_caller]
