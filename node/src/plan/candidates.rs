@@ -13,7 +13,7 @@ const HOSTS_PER_RANGE: usize = 2;
 
 /// So many times as many nodes as there are seats are looked at closely beside the origin, the most promising. A
 /// guess.
-pub(super) const PAIRS_TRIED: usize = 2;
+const PAIRS_TRIED: usize = 2;
 
 /// The origin, and of the others that compute at most `count_max - 1`: see [`ranked`].
 pub(super) fn choose(stock: &Stock, count_max: usize) -> Vec<Member> {
