@@ -61,6 +61,8 @@ pub struct Client {
     base: String,
     token: Option<String>,
     agent: ureq::Agent,
+    /// For what is read at once.
+    read_within: Duration,
 }
 
 /// An answer's body.
@@ -104,7 +106,7 @@ impl Client {
             .into();
         let base = args.api.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
-        Ok(Self { base, token, agent })
+        Ok(Self { base, token, agent, read_within: within.min(READ_TIMEOUT) })
     }
 
     /// Where the node is.
@@ -148,7 +150,7 @@ impl Client {
     /// When no node answers, or it says no.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
         let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
-        self.value(request.config().timeout_global(Some(READ_TIMEOUT)).build().call())
+        self.value(request.config().timeout_global(Some(self.read_within)).build().call())
     }
 
     /// Reads a value that takes time to make.
@@ -175,7 +177,7 @@ impl Client {
     /// When no node answers, or it says no.
     pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CommandError> {
         let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
-        self.value(request.config().timeout_global(Some(READ_TIMEOUT)).build().send_json(body))
+        self.value(request.config().timeout_global(Some(self.read_within)).build().send_json(body))
     }
 
     /// Deletes something and reads what it was.
@@ -184,7 +186,7 @@ impl Client {
     /// When no node answers, or it says no.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
         let request = self.agent.delete(self.url(path)).header("authorization", self.bearer());
-        self.value(request.config().timeout_global(Some(READ_TIMEOUT)).build().call())
+        self.value(request.config().timeout_global(Some(self.read_within)).build().call())
     }
 
     /// Whether an object is in the node's pool, and undamaged.
