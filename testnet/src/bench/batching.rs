@@ -250,7 +250,7 @@ impl Way {
 fn print(report: &Report) {
     tell!(
         "Requests of one item each from several callers at once to a network of {}: each alone, and those\ntogether that \
-         wait for the same, the first of them at least {} ms for others (`--batch-within`), by turns.\n",
+         wait for the same, the first of them at most {} ms for others (`--batch-within`), by turns.\n",
         report.network,
         report.within_ms
     );
