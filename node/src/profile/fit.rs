@@ -7,6 +7,7 @@
 //! long without its convolution). And it takes the longer the more the rest of it displaces from the caches,
 //! which goes with the square of its time. None of these is negative.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use stormo_protocol::profile::range_count;
@@ -17,6 +18,8 @@ use super::structure::Structure;
 
 /// How far off a measured time may be, as a share of it.
 const MEASURED_SHARE: f64 = 0.02;
+/// A fitted time that is further than this from what was measured, as a share of it, does not count: more than clocks err.
+const FAR_SHARE: f64 = 0.1;
 /// Sessions of one, two and more blocks are off by more: where both ends of an operation's neighbourhood are
 /// missing, costs do not add up. And the errors of short ranges pile up in long ones.
 const SHORT_SHARES: [f64; 4] = [0.3, 0.1, 0.05, 0.05];
@@ -49,18 +52,23 @@ pub struct Fitted {
     pub range_ns: Vec<u64>,
 }
 
-/// Fits times, in microseconds, of which the whole should be one.
+/// Fits times, in microseconds, of which the whole should be one. What many others contradict is let go, but a range that was
+/// measured and is told far off takes what was measured: it may be slow in a way that no longer one is.
 pub fn fit(structure: &Structure, measured: &[(BlockRange, f64)]) -> Fitted {
     let unknowns = Unknowns::new(structure, measured);
     let x_us = unknowns.solve(measured);
     let block_ns = unknowns.blocks_with_savings(&x_us);
+    let measured_us: HashMap<BlockRange, f64> = measured.iter().copied().collect();
     let mut range_ns = Vec::with_capacity(range_count(unknowns.blocks));
     for first in 0..unknowns.blocks {
         let mut blocks_ns = 0;
         for end in first + 1..=unknowns.blocks {
             blocks_ns += block_ns[end - 1];
-            let terms = unknowns.terms(BlockRange { first, end });
-            let time_us: f64 = terms.into_iter().map(|(unknown, factor)| factor * x_us[unknown]).sum();
+            let range = BlockRange { first, end };
+            let terms = unknowns.terms(range);
+            let fitted_us: f64 = terms.into_iter().map(|(unknown, factor)| factor * x_us[unknown]).sum();
+            let is_far = |time_us: &f64| (fitted_us - time_us).abs() > FAR_SHARE * time_us;
+            let time_us = measured_us.get(&range).copied().filter(is_far).unwrap_or(fitted_us);
             range_ns.push(nanos(time_us).max(blocks_ns));
         }
     }
