@@ -70,9 +70,9 @@ pub(crate) struct SimulateArgs {
     /// How long one way between two nodes is cut, seconds
     #[arg(long, default_value_t = Spec::default().one_way_s)]
     one_way: u32,
-    /// How long the two halves of the mesh are parted, seconds
-    #[arg(long, default_value_t = Spec::default().partition_s)]
-    partition: u32,
+    /// How long the two halves of the mesh are parted, seconds [default: 30, or a quarter of what is measured, if that is less]
+    #[arg(long)]
+    partition: Option<u32>,
     /// Requests through simulated stages, a second in the whole mesh
     #[arg(long, default_value_t = 5.0)]
     requests: f64,
@@ -101,11 +101,12 @@ impl FromStr for Seeds {
 impl SimulateArgs {
     fn spec(&self) -> Result<Spec> {
         let far_us = (self.latency * 1_000.0) as u64;
+        let measured_s = (self.minutes * MINUTE_S) as u32;
         let spec = Spec {
             nodes: self.nodes,
             seed: self.seed,
             apart_ms: self.apart,
-            measured_s: (self.minutes * MINUTE_S) as u32,
+            measured_s,
             warm_up_s: self.warm_up,
             loss: self.loss,
             latency_us: (Spec::default().latency_us.0.min(far_us), far_us),
@@ -115,7 +116,7 @@ impl SimulateArgs {
             starved: self.starved,
             clock_jump: self.clock_jump,
             one_way_s: self.one_way,
-            partition_s: self.partition,
+            partition_s: self.partition.unwrap_or(Spec::default().partition_s.min(measured_s / 4)),
             requests_per_s: self.requests,
             ..Spec::default()
         };
