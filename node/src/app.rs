@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 mod driver;
 mod exporting;
+mod names;
 mod node;
 pub mod on_paper;
 pub mod owner;

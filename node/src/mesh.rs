@@ -3,6 +3,7 @@
 
 mod chance;
 mod contacts;
+mod copies;
 mod deployments;
 mod heard;
 mod keeping;
@@ -16,7 +17,7 @@ mod telling;
 mod view;
 mod vivaldi;
 
-pub use deployments::{Deployments, Given, Wish};
+pub use deployments::{Deployments, Given, Next, Wish};
 pub use heard::{Heard, Said};
 pub use keeping::{Around, Held, KeepAction, Keeping, PartitionKey, is_hosted};
 pub use life::{Belief, FORGET_MS};

@@ -296,6 +296,8 @@ pub struct Deployment {
     /// two deployments of one publisher the later begun counts, whatever their versions are, as these begin at 1 again
     /// where a removal was forgotten. 0 where an earlier version of this program deployed it.
     pub begun_unix_s: u64,
+    /// How often the name went from one publisher to another: that of the last one counts.
+    pub claim: u32,
     /// On how many nodes, and how divided.
     pub wished: Wished,
 }
@@ -304,6 +306,7 @@ const DEPLOYMENT: u16 = 1;
 const WISHED: u16 = 2;
 const REMOVED_UNIX_S: u16 = 3;
 const BEGUN_UNIX_S: u16 = 4;
+const CLAIM: u16 = 5;
 
 impl Deployment {
     /// Name of this version.
@@ -329,13 +332,15 @@ impl Deployment {
 
     /// The bytes that the publisher signs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, wished } = self;
+        let Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, claim, wished } =
+            self;
         let wish = SectionWriter::default()
             .with(DEPLOYMENT, &(name, version, publisher, variants, removed))
             .with(WISHED, wished);
         let has_time = *removed && *removed_unix_s > 0;
         let wish = if has_time { wish.with(REMOVED_UNIX_S, removed_unix_s) } else { wish };
-        if *begun_unix_s > 0 { wish.with(BEGUN_UNIX_S, begun_unix_s) } else { wish }.into_bytes()
+        let wish = if *begun_unix_s > 0 { wish.with(BEGUN_UNIX_S, begun_unix_s) } else { wish };
+        if *claim > 0 { wish.with(CLAIM, claim) } else { wish }.into_bytes()
     }
 
     /// Reads and checks a deployment.
@@ -353,8 +358,9 @@ impl Deployment {
         let wished = sections.required::<Wished, L>(WISHED)?;
         let removed_unix_s = sections.optional::<u64, L>(REMOVED_UNIX_S)?.filter(|_| removed).unwrap_or(0);
         let begun_unix_s = sections.optional::<u64, L>(BEGUN_UNIX_S)?.unwrap_or(0);
+        let claim = sections.optional::<u32, L>(CLAIM)?.unwrap_or(0);
         let deployment =
-            Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, wished };
+            Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, claim, wished };
         if deployment.is_sound() { Ok(deployment) } else { Err(DecodeError::Malformed) }
     }
 

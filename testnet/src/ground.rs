@@ -24,6 +24,7 @@ use stormo::app::config::library_search;
 use stormo::engine::runtime_library;
 
 use crate::folder::RunFolder;
+use crate::process;
 use crate::topology::{NodeSpec, Topology};
 use cgroup::Machine;
 use disk::Disk;
@@ -191,7 +192,8 @@ fn machine(node: &NodeSpec, run_id: &str) -> Result<Machine, GroundError> {
 }
 
 fn disk(node: &NodeSpec, folder: &Path) -> Result<Option<Disk>, GroundError> {
-    let mounted = node.disk_bytes.map(|bytes| Disk::mount(folder.join(&node.label).join("data"), bytes));
+    let mounted =
+        node.disk_bytes.map(|bytes| Disk::mount(process::data_in(&folder.join(&node.label)), bytes));
     let failed = |cause| GroundError::Machine { label: node.label.clone(), what: "disk", cause };
     mounted.transpose().map_err(failed)
 }

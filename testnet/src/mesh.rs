@@ -206,6 +206,11 @@ impl Mesh {
         self.ground.emulated().map(Emulated::batteries).unwrap_or_default()
     }
 
+    /// The data folder of a node, which may have yet to start.
+    pub fn data_of(&self, spec: &NodeSpec) -> PathBuf {
+        process::data_in(&self.folder_of(spec))
+    }
+
     fn folder_of(&self, spec: &NodeSpec) -> PathBuf {
         self.folder.path().join(&spec.label)
     }

@@ -155,7 +155,7 @@ pub(crate) fn start_with(
     fs::create_dir_all(&folder).map_err(not_run)?;
     let mut command = Command::new(binary);
     let owned = format!("--die-with-parent={}", std::process::id());
-    command.args(["node", "--json", &owned, "--data"]).arg(folder.join("data")).args(arguments);
+    command.args(["node", "--json", &owned, "--data"]).arg(data_in(&folder)).args(arguments);
     command.stdin(Stdio::null());
     command.env(RUN_VARIABLE, run_of(&folder));
     command.stdout(File::create(ready_file(&folder)).map_err(not_run)?);
@@ -264,7 +264,7 @@ impl Node {
 
     /// Its data directory.
     pub fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        data_in(&self.folder)
     }
 
     /// Puts its wall clock off by so many seconds.
@@ -372,6 +372,11 @@ fn run_of(folder: &Path) -> OsString {
 
 fn ready_file(folder: &Path) -> PathBuf {
     folder.join("ready.json")
+}
+
+/// The data folder of the node with this folder.
+pub(crate) fn data_in(folder: &Path) -> PathBuf {
+    folder.join("data")
 }
 
 fn log_file(folder: &Path) -> PathBuf {

@@ -155,7 +155,8 @@ fn a_deployment_completes_though_its_steward_dies_while_a_host_stands_still() ->
         let deployed = deploying.join().map_err(|_| anyhow!("the thread of the command panicked"))??;
         ensure!(deployed.state == DeploymentState::Ready, "{deployed:?}");
         let left: Vec<&str> = ["a", "c", "d"].into_iter().filter(|label| *label != steward).collect();
-        wait_until_hosted(&client, 2, &left)?;
+        let elsewhere = wait_until_hosted(&client, 2, &left)?.message.unwrap_or_default();
+        ensure!(elsewhere.contains("placed on `b`, which is not there"), "{elsewhere}");
         trial::check_reads(&client)?;
         if steward != "b" {
             mesh.node_mut("b").thaw()?;
@@ -253,5 +254,41 @@ fn a_name_has_one_publisher() -> Result<()> {
             "{said}"
         );
         trial::check_reads(&mesh.node("b").client)
+    })
+}
+
+fn refused<T>(said: Result<T>, words: &str) -> Result<()> {
+    let said = said.err().context("another's name was taken")?.to_string();
+    ensure!(said.contains(words), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_name_whose_publisher_is_gone_is_taken_over_and_one_taken_back_is_anybodys() -> Result<()> {
+    trial::run(&[edge("a"), edge("b"), edge("c")], |mesh| {
+        trial::deploy(mesh, "a", "digits", &digits::model(), &["--replicas", "2"])?;
+        trial::digits_input(&mesh.node("b").client)?;
+        let over = ["--replicas", "2", "--take-over"];
+        refused(trial::deploy(mesh, "b", "digits", &digits::model(), &over), "which is there")?;
+        mesh.kill("a")?;
+        trial::wait_until_left_out(&mesh.node("b").client, "a")?;
+        refused(trial::deploy(mesh, "b", "digits", &digits::model(), &["--replicas", "2"]), "--take-over")?;
+        trial::deploy(mesh, "b", "digits", &digits::model(), &over)?;
+        trial::check_reads(&mesh.node("c").client)?;
+        // Whoever comes back knows the name as its own, and hears that it is not.
+        mesh.add(&edge("a"))?;
+        let publisher = mesh.node("b").id();
+        wait::until("the first publisher to hear of it", SOON, || {
+            let known = mesh.node("a").client.deployments().map_err(|error| error.to_string())?.deployments;
+            let is_so = known.iter().any(|known| known.publisher == publisher);
+            let logged = mesh.node("a").logged();
+            if is_so && logged.contains("belongs to another node now") { Ok(()) } else { Err(logged) }
+        })?;
+        refused(undeploy(mesh, "a"), "was published by `b`")?;
+        trial::check_reads(&mesh.node("a").client)?;
+        undeploy(mesh, "b")?;
+        wait_until_freed(mesh, SOON)?;
+        trial::deploy(mesh, "a", "digits", &digits::model(), &["--replicas", "2"])?;
+        trial::check_reads(&mesh.node("c").client)
     })
 }

@@ -196,3 +196,39 @@ fn a_node_that_starts_again_finds_its_mesh_without_being_told_where() -> Result<
         Ok(mesh.wait_for_nodes(2, SOON)?)
     })
 }
+
+/// Two processes with one identity would answer for each other for ever.
+#[test]
+fn of_a_node_and_a_copy_of_its_data_folder_one_ends_and_says_how_to_be_two() -> Result<()> {
+    trial::run(&[edge("one"), edge("two")], |mesh| {
+        let (original, of_copy) = (mesh.node("two").data(), mesh.data_of(&edge("copy")));
+        fs::create_dir_all(&of_copy)?;
+        for file in ["node.key", "generation"] {
+            fs::copy(original.join(file), of_copy.join(file))?;
+        }
+        mesh.add(&edge("copy"))?;
+        let twins = ["two", "copy"];
+        let ended = wait::until("one of the two to end", SOON, || {
+            let ended = twins.into_iter().find(|label| mesh.node_mut(label).ended().is_some());
+            ended.ok_or_else(|| mesh.node("copy").logged())
+        })?;
+        let node = mesh.node_mut(ended);
+        let code = node.ended().and_then(|status| status.code());
+        ensure!(code == Some(1), "{ended} ended with {code:?}");
+        let log = node.logged();
+        let key = node.data().join("node.key");
+        let tells = log.lines().any(|line| {
+            line.contains("a copy of this node runs") && line.contains(&format!("remove `{}`", key.display()))
+        });
+        ensure!(tells, "it says nothing of how to go on: {log}");
+        // As it says: without the key it is a node of its own.
+        fs::remove_file(key)?;
+        mesh.add(&edge(ended))?;
+        mesh.wait_for_nodes(3, SOON)?;
+        trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "3"])?;
+        for label in ["one", "two", "copy"] {
+            trial::check_reads(&mesh.node(label).client)?;
+        }
+        Ok(())
+    })
+}

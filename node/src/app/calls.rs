@@ -216,7 +216,14 @@ pub enum Call {
     /// Deploy what was uploaded.
     Deploy(DeployBody, Reply<DeploymentView>),
     /// Take a deployment back.
-    Undeploy(String, Reply<DeploymentView>),
+    Undeploy {
+        /// Its name.
+        name: String,
+        /// Also where another published it who is gone.
+        take_over: bool,
+        /// Where it goes as it was.
+        reply: Reply<DeploymentView>,
+    },
     /// One model.
     Model {
         /// Name.

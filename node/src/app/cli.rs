@@ -308,6 +308,9 @@ pub struct DeployArgs {
     /// `variant = "LABEL"` where not every variant is meant.
     #[arg(long, value_name = "FILE")]
     pub placement: Option<PathBuf>,
+    /// Take the name over from the node that published it, if that is gone.
+    #[arg(long)]
+    pub take_over: bool,
     /// How much ONNX Runtime may rewrite the graph.
     #[arg(long, value_enum, default_value = "all")]
     pub ort_level: LevelArg,
@@ -339,6 +342,9 @@ pub struct VariantArg {
 pub struct UndeployArgs {
     /// The model.
     pub name: String,
+    /// Also if another node published it, once that is gone.
+    #[arg(long)]
+    pub take_over: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub api: ApiArgs,

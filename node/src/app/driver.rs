@@ -158,6 +158,15 @@ pub struct Parts {
     pub watchers: broadcast::Sender<EventView>,
 }
 
+/// Why a node does not run any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its owner ended it.
+    Left,
+    /// Another process runs with its identity.
+    Copied,
+}
+
 /// A node.
 pub struct Driver {
     parts: Parts,
@@ -171,6 +180,8 @@ pub struct Driver {
     /// Taken by whoever lists plans of a planner that may take minutes.
     thorough: Arc<Semaphore>,
     leaving: bool,
+    /// A copy of this node's data folder runs elsewhere.
+    is_copied: bool,
     offer: Offer,
     /// The owner said that it takes no work of others for now.
     is_paused: bool,
@@ -221,6 +232,7 @@ impl Driver {
             asking: asking::Asking::default(),
             thorough: Arc::new(Semaphore::new(1)),
             leaving: false,
+            is_copied: false,
             offer,
             is_paused: false,
             manifests: BTreeMap::new(),
@@ -246,13 +258,13 @@ impl Driver {
         }
     }
 
-    /// Runs until the owner ends the node; `early` happened before.
+    /// Runs until the owner ends the node, or until it may not run any more; `early` happened before.
     pub async fn run(
         mut self,
         early: Vec<NetEvent>,
         mut net: mpsc::Receiver<NetEvent>,
         mut own: mpsc::Receiver<Event>,
-    ) {
+    ) -> Ended {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         self.restore();
@@ -265,14 +277,18 @@ impl Driver {
                 Some(event) = net.recv() => Event::Net(event),
                 Some(event) = own.recv() => event,
                 _ = ticks.tick() => Event::Tick,
-                else => return,
+                else => return Ended::Left,
             };
             if let Event::Leave(done) = event {
                 self.leave().await;
                 let _ = done.send(());
-                return;
+                return Ended::Left;
             }
             self.handle(event);
+            if self.is_copied {
+                // Without a goodbye, which others would take for the other's.
+                return Ended::Copied;
+            }
         }
     }
 
@@ -367,8 +383,8 @@ impl Driver {
             Call::Deploy(body, reply) => {
                 let _ = reply.send(self.on_deploy(body));
             }
-            Call::Undeploy(name, reply) => {
-                let _ = reply.send(self.on_undeploy(&name));
+            Call::Undeploy { name, take_over, reply } => {
+                let _ = reply.send(self.on_undeploy(&name, take_over));
             }
             Call::Model { name, variant, reply } => {
                 let _ = reply.send(self.model_view(&name, variant.as_deref()));

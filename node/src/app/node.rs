@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use stormo_protocol::ids::{NodeId, ObjectId};
 use stormo_protocol::limits::ADDRESSES_MAX;
+use stormo_protocol::profile::Speeds;
 use stormo_protocol::state::Machine;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::config::{ConfigError, NodeConfig};
-use super::driver::{Driver, Event, Parts};
+use super::driver::{Driver, Ended, Event, Parts};
 use crate::engine::{self, CalibrateError, Engine, EngineConfig, EngineError, runtime_library};
 use crate::monitor;
 use crate::net::{Identity, IdentityError, Net, NetConfig, NetError, NetEvent, ObjectSource};
@@ -58,6 +60,15 @@ pub enum NodeError {
     /// A task that the node cannot be without broke down: a defect of this program.
     #[error("the node broke down, please report it: {0}")]
     Broken(#[from] tokio::task::JoinError),
+    /// Another process runs with the identity of this node.
+    #[error(
+        "a copy of this node runs elsewhere in the mesh, with the same identity; remove `{key}` to start this one as a new \
+         node, or end the other"
+    )]
+    Copied {
+        /// The file that holds the identity.
+        key: String,
+    },
 }
 
 /// What a node says once it is ready.
@@ -114,7 +125,8 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     // Held until this function ends.
     let _lock = config.lock()?;
-    let identity = Identity::load_or_create(&config.data.join("node.key"))?;
+    let key = config.data.join("node.key");
+    let identity = Identity::load_or_create(&key)?;
     let pool = Arc::new(Pool::open(&config.data.join("objects"), config.disk_budget)?);
     let engine = open_engine(&config).await?;
     let speeds = engine::calibrate(&engine).await?.scaled(monitor::core_share());
@@ -130,14 +142,7 @@ pub async fn run(
     let generation = config.next_generation()?;
     let node = identity.node();
     let memory_budget_bytes = budget_of(config.memory_wished_bytes);
-    let machine = Machine {
-        label: config.label.clone(),
-        class: config.class,
-        addresses: addresses.clone(),
-        cores: u16::try_from(config.owner.cores_of(monitor::cores())).unwrap_or(u16::MAX),
-        speeds,
-        memory_budget_bytes,
-    };
+    let machine = machine_of(&config, addresses.clone(), speeds, memory_budget_bytes);
     let mesh = config.mesh.mesh_id();
     let (watchers, _) = broadcast::channel(EVENTS_KEPT_MAX);
     let parts = Parts {
@@ -172,8 +177,8 @@ pub async fn run(
     ready(&ready_line(node, &config, &serving, &addresses));
     tokio::select! {
         () = ended => {}
-        // The loop ends by itself only if it broke down; a node without it would be a ghost.
-        broken = &mut driving => return broken.map_err(NodeError::Broken),
+        // A node without the loop would be a ghost.
+        by_itself = &mut driving => return ended_as(by_itself?, &key),
     }
     let (done, left) = oneshot::channel();
     if events.send(Event::Leave(done)).await.is_ok() {
@@ -182,6 +187,29 @@ pub async fn run(
     }
     drop(serving);
     Ok(())
+}
+
+fn machine_of(
+    config: &NodeConfig,
+    addresses: Vec<String>,
+    speeds: Speeds,
+    memory_budget_bytes: u64,
+) -> Machine {
+    Machine {
+        label: config.label.clone(),
+        class: config.class,
+        addresses,
+        cores: u16::try_from(config.owner.cores_of(monitor::cores())).unwrap_or(u16::MAX),
+        speeds,
+        memory_budget_bytes,
+    }
+}
+
+fn ended_as(ended: Ended, key: &Path) -> Result<(), NodeError> {
+    match ended {
+        Ended::Copied => Err(NodeError::Copied { key: key.display().to_string() }),
+        Ended::Left => Ok(()),
+    }
 }
 
 async fn open_engine(config: &NodeConfig) -> Result<Engine, NodeError> {

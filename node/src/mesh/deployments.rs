@@ -9,6 +9,7 @@
 mod named;
 mod orders;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -52,14 +53,28 @@ pub struct Deployments {
     unix_s: u64,
 }
 
-/// Of two wishes for one name, the one that counts: a name belongs to one publisher (the smaller
-/// id, where two took it at the same moment), and of one publisher's versions the highest of those counts that
-/// began last, taken back before still wished. Versions begin at 1 again where a removal was forgotten; whoever
-/// still has that removal would else take the new ones away. Both times are by the publisher's own clock, so all
-/// nodes say the same.
-fn rank(deployment: &Deployment) -> (std::cmp::Reverse<[u8; 32]>, u64, u64, bool) {
-    let Deployment { publisher, begun_unix_s, version, removed, .. } = deployment;
-    (std::cmp::Reverse(publisher.0), *begun_unix_s, *version, *removed)
+/// Of two publishers of one name, the one that it belongs to: who claimed it last; the smaller id, where two did so at the
+/// same moment.
+fn claim(deployment: &Deployment) -> (u32, Reverse<[u8; 32]>) {
+    (deployment.claim, Reverse(deployment.publisher.0))
+}
+
+/// Of one publisher's versions of a name, the highest of those counts that began last, taken back before still wished.
+/// Versions begin at 1 again where a removal was forgotten; whoever still has that removal would else take the new ones
+/// away. Both times are by the publisher's own clock, so all nodes say the same.
+fn age(deployment: &Deployment) -> (u64, u64, bool) {
+    (deployment.begun_unix_s, deployment.version, deployment.removed)
+}
+
+/// How a publisher deploys a name next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// The version.
+    pub version: u64,
+    /// Since when the name is deployed then, by the publisher's clock, seconds since 1970.
+    pub begun_unix_s: u64,
+    /// How often the name has changed hands then.
+    pub claim: u32,
 }
 
 /// Of two deployments that were taken back, the lesser one was so earlier.
@@ -135,23 +150,28 @@ impl Deployments {
     }
 
     fn outranks(&self, wish: &Deployment, known: &Deployment) -> bool {
-        if wish.publisher != known.publisher {
-            // A removal that others forget says nothing of what another publisher deployed under the name since.
-            match (self.is_forgotten(wish), self.is_forgotten(known)) {
-                (true, _) if !known.removed => return false,
-                (_, true) if !wish.removed => return true,
-                _ => {}
-            }
+        if wish.publisher == known.publisher {
+            return age(wish) > age(known);
         }
-        rank(wish) > rank(known)
+        // A removal that others forget says nothing of what another publisher deployed under the name since.
+        match (self.is_forgotten(wish), self.is_forgotten(known)) {
+            (true, _) if !known.removed => false,
+            (_, true) if !wish.removed => true,
+            _ => claim(wish) > claim(known),
+        }
     }
 
-    /// The version of a name that is next, and since when the name is deployed then, its publisher's clock being so far.
-    pub fn next_version(&self, name: &str, unix_s: u64) -> (u64, u64) {
-        match self.known(name) {
-            None => (1, unix_s),
-            Some(known) if known.removed => (known.version.saturating_add(1), known.begun_unix_s.max(unix_s)),
-            Some(known) => (known.version.saturating_add(1), known.begun_unix_s),
+    /// How `publisher`, whose clock is so far, deploys a name next; it takes it over if it is another's.
+    pub fn next(&self, name: &str, publisher: NodeId, unix_s: u64) -> Next {
+        let Some(known) = self.known(name) else {
+            return Next { version: 1, begun_unix_s: unix_s, claim: 0 };
+        };
+        let is_own = known.publisher == publisher;
+        let goes_on = is_own && !known.removed;
+        Next {
+            version: known.version.saturating_add(1),
+            begun_unix_s: if goes_on { known.begun_unix_s } else { known.begun_unix_s.max(unix_s) },
+            claim: if is_own { known.claim } else { known.claim.saturating_add(1) },
         }
     }
 

@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use stormo_protocol::exchange::{Exchange, Held, ShortId};
 use stormo_protocol::ids::NodeId;
 use stormo_protocol::limits::CONTACTS_MAX;
-use stormo_protocol::state::{NodeRecord, Stamp};
+use stormo_protocol::state::{Deployment, NodeRecord, Stamp};
 
 use super::chance::Chance;
 use super::contacts::Contacts;
+use super::copies::Copies;
 use super::life::BEAT_MS;
 use super::neighbours::{FULL_MESH_NODES_MAX, Neighbours};
 use super::speaking::{Speak, Speaking};
@@ -59,6 +60,7 @@ pub struct Member {
     stamp: Stamp,
     /// The last record, as it was signed.
     signed: Option<Heard>,
+    copies: Copies,
     speaking: Speaking,
     telling: Telling,
     view: View,
@@ -90,6 +92,7 @@ impl Member {
             own,
             stamp: Stamp { generation, sequence: 0 },
             signed: None,
+            copies: Copies::default(),
             speaking: Speaking::default(),
             telling: Telling::default(),
             view: View::new(own),
@@ -170,7 +173,10 @@ impl Member {
     pub fn handle(&mut self, now_ms: u64, event: MemberEvent) -> Vec<MemberAction> {
         self.runs(now_ms);
         match event {
-            MemberEvent::Started => self.neighbours.joins(now_ms, &self.view, &mut self.chance),
+            MemberEvent::Started => {
+                self.copies.begin(now_ms);
+                self.neighbours.joins(now_ms, &self.view, &mut self.chance)
+            }
             MemberEvent::Is(about) => {
                 self.speaking.is(about);
                 self.speak(now_ms)
@@ -368,7 +374,7 @@ impl Member {
         for heard in heard {
             match heard.said() {
                 Said::Node(record) if record.node == self.own => {
-                    actions.extend(self.heard_of_self(record.stamp));
+                    actions.extend(self.heard_of_self(now_ms, record.stamp));
                 }
                 Said::Node(record) => {
                     let node = record.node;
@@ -392,7 +398,18 @@ impl Member {
                         self.view.connected(now_ms, node);
                     }
                 }
-                Said::Deployment(_) | Said::Order(_) => {
+                Said::Deployment(wish) => {
+                    let published = self.deployments.by_name(&wish.name).map(|known| known.publisher);
+                    if self.deployments.apply(&heard) == Applied::News {
+                        actions.push(MemberAction::Wished);
+                        let Deployment { name, publisher, .. } = &**wish;
+                        if published == Some(self.own) && *publisher != self.own {
+                            let model = name.clone();
+                            actions.push(MemberAction::NameTaken { model, publisher: *publisher });
+                        }
+                    }
+                }
+                Said::Order(_) => {
                     if self.deployments.apply(&heard) == Applied::News {
                         actions.push(MemberAction::Wished);
                     }
@@ -408,9 +425,12 @@ impl Member {
 
     /// What others hold of this node. Something newer than it ever said comes from a copy of its data
     /// folder, or from a folder that was put back from a backup: it must speak louder to be heard.
-    fn heard_of_self(&mut self, stamp: Stamp) -> Vec<MemberAction> {
+    fn heard_of_self(&mut self, now_ms: u64, stamp: Stamp) -> Vec<MemberAction> {
         if stamp <= self.stamp {
             return vec![];
+        }
+        if self.copies.outdone(now_ms) {
+            return vec![MemberAction::Copied];
         }
         self.stamp.generation = stamp.generation + 1;
         let mut actions = vec![MemberAction::Outdone];

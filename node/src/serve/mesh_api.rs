@@ -150,8 +150,24 @@ async fn deploy(State(shared): State<Shared>, request: Request) -> Response {
     }
 }
 
-async fn undeploy(State(shared): State<Shared>, Named(name): Named<String>) -> Response {
-    answer(shared, |reply| Call::Undeploy(name, reply)).await
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UndeployQuery {
+    #[serde(default)]
+    take_over: bool,
+}
+
+async fn undeploy(
+    State(shared): State<Shared>,
+    Named(name): Named<String>,
+    query: Result<Query<UndeployQuery>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(UndeployQuery { take_over })) => {
+            answer(shared, |reply| Call::Undeploy { name, take_over, reply }).await
+        }
+        Err(error) => CallError::BadRequest(error.body_text()).into_response(),
+    }
 }
 
 #[derive(Deserialize)]

@@ -327,7 +327,9 @@ impl World {
             MemberAction::Wished
             | MemberAction::Reachable { .. }
             | MemberAction::CannotJoin { .. }
-            | MemberAction::Outdone => {}
+            | MemberAction::Outdone
+            | MemberAction::NameTaken { .. }
+            | MemberAction::Copied => {}
         }
     }
 

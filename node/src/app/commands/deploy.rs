@@ -16,6 +16,7 @@ use super::table::{bytes, ms, table};
 use super::{say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError, encoded};
+use crate::app::names::{self, Publisher};
 use crate::deploy::Prepared;
 use crate::files;
 use crate::serve::json::{
@@ -57,7 +58,7 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
         )));
     }
     let placement = args.placement.as_deref().map(read_placement).transpose()?.unwrap_or_default();
-    ensure_possible(&client, &args.name, &placement)?;
+    ensure_possible(&client, &args, &placement)?;
     let progress = Progress::begin();
     let (variants, notes) = prepare_all(&args, &progress)?;
     let uploaded = upload(&client, &variants, &progress)?;
@@ -72,6 +73,7 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
         replicas: args.replicas.unwrap_or_else(|| replicas(args.parts, &placement)),
         parts: args.parts,
         placement,
+        take_over: args.take_over,
     };
     let view: DeploymentView = client.post("/v1/deployments", &body)?;
     let view = wait_until_warm(&client, view, &progress)?;
@@ -90,8 +92,9 @@ pub(super) fn run(args: DeployArgs) -> Result<(), CommandError> {
 }
 
 pub(super) fn take_back(args: &UndeployArgs) -> Result<(), CommandError> {
-    let view: DeploymentView =
-        Client::new(&args.api)?.delete(&format!("/v1/deployments/{}", encoded(&args.name)))?;
+    let query = if args.take_over { "?take_over=true" } else { "" };
+    let path = format!("/v1/deployments/{}{query}", encoded(&args.name));
+    let view: DeploymentView = Client::new(&args.api)?.delete(&path)?;
     if args.api.json {
         return say_json(&view);
     }
@@ -100,17 +103,26 @@ pub(super) fn take_back(args: &UndeployArgs) -> Result<(), CommandError> {
 }
 
 /// A node that is not there, a name that is another's, and one that nobody has, are told before the work, not after it.
-fn ensure_possible(client: &Client, name: &str, placement: &[PlacementEntry]) -> Result<(), CommandError> {
+fn ensure_possible(
+    client: &Client,
+    args: &DeployArgs,
+    placement: &[PlacementEntry],
+) -> Result<(), CommandError> {
+    let name = &args.name;
     let own: NodeView = client.get("/v1/node")?;
     let NodesView { nodes } = client.get("/v1/nodes")?;
     let DeploymentsView { deployments } = client.get("/v1/deployments")?;
-    let known = deployments.iter().find(|known| known.name == name);
+    let known = deployments.iter().find(|known| known.name == *name);
     if let Some(known) = known.filter(|known| known.publisher != own.id) {
-        let id = known.publisher;
-        let publisher = nodes.iter().find(|node| node.id == id).map_or("?", |node| node.label.as_str());
-        return Err(CommandError::Refused(format!(
-            "`{name}` was published by `{publisher}` ({id}); deploy there, or choose another name"
-        )));
+        let publisher = nodes.iter().find(|node| node.id == known.publisher);
+        let publisher = Publisher {
+            node: known.publisher,
+            label: publisher.map_or("?", |node| &node.label),
+            is_there: publisher.is_some_and(|node| node.usable),
+        };
+        if let Some(refused) = names::why_not(name, publisher, "deploy", args.take_over) {
+            return Err(CommandError::Refused(refused));
+        }
     }
     let is_there = |name: &str| nodes.iter().any(|node| node.label == name || node.id.to_string() == name);
     match placement.iter().find(|entry| !is_there(&entry.node)) {

@@ -175,14 +175,13 @@ impl Status<'_> {
 }
 
 fn deployments_table(deployments: &[DeploymentView], screen: &Screen) -> String {
-    const COLUMNS: [Column<'_>; 7] = [
+    const COLUMNS: [Column<'_>; 6] = [
         Column::always("MODEL"),
         Column::with_room("VERSION", 2),
         Column::always("STATE"),
         Column::with_room("WISHED", 1),
         Column::always("BLOCKS ON NODES"),
         Column::with_room("STEWARD", 3),
-        Column::with_room("MESSAGE", 4),
     ];
     let rows = deployments.iter().map(|deployment| {
         let health = deployment.health.as_ref();
@@ -198,17 +197,18 @@ fn deployments_table(deployments: &[DeploymentView], screen: &Screen) -> String 
             },
             plain(health.map(|health| health.replicas.to_string()).unwrap_or_default()),
             plain(cover),
-            plain(
-                deployment
-                    .steward
-                    .as_ref()
-                    .map(|steward| format!("{}: {}", steward.label, steward.why))
-                    .unwrap_or_default(),
-            ),
-            plain(deployment.message.clone().unwrap_or_default().replace('\n', "; ")),
+            plain(deployment.steward.as_ref().map(|steward| steward.label.clone()).unwrap_or_default()),
         ]
     });
-    fitted(&COLUMNS, &rows.collect::<Vec<_>>(), screen)
+    let mut lines = vec![fitted(&COLUMNS, &rows.collect::<Vec<_>>(), screen)];
+    for DeploymentView { name, message, steward, .. } in deployments {
+        lines
+            .extend(message.iter().flat_map(|message| message.lines()).map(|line| format!("{name}: {line}")));
+        lines.extend(
+            steward.iter().map(|steward| format!("{name}: steward is {}: {}", steward.label, steward.why)),
+        );
+    }
+    lines.join("\n")
 }
 
 fn state(node: &NodeView) -> Cell {

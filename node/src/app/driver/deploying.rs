@@ -15,9 +15,10 @@ use super::hosting::PartitionKey;
 use super::loading::{describe, read_manifest};
 use super::variants::Choice;
 use crate::app::calls::CallError;
+use crate::app::names::{self, Publisher};
 use crate::deploy::interchangeable;
 use crate::ends::Described;
-use crate::mesh::{Steward, Tier};
+use crate::mesh::{Next, Steward, Tier};
 use crate::monitor;
 use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, HostView, LoadingView, StewardView, VariantBody,
@@ -31,7 +32,7 @@ impl Driver {
                 body.name
             )));
         }
-        let (version, begun_unix_s) = self.next_version(&body.name)?;
+        let Next { version, begun_unix_s, claim } = self.next_of(&body)?;
         if body.variants.is_empty() || body.variants.len() > VARIANTS_MAX {
             let count = body.variants.len();
             return Err(CallError::BadRequest(format!(
@@ -49,6 +50,7 @@ impl Driver {
             removed: false,
             removed_unix_s: 0,
             begun_unix_s,
+            claim,
             wished: Wished { replicas: 1, division: Division::Whole },
         };
         let choices = deployment
@@ -94,20 +96,33 @@ impl Driver {
     }
 
     /// Takes a deployment back, everywhere; gives it as it was.
-    pub(super) fn on_undeploy(&mut self, name: &str) -> Result<DeploymentView, CallError> {
+    pub(super) fn on_undeploy(&mut self, name: &str, take_over: bool) -> Result<DeploymentView, CallError> {
         let view = self.deployment_view(name)?;
-        let known = self.member.deployments().by_name(name).cloned();
-        match known.filter(|deployment| deployment.publisher == self.own()) {
-            Some(deployment) => {
-                let removed = Deployment { removed: true, removed_unix_s: monitor::unix_s(), ..deployment };
-                self.say(Topic::Deployment, removed.to_bytes())?;
-                Ok(view)
-            }
-            None => Err(CallError::Conflict(format!(
-                "`{name}` was published by `{}` ({}); take it back there",
-                self.label_of(view.publisher),
-                view.publisher
-            ))),
+        let Some(known) = self.member.deployments().by_name(name) else { return Ok(view) };
+        self.ensure_ours(known, "undeploy", take_over)?;
+        let now_s = monitor::unix_s();
+        let removed = Deployment { removed: true, removed_unix_s: now_s, ..known.clone() };
+        let removed = if known.publisher == self.own() {
+            removed
+        } else {
+            let Next { version, begun_unix_s, claim } =
+                self.member.deployments().next(name, self.own(), now_s);
+            Deployment { publisher: self.own(), version, begun_unix_s, claim, ..removed }
+        };
+        self.say(Topic::Deployment, removed.to_bytes())?;
+        Ok(view)
+    }
+
+    /// Refuses what only the publisher of a live name may do, if that is another node, unless it is to be taken over.
+    fn ensure_ours(&self, known: &Deployment, deed: &str, take_over: bool) -> Result<(), CallError> {
+        let node = known.publisher;
+        if node == self.own() || known.removed {
+            return Ok(());
+        }
+        let publisher = Publisher { node, label: &self.label_of(node), is_there: self.is_usable(node) };
+        match names::why_not(&known.name, publisher, deed, take_over) {
+            Some(refused) => Err(CallError::Conflict(refused)),
+            None => Ok(()),
         }
     }
 
@@ -115,21 +130,18 @@ impl Driver {
         self.member.deployments().by_name(name).is_some() || self.member.deployments().has_room()
     }
 
-    /// The next version of a name, and since when the name is deployed.
-    fn next_version(&self, name: &str) -> Result<(u64, u64), CallError> {
-        let next = || self.member.deployments().next_version(name, monitor::unix_s());
-        match self.member.deployments().known(name) {
-            _ if !self.has_room_for(name) => Err(CallError::Conflict(format!(
+    /// How a name is deployed next, if this node may deploy it.
+    fn next_of(&self, body: &DeployBody) -> Result<Next, CallError> {
+        let DeployBody { name, take_over, .. } = body;
+        if !self.has_room_for(name) {
+            return Err(CallError::Conflict(format!(
                 "the mesh runs {DEPLOYMENTS_MAX} models, as many as it can; take one back first (`stormo undeploy`)"
-            ))),
-            None => Ok(next()),
-            Some(known) if known.publisher == self.own() => Ok(next()),
-            Some(known) => Err(CallError::Conflict(format!(
-                "`{name}` was published by `{}` ({}); deploy there, or choose another name",
-                self.label_of(known.publisher),
-                known.publisher
-            ))),
+            )));
         }
+        if let Some(known) = self.member.deployments().known(name) {
+            self.ensure_ours(known, "deploy", *take_over)?;
+        }
+        Ok(self.member.deployments().next(name, self.own(), monitor::unix_s()))
     }
 
     /// A variant of a call, if its manifest and all its objects were uploaded.
@@ -220,6 +232,29 @@ impl Driver {
         Some(LoadingView { bytes_done: progress.bytes_done, bytes_total: progress.bytes_total })
     }
 
+    /// Which parts are not where they were placed by name: their hosts are gone, or refused them.
+    fn elsewhere(&self, deployment: &Deployment, hosts: &[HostView]) -> Vec<String> {
+        let Division::Told(told) = &deployment.wished.division else { return vec![] };
+        if hosts.is_empty() {
+            return vec![];
+        }
+        let unmet = unmet(told, hosts, deployment).map(|place| {
+            let (variant, node) = (label_of(deployment, place.variant), self.label_of(place.node));
+            let why = if place.node == self.own() || self.is_usable(place.node) {
+                "refused them"
+            } else {
+                "is gone"
+            };
+            let blocks = if place.end - place.first > 1 {
+                format!("blocks {} to {}", place.first, place.end - 1)
+            } else {
+                format!("block {}", place.first)
+            };
+            format!("{blocks} of `{variant}` were placed on `{node}`, which {why}; others stand in")
+        });
+        unmet.collect()
+    }
+
     /// What is less than wished, or other.
     fn shortfalls(
         &self,
@@ -253,11 +288,25 @@ impl Driver {
                 ));
             }
         }
+        told.extend(self.elsewhere(deployment, hosts));
         if let Some(version) = serving.filter(|version| *version != deployment.version) {
             told.push(format!("version {version} serves until version {} is ready", deployment.version));
         }
         (!told.is_empty()).then(|| told.join("\n"))
     }
+}
+
+/// Places that were told by name and are not hosted there, or not yet by any.
+fn unmet<'a>(
+    told: &'a [Place],
+    hosts: &'a [HostView],
+    deployment: &'a Deployment,
+) -> impl Iterator<Item = &'a Place> {
+    told.iter().filter(move |place| {
+        let label = label_of(deployment, place.variant);
+        let blocks = [place.first, place.end];
+        !hosts.iter().any(|host| host.node == place.node && host.variant == label && host.blocks == blocks)
+    })
 }
 
 /// What a host says of a part that it was ordered to host.

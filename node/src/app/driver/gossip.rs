@@ -13,6 +13,7 @@ use stormo_protocol::state::{Load, NodeRecord, Signed, Stamp, Topic};
 use super::{Driver, Event};
 use crate::mesh::{About, Heard, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS, Said};
 use crate::net::Net;
+use crate::serve::json::{NodeNamed, What};
 
 /// Ticks between two looks at this node's own load, and at what its deployments lack or no longer need: 1 s.
 const HOUSEKEEPING_TICKS: u64 = 10;
@@ -83,9 +84,20 @@ impl Driver {
             ),
             MemberAction::Outdone => {
                 tracing::warn!(
-                    "the mesh knows a newer start of this node; does a copy of its data folder run?"
+                    "the mesh knows a newer start of this node; was its data folder put back from a backup, or does a copy \
+                     of it run?"
                 );
             }
+            MemberAction::NameTaken { model, publisher: node } => {
+                let label = self.label_of(node);
+                tracing::warn!(
+                    model,
+                    publisher = label,
+                    "this name belongs to another node now, which claimed it last"
+                );
+                self.watching.tell(|| What::NameTaken { model, publisher: NodeNamed { node, label } });
+            }
+            MemberAction::Copied => self.is_copied = true,
         }
     }
 

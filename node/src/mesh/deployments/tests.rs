@@ -22,6 +22,7 @@ fn wish(name: &str, publisher: u8, version: u64, removed: bool) -> Deployment {
         removed,
         removed_unix_s: 0,
         begun_unix_s: 0,
+        claim: 0,
         wished: Wished { replicas: 1, division: Division::Whole },
     }
 }
@@ -331,9 +332,14 @@ fn a_wrong_clock_brings_nothing_back() {
 
 /// What the publisher, node 1, says with its next `deploy`.
 fn deployed(publisher: &mut Deployments, unix_s: u64, replicas: u16) -> Heard {
-    let (version, begun_unix_s) = publisher.next_version("a", unix_s);
+    deployed_by(1, publisher, unix_s, replicas)
+}
+
+/// As [`deployed`], by another node, which has heard so much.
+fn deployed_by(node: u8, publisher: &mut Deployments, unix_s: u64, replicas: u16) -> Heard {
+    let Next { version, begun_unix_s, claim } = publisher.next("a", NodeId([node; 32]), unix_s);
     let wished = Wished { replicas, division: Division::Whole };
-    let said = signed(&Deployment { begun_unix_s, wished, ..wish("a", 1, version, false) });
+    let said = signed(&Deployment { begun_unix_s, claim, wished, ..wish("a", node, version, false) });
     assert_eq!(publisher.apply(&said), Applied::News);
     said
 }
@@ -402,6 +408,56 @@ fn a_deployment_that_only_one_remembers_takes_nothing_new_away() {
     }
 }
 
+fn publisher(deployments: &Deployments) -> Option<u8> {
+    deployments.by_name("a").map(|known| known.publisher.0[0])
+}
+
+#[test]
+fn a_name_that_was_taken_back_or_over_is_the_last_ones_that_claimed_it() {
+    // Whoever has the smaller id, and whether the first took it back.
+    for ([first, second], is_taken_back) in [([1, 2], true), ([2, 1], true), ([1, 2], false), ([2, 1], false)]
+    {
+        let (mut one, mut away) = (Deployments::default(), Deployments::default());
+        let before = deployed_by(first, &mut one, TODAY_S, 1);
+        away.apply(&before);
+        if is_taken_back {
+            undeployed(&mut one, TODAY_S + 1);
+        }
+        let taken = deployed_by(second, &mut one, TODAY_S + 2, 1);
+        assert_eq!(publisher(&one), Some(second));
+        // One that was away knows the first's alone, and tells it round.
+        exchange(&mut away, &mut one);
+        exchange(&mut one, &mut away);
+        assert_eq!([publisher(&one), publisher(&away)], [Some(second); 2]);
+        assert_eq!((one.apply(&before), one.live().count()), (Applied::Old, 1));
+        // The first may have it again once the second took it back, also by a clock that stands still.
+        undeployed(&mut one, TODAY_S + 2);
+        let again = deployed_by(first, &mut one, TODAY_S, 1);
+        away.apply(&again);
+        assert_eq!([away.apply(&taken), away.apply(&before)], [Applied::Old; 2]);
+        assert_eq!(publisher(&away), Some(first));
+    }
+}
+
+#[test]
+fn two_that_claim_a_name_at_the_same_moment_end_alike_everywhere() {
+    let mut known = Deployments::default();
+    deployed_by(9, &mut known, TODAY_S, 1);
+    let removal = undeployed(&mut known, TODAY_S);
+    let [one, other] = [3, 4].map(|node| {
+        let mut half = Deployments::default();
+        half.apply(&removal);
+        deployed_by(node, &mut half, TODAY_S + u64::from(node), 1)
+    });
+    for order in [[&one, &other, &removal], [&other, &one, &removal], [&removal, &other, &one]] {
+        let mut deployments = Deployments::default();
+        for heard in order {
+            deployments.apply(heard);
+        }
+        assert_eq!(publisher(&deployments), Some(3));
+    }
+}
+
 #[test]
 fn a_clock_that_goes_backwards_changes_no_order_of_versions() {
     let mut deployments = Deployments::default();
@@ -423,8 +479,7 @@ fn a_removal_long_over_takes_nothing_of_another_publisher_away() {
     away.note_time(0, TODAY_S + 8 * DAY_MS / 1000);
     one.apply(&heard("a", 2, 1, false));
     exchange(&mut away, &mut one);
-    let publisher = |all: &Deployments| all.by_name("a").map(|known| known.publisher);
-    assert_eq!([publisher(&one), publisher(&away)], [Some(NodeId([2; 32])); 2]);
+    assert_eq!([publisher(&one), publisher(&away)], [Some(2); 2]);
     // One that is not over does: the name was that publisher's.
     let mut late = Deployments::default();
     late.note_time(0, TODAY_S + DAY_MS / 1000);

@@ -137,6 +137,15 @@ pub enum MemberAction {
     },
     /// The owner should hear that others know a newer record of this node than it ever said.
     Outdone,
+    /// A name that this node published is another's now.
+    NameTaken {
+        /// The name.
+        model: String,
+        /// Whose.
+        publisher: NodeId,
+    },
+    /// A copy of this node's data folder runs elsewhere, and this one has to end.
+    Copied,
 }
 
 /// What a node says of itself that its member does not know.

@@ -20,6 +20,7 @@ fn wish(removed: bool) -> Heard {
         removed,
         removed_unix_s: 0,
         begun_unix_s: 0,
+        claim: 0,
         wished,
     };
     let body = deployment.to_bytes();

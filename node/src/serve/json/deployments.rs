@@ -161,4 +161,7 @@ pub struct DeployBody {
     /// Or exactly this.
     #[serde(default)]
     pub placement: Vec<PlacementEntry>,
+    /// Also where another node published the name, if that node is gone: the name is this one's from then on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub take_over: bool,
 }

@@ -45,6 +45,14 @@ pub enum What {
         /// Its name.
         model: String,
     },
+    /// A name that was published here belongs to another node now, which claimed it last.
+    NameTaken {
+        /// The name.
+        model: String,
+        /// Whose it is.
+        #[serde(flatten)]
+        publisher: NodeNamed,
+    },
     /// A deployment is served better or worse than before.
     HealthChanged {
         /// Its name.
@@ -95,7 +103,10 @@ impl What {
             | Self::NodeLost(_)
             | Self::NodeReturned(_)
             | Self::NodeLeft(_) => "node",
-            Self::Deployed { .. } | Self::Undeployed { .. } | Self::HealthChanged { .. } => "deployment",
+            Self::Deployed { .. }
+            | Self::Undeployed { .. }
+            | Self::NameTaken { .. }
+            | Self::HealthChanged { .. } => "deployment",
             Self::RequestBegun { .. } | Self::RequestEnded { .. } | Self::RequestFailed { .. } => "request",
         }
     }

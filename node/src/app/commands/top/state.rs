@@ -175,6 +175,7 @@ fn in_words(event: &EventView) -> String {
         What::NodeLeft(of) => format!("{} left", of.label),
         What::Deployed { model, version } => format!("{model} version {version} is deployed"),
         What::Undeployed { model } => format!("{model} was taken back"),
+        What::NameTaken { model, publisher } => format!("{model} belongs to {} now", publisher.label),
         What::HealthChanged { model, before, now } => {
             format!("{model} was {before:?}, is {now:?}").to_lowercase()
         }
