@@ -41,7 +41,13 @@ pub(super) fn init(args: &InitArgs) -> Result<(), CommandError> {
 }
 
 pub(super) fn invite(args: &InviteArgs) -> Result<(), CommandError> {
-    let key = read_mesh_key(&args.data.path().join(MESH_KEY_FILE)).map_err(here)?;
+    let key = read_mesh_key(&args.data.path().join(MESH_KEY_FILE)).map_err(|error| match error {
+        ConfigError::NoMeshKey(path) => CommandError::Here(format!(
+            "no mesh key in `{}`; give the folder of a node of the mesh by --data, or run `invite` where one is",
+            path.display()
+        )),
+        error => here(error),
+    })?;
     let node: NodeView = Client::new(&args.api)?.get("/v1/node")?;
     if node.mesh != Some(key.mesh_id().to_string()) {
         return Err(CommandError::Here(format!(
