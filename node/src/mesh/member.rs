@@ -28,6 +28,14 @@ const EXCHANGE_MS: [u64; 2] = [500, 200];
 const ASKED_MAX: usize = 3;
 /// And up to so much later, so that members do not fall into step.
 const EXCHANGE_STRAY_MS: usize = 100;
+/// From so many nodes on the lists of an exchange are what a node sends most of, and who has more neighbours than others is
+/// asked more often: it asks less, since an exchange brings both what they lack.
+const LONG_LISTS_NODES: usize = 500;
+/// Answers between two questions of its own that are anybody's share; for each one more, and at most so many, the next
+/// question waits so long, milliseconds.
+const ANSWERS_FAIR: usize = 2;
+const ANSWERS_MORE_MAX: usize = 4;
+const WAITS_FOR_ANSWER_MS: u64 = 100;
 /// A neighbour answers within this, milliseconds.
 pub const SYNC_TIMEOUT_MS: u64 = 5_000;
 /// This often it is looked at who is silent, what there is to say, and whose connections carry nothing.
@@ -70,6 +78,8 @@ pub struct Member {
     chance: Chance,
     /// Whom an exchange was begun with that is not answered yet, and when.
     asked: BTreeMap<NodeId, u64>,
+    /// Answers since this node's last question.
+    answers: usize,
     /// When the record is to be called out to a mesh that this node has just joined.
     call_ms: Option<u64>,
     /// Of the newest record that was called out.
@@ -101,6 +111,7 @@ impl Member {
             neighbours: Neighbours::new(Contacts::new(join)),
             chance: Chance::new(seed),
             asked: BTreeMap::new(),
+            answers: 0,
             call_ms: None,
             called: Stamp { generation, sequence: 0 },
             ran_ms: 0,
@@ -260,6 +271,7 @@ impl Member {
     /// Answers a neighbour that asks for news.
     pub fn answer(&mut self, now_ms: u64, from: NodeId, exchange: &Exchange) -> News {
         self.runs(now_ms);
+        self.answers = self.answers.saturating_add(1);
         self.show(now_ms, from);
         self.links.placed(from, exchange.coordinate);
         self.view.hear(now_ms, &exchange.held);
@@ -469,7 +481,7 @@ impl Member {
             }
         }
         if is_due(&mut self.exchange_due_ms, now_ms, EXCHANGE_MS[usize::from(is_large)]) {
-            self.exchange_due_ms += self.chance.below(EXCHANGE_STRAY_MS) as u64;
+            self.exchange_due_ms += self.chance.below(EXCHANGE_STRAY_MS) as u64 + self.waits_for_answers_ms();
             actions.extend(self.exchange_with_any(now_ms));
         }
         if is_due(&mut self.dial_due_ms, now_ms, DIAL_MS) {
@@ -520,6 +532,12 @@ impl Member {
             None if doubtful.is_empty() => None,
             None => self.exchange_with_any(now_ms),
         }
+    }
+
+    /// How much later the next question is, by how many were answered since the last one.
+    fn waits_for_answers_ms(&mut self) -> u64 {
+        let more = std::mem::take(&mut self.answers).saturating_sub(ANSWERS_FAIR).min(ANSWERS_MORE_MAX);
+        if self.view.len() < LONG_LISTS_NODES { 0 } else { more as u64 * WAITS_FOR_ANSWER_MS }
     }
 
     fn exchange_with_any(&mut self, now_ms: u64) -> Option<MemberAction> {
