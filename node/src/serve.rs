@@ -6,7 +6,7 @@ mod connections;
 mod events;
 mod grpc;
 pub mod json;
-mod mesh_api;
+pub(crate) mod mesh_api;
 mod named;
 mod oip;
 mod windows;

@@ -292,12 +292,11 @@ pub struct Deployment {
     /// When it was taken back by its publisher's clock, seconds since 1970; 0 while it is wished, and where an earlier
     /// version took it back. Which of them are forgotten first is told by this.
     pub removed_unix_s: u64,
-    /// Since when its name is deployed, one version after the other, by its publisher's clock, seconds since 1970: of
-    /// two deployments of one publisher the later begun counts, whatever their versions are, as these begin at 1 again
-    /// where a removal was forgotten. 0 where an earlier version of this program deployed it.
+    /// Since when its name is its publisher's, by that one's clock, seconds since 1970, and always later than what it knew of
+    /// the name before (a hybrid logical clock): of two deployments the later begun counts, whoever published it and whatever
+    /// their versions are, as these begin at 1 again where a removal was forgotten. 0 where an earlier version of this program
+    /// deployed it.
     pub begun_unix_s: u64,
-    /// How often the name went from one publisher to another: that of the last one counts.
-    pub claim: u32,
     /// On how many nodes, and how divided.
     pub wished: Wished,
 }
@@ -306,7 +305,6 @@ const DEPLOYMENT: u16 = 1;
 const WISHED: u16 = 2;
 const REMOVED_UNIX_S: u16 = 3;
 const BEGUN_UNIX_S: u16 = 4;
-const CLAIM: u16 = 5;
 
 impl Deployment {
     /// Name of this version.
@@ -332,15 +330,13 @@ impl Deployment {
 
     /// The bytes that the publisher signs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, claim, wished } =
-            self;
+        let Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, wished } = self;
         let wish = SectionWriter::default()
             .with(DEPLOYMENT, &(name, version, publisher, variants, removed))
             .with(WISHED, wished);
         let has_time = *removed && *removed_unix_s > 0;
         let wish = if has_time { wish.with(REMOVED_UNIX_S, removed_unix_s) } else { wish };
-        let wish = if *begun_unix_s > 0 { wish.with(BEGUN_UNIX_S, begun_unix_s) } else { wish };
-        if *claim > 0 { wish.with(CLAIM, claim) } else { wish }.into_bytes()
+        if *begun_unix_s > 0 { wish.with(BEGUN_UNIX_S, begun_unix_s) } else { wish }.into_bytes()
     }
 
     /// Reads and checks a deployment.
@@ -358,9 +354,8 @@ impl Deployment {
         let wished = sections.required::<Wished, L>(WISHED)?;
         let removed_unix_s = sections.optional::<u64, L>(REMOVED_UNIX_S)?.filter(|_| removed).unwrap_or(0);
         let begun_unix_s = sections.optional::<u64, L>(BEGUN_UNIX_S)?.unwrap_or(0);
-        let claim = sections.optional::<u32, L>(CLAIM)?.unwrap_or(0);
         let deployment =
-            Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, claim, wished };
+            Self { name, version, publisher, variants, removed, removed_unix_s, begun_unix_s, wished };
         if deployment.is_sound() { Ok(deployment) } else { Err(DecodeError::Malformed) }
     }
 

@@ -78,7 +78,6 @@ fn deployment(removed: bool) -> Deployment {
         removed,
         removed_unix_s: 0,
         begun_unix_s: 0,
-        claim: 0,
         wished: Wished { replicas: 2, division: Division::Parts(3) },
     }
 }

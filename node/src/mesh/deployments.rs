@@ -53,17 +53,17 @@ pub struct Deployments {
     unix_s: u64,
 }
 
-/// Of two publishers of one name, the one that it belongs to: who claimed it last; the smaller id, where two did so at the
-/// same moment.
-fn claim(deployment: &Deployment) -> (u32, Reverse<[u8; 32]>) {
-    (deployment.claim, Reverse(deployment.publisher.0))
+/// Of two wishes for one name, the one that counts is the greater: the one whose publisher claimed the name last (the smaller
+/// id, where two did so at the same moment), of one publisher's the higher version, taken back before still wished. By what was
+/// signed alone, to the last byte and without a look at any clock, so that all nodes say the same whatever they heard first.
+fn rank(wish: &Wish) -> (u64, Reverse<[u8; 32]>, u64, bool, &[u8]) {
+    let Deployment { publisher, begun_unix_s, version, removed, .. } = &*wish.deployment;
+    (*begun_unix_s, Reverse(publisher.0), *version, *removed, &wish.heard.signed().body)
 }
 
-/// Of one publisher's versions of a name, the highest of those counts that began last, taken back before still wished.
-/// Versions begin at 1 again where a removal was forgotten; whoever still has that removal would else take the new ones
-/// away. Both times are by the publisher's own clock, so all nodes say the same.
-fn age(deployment: &Deployment) -> (u64, u64, bool) {
-    (deployment.begun_unix_s, deployment.version, deployment.removed)
+/// Of more live names than there is room for, the greatest go.
+fn place(wish: &Wish) -> (u64, &str) {
+    (wish.deployment.begun_unix_s, &wish.deployment.name)
 }
 
 /// How a publisher deploys a name next.
@@ -71,10 +71,8 @@ fn age(deployment: &Deployment) -> (u64, u64, bool) {
 pub struct Next {
     /// The version.
     pub version: u64,
-    /// Since when the name is deployed then, by the publisher's clock, seconds since 1970.
+    /// Since when the name is the publisher's then, by its clock, seconds since 1970.
     pub begun_unix_s: u64,
-    /// How often the name has changed hands then.
-    pub claim: u32,
 }
 
 /// Of two deployments that were taken back, the lesser one was so earlier.
@@ -82,8 +80,17 @@ fn burial(deployment: &Deployment) -> (u64, DeploymentId) {
     (deployment.removed_unix_s, deployment.id())
 }
 
-/// The name under which an exchange lists a deployment. Its id is the same where it begins anew as it was before.
-fn wish_id(deployment: &Deployment) -> DeploymentId {
+/// The name under which an exchange lists a deployment: what differs in a byte has another one.
+fn wish_id(heard: &Heard) -> DeploymentId {
+    let mut hasher = blake3::Hasher::new_derive_key("stormo 1 wish");
+    hasher.update(&heard.signed().body);
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    DeploymentId(id)
+}
+
+/// As the version of this program before listed it.
+fn wish_id_before(deployment: &Deployment) -> DeploymentId {
     if deployment.begun_unix_s == 0 {
         return deployment.id();
     }
@@ -120,12 +127,10 @@ impl Deployments {
         let now_ms = self.now_ms;
         let is_new = match self.by_name.get(&wish.deployment.name) {
             None => true,
-            Some(known) if !self.outranks(&wish.deployment, &known.newest.deployment) => {
-                return self.apply_previous(wish);
-            }
+            Some(known) if rank(&wish) <= rank(&known.newest) => return self.apply_previous(wish),
             Some(known) => known.newest.deployment.removed && !wish.deployment.removed,
         };
-        if is_new && !self.has_room_for(&wish.deployment) {
+        if is_new && !self.has_room_for(&wish) {
             return if wish.deployment.removed { Applied::Old } else { Applied::Refused };
         }
         let buries = wish.deployment.removed;
@@ -133,10 +138,12 @@ impl Deployments {
             Some(known) => known.replace(now_ms, wish),
             None => drop(self.by_name.insert(wish.deployment.name.clone(), Named::of(now_ms, wish))),
         }
-        self.forget_orders_of_replaced();
         if buries {
             self.forget_oldest_removals();
+        } else {
+            self.drop_what_has_no_room();
         }
+        self.forget_orders_of_replaced();
         Applied::News
     }
 
@@ -149,40 +156,41 @@ impl Deployments {
         Applied::News
     }
 
-    fn outranks(&self, wish: &Deployment, known: &Deployment) -> bool {
-        if wish.publisher == known.publisher {
-            return age(wish) > age(known);
-        }
-        // A removal that others forget says nothing of what another publisher deployed under the name since.
-        match (self.is_forgotten(wish), self.is_forgotten(known)) {
-            (true, _) if !known.removed => false,
-            (_, true) if !wish.removed => true,
-            _ => claim(wish) > claim(known),
-        }
-    }
-
     /// How `publisher`, whose clock is so far, deploys a name next; it takes it over if it is another's.
     pub fn next(&self, name: &str, publisher: NodeId, unix_s: u64) -> Next {
-        let Some(known) = self.known(name) else {
-            return Next { version: 1, begun_unix_s: unix_s, claim: 0 };
+        let Some(known) = self.known(name) else { return Next { version: 1, begun_unix_s: unix_s } };
+        let begun_unix_s = match known.publisher == publisher {
+            true if !known.removed => known.begun_unix_s,
+            true => known.begun_unix_s.max(unix_s),
+            false => known.begun_unix_s.saturating_add(1).max(unix_s),
         };
-        let is_own = known.publisher == publisher;
-        let goes_on = is_own && !known.removed;
-        Next {
-            version: known.version.saturating_add(1),
-            begun_unix_s: if goes_on { known.begun_unix_s } else { known.begun_unix_s.max(unix_s) },
-            claim: if is_own { known.claim } else { known.claim.saturating_add(1) },
-        }
+        Next { version: known.version.saturating_add(1), begun_unix_s }
     }
 
     /// Whether a name that was not held, or only as taken back, can be taken in.
-    fn has_room_for(&self, wish: &Deployment) -> bool {
-        if !wish.removed {
-            return self.newest().count() < DEPLOYMENTS_MAX;
+    fn has_room_for(&self, wish: &Wish) -> bool {
+        let deployment = &wish.deployment;
+        if !deployment.removed {
+            let last = self.last_live().map(place);
+            return self.has_room() || last.is_some_and(|last| place(wish) < last);
         }
         // What all others forget is not told round for ever.
         let has_room = self.removals().count() < TOMBSTONES_MAX;
-        !self.is_forgotten(wish) && (has_room || self.removals().any(|known| burial(known) < burial(wish)))
+        let is_later = |known: &Deployment| burial(known) < burial(deployment);
+        !self.is_forgotten(deployment) && (has_room || self.removals().any(is_later))
+    }
+
+    fn last_live(&self) -> Option<&Wish> {
+        let newest = self.by_name.values().map(|named| &named.newest);
+        newest.filter(|wish| !wish.deployment.removed).max_by(|one, other| place(one).cmp(&place(other)))
+    }
+
+    /// Two halves of a mesh may together have more names than there is room for: all nodes keep the same ones.
+    fn drop_what_has_no_room(&mut self) {
+        while self.newest().count() > DEPLOYMENTS_MAX {
+            let Some(name) = self.last_live().map(|wish| wish.deployment.name.clone()) else { return };
+            self.by_name.remove(&name);
+        }
     }
 
     /// Whether one more name can be deployed.
@@ -327,7 +335,7 @@ impl Deployments {
         let named = self.by_name.values();
         let wishes = named.flat_map(|named| named.previous.iter().chain([&named.newest]));
         let orders = self.orders.all().map(|given| (order_id(&given.heard), false));
-        let listed = |wish: &Wish| (wish_id(&wish.deployment), wish.deployment.removed);
+        let listed = |wish: &Wish| (wish_id(&wish.heard), wish.deployment.removed);
         wishes.map(listed).chain(orders).collect()
     }
 
@@ -339,9 +347,9 @@ impl Deployments {
             serving.into_iter().chain([&named.newest])
         });
         let is_held = |id, removed| theirs.contains(&(id, removed));
-        // Earlier versions of this program list the id.
-        let wishes = told.filter(|Wish { deployment, .. }| {
-            !is_held(wish_id(deployment), deployment.removed) && !is_held(deployment.id(), deployment.removed)
+        let wishes = told.filter(|Wish { deployment, heard }| {
+            let ids = [wish_id(heard), wish_id_before(deployment), deployment.id()];
+            !ids.into_iter().any(|id| is_held(id, deployment.removed))
         });
         let orders = self.orders.all().filter(|given| !is_held(order_id(&given.heard), false));
         wishes.map(|wish| &wish.heard).chain(orders.map(|given| &given.heard)).cloned().collect()

@@ -127,7 +127,7 @@ async fn model(
 }
 
 /// What is deployed here is fetched from here.
-const NO_STORE: &str =
+pub(crate) const NO_STORE: &str =
     "this node gives no objects to others (--roles): deploy at a node with the role `store`, by --api";
 
 async fn deploy(State(shared): State<Shared>, request: Request) -> Response {

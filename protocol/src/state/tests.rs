@@ -157,7 +157,6 @@ fn deployment() -> Deployment {
         removed: false,
         removed_unix_s: 0,
         begun_unix_s: 0,
-        claim: 0,
         wished: Wished { replicas: 2, division: Division::Whole },
     }
 }
@@ -180,14 +179,6 @@ fn since_when_a_name_is_deployed_is_a_section_that_earlier_versions_skip() {
     assert!(begun.to_bytes().starts_with(&deployment().to_bytes()));
     // Those that skip it mean the same version.
     assert_eq!(begun.id(), deployment().id());
-}
-
-#[test]
-fn the_claim_on_a_name_is_a_section_that_earlier_versions_skip() {
-    let claimed = Deployment { claim: 3, ..deployment() };
-    assert_eq!(Deployment::from_bytes(&claimed.to_bytes()), Ok(claimed.clone()));
-    assert!(claimed.to_bytes().starts_with(&deployment().to_bytes()));
-    assert_eq!(claimed.id(), deployment().id());
 }
 
 #[test]
@@ -220,13 +211,8 @@ fn deployments_that_cannot_be_are_refused() {
     let told = |count| Wished { replicas: u16::MAX, division: Division::Told(vec![place; count]) };
     refused(Deployment { wished: told(0), ..deployment() });
     refused(Deployment { wished: told(PLACES_MAX + 1), ..deployment() });
-    let longest = Deployment {
-        removed: true,
-        removed_unix_s: u64::MAX,
-        begun_unix_s: u64::MAX,
-        claim: u32::MAX,
-        ..deployment()
-    };
+    let longest =
+        Deployment { removed: true, removed_unix_s: u64::MAX, begun_unix_s: u64::MAX, ..deployment() };
     let most = Deployment { wished: told(PLACES_MAX), ..longest };
     assert_eq!(Deployment::from_bytes(&most.to_bytes()), Ok(most));
     let most = Deployment { name: "n".repeat(64), variants: many(VARIANTS_MAX).collect(), ..deployment() };

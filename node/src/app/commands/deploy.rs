@@ -23,6 +23,7 @@ use crate::serve::json::{
     DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, NodesView, PlacementEntry,
     VariantBody,
 };
+use crate::serve::mesh_api::NO_STORE;
 use preparing::{Ready, prepare_all};
 
 /// How often the deployment is looked at.
@@ -110,6 +111,9 @@ fn ensure_possible(
 ) -> Result<(), CommandError> {
     let name = &args.name;
     let own: NodeView = client.get("/v1/node")?;
+    if !own.offer.stores {
+        return Err(CommandError::Refused(NO_STORE.to_owned()));
+    }
     let NodesView { nodes } = client.get("/v1/nodes")?;
     let DeploymentsView { deployments } = client.get("/v1/deployments")?;
     let known = deployments.iter().find(|known| known.name == *name);
@@ -118,7 +122,7 @@ fn ensure_possible(
         let publisher = Publisher {
             node: known.publisher,
             label: publisher.map_or("?", |node| &node.label),
-            is_there: publisher.is_some_and(|node| node.usable),
+            is_there: publisher.is_some_and(|node| names::is_there(node.state, node.age_ms)),
         };
         if let Some(refused) = names::why_not(name, publisher, "deploy", args.take_over) {
             return Err(CommandError::Refused(refused));

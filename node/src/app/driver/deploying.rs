@@ -32,7 +32,7 @@ impl Driver {
                 body.name
             )));
         }
-        let Next { version, begun_unix_s, claim } = self.next_of(&body)?;
+        let Next { version, begun_unix_s } = self.next_of(&body)?;
         if body.variants.is_empty() || body.variants.len() > VARIANTS_MAX {
             let count = body.variants.len();
             return Err(CallError::BadRequest(format!(
@@ -50,7 +50,6 @@ impl Driver {
             removed: false,
             removed_unix_s: 0,
             begun_unix_s,
-            claim,
             wished: Wished { replicas: 1, division: Division::Whole },
         };
         let choices = deployment
@@ -105,9 +104,8 @@ impl Driver {
         let removed = if known.publisher == self.own() {
             removed
         } else {
-            let Next { version, begun_unix_s, claim } =
-                self.member.deployments().next(name, self.own(), now_s);
-            Deployment { publisher: self.own(), version, begun_unix_s, claim, ..removed }
+            let Next { version, begun_unix_s } = self.member.deployments().next(name, self.own(), now_s);
+            Deployment { publisher: self.own(), version, begun_unix_s, ..removed }
         };
         self.say(Topic::Deployment, removed.to_bytes())?;
         Ok(view)
@@ -119,7 +117,7 @@ impl Driver {
         if node == self.own() || known.removed {
             return Ok(());
         }
-        let publisher = Publisher { node, label: &self.label_of(node), is_there: self.is_usable(node) };
+        let publisher = Publisher { node, label: &self.label_of(node), is_there: self.is_there(node) };
         match names::why_not(&known.name, publisher, deed, take_over) {
             Some(refused) => Err(CallError::Conflict(refused)),
             None => Ok(()),
@@ -232,6 +230,22 @@ impl Driver {
         Some(LoadingView { bytes_done: progress.bytes_done, bytes_total: progress.bytes_total })
     }
 
+    /// What a node says of itself, if it is in the mesh and plans may use it.
+    fn record_there(&self, node: NodeId) -> Option<NodeRecord> {
+        if node == self.own() {
+            return Some(self.record());
+        }
+        let known = self.member.view().get(node).filter(|_| self.is_usable(node))?;
+        Some((*known.record).clone())
+    }
+
+    /// Whether a node is in the mesh, though plans may leave it out for a while.
+    fn is_there(&self, node: NodeId) -> bool {
+        let age_ms = |heard_ms| self.now_ms().saturating_sub(heard_ms);
+        let known = self.member.view().get(node);
+        known.is_some_and(|known| names::is_there(self.state_of_other(known), age_ms(known.heard_ms)))
+    }
+
     /// Which parts are not where they were placed by name: their hosts are gone, or refused them.
     fn elsewhere(&self, deployment: &Deployment, hosts: &[HostView]) -> Vec<String> {
         let Division::Told(told) = &deployment.wished.division else { return vec![] };
@@ -240,10 +254,15 @@ impl Driver {
         }
         let unmet = unmet(told, hosts, deployment).map(|place| {
             let (variant, node) = (label_of(deployment, place.variant), self.label_of(place.node));
-            let why = if place.node == self.own() || self.is_usable(place.node) {
-                "refused them"
-            } else {
-                "is gone"
+            let key = PartitionKey {
+                variant: VariantId { deployment: deployment.id(), index: place.variant },
+                first: place.first,
+                end: place.end,
+            };
+            let why = match self.record_there(place.node).map(|record| told_of(&record, key)) {
+                None => "is not there now".to_owned(),
+                Some((DeploymentState::Failed, _, Some(reason))) => format!("refused them: {reason}"),
+                Some(_) => "was away or refused them, and does not take them back by itself".to_owned(),
             };
             let blocks = if place.end - place.first > 1 {
                 format!("blocks {} to {}", place.first, place.end - 1)

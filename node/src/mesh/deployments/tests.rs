@@ -3,6 +3,7 @@
 use super::named::REPLACED_MS;
 use super::orders::{ORDERS_PER_VERSION_MAX, UNKNOWN_VERSIONS_MAX};
 use super::*;
+use proptest::prelude::*;
 use stormo_protocol::ids::ObjectId;
 use stormo_protocol::model::ObjectRef;
 use stormo_protocol::state::{Division, Place, Signed, Topic, Wished};
@@ -22,7 +23,6 @@ fn wish(name: &str, publisher: u8, version: u64, removed: bool) -> Deployment {
         removed,
         removed_unix_s: 0,
         begun_unix_s: 0,
-        claim: 0,
         wished: Wished { replicas: 1, division: Division::Whole },
     }
 }
@@ -337,9 +337,9 @@ fn deployed(publisher: &mut Deployments, unix_s: u64, replicas: u16) -> Heard {
 
 /// As [`deployed`], by another node, which has heard so much.
 fn deployed_by(node: u8, publisher: &mut Deployments, unix_s: u64, replicas: u16) -> Heard {
-    let Next { version, begun_unix_s, claim } = publisher.next("a", NodeId([node; 32]), unix_s);
+    let Next { version, begun_unix_s } = publisher.next("a", NodeId([node; 32]), unix_s);
     let wished = Wished { replicas, division: Division::Whole };
-    let said = signed(&Deployment { begun_unix_s, claim, wished, ..wish("a", node, version, false) });
+    let said = signed(&Deployment { begun_unix_s, wished, ..wish("a", node, version, false) });
     assert_eq!(publisher.apply(&said), Applied::News);
     said
 }
@@ -447,7 +447,7 @@ fn two_that_claim_a_name_at_the_same_moment_end_alike_everywhere() {
     let [one, other] = [3, 4].map(|node| {
         let mut half = Deployments::default();
         half.apply(&removal);
-        deployed_by(node, &mut half, TODAY_S + u64::from(node), 1)
+        deployed_by(node, &mut half, TODAY_S + 5, 1)
     });
     for order in [[&one, &other, &removal], [&other, &one, &removal], [&removal, &other, &one]] {
         let mut deployments = Deployments::default();
@@ -473,16 +473,106 @@ fn a_clock_that_goes_backwards_changes_no_order_of_versions() {
 fn a_removal_long_over_takes_nothing_of_another_publisher_away() {
     let (mut one, mut away) = (Deployments::default(), Deployments::default());
     on_day(0, &mut [&mut one, &mut away]);
-    let removal = taken_back("a", 5, TODAY_S);
-    away.apply(&removal);
+    away.apply(&taken_back("a", 5, TODAY_S));
     on_day(8, &mut [&mut one]);
     away.note_time(0, TODAY_S + 8 * DAY_MS / 1000);
-    one.apply(&heard("a", 2, 1, false));
+    deployed_by(2, &mut one, TODAY_S + 8 * DAY_MS / 1000, 1);
     exchange(&mut away, &mut one);
     assert_eq!([publisher(&one), publisher(&away)], [Some(2); 2]);
-    // One that is not over does: the name was that publisher's.
-    let mut late = Deployments::default();
-    late.note_time(0, TODAY_S + DAY_MS / 1000);
-    late.apply(&heard("a", 2, 1, false));
-    assert_eq!(late.apply(&removal), Applied::News);
+}
+
+#[test]
+fn what_comes_back_from_before_a_name_was_forgotten_takes_nothing_away() {
+    // Whether what comes back is wished or taken back.
+    for is_wished in [true, false] {
+        let (mut before, mut away) = (Deployments::default(), Deployments::default());
+        deployed_by(2, &mut before, TODAY_S, 1);
+        undeployed(&mut before, TODAY_S + 1);
+        let wished = deployed_by(1, &mut before, TODAY_S + 2, 1);
+        let removed = undeployed(&mut before, TODAY_S + 3);
+        away.apply(if is_wished { &wished } else { &removed });
+        // Behind many other removals, say.
+        let mut after = Deployments::default();
+        deployed_by(2, &mut after, TODAY_S + 9, 1);
+        exchange(&mut after, &mut away);
+        exchange(&mut away, &mut after);
+        assert_eq!([publisher(&after), publisher(&away)], [Some(2); 2]);
+    }
+}
+
+#[test]
+fn a_name_is_taken_over_also_by_a_node_whose_clock_is_days_behind() {
+    let behind_s = TODAY_S - 10 * DAY_MS / 1000;
+    let (mut wrong, mut right) = (Deployments::default(), Deployments::default());
+    wrong.note_time(0, behind_s);
+    right.note_time(0, TODAY_S);
+    let wish = deployed_by(1, &mut right, TODAY_S, 1);
+    wrong.apply(&wish);
+    let Next { version, begun_unix_s } = wrong.next("a", NodeId([2; 32]), behind_s);
+    let known = wrong.by_name("a").unwrap().clone();
+    let publisher = NodeId([2; 32]);
+    let removal = signed(&Deployment {
+        publisher,
+        version,
+        begun_unix_s,
+        removed: true,
+        removed_unix_s: behind_s,
+        ..known
+    });
+    assert_eq!([wrong.apply(&removal), right.apply(&removal)], [Applied::News; 2]);
+    assert!(wrong.by_name("a").is_none() && right.by_name("a").is_none());
+    assert_eq!([wrong.apply(&wish), right.apply(&wish)], [Applied::Old; 2]);
+}
+
+#[test]
+fn two_that_take_the_last_room_end_alike_everywhere() {
+    let (mut one, mut other) = (Deployments::default(), Deployments::default());
+    for name in 1..DEPLOYMENTS_MAX {
+        one.apply(&heard(&format!("n{name}"), 1, 1, false));
+    }
+    exchange(&mut one, &mut other);
+    let last =
+        |name, publisher| signed(&Deployment { begun_unix_s: TODAY_S, ..wish(name, publisher, 1, false) });
+    assert_eq!([one.apply(&last("xa", 1)), other.apply(&last("xb", 2))], [Applied::News; 2]);
+    exchange(&mut one, &mut other);
+    exchange(&mut other, &mut one);
+    let names = |all: &Deployments| all.newest().map(|wish| wish.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&one), names(&other));
+    assert_eq!(names(&one).len(), DEPLOYMENTS_MAX);
+    assert!(one.by_name("xa").is_some());
+}
+
+/// Any wish for one name, also two of one version that differ, as from a data folder that was put back.
+fn any_wish() -> impl Strategy<Value = Heard> {
+    (1u8..4, 0u64..3, 1u64..4, any::<bool>(), 1u16..3).prop_map(
+        |(publisher, begun_unix_s, version, removed, replicas)| {
+            let wished = Wished { replicas, division: Division::Whole };
+            signed(&Deployment { begun_unix_s, wished, ..wish("a", publisher, version, removed) })
+        },
+    )
+}
+
+proptest! {
+    /// Two nodes that heard different things in any order say the same once they told each other.
+    #[test]
+    fn all_agree_whatever_they_heard_first(
+        first in proptest::collection::vec(any_wish(), 0..8), second in proptest::collection::vec(any_wish(), 0..8),
+    ) {
+        let (mut one, mut other) = (Deployments::default(), Deployments::default());
+        for heard in &first {
+            one.apply(heard);
+        }
+        for heard in &second {
+            other.apply(heard);
+        }
+        exchange(&mut one, &mut other);
+        exchange(&mut other, &mut one);
+        prop_assert_eq!(one.known("a"), other.known("a"));
+        // And hears of the same whoever hears all of it, backwards.
+        let mut late = Deployments::default();
+        for heard in second.iter().rev().chain(first.iter().rev()) {
+            late.apply(heard);
+        }
+        prop_assert_eq!(late.known("a"), one.known("a"));
+    }
 }

@@ -20,7 +20,6 @@ fn wish(removed: bool) -> Heard {
         removed,
         removed_unix_s: 0,
         begun_unix_s: 0,
-        claim: 0,
         wished,
     };
     let body = deployment.to_bytes();

@@ -87,7 +87,6 @@ pub(super) fn wish(
         removed,
         removed_unix_s: 0,
         begun_unix_s: 0,
-        claim: 0,
         wished,
     };
     let body = deployment.to_bytes();
