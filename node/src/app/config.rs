@@ -24,6 +24,8 @@ pub const MESH_KEY_FILE: &str = "mesh.key";
 pub const TOKEN_BYTES_MAX: u64 = 16 << 10;
 /// Longest configuration file that is read, bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Its starts, in the data folder.
+const GENERATION_FILE: &str = "generation";
 /// Longest of the files that hold a key or a number, bytes.
 const SMALL_BYTES_MAX: u64 = 4 << 10;
 /// Environment variable that filters the log, in the syntax of `RUST_LOG`.
@@ -266,17 +268,32 @@ impl NodeConfig {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn next_generation(&self) -> Result<u64, ConfigError> {
-        let path = self.data.join("generation");
+        let path = self.generation_file();
         let last = match files::read_text(&path, SMALL_BYTES_MAX) {
             Ok(text) => text.trim().parse().unwrap_or(0),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             Err(source) => return Err(ConfigError::File { path, source }),
         };
         let next: u64 = last + 1;
-        files::write_whole(&path, next.to_string().as_bytes())
-            .map_err(|source| ConfigError::File { path, source })?;
+        match files::write_whole(&path, next.to_string().as_bytes()) {
+            // It speaks louder where others know as late a start; a node that cannot start frees nothing.
+            Err(error) if is_full(&error) => tracing::warn!(
+                path = %path.display(), "the disk is full, so this start is not counted: make room in the data folder's disk"
+            ),
+            Err(source) => return Err(ConfigError::File { path, source }),
+            Ok(()) => {}
+        }
         Ok(next)
     }
+
+    /// Where the starts are counted.
+    pub fn generation_file(&self) -> PathBuf {
+        self.data.join(GENERATION_FILE)
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// The key of the mesh: from the file, or from the ticket, which is then kept.

@@ -142,6 +142,8 @@ pub struct Parts {
     pub contacts: PathBuf,
     /// File of the deployments that are known.
     pub deployments: PathBuf,
+    /// File of the number of its starts.
+    pub starts: PathBuf,
     /// ONNX Runtime.
     pub engine: Engine,
     /// What its owner lets others have.
@@ -381,10 +383,12 @@ impl Driver {
             Call::Plans(asked, reply) => self.on_plans(asked, reply),
             Call::Instance(asked, reply) => self.on_instance(&asked, reply),
             Call::Deploy(body, reply) => {
-                let _ = reply.send(self.on_deploy(body));
+                let done = self.on_deploy(body);
+                self.answer_once_stored(done, reply);
             }
             Call::Undeploy { name, take_over, reply } => {
-                let _ = reply.send(self.on_undeploy(&name, take_over));
+                let done = self.on_undeploy(&name, take_over);
+                self.answer_once_stored(done, reply);
             }
             Call::Model { name, variant, reply } => {
                 let _ = reply.send(self.model_view(&name, variant.as_deref()));

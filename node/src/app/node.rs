@@ -108,7 +108,7 @@ fn budget_of(wished_bytes: u64) -> u64 {
         tracing::warn!(
             wished_bytes,
             memory_budget_bytes,
-            "less than --memory-budget: the kernel ends this process where it takes more than its control group may"
+            "less than --memory-budget: the machine has no more, or its control group may take no more"
         );
     }
     memory_budget_bytes
@@ -155,6 +155,7 @@ pub async fn run(
         pool: pool.clone(),
         contacts: config.data.join("contacts"),
         deployments: config.data.join("deployments"),
+        starts: config.generation_file(),
         engine,
         owner: config.owner.clone(),
         domains: config.domains.clone(),

@@ -11,6 +11,7 @@ use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{Load, NodeRecord, Signed, Stamp, Topic};
 
 use super::{Driver, Event};
+use crate::files;
 use crate::mesh::{About, Heard, MemberAction, MemberEvent, News, SYNC_TIMEOUT_MS, Said};
 use crate::net::Net;
 use crate::serve::json::{NodeNamed, What};
@@ -83,6 +84,7 @@ impl Driver {
                 "cannot join there yet; trying on. Is that node running, and is this the key of its mesh?"
             ),
             MemberAction::Outdone => {
+                self.keep_generation();
                 tracing::warn!(
                     "the mesh knows a newer start of this node; was its data folder put back from a backup, or does a copy \
                      of it run?"
@@ -99,6 +101,16 @@ impl Driver {
             }
             MemberAction::Copied => self.is_copied = true,
         }
+    }
+
+    /// A later start goes on from there, and is not outdone again.
+    fn keep_generation(&mut self) {
+        let (path, generation) = (self.parts.starts.clone(), self.member.stamp().generation);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = files::write_whole(&path, generation.to_string().as_bytes()) {
+                tracing::warn!(path = %path.display(), %error, "the number of this start is not kept");
+            }
+        });
     }
 
     pub(super) fn on_listening(&mut self, address: String) {

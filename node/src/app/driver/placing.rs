@@ -51,6 +51,14 @@ impl Driver {
         let labels: Vec<&str> = choices.iter().map(|choice| choice.manifest.variant.as_str()).collect();
         let mut named = body.placement.iter().filter_map(|entry| entry.variant.as_deref());
         let unknown = named.find(|label| !labels.contains(label));
+        if body.replicas == 0 {
+            return Err(CallError::BadRequest("replicas is 0; at least one node hosts each block".into()));
+        }
+        if body.parts.is_some() && !body.placement.is_empty() {
+            return Err(CallError::BadRequest(
+                "parts and placement exclude each other; leave one out".into(),
+            ));
+        }
         if let Some(label) = unknown {
             return Err(CallError::BadRequest(format!(
                 "the placement names a variant `{label}`; there are: {}",
@@ -68,7 +76,7 @@ impl Driver {
         if let Division::Parts(parts) = division {
             choices.iter().try_for_each(|choice| equal_parts(&choice.manifest.manifest, parts).map(drop))?;
         }
-        Ok(Wished { replicas: body.replicas.max(1), division })
+        Ok(Wished { replicas: body.replicas, division })
     }
 
     /// Places for all variants, all of them within the memory that nodes say they have, and smaller than what failed
@@ -186,7 +194,13 @@ impl Driver {
         match if usable.is_empty() { left_out } else { usable }[..] {
             [node] => Ok(node),
             [] => Err(CallError::BadRequest(format!("no node is called `{name}`; see `stormo status`"))),
-            _ => Err(CallError::BadRequest(format!("several nodes are called `{name}`; give the peer id"))),
+            ref several => {
+                let ids: Vec<String> = several.iter().map(NodeId::to_string).collect();
+                Err(CallError::BadRequest(format!(
+                    "several nodes are called `{name}`; give the peer id, one of: {}",
+                    ids.join(", ")
+                )))
+            }
         }
     }
 

@@ -9,8 +9,10 @@ use stormo_protocol::state::{Signed, Topic};
 use tokio::task::spawn_blocking;
 
 use super::{Driver, Event};
+use crate::app::calls::{CallError, Reply};
 use crate::files;
 use crate::mesh::Heard;
+use crate::serve::json::DeploymentView;
 
 /// Longest file that is read, bytes: two versions of each deployment, an order for each, and what was taken back.
 const FILE_BYTES_MAX: usize = 2 * DEPLOYMENTS_MAX * (DEPLOYMENT_BYTES_MAX + ORDER_BYTES_MAX + 256)
@@ -22,7 +24,13 @@ pub(super) struct Stored {
     /// Of all signatures.
     fingerprint: Option<blake3::Hash>,
     is_writing: bool,
+    /// Callers whose deed is being written, and those whose deed came after that was begun.
+    written_now: Vec<Waiting>,
+    written_next: Vec<Waiting>,
 }
+
+/// A caller, and what it hears once its deed would outlive this process.
+type Waiting = (Reply<DeploymentView>, DeploymentView);
 
 fn fingerprint<'a>(all: impl Iterator<Item = &'a Heard>) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
@@ -82,14 +90,37 @@ impl Driver {
         let signed: Vec<Signed> = all.map(|heard| heard.signed().as_ref().clone()).collect();
         let path = self.parts.deployments.clone();
         (self.stored.is_writing, self.stored.fingerprint) = (true, Some(now));
+        self.stored.written_now = std::mem::take(&mut self.stored.written_next);
         self.beside(async move {
             let written = spawn_blocking(move || write(path, &signed)).await;
             Event::Stored(written.unwrap_or_else(|error| Err(error.to_string())))
         });
     }
 
+    /// Answers once what was done is on disk, so that no power cut takes back what somebody was told; at once if nothing was.
+    pub(super) fn answer_once_stored(
+        &mut self,
+        done: Result<DeploymentView, CallError>,
+        reply: Reply<DeploymentView>,
+    ) {
+        match done {
+            Ok(view) => self.stored.written_next.push((reply, view)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+        self.store_for_waiting();
+    }
+
+    fn store_for_waiting(&mut self) {
+        self.store();
+        if !self.stored.is_writing {
+            answer(std::mem::take(&mut self.stored.written_next));
+        }
+    }
+
     pub(super) fn on_stored(&mut self, written: Result<(), String>) {
         self.stored.is_writing = false;
+        // Also where it could not be written: it is done in the mesh, and told in the log.
+        answer(std::mem::take(&mut self.stored.written_now));
         if let Err(error) = written {
             // Tried again at the next look.
             self.stored.fingerprint = None;
@@ -102,6 +133,16 @@ impl Driver {
                 );
             }
         }
+        if !self.stored.written_next.is_empty() {
+            self.store_for_waiting();
+        }
+    }
+}
+
+fn answer(waiting: Vec<Waiting>) {
+    for (reply, view) in waiting {
+        // Its caller may have gone.
+        let _ = reply.send(Ok(view));
     }
 }
 
