@@ -34,7 +34,7 @@ pub fn memory_default_bytes() -> u64 {
 /// What they may take of so many bytes, whoever wished them: a limit has to leave what the process itself takes, or the
 /// kernel ends it.
 pub fn memory_budget_bytes(wished: u64) -> u64 {
-    budget_within(wished, memory_limit_bytes())
+    budget_within(wished, memory_limit_bytes().min(memory_total_bytes()))
 }
 
 fn budget_within(wished: u64, limit: u64) -> u64 {
@@ -43,6 +43,12 @@ fn budget_within(wished: u64, limit: u64) -> u64 {
 
 fn memory_limit_bytes() -> u64 {
     groups::Groups::of_this_process().memory_limit_bytes().unwrap_or(u64::MAX)
+}
+
+/// Memory of the machine, bytes.
+fn memory_total_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").ok();
+    text.and_then(|text| meminfo_bytes(&text, "MemTotal:")).unwrap_or(u64::MAX)
 }
 
 /// Memory that programs could still take without swapping, bytes.

@@ -152,8 +152,10 @@ impl Status<'_> {
             Column::with_room("WAIT", 3),
         ];
         let rows = self.nodes.iter().flat_map(|node| {
-            node.hosted.iter().map(|hosted| {
-                let gone = node.state != NodeState::Usable;
+            let gone = node.state != NodeState::Usable;
+            // What was taken back while a node was away is nothing to look for there.
+            let shown = node.hosted.iter().filter(move |hosted| !gone || hosted.version > 0);
+            shown.map(move |hosted| {
                 vec![
                     if gone {
                         toned(format!("{} (gone)", node.label), Tone::Bad)
