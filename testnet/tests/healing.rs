@@ -292,3 +292,26 @@ fn a_name_whose_publisher_is_gone_is_taken_over_and_one_taken_back_is_anybodys()
         trial::check_reads(&mesh.node("c").client)
     })
 }
+
+/// What a caller was told is on disk: a power cut in the next moment takes nothing back.
+#[test]
+fn what_was_answered_outlives_a_kill_in_the_same_moment() -> Result<()> {
+    trial::run(&[edge("a")], |mesh| {
+        let names = |mesh: &Mesh| -> Result<Vec<String>> {
+            let known = mesh.node("a").client.deployments()?.deployments;
+            Ok(known.into_iter().map(|known| known.name).collect())
+        };
+        for round in 0..4 {
+            trial::deploy(mesh, "a", "digits", &digits::model(), &["--replicas", "1"])?;
+            mesh.kill("a")?;
+            mesh.add(&edge("a"))?;
+            ensure!(names(mesh)? == ["digits"], "round {round}: a deployment is gone");
+            undeploy(mesh, "a")?;
+            mesh.kill("a")?;
+            mesh.add(&edge("a"))?;
+            let known = names(mesh)?;
+            ensure!(known.is_empty(), "round {round}: {known:?} came back");
+        }
+        Ok(())
+    })
+}
