@@ -17,3 +17,4 @@ pub mod profile;
 pub mod quantise;
 pub mod sample;
 pub mod serve;
+pub mod traces;

@@ -7,6 +7,7 @@ pub mod binary;
 pub mod chaos;
 pub mod client;
 pub mod clock;
+pub mod collector;
 pub mod commands;
 pub mod counted;
 pub mod detector;

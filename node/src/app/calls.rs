@@ -11,6 +11,7 @@ use crate::serve::json::{
     DeployBody, DeploymentView, DeploymentsView, ModelView, ModelsView, NodeView, NodesView, PlansView,
     RequestView, RequestsView,
 };
+use crate::traces::TraceParent;
 
 /// Requests under way that entered at one node; more are refused at once. While a host falls silent those that went to it wait
 /// for a third of a second: these many let a thousand enter in a second meanwhile.
@@ -105,6 +106,8 @@ pub struct InferOptions {
     pub variant: Option<String>,
     /// When backups are sent the same.
     pub redundancy: Redundancy,
+    /// The span of its caller that it belongs to.
+    pub trace_parent: Option<TraceParent>,
 }
 
 /// An answer and how it came about.

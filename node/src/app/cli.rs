@@ -28,6 +28,7 @@ use super::calls::PlannerName;
 use super::config;
 use super::owner::{Hours, Roles};
 use super::power::Power;
+use crate::traces::Endpoint;
 
 /// Runs one neural network across the machines that are there.
 #[derive(Debug, Parser)]
@@ -223,6 +224,10 @@ pub struct NodeArgs {
     /// digits [default: each runs alone]
     #[arg(long, value_name = "MS", value_parser = parse_batch_within)]
     pub batch_within: Option<Duration>,
+    /// Tell a collector of OpenTelemetry traces how requests went that entered here: OTLP over HTTP with JSON, to
+    /// /v1/traces there [default: nobody is told]
+    #[arg(long, value_name = "http://HOST:4318")]
+    pub otlp: Option<Endpoint>,
     /// Print one line of JSON when ready.
     #[arg(long)]
     pub json: bool,

@@ -17,6 +17,7 @@ use crate::files;
 use crate::monitor;
 use crate::net::Ticket;
 use crate::pool::DiskBudget;
+use crate::traces::Endpoint;
 
 /// Name of the file that holds the mesh key, in a data directory.
 pub const MESH_KEY_FILE: &str = "mesh.key";
@@ -176,6 +177,8 @@ pub struct NodeConfig {
     pub disk_budget: DiskBudget,
     /// How long requests wait for others to run with; `None` where each runs alone.
     pub batch_within: Option<Duration>,
+    /// Who is told how requests went, if anybody.
+    pub otlp: Option<Endpoint>,
     /// Where ONNX Runtime may be.
     pub library: LibrarySearch,
 }
@@ -232,6 +235,7 @@ impl NodeConfig {
             domains,
             power: args.power,
             batch_within: args.batch_within,
+            otlp: args.otlp,
             library: library_search(Some(&data)),
             data,
             mesh,

@@ -35,6 +35,7 @@ mod stages;
 mod steering;
 mod stored;
 mod suspecting;
+mod traced;
 mod trying;
 mod variants;
 mod views;
@@ -64,6 +65,7 @@ use crate::monitor::{self, Utilisation};
 use crate::net::{Identity, Net, NetEvent};
 use crate::pool::Pool;
 use crate::serve::json::{EventView, RequestView};
+use crate::traces::Traces;
 use hosted::HostedStage;
 use hosting::{Hosting, Loaded, PartitionKey};
 use latest::Latest;
@@ -158,6 +160,8 @@ pub struct Parts {
     pub memory_budget_bytes: u64,
     /// Who watches what happens.
     pub watchers: broadcast::Sender<EventView>,
+    /// Who is told how requests went, if anybody.
+    pub traces: Option<Traces>,
 }
 
 /// Why a node does not run any more.

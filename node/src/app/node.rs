@@ -13,6 +13,7 @@ use stormo_protocol::limits::ADDRESSES_MAX;
 use stormo_protocol::profile::Speeds;
 use stormo_protocol::state::Machine;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::config::{ConfigError, NodeConfig};
 use super::driver::{Driver, Ended, Event, Parts};
@@ -21,6 +22,7 @@ use crate::monitor;
 use crate::net::{Identity, IdentityError, Net, NetConfig, NetError, NetEvent, ObjectSource};
 use crate::pool::{Pool, PoolError};
 use crate::serve::{self, Front, ServeError, Serving};
+use crate::traces::{self, Exporter, Exporting, Traces};
 
 /// Events of this node's own that wait for the loop.
 const EVENTS_WAITING_MAX: usize = 1024;
@@ -143,11 +145,11 @@ pub async fn run(
     let node = identity.node();
     let memory_budget_bytes = budget_of(config.memory_wished_bytes);
     let machine = machine_of(&config, addresses.clone(), speeds, memory_budget_bytes);
-    let mesh = config.mesh.mesh_id();
+    let (traces, exporting) = export_traces(&config, node).unzip();
     let (watchers, _) = broadcast::channel(EVENTS_KEPT_MAX);
     let parts = Parts {
         identity,
-        mesh,
+        mesh: config.mesh.mesh_id(),
         generation,
         machine,
         join: config.join.clone(),
@@ -163,6 +165,7 @@ pub async fn run(
         memory_wished_bytes: config.memory_wished_bytes,
         memory_budget_bytes,
         watchers: watchers.clone(),
+        traces,
     };
     let driver = Driver::new(parts, events.clone());
     let mut driving = tokio::spawn(driver.run(early, net_events, own_events));
@@ -187,6 +190,7 @@ pub async fn run(
         let _ = left.await;
     }
     drop(serving);
+    end_export(exporting, driving).await;
     Ok(())
 }
 
@@ -210,6 +214,19 @@ fn ended_as(ended: Ended, key: &Path) -> Result<(), NodeError> {
     match ended {
         Ended::Copied => Err(NodeError::Copied { key: key.display().to_string() }),
         Ended::Left => Ok(()),
+    }
+}
+
+fn export_traces(config: &NodeConfig, node: NodeId) -> Option<(Traces, Exporting)> {
+    let endpoint = config.otlp.clone()?;
+    Some(traces::start(Exporter { endpoint, instance: node.to_string(), label: config.label.clone() }))
+}
+
+/// Waits a moment for what was told last; the loop has ended, and with it what tells.
+async fn end_export(exporting: Option<Exporting>, driving: JoinHandle<Ended>) {
+    if let Some(exporting) = exporting {
+        let _ = driving.await;
+        exporting.end().await;
     }
 }
 

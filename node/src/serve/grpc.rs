@@ -26,6 +26,7 @@ use super::json::TensorView;
 use super::oip::{self, PLATFORM, SERVER, shape_of};
 use super::{Shared, TOKEN_WANTED};
 use crate::app::calls::{Call, CallError};
+use crate::traces::TraceParent;
 
 pub(super) use connections::serve;
 
@@ -93,16 +94,17 @@ async fn begin(shared: Shared, request: Request<Incoming>) -> Result<Begun, Stat
         ));
     }
     let deadline = deadline(&head.headers, Instant::now())?;
+    let trace_parent = TraceParent::of(&head.headers);
     let method = head.uri.path().strip_prefix(SERVICE).unwrap_or_default();
     if method == STREAM {
         let window = streaming::window(&head.headers)?;
         let reader = Reader::of_requests(body, shared.admission.clone());
-        let streamed = streaming::Streaming::new(shared, reader, deadline, window);
+        let streamed = streaming::Streaming::new(shared, reader, (deadline, trace_parent), window);
         return Ok(Begun::Stream(Box::new(streamed)));
     }
     if method == INFER {
         let (bytes, place) = Reader::of_request(body, shared.admission.clone()).only(deadline).await?;
-        let received = inferring::Received { bytes, place, deadline, is_stream: false };
+        let received = inferring::Received { bytes, place, deadline, trace_parent, is_stream: false };
         return Ok(Begun::One(inferring::infer(&shared, received).await.map_err(|(_, error)| error)?));
     }
     if !SMALL.contains(&method) {

@@ -18,6 +18,7 @@ use super::energy::{Measured, accounted_j};
 use super::plans::Made;
 use super::result::Collection;
 use super::signature::outputs_of;
+use super::traced::Attempts;
 use super::variants::{Bound, Choice, accurate_enough, bound};
 use super::{Driver, Event};
 use crate::app::calls::{
@@ -40,8 +41,8 @@ pub(super) struct Asked {
 /// A request that entered here and is not answered yet.
 pub(super) struct Pending {
     pub(super) machine: Origin,
-    model: String,
-    version: u64,
+    pub(super) model: String,
+    pub(super) version: u64,
     /// The variants that may run it, the most accurate first.
     pub(super) variants: Vec<Bound>,
     pub(super) options: InferOptions,
@@ -51,6 +52,8 @@ pub(super) struct Pending {
     pub(super) tried: Vec<Arc<Plan>>,
     /// From its arrival until there was a plan for the first attempt.
     pub(super) planning_time: Option<Duration>,
+    /// When each attempt was under way, and what became of it.
+    pub(super) attempts: Attempts,
     result: Collection,
     pub(super) delivering: Vec<AbortHandle>,
     reply: Reply<Answer>,
@@ -135,6 +138,7 @@ impl Driver {
             deadline_ms: self.now_ms() + u64::from(timeout_ms),
             tried: Vec::new(),
             planning_time: None,
+            attempts: Attempts::default(),
             result: Collection::default(),
             delivering: Vec::new(),
             reply,
@@ -208,6 +212,7 @@ impl Driver {
 
     pub(super) fn on_origin(&mut self, request: RequestId, event: OriginEvent) {
         if let Some(pending) = self.origins.get_mut(&request) {
+            pending.attempts.hear(&event);
             let actions = pending.machine.handle(event);
             for action in actions {
                 self.act_on_origin(request, action);
@@ -222,8 +227,12 @@ impl Driver {
             OriginAction::Rejoin { attempt, stage, host } => {
                 self.rejoin((request, attempt, stage), host);
             }
-            OriginAction::Plan { without, after_ms: 0 } => self.plan_without(request, without),
+            OriginAction::Plan { without, after_ms: 0 } => {
+                self.note_failed_attempt(request);
+                self.plan_without(request, without);
+            }
             OriginAction::Plan { without, after_ms } => {
+                self.note_failed_attempt(request);
                 self.beside(async move {
                     // A crowd that failed together does not come back together.
                     let spread_ms = after_ms * u64::from(request.0[0]) / 256;
@@ -413,19 +422,25 @@ impl Driver {
             predicted_energy_j: view.predicted_energy_j,
             late: pending.options.limits.max_latency_ms.is_some_and(|limit_ms| latency_ms > limit_ms),
         };
-        self.watching.count(Some(latency_ms));
-        self.watching.tell(|| What::RequestEnded {
-            id: view.id.clone(),
-            model: view.model.clone(),
-            latency_ms,
-            attempts: view.attempts,
-        });
+        self.trace_answer(request, &pending, (&plan, &hosts), &result);
+        self.tell_ended(&view);
         // The caller may have gone; the request is over all the same.
         let _ = pending.reply.send(Ok(answer));
         self.finish(view);
     }
 
+    fn tell_ended(&mut self, view: &RequestView) {
+        self.watching.count(Some(view.latency_ms));
+        self.watching.tell(|| What::RequestEnded {
+            id: view.id.clone(),
+            model: view.model.clone(),
+            latency_ms: view.latency_ms,
+            attempts: view.attempts,
+        });
+    }
+
     fn end_badly(&mut self, request: RequestId, pending: Pending, error: CallError) {
+        self.trace_failure(request, &pending, &error);
         self.watching.count(None);
         self.watching.tell(|| What::RequestFailed {
             id: request.to_string(),

@@ -26,6 +26,7 @@ impl Driver {
         let Some(pending) = self.origins.get_mut(&request) else { return };
         let plan = Arc::new(plan);
         pending.tried.push(plan.clone());
+        pending.attempts.begin();
         pending.planning_time.get_or_insert(pending.started.elapsed());
         let remaining_ms = pending.deadline_ms.saturating_sub(now_ms) as u32;
         let own = self.own();

@@ -20,6 +20,7 @@ use crate::serve::admission::Admitted;
 use crate::serve::oip::answer::{Output, chosen, parameters};
 use crate::serve::oip::request::{Asked, Wanted, WantedOutput, flag, read_bytes, read_options};
 use crate::serve::oip::{self, bad};
+use crate::traces::TraceParent;
 
 /// Asks Triton to say of a stream's answer whether it is the last to its request.
 const WANTS_FINAL: &str = "triton_enable_empty_final_response";
@@ -39,6 +40,8 @@ pub(super) struct Received {
     pub(super) place: Option<Arc<Admitted>>,
     /// When its call is over.
     pub(super) deadline: Option<Instant>,
+    /// The span of its caller that its call belongs to.
+    pub(super) trace_parent: Option<TraceParent>,
     /// Whether it is one of a stream.
     pub(super) is_stream: bool,
 }
@@ -49,7 +52,7 @@ pub(super) struct Received {
 /// # Errors
 /// With the caller's name for the request, if that could be read.
 pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written, (String, CallError)> {
-    let Received { bytes, place, deadline, is_stream } = received;
+    let Received { bytes, place, deadline, trace_parent, is_stream } = received;
     let named = Arc::new(OnceLock::new());
     let parsed_bytes = parsed_bytes(&bytes).map_err(|error| (String::new(), bad(error.to_string())))?;
     let bytes_of = (parsed_bytes, bytes.len());
@@ -63,6 +66,7 @@ pub(super) async fn infer(shared: &Shared, received: Received) -> Result<Written
             naming.get_or_init(|| request.id.clone());
         }
         let mut asked = asked(request, is_stream)?;
+        asked.options.trace_parent = trace_parent;
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis();
             let left_ms = u32::try_from(left).unwrap_or(u32::MAX);

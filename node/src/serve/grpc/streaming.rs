@@ -15,6 +15,7 @@ use super::inferring::{Received, infer};
 use super::messages::{ModelInferResponse, ModelStreamInferResponse};
 use super::status::{Code, Status};
 use crate::serve::Shared;
+use crate::traces::TraceParent;
 
 /// Header that says how many requests of a stream may be under way at once.
 const WINDOW: &str = "stormo-window";
@@ -37,6 +38,7 @@ pub(super) struct Streaming {
     shared: Shared,
     reader: Reader,
     deadline: Option<Instant>,
+    trace_parent: Option<TraceParent>,
     window: usize,
     under_way: FuturesOrdered<Running>,
     /// How the requests ended, once they did.
@@ -44,8 +46,13 @@ pub(super) struct Streaming {
 }
 
 impl Streaming {
-    pub(super) fn new(shared: Shared, reader: Reader, deadline: Option<Instant>, window: usize) -> Self {
-        Self { shared, reader, deadline, window, under_way: FuturesOrdered::new(), ended: None }
+    pub(super) fn new(
+        shared: Shared,
+        reader: Reader,
+        (deadline, trace_parent): (Option<Instant>, Option<TraceParent>),
+        window: usize,
+    ) -> Self {
+        Self { shared, reader, deadline, trace_parent, window, under_way: FuturesOrdered::new(), ended: None }
     }
 
     pub(super) fn answers(self, open: OpenCall) -> Answers {
@@ -91,11 +98,13 @@ impl Streaming {
 
     /// What is wrong with one request does not end the stream.
     fn begin(&mut self, read: Read) {
-        let (shared, deadline) = (self.shared.clone(), self.deadline);
+        let (shared, deadline, trace_parent) = (self.shared.clone(), self.deadline, self.trace_parent);
         self.under_way.push_back(Running(tokio::spawn(async move {
             let (answer, place) = match read {
                 Read::Message { bytes, place } => {
-                    let received = Received { bytes, place: place.clone(), deadline, is_stream: true };
+                    let place_of_read = place.clone();
+                    let received =
+                        Received { bytes, place: place_of_read, deadline, trace_parent, is_stream: true };
                     (infer(&shared, received).await, place)
                 }
                 Read::Refused(error) => (Err((String::new(), error)), None),

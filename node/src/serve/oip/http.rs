@@ -16,10 +16,11 @@ use super::answer::{Output, chosen, parameters};
 use super::data::{OutputData, read_json};
 use super::request::{Asked, Wanted, WantedOutput, flag, read_bytes, read_options};
 use super::{PLATFORM, SERVER, bad};
-use crate::app::calls::{Answer, CallError};
+use crate::app::calls::{Answer, CallError, InferOptions};
 use crate::serve::json::TensorView;
 use crate::serve::named::Named;
 use crate::serve::{Shared, refusal};
+use crate::traces::TraceParent;
 
 /// Length of the JSON before binary tensors.
 const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -225,7 +226,8 @@ pub(in crate::serve) fn parse(
     if !binary.is_empty() {
         return Err(bad(format!("{} bytes follow the last input's data", binary.len())));
     }
-    let options = read_options(&parsed.parameters)?;
+    let options =
+        InferOptions { trace_parent: TraceParent::of(headers), ..read_options(&parsed.parameters)? };
     let as_bytes = flag(&parsed.parameters, "binary_data_output")?.unwrap_or(false);
     let named = parsed.outputs.into_iter().map(|output| {
         only(&output.parameters, &["binary_data"], || format!("output `{}`", output.name))?;

@@ -193,5 +193,7 @@ pub(in crate::serve) fn read_options(parameters: &Map<String, Value>) -> Result<
             max_energy_j: energy(parameters)?,
             objective,
         },
+        // Said in headers, not in parameters.
+        trace_parent: None,
     })
 }
