@@ -13,20 +13,11 @@ fn seen(mesh: &stormo_testnet::mesh::Mesh, label: &str) -> Result<NodeView, Stri
     found.ok_or_else(|| "it is not on the status".to_owned())
 }
 
+/// The first one has just begun, too: nobody has run for long enough to be a settled steward.
 #[test]
 fn a_machine_that_joins_is_shown_and_hosts_what_is_wished_on_more_nodes() -> Result<()> {
     trial::run(&[edge("one")], |mesh| {
         trial::deploy(mesh, "one", "digits", &digits::model(), &["--replicas", "2"])?;
-        // Alone it hosts what fits, and is steward of it for as long as it takes to be sure of that.
-        wait::until("the first to be a steward that acts", SOON, || {
-            let all = mesh.node("one").client.deployments().map_err(|error| error.to_string())?.deployments;
-            let steward = all.into_iter().find_map(|view| view.steward).ok_or("there is none")?;
-            if steward.why.contains("half a minute") && !steward.why.contains("as none") {
-                Ok(())
-            } else {
-                Err(steward.why)
-            }
-        })?;
         let begun = Instant::now();
         mesh.add(&edge("two"))?;
         let ready = begun.elapsed();

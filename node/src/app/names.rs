@@ -1,4 +1,5 @@
-//! Whose a deployed name is: its publisher's, until that takes it back or is gone.
+//! Whom a name means: whose a deployed name is (its publisher's, until that takes it back or is gone), and which node is
+//! called so.
 
 use stormo_protocol::ids::NodeId;
 
@@ -6,6 +7,13 @@ use crate::serve::json::NodeState;
 
 /// Whoever is silent for longer is gone, for all that one can tell, milliseconds.
 const GONE_MS: u64 = 5_000;
+
+/// What may be done with a name that another node published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Deploy,
+    Undeploy,
+}
 
 /// Who published a name.
 #[derive(Debug, Clone, Copy)]
@@ -27,23 +35,65 @@ pub(super) fn is_there(state: NodeState, age_ms: u64) -> bool {
     }
 }
 
-/// Why another node may not do something with the name, such as `deploy`; `None` if it may: the publisher is gone, and the
-/// name is to be taken over.
-pub(super) fn why_not(name: &str, publisher: Publisher, deed: &str, take_over: bool) -> Option<String> {
+/// Why another node may not do something with the name; `None` if it may: the publisher is gone, and the name is to be
+/// taken over.
+pub(super) fn why_not(name: &str, publisher: Publisher, deed: Deed, take_over: bool) -> Option<String> {
     let Publisher { node, label, is_there } = publisher;
     let whose = format!("`{name}` was published by `{label}` ({node})");
-    match (is_there, take_over) {
-        (false, true) => None,
-        (false, false) => Some(format!(
-            "{whose}, which is not there now; if it will not come back, `stormo {deed} {name} --take-over` makes the name \
+    let command = match deed {
+        Deed::Deploy => "stormo deploy",
+        Deed::Undeploy => "stormo undeploy",
+    };
+    match (is_there, take_over, deed) {
+        (false, true, _) => None,
+        (false, false, _) => Some(format!(
+            "{whose}, which is not there now; if it will not come back, `{command} {name} --take-over` makes the name \
              this node's"
         )),
-        (true, true) => Some(format!("{whose}, which is there: `stormo {deed}` at that node, by --api")),
-        (true, false) if deed == "deploy" => {
-            Some(format!("{whose}; `stormo deploy` at that node, by --api, or choose another name"))
+        (true, true, _) => Some(format!("{whose}, which is there: `{command}` at that node, by --api")),
+        (true, false, Deed::Deploy) => {
+            Some(format!("{whose}; `{command}` at that node, by --api, or choose another name"))
         }
-        (true, false) => Some(format!("{whose}; `stormo {deed}` at that node, by --api")),
+        (true, false, Deed::Undeploy) => Some(format!("{whose}; `{command}` at that node, by --api")),
     }
+}
+
+/// A node that a name may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Called<'a> {
+    /// The node.
+    pub(super) node: NodeId,
+    /// Its label.
+    pub(super) label: &'a str,
+    /// Whether plans may use it now.
+    pub(super) is_usable: bool,
+}
+
+/// The node that is called so: by its label, its peer id, or the end of that as tables show it. Those that plans leave out
+/// count only where no other has that name: a dead node's successor may have its label, and a node that has just joined may
+/// be asked for before it is heard.
+///
+/// # Errors
+///
+/// There is none, or there are several; the text says what to do.
+pub(super) fn called<'a>(name: &str, all: impl Iterator<Item = Called<'a>>) -> Result<NodeId, String> {
+    let named = all.filter(|Called { node, label, .. }| {
+        *label == name || node.to_string() == name || node.short() == name
+    });
+    let (usable, left_out): (Vec<Called>, Vec<Called>) = named.partition(|called| called.is_usable);
+    match if usable.is_empty() { left_out } else { usable }[..] {
+        [called] => Ok(called.node),
+        [] => Err(format!("no node is called `{name}`; see `stormo status`")),
+        ref several => {
+            let ids: Vec<String> = several.iter().map(|called| called.node.to_string()).collect();
+            Err(format!("several nodes are called `{name}`; give the peer id, one of: {}", ids.join(", ")))
+        }
+    }
+}
+
+/// That a node which is named in a placement takes nothing.
+pub(super) fn takes_no_work(name: &str) -> String {
+    format!("placement on `{name}`: its owner lets it take no work of others now (--roles, --hours)")
 }
 
 #[cfg(test)]
@@ -60,7 +110,7 @@ mod tests {
     fn a_name_is_taken_over_only_if_asked_for_and_from_one_that_is_gone() {
         let why = |is_there, take_over| {
             let publisher = Publisher { node: NodeId([1; 32]), label: "laptop", is_there };
-            why_not("digits", publisher, "deploy", take_over)
+            why_not("digits", publisher, Deed::Deploy, take_over)
         };
         assert_eq!(why(false, true), None);
         for (is_there, take_over, advice) in
@@ -69,5 +119,29 @@ mod tests {
             let told = why(is_there, take_over).expect("it is refused");
             assert!(told.contains(advice) && told.contains("`laptop`"), "{told}");
         }
+    }
+
+    #[test]
+    fn a_node_is_called_by_its_label_or_its_id_and_those_that_are_gone_give_way() {
+        let node = |byte: u8| NodeId([byte; 32]);
+        let called_so = |name: &str, all: &[(u8, &str, bool)]| {
+            let all = all.iter().map(|(byte, label, is_usable)| Called {
+                node: node(*byte),
+                label,
+                is_usable: *is_usable,
+            });
+            called(name, all)
+        };
+        let all = [(1, "camera", true), (2, "camera", false), (3, "board", true), (4, "board", true)];
+        assert_eq!(called_so("camera", &all), Ok(node(1)));
+        assert_eq!(called_so("camera", &all[1..]), Ok(node(2)));
+        assert_eq!(called_so(&node(2).to_string(), &all), Ok(node(2)));
+        assert_eq!(called_so(&node(4).short(), &all), Ok(node(4)));
+        let several = called_so("board", &all).expect_err("there are two");
+        assert!(
+            several.contains(&node(3).to_string()) && several.contains(&node(4).to_string()),
+            "{several}"
+        );
+        assert!(called_so("attic", &all).is_err_and(|told| told.contains("stormo status")));
     }
 }

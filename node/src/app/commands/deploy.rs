@@ -16,12 +16,12 @@ use super::table::{bytes, ms, table};
 use super::{say, say_json};
 use crate::app::cli::{DeployArgs, UndeployArgs};
 use crate::app::client::{Client, CommandError, encoded};
-use crate::app::names::{self, Publisher};
+use crate::app::names::{self, Called, Deed, Publisher};
 use crate::deploy::Prepared;
 use crate::files;
 use crate::serve::json::{
-    DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, NodesView, PlacementEntry,
-    VariantBody,
+    DeployBody, DeploymentState, DeploymentView, DeploymentsView, NodeView, NodesView, OfferView,
+    PlacementEntry, VariantBody,
 };
 use crate::serve::mesh_api::NO_STORE;
 use preparing::{Ready, prepare_all};
@@ -103,7 +103,8 @@ pub(super) fn take_back(args: &UndeployArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// A node that is not there, a name that is another's, and one that nobody has, are told before the work, not after it.
+/// A node that is not there or takes no work, a name that is another's, and one that nobody has, are told before the
+/// work, not after it.
 fn ensure_possible(
     client: &Client,
     args: &DeployArgs,
@@ -124,17 +125,20 @@ fn ensure_possible(
             label: publisher.map_or("?", |node| &node.label),
             is_there: publisher.is_some_and(|node| names::is_there(node.state, node.age_ms)),
         };
-        if let Some(refused) = names::why_not(name, publisher, "deploy", args.take_over) {
+        if let Some(refused) = names::why_not(name, publisher, Deed::Deploy, args.take_over) {
             return Err(CommandError::Refused(refused));
         }
     }
-    let is_there = |name: &str| nodes.iter().any(|node| node.label == name || node.id.to_string() == name);
-    match placement.iter().find(|entry| !is_there(&entry.node)) {
-        Some(entry) => {
-            Err(CommandError::Refused(format!("no node is called `{}`; see `stormo status`", entry.node)))
+    for PlacementEntry { node: named, .. } in placement {
+        let all =
+            nodes.iter().map(|node| Called { node: node.id, label: &node.label, is_usable: node.usable });
+        let found = names::called(named, all).map_err(CommandError::Refused)?;
+        let offer = nodes.iter().find(|node| node.id == found).map(|node| node.offer);
+        if offer.is_some_and(|OfferView { computes, open, .. }| !(computes && open)) {
+            return Err(CommandError::Refused(names::takes_no_work(named)));
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 /// As many as were told where each part is placed, else one with parts, two without.

@@ -15,7 +15,7 @@ use super::hosting::PartitionKey;
 use super::loading::{describe, read_manifest};
 use super::variants::Choice;
 use crate::app::calls::CallError;
-use crate::app::names::{self, Publisher};
+use crate::app::names::{self, Deed, Publisher};
 use crate::deploy::interchangeable;
 use crate::ends::Described;
 use crate::mesh::{Next, Steward, Tier};
@@ -98,7 +98,7 @@ impl Driver {
     pub(super) fn on_undeploy(&mut self, name: &str, take_over: bool) -> Result<DeploymentView, CallError> {
         let view = self.deployment_view(name)?;
         let Some(known) = self.member.deployments().by_name(name) else { return Ok(view) };
-        self.ensure_ours(known, "undeploy", take_over)?;
+        self.ensure_ours(known, Deed::Undeploy, take_over)?;
         let now_s = monitor::unix_s();
         let removed = Deployment { removed: true, removed_unix_s: now_s, ..known.clone() };
         let removed = if known.publisher == self.own() {
@@ -112,7 +112,7 @@ impl Driver {
     }
 
     /// Refuses what only the publisher of a live name may do, if that is another node, unless it is to be taken over.
-    fn ensure_ours(&self, known: &Deployment, deed: &str, take_over: bool) -> Result<(), CallError> {
+    fn ensure_ours(&self, known: &Deployment, deed: Deed, take_over: bool) -> Result<(), CallError> {
         let node = known.publisher;
         if node == self.own() || known.removed {
             return Ok(());
@@ -137,7 +137,7 @@ impl Driver {
             )));
         }
         if let Some(known) = self.member.deployments().known(name) {
-            self.ensure_ours(known, "deploy", *take_over)?;
+            self.ensure_ours(known, Deed::Deploy, *take_over)?;
         }
         Ok(self.member.deployments().next(name, self.own(), monitor::unix_s()))
     }
@@ -355,9 +355,10 @@ fn loading_text(progress: Option<GoalProgress>) -> Option<String> {
 fn why(steward: Steward) -> String {
     let Steward { tier, of, .. } = steward;
     let what = match tier {
-        Tier::Settled => "not on battery and running for half a minute",
-        Tier::New => "not on battery, as none of those has run for half a minute",
-        Tier::Device => "there, as all of them are devices",
+        Tier::Settled => "of class edge or cloud and running for half a minute",
+        Tier::Begun => "of class edge or cloud, as none of those has run for half a minute",
+        Tier::Device => "running for some seconds, as all of those are devices",
+        Tier::New => "there, as all of them have just begun",
     };
     if of == 1 {
         return format!("it is the only node that is {what}");

@@ -14,6 +14,7 @@ use stormo_protocol::state::{Class, Division, Domain, Place, Wished, shared};
 use super::Driver;
 use super::variants::Choice;
 use crate::app::calls::CallError;
+use crate::app::names::{self, Called};
 use crate::app::planning::{Question, Wanted, foremost, roomiest};
 use crate::plan::{self, EXPANSIONS_DEFAULT, NoPlan};
 use crate::serve::json::{DeployBody, PlacementEntry};
@@ -143,10 +144,7 @@ impl Driver {
             }
             let node = self.node_named(&entry.node)?;
             if !self.takes_work(node) {
-                return Err(CallError::Conflict(format!(
-                    "placement on `{}`: its owner lets it take no work of others now (--roles, --hours)",
-                    entry.node
-                )));
+                return Err(CallError::Conflict(names::takes_no_work(&entry.node)));
             }
             Ok(Place { node, variant, first, end })
         };
@@ -184,24 +182,13 @@ impl Driver {
         Ok(())
     }
 
-    /// By its peer id or label. Those that plans leave out count only where no other has that name: a dead
-    /// node's successor may have its label, and a node that has just joined may be asked before it is heard.
     fn node_named(&self, name: &str) -> Result<NodeId, CallError> {
-        let all = std::iter::once(self.own()).chain(self.member.view().iter().map(|known| known.record.node));
-        let named = all.filter(|node| node.to_string() == name || self.label_of(*node) == name);
-        let is_usable = |node: &NodeId| *node == self.own() || self.is_usable(*node);
-        let (usable, left_out): (Vec<NodeId>, Vec<NodeId>) = named.partition(is_usable);
-        match if usable.is_empty() { left_out } else { usable }[..] {
-            [node] => Ok(node),
-            [] => Err(CallError::BadRequest(format!("no node is called `{name}`; see `stormo status`"))),
-            ref several => {
-                let ids: Vec<String> = several.iter().map(NodeId::to_string).collect();
-                Err(CallError::BadRequest(format!(
-                    "several nodes are called `{name}`; give the peer id, one of: {}",
-                    ids.join(", ")
-                )))
-            }
-        }
+        let own = Called { node: self.own(), label: &self.parts.machine.label, is_usable: true };
+        let others = self.member.view().iter().map(|known| {
+            let node = known.record.node;
+            Called { node, label: &known.record.machine.label, is_usable: self.is_usable(node) }
+        });
+        names::called(name, others.chain([own])).map_err(CallError::BadRequest)
     }
 
     /// The whole variant on the nodes that answer soonest; where it fits on none, the best division.

@@ -28,6 +28,10 @@ const FOR_GOOD_MS: u64 = 75_000;
 /// Replicas beyond those that an order could place are added no sooner after it: several nodes may join at once. A
 /// machine that joins is to be used, so it need not have been here for long.
 const ADD_MS: u64 = 2_000;
+/// What is hosted well and could lie better (replicas that share failure domains, a part whose host was told by name and
+/// came back) moves no sooner after an order, and only onto a node that has run for so long: one that comes and
+/// goes is not followed.
+const BETTER_MS: u64 = 60_000;
 /// Refusals that are remembered.
 const REFUSALS_MAX: usize = 1024;
 
@@ -73,6 +77,11 @@ pub(super) struct Look<'a, 'b> {
 }
 
 impl Look<'_, '_> {
+    /// Whether a node has been there for long enough to move something to it that is hosted well.
+    fn stays(&self, node: NodeId) -> bool {
+        self.seats.age_ms(node).is_some_and(|age_ms| age_ms >= BETTER_MS)
+    }
+
     fn bytes(&self, place: &Place) -> Option<u64> {
         (self.situation.memory_bytes)(variant_of(self.deployment.id(), place), place.first..place.end)
     }
@@ -134,7 +143,7 @@ impl Replacing {
         places.retain(|place| seen.insert(*place));
         let is_whole = look.order.places.iter().all(|place| state(look, place) == State::Well);
         let mut looked = Looked { is_whole, ..Looked::default() };
-        let mut added = false;
+        let mut is_changed = false;
         let parts: BTreeSet<Part> = look.order.places.iter().map(part).collect();
         for wanted_part in parts {
             let wanted = wanted(look.deployment, wanted_part);
@@ -150,9 +159,8 @@ impl Replacing {
                 match (found, replaced) {
                     (Some(place), replaced) => {
                         replaced.map(|index| lost.remove(index));
-                        added = true;
-                        let sum = promised.entry(place.node).or_default();
-                        *sum = sum.saturating_add(look.bytes(&place).unwrap_or(0));
+                        is_changed = true;
+                        promise(look, promised, &place);
                         places.push(place);
                     }
                     // It stays listed: should it come back, it is welcome.
@@ -166,7 +174,18 @@ impl Replacing {
                 }
             }
         }
-        if added {
+        if is_whole && !is_changed && look.order_age_ms >= BETTER_MS {
+            let moved = match &look.deployment.wished.division {
+                Division::Told(told) => self.returned(look, promised, told, &places),
+                Division::Whole | Division::Parts(_) => self.spread(look, promised, &places),
+            };
+            if let Some((index, place)) = moved {
+                promise(look, promised, &place);
+                places[index] = place;
+                is_changed = true;
+            }
+        }
+        if is_changed {
             places.sort_unstable();
             looked.places = Some(places);
         }
@@ -179,7 +198,7 @@ impl Replacing {
         let state = state(look, place);
         let State::Loading(done_permille) = state else {
             self.loading.remove(place);
-            return self.is_given_up(now_ms, place, state);
+            return self.is_given_up(look, place, state);
         };
         self.ailing.remove(place);
         let others = others(look, place);
@@ -219,16 +238,18 @@ impl Replacing {
     }
 
     /// Whether a place that nobody loads has been without its host for too long.
-    fn is_given_up(&mut self, now_ms: u64, place: &Place, state: State) -> bool {
+    fn is_given_up(&mut self, look: &Look<'_, '_>, place: &Place, state: State) -> bool {
+        let now_ms = look.situation.now_ms;
         if state == State::Well {
             self.ailing.remove(place);
             return false;
         }
         let since_ms = *self.ailing.entry(*place).or_insert(now_ms);
         let ails_ms = now_ms.saturating_sub(since_ms);
+        let is_starting = look.seats.may_be_starting(look.situation, place.node);
         match state {
             State::Well | State::Loading(_) => false,
-            State::Gone => ails_ms >= LOST_MS,
+            State::Gone => ails_ms >= LOST_MS && !is_starting,
             State::Silent if ails_ms < SILENT_MS => false,
             // Otherwise it would be its own successor, at each look.
             State::Silent | State::Refused => {
@@ -253,6 +274,46 @@ impl Replacing {
         self.refused.insert(key, Refusal { until_ms: now_ms + pause_ms, pause_ms });
     }
 
+    /// The host of a part, by its index, that should go to a node that shares fewer failure domains with the others:
+    /// after a loss replicas may have come to lie together, and a better place has come back.
+    fn spread(
+        &self,
+        look: &Look<'_, '_>,
+        promised: &BTreeMap<NodeId, u64>,
+        places: &[Place],
+    ) -> Option<(usize, Place)> {
+        let shared_by = |place: &Place, others: &[Place]| {
+            let record = look.seats.record(look.situation, place.node)?;
+            Some(shared_with(look, record, part(place), others))
+        };
+        let moved = places.iter().enumerate().filter_map(|(index, place)| {
+            let before = shared_by(place, places).filter(|before| *before > 0)?;
+            let others = [&places[..index], &places[index + 1..]].concat();
+            let found = self.choose(look, promised, part(place), &others)?;
+            let has_other = others.iter().any(|place| place.node == found.node);
+            let after = shared_by(&found, &others)?;
+            (look.stays(found.node) && !has_other && after < before).then_some((before - after, index, found))
+        });
+        moved.max().map(|(_, index, found)| (index, found))
+    }
+
+    /// The place that stands in for one that was told by name, by its index, and the one told: its host has come back.
+    fn returned(
+        &self,
+        look: &Look<'_, '_>,
+        promised: &BTreeMap<NodeId, u64>,
+        told: &[Place],
+        places: &[Place],
+    ) -> Option<(usize, Place)> {
+        let mut away = told.iter().filter(|place| !places.contains(place) && look.stays(place.node));
+        away.find_map(|place| {
+            let stands_in = |other: &Place| part(other) == part(place) && !told.contains(other);
+            let index = places.iter().position(stands_in)?;
+            self.merit(look, promised, part(place), places, place.node)?;
+            Some((index, *place))
+        })
+    }
+
     /// The node that takes up a part, which has it loaded already or memory for it: one that did not fail with it
     /// lately and shares the fewest failure domains with its other hosts, then one that has it loaded, has no other
     /// part of the deployment and is not on battery, then the faster.
@@ -263,39 +324,54 @@ impl Replacing {
         wanted: Part,
         places: &[Place],
     ) -> Option<Place> {
+        let candidates = look.seats.nodes();
+        let candidates =
+            candidates.filter_map(|node| Some((self.merit(look, promised, wanted, places, node)?, node)));
+        let (_, node) = candidates.max()?;
+        let (variant, first, end) = wanted;
+        Some(Place { node, variant, first, end })
+    }
+
+    /// What is said for a node as one more host of a part, the most important first; `None` if it cannot be one.
+    fn merit(
+        &self,
+        look: &Look<'_, '_>,
+        promised: &BTreeMap<NodeId, u64>,
+        wanted: Part,
+        places: &[Place],
+        node: NodeId,
+    ) -> Option<impl Ord + use<>> {
         let (variant, first, end) = wanted;
         let id = VariantId { deployment: look.deployment.id(), index: variant };
         let need_bytes = (look.situation.memory_bytes)(id, first..end)?;
-        let now_ms = look.situation.now_ms;
-        let is_refusing =
-            |node| self.refused.get(&(node, wanted)).is_some_and(|refusal| refusal.until_ms > now_ms);
-        let candidates = look.seats.nodes().filter_map(|node| {
-            let record = look.seats.record(look.situation, node)?;
-            let has_it = places.iter().any(|place| place.node == node && part(place) == wanted);
-            if has_it || (look.situation.is_suspect)(node) || !record.offer.takes_work() || is_refusing(node)
-            {
-                return None;
-            }
-            let is_loaded = hosts(record, id, wanted);
-            let used_bytes = record.load.memory_used_bytes;
-            let promised_bytes = promised.get(&node).copied().unwrap_or(0);
-            let free_bytes =
-                record.machine.memory_budget_bytes.saturating_sub(used_bytes).saturating_sub(promised_bytes);
-            if !is_loaded && free_bytes < need_bytes {
-                return None;
-            }
-            let has_other = places.iter().any(|place| place.node == node);
-            let speed = record.machine.speeds.of(WorkClass::Convolution);
-            // Speeds are measured, so equal machines differ by some per cent: halves count.
-            let speed = (speed.max(1.0).log2() * 2.0) as u32;
-            let is_device = record.machine.class == Class::Device;
-            let has_failed = self.refused.contains_key(&(node, wanted));
-            let apart = std::cmp::Reverse(shared_with(look, record, wanted, places));
-            Some(((!has_failed, apart, is_loaded, !has_other, !is_device, speed, free_bytes, node), node))
-        });
-        let (_, node) = candidates.max_by_key(|(merit, _)| *merit)?;
-        Some(Place { node, variant, first, end })
+        let record = look.seats.record(look.situation, node)?;
+        let has_it = places.iter().any(|place| place.node == node && part(place) == wanted);
+        let refusal = self.refused.get(&(node, wanted));
+        let is_refusing = refusal.is_some_and(|refusal| refusal.until_ms > look.situation.now_ms);
+        if has_it || (look.situation.is_suspect)(node) || !record.offer.takes_work() || is_refusing {
+            return None;
+        }
+        let is_loaded = hosts(record, id, wanted);
+        let used_bytes = record.load.memory_used_bytes;
+        let promised_bytes = promised.get(&node).copied().unwrap_or(0);
+        let free_bytes =
+            record.machine.memory_budget_bytes.saturating_sub(used_bytes).saturating_sub(promised_bytes);
+        if !is_loaded && free_bytes < need_bytes {
+            return None;
+        }
+        let has_other = places.iter().any(|place| place.node == node);
+        let speed = record.machine.speeds.of(WorkClass::Convolution);
+        // Speeds are measured, so equal machines differ by some per cent: halves count.
+        let speed = (speed.max(1.0).log2() * 2.0) as u32;
+        let is_device = record.machine.class == Class::Device;
+        let apart = std::cmp::Reverse(shared_with(look, record, wanted, places));
+        Some((refusal.is_none(), apart, is_loaded, !has_other, !is_device, speed, free_bytes))
     }
+}
+
+fn promise(look: &Look<'_, '_>, promised: &mut BTreeMap<NodeId, u64>, place: &Place) {
+    let sum = promised.entry(place.node).or_default();
+    *sum = sum.saturating_add(look.bytes(place).unwrap_or(0));
 }
 
 /// Failure domains that a node has in common with the other hosts of a part, all together.

@@ -11,21 +11,26 @@ use crate::mesh::life::BEAT_MS;
 /// A node that runs for so long, as it says itself, is trusted to stay: one that is started again and again is nobody's steward.
 /// It says the same to all, so those who were parted from each other, or join, name the same steward as all others.
 const SETTLED_MS: u64 = 30_000;
-/// A node that has just begun sees only some of the others; where nobody is settled it does nothing as a steward
-/// before this.
-const YOUNG_MS: u64 = 10_000;
-/// Nor before who is there has not changed for so long.
-const CALM_MS: u64 = 3_000;
+/// One that has just begun sees only some of the others, and does nothing as a steward before this.
+const BEGUN_MS: u64 = 5_000;
+/// Where nobody is settled, nothing is done before those who could be steward have not become more for so long: they begin
+/// one after the other when a mesh is switched on. Who is too new to be one is not waited for, so that a machine
+/// that joins gets its parts at once.
+const CALM_MS: u64 = 2_000;
+/// A host that was not heard since this node began may still be starting, as after a power cut: so long it is not lost.
+const STARTING_MS: u64 = 30_000;
 
 /// How good the best are that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Not on battery, and running for half a minute.
     Settled,
-    /// Not on battery, just begun.
-    New,
-    /// Nobody else is there than devices, which may be on battery.
+    /// Not on battery, and running for some seconds.
+    Begun,
+    /// There are only devices, which may be on battery, and what has just begun.
     Device,
+    /// All have just begun: nobody acts yet.
+    New,
 }
 
 /// Who is steward, and why.
@@ -45,13 +50,24 @@ struct Seat {
     age_ms: u64,
 }
 
+impl Seat {
+    fn tier(&self) -> Tier {
+        match self.class {
+            _ if self.age_ms < BEGUN_MS => Tier::New,
+            Class::Device => Tier::Device,
+            Class::Edge | Class::Cloud if self.age_ms >= SETTLED_MS => Tier::Settled,
+            Class::Edge | Class::Cloud => Tier::Begun,
+        }
+    }
+}
+
 /// The nodes that can be used now, this one included, each with the time for which it runs.
 #[derive(Debug)]
 pub(super) struct Seats {
     own: NodeId,
     started_ms: u64,
-    changed_ms: u64,
-    now_ms: u64,
+    /// When another one came that could be steward.
+    grown_ms: u64,
     seats: BTreeMap<NodeId, Seat>,
 }
 
@@ -66,7 +82,7 @@ fn lot(name: &str, node: NodeId) -> [u8; 32] {
 
 impl Seats {
     pub(super) fn new(own: NodeId, now_ms: u64) -> Self {
-        Self { own, started_ms: now_ms, changed_ms: now_ms, now_ms, seats: BTreeMap::new() }
+        Self { own, started_ms: now_ms, grown_ms: 0, seats: BTreeMap::new() }
     }
 
     pub(super) fn own(&self) -> NodeId {
@@ -75,8 +91,8 @@ impl Seats {
 
     pub(super) fn look(&mut self, situation: &Situation<'_>) {
         let Situation { now_ms, own, view, .. } = *situation;
-        self.now_ms = now_ms;
         let others = view.iter().filter(|known| view.is_usable(now_ms, known.record.node));
+        let own_node = self.own;
         let own = Some(own).filter(|own| !own.load.leaving);
         let others = others.map(|known| (known.record.as_ref(), known.age_s().saturating_mul(BEAT_MS)));
         let own = own.map(|own| (own, now_ms.saturating_sub(self.started_ms)));
@@ -84,10 +100,13 @@ impl Seats {
         let seats: BTreeMap<NodeId, Seat> = seats
             .map(|(record, age_ms)| (record.node, Seat { class: record.machine.class, age_ms }))
             .collect();
-        let is_changed = !self.seats.keys().eq(seats.keys());
+        let could_be = |seats: &BTreeMap<NodeId, Seat>, node| {
+            node != own_node && seats.get(&node).is_some_and(|seat| seat.tier() != Tier::New)
+        };
+        let is_grown = seats.keys().any(|node| could_be(&seats, *node) && !could_be(&self.seats, *node));
         self.seats = seats;
-        if is_changed {
-            self.changed_ms = now_ms;
+        if is_grown {
+            self.grown_ms = now_ms;
         }
     }
 
@@ -105,17 +124,21 @@ impl Seats {
         situation.view.get(node).map(|known| known.record.as_ref())
     }
 
-    fn tier(&self, seat: Seat) -> Tier {
-        match seat.class {
-            Class::Device => Tier::Device,
-            Class::Edge | Class::Cloud if seat.age_ms >= SETTLED_MS => Tier::Settled,
-            Class::Edge | Class::Cloud => Tier::New,
-        }
+    /// How long a node that can be used runs, as it says itself.
+    pub(super) fn age_ms(&self, node: NodeId) -> Option<u64> {
+        self.seats.get(&node).map(|seat| seat.age_ms)
+    }
+
+    /// Whether a node that cannot be used may only be slower to start than this one.
+    pub(super) fn may_be_starting(&self, situation: &Situation<'_>, node: NodeId) -> bool {
+        situation.now_ms.saturating_sub(self.started_ms) < STARTING_MS
+            && node != self.own
+            && situation.view.get(node).is_none()
     }
 
     pub(super) fn steward(&self, name: &str) -> Option<Steward> {
-        let tier = self.seats.values().map(|seat| self.tier(*seat)).min()?;
-        let best = self.seats.iter().filter(|(_, seat)| self.tier(**seat) == tier).map(|(node, _)| *node);
+        let tier = self.seats.values().map(Seat::tier).min()?;
+        let best = self.seats.iter().filter(|(_, seat)| seat.tier() == tier).map(|(node, _)| *node);
         let of = best.clone().count();
         let node = best.max_by_key(|node| lot(name, *node))?;
         Some(Steward { node, tier, of })
@@ -123,8 +146,10 @@ impl Seats {
 
     /// Whether a steward is sure enough of it to give orders.
     pub(super) fn may_act(&self, steward: Steward, now_ms: u64) -> bool {
-        steward.tier == Tier::Settled
-            || (now_ms.saturating_sub(self.started_ms) >= YOUNG_MS
-                && now_ms.saturating_sub(self.changed_ms) >= CALM_MS)
+        match steward.tier {
+            Tier::Settled => true,
+            Tier::Begun | Tier::Device => now_ms.saturating_sub(self.grown_ms) >= CALM_MS,
+            Tier::New => false,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Who is steward, whose orders count, what is replaced; then whole meshes in virtual time, by many seeds.
 
+mod better;
 pub(super) mod random;
 mod world;
 
@@ -8,7 +9,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::mesh::{Applied, Around, Held, KeepAction, Keeping, PartitionKey};
 use stormo_protocol::refusal::Refusal;
-use stormo_protocol::state::{GoalProgress, HostingGoal, Wished};
+use stormo_protocol::state::{Class, GoalProgress, Hosted, HostingGoal, Wished};
 use world::{LOAD_MS_MAX, Options, PART_BYTES, World, id, order_of, record, wish};
 
 /// A stewardship beside all that it looks at.
@@ -56,8 +57,6 @@ impl Desk {
     }
 }
 
-use stormo_protocol::state::Class;
-
 /// Names of which a node is steward among these.
 fn names_of(desk: &Desk, node: NodeId) -> Vec<String> {
     let names = (0..200).map(|name| format!("model-{name}"));
@@ -69,7 +68,7 @@ fn devices_and_newcomers_are_stewards_only_where_nobody_else_is() {
     let mut desk = Desk::new();
     desk.own = record(1, 1, Class::Device);
     desk.look(0);
-    assert_eq!(desk.stewardship.steward("a").unwrap().tier, Tier::Device);
+    assert_eq!(desk.stewardship.steward("a").unwrap().tier, Tier::New);
     for second in 0..40 {
         let now_ms = second * 1000;
         desk.hears(now_ms, &record(2, second + 1, Class::Device));
@@ -82,10 +81,14 @@ fn devices_and_newcomers_are_stewards_only_where_nobody_else_is() {
         desk.look(now_ms);
         let stewards: Vec<u8> = (1..=4).filter(|node| !names_of(&desk, id(*node)).is_empty()).collect();
         let expected: &[u8] = match second {
+            // All have just begun.
             0 => &[1, 2],
-            1..20 => &[3],
-            // Both are new.
-            20..30 => &[3, 4],
+            1..4 => &[1, 2, 3],
+            // A heartbeat counts the second that it begins.
+            4 => &[2],
+            5..24 => &[3],
+            // Neither has run for half a minute.
+            24..30 => &[3, 4],
             _ => &[3],
         };
         assert_eq!(stewards, expected, "after {second} s");
@@ -111,6 +114,37 @@ fn a_node_that_goes_moves_only_its_own_deployments_and_shares_are_alike() {
     for (name, steward) in before.iter().filter(|(_, steward)| *steward != id(4)) {
         assert_eq!(desk.steward(name), *steward);
     }
+}
+
+/// A deployment of node 2 whose steward is node 1 with any of these nodes, on which others.
+fn stewarded(desk: &mut Desk, replicas: u16, hosts: &[u8]) -> DeploymentId {
+    stewarded_as(desk, Wished { replicas, division: Division::Whole }, hosts)
+}
+
+fn stewarded_as(desk: &mut Desk, wished: Wished, hosts: &[u8]) -> DeploymentId {
+    let name = names_of(desk, id(1)).swap_remove(0);
+    desk.deployments.apply(&wish(&name, 2, 1, wished.replicas, wished.division, false));
+    let deployment = desk.deployments.by_name(&name).unwrap().id();
+    desk.deployments.apply(&order_of(deployment, 1, id(2), hosts));
+    deployment
+}
+
+/// What a look ordered.
+fn orders(actions: Vec<StewardAction>) -> impl Iterator<Item = Order> {
+    actions.into_iter().filter_map(|action| match action {
+        StewardAction::Give(order) => Some(order),
+        _ => None,
+    })
+}
+
+/// What the record of a host lists.
+fn hosted(deployment: DeploymentId) -> Vec<Hosted> {
+    let variant = VariantId { deployment, index: 0 };
+    vec![Hosted { variant, first: 0, end: 4, time_us: 1, p95_us: 1, queue_wait_us: 0 }]
+}
+
+fn hosts_of(order: &Order) -> Vec<NodeId> {
+    order.places.iter().map(|place| place.node).collect()
 }
 
 /// A desk of node 1 with nodes 2 and 3, all settled at 40 s, and a deployment `a` of node 2; who its steward is.
@@ -511,6 +545,15 @@ fn a_mesh_that_restarts_whole_serves_again_and_removals_stay() {
     all_seeds(SEEDS[0], restarts);
 }
 
+fn sites(_: u64) -> Options {
+    Options { kills: 3, is_sited: true, ..Options::default() }
+}
+
+#[test]
+fn replicas_lie_at_different_sites_again_after_crashes() {
+    all_seeds(SEEDS[0], sites);
+}
+
 fn versions(seed: u64) -> Options {
     Options { rolls: true, kills: usize::from(seed % 2 == 1), ..Options::default() }
 }
@@ -523,7 +566,7 @@ fn versions_roll_without_a_gap() {
 #[test]
 #[ignore = "minutes: a hundred seeds of each kind"]
 fn many_seeds() {
-    let kinds: [fn(u64) -> Options; 9] = [
+    let kinds: [fn(u64) -> Options; 10] = [
         crashes,
         early_loss_of_the_steward,
         partitions,
@@ -532,6 +575,7 @@ fn many_seeds() {
         hanging,
         demands,
         restarts,
+        sites,
         versions,
     ];
     kinds.into_iter().for_each(|kind| all_seeds(SEEDS[1], kind));

@@ -9,7 +9,7 @@ use stormo_protocol::ids::{DeploymentId, NodeId, ObjectId};
 use stormo_protocol::model::ObjectRef;
 use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{
-    Class, Deployment, Division, NodeRecord, Order, Place, Signed, Stamp, Topic, Variant, Wished,
+    Class, Deployment, Division, Domain, NodeRecord, Order, Place, Signed, Stamp, Topic, Variant, Wished,
 };
 
 mod checks;
@@ -108,6 +108,15 @@ fn bytes(blocks: Range<u16>) -> u64 {
     PART_BYTES * blocks.len() as u64
 }
 
+fn number_of(index: usize) -> u8 {
+    index as u8 + 1
+}
+
+/// One of three.
+fn site(number: u8) -> Domain {
+    format!("site:{}", number % 3).parse().unwrap()
+}
+
 /// Ranges that a division makes.
 fn ranges(division: &Division) -> Vec<(u16, u16)> {
     match division {
@@ -148,10 +157,11 @@ impl World {
         let replicas = 1 + random.below(3) as u16;
         let division = if random.happens(0.5) { Division::Whole } else { Division::Parts(2) };
         let nodes = (0..count).map(|index| {
-            let number = index as u8 + 1;
+            let number = number_of(index);
             Node {
                 number,
                 class: if random.happens(0.2) { Class::Device } else { Class::Edge },
+                domains: if options.is_sited { vec![site(number)] } else { vec![] },
                 budget_bytes: 200 + random.below(200),
                 refuses: false,
                 hangs: false,

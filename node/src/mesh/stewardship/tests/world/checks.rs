@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stormo_protocol::ids::{NodeId, VariantId};
+use stormo_protocol::state::Division;
 
 use super::node::Node;
 use super::{BLIND_MS, BLOCKS, CALM_MS, World, id, ranges};
@@ -178,6 +179,7 @@ impl World {
             self.check(node.deployments.live().count() == 1, "an old version is still held");
         }
         self.check_replicas(&alive);
+        self.check_sites(&alive);
         self.check_moved(&alive, &order.places);
     }
 
@@ -197,5 +199,19 @@ impl World {
                 &format!("blocks {first} to {end} are on {hosts} nodes, not {wanted}"),
             );
         }
+    }
+
+    /// Replicas of a model that is not divided are at as many sites as there are, once better places have stayed.
+    fn check_sites(&self, alive: &[&Node]) {
+        if !self.options.is_sited || self.wished.division != Division::Whole {
+            return;
+        }
+        let sites = |nodes: &mut dyn Iterator<Item = &&Node>| -> BTreeSet<String> {
+            nodes.flat_map(|node| &node.domains).map(ToString::to_string).collect()
+        };
+        let all = sites(&mut alive.iter()).len();
+        let hosts = sites(&mut alive.iter().filter(|node| !node.slots.is_empty())).len();
+        let wanted = all.min(usize::from(self.wished.replicas));
+        self.check(hosts == wanted, &format!("replicas are at {hosts} sites, not {wanted}"));
     }
 }

@@ -30,6 +30,8 @@ pub(in crate::mesh::stewardship::tests) struct Options {
     pub(in crate::mesh::stewardship::tests) asks: bool,
     /// By how much foretold times are off, at the most.
     pub(in crate::mesh::stewardship::tests) noise: f64,
+    /// Nodes are at three sites, and replicas are to lie at different ones.
+    pub(in crate::mesh::stewardship::tests) is_sited: bool,
     /// Share of messages that are lost.
     pub(in crate::mesh::stewardship::tests) loss: f64,
 }
@@ -51,6 +53,7 @@ impl Default for Options {
             faults_ms: FAULTS_MS,
             asks: false,
             noise: 0.0,
+            is_sited: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stormo_protocol::ids::VariantId;
-use stormo_protocol::state::{Class, Hosted, NodeRecord, Stamp};
+use stormo_protocol::state::{Class, Domain, Hosted, NodeRecord, Stamp};
 
 use super::{bytes, id, record};
 use crate::mesh::{Deployments, Heard, Held, Keeping, PartitionKey, Stewardship, View};
@@ -19,6 +19,7 @@ pub(super) struct Slot {
 pub(super) struct Node {
     pub(super) number: u8,
     pub(super) class: Class,
+    pub(super) domains: Vec<Domain>,
     pub(super) budget_bytes: u64,
     pub(super) refuses: bool,
     pub(super) hangs: bool,
@@ -76,6 +77,7 @@ impl Node {
         });
         let mut record = record(self.number, self.stamp.sequence, self.class);
         record.stamp = self.stamp;
+        record.domains.clone_from(&self.domains);
         record.hosted = hosted.collect();
         record.goals = self.keeping.goals(&self.held(now_ms));
         record.machine.memory_budget_bytes = self.budget_bytes;
