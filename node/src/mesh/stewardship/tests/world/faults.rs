@@ -4,7 +4,7 @@ use stormo_protocol::ids::DeploymentId;
 use stormo_protocol::state::Wished;
 
 use super::super::random::Random;
-use super::{FAULTS_MS, LOAD_MS_MAX, World, id, wish};
+use super::{FAULTS_MS, LOAD_MS_MAX, World, id, site, wish};
 use crate::mesh::Said;
 
 /// What is to happen.
@@ -30,7 +30,7 @@ pub(in crate::mesh::stewardship::tests) struct Options {
     pub(in crate::mesh::stewardship::tests) asks: bool,
     /// By how much foretold times are off, at the most.
     pub(in crate::mesh::stewardship::tests) noise: f64,
-    /// Nodes are at three sites, and replicas are to lie at different ones.
+    /// Nodes are at three sites, of which one is away for a while; replicas are to lie at different ones in the end.
     pub(in crate::mesh::stewardship::tests) is_sited: bool,
     /// Share of messages that are lost.
     pub(in crate::mesh::stewardship::tests) loss: f64,
@@ -65,6 +65,8 @@ pub(super) enum Fault {
     Kill(u64),
     KillSteward,
     KillAll,
+    /// All nodes of one site, not that of the publisher.
+    KillSite(u8),
     StartAll,
     Part(u64),
     Join,
@@ -100,6 +102,12 @@ impl World {
             let at_ms = 50_000 + self.random.below(20_000);
             all.push((at_ms, Fault::KillAll));
             all.push((at_ms + 1_000 + self.random.below(5_000), Fault::StartAll));
+        }
+        if self.options.is_sited {
+            let at_ms = within(&mut self.random);
+            let number = 2 + self.random.below(2) as u8;
+            all.push((at_ms, Fault::KillSite(number)));
+            all.push((at_ms + 15_000 + self.random.below(15_000), Fault::StartAll));
         }
         if self.options.removes {
             all.push((35_000 + self.random.below(10_000), Fault::Remove));
@@ -139,6 +147,11 @@ impl World {
                 // One comes back without its disk: all that it knows it hears from others.
                 let last = self.nodes.len() - 1;
                 self.nodes[last].stored.clear();
+            }
+            Fault::KillSite(number) => {
+                let is_there = |index: &usize| self.nodes[*index].domains == [site(number)];
+                let there: Vec<usize> = (0..self.nodes.len()).filter(is_there).collect();
+                there.into_iter().for_each(|index| self.kill(index));
             }
             Fault::StartAll => {
                 let now_ms = self.now_ms;
