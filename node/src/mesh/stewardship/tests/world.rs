@@ -20,6 +20,7 @@ mod node;
 pub(super) use faults::Options;
 pub(super) use testing::id;
 
+use crate::mesh::life::BEAT_MS;
 use crate::mesh::member::testing;
 use crate::mesh::{
     Around, Deployments, Heard, KeepAction, Keeping, PartitionKey, Said, Situation, StewardAction,
@@ -61,7 +62,7 @@ fn hear_signed(view: &mut View, now_ms: u64, heard: &Heard, age_ms: u64) {
         view.show(now_ms, heard.signed().author);
     }
     if let Said::Node(record) = heard.said() {
-        let beat = 1 + age_ms / 1000;
+        let beat = 1 + age_ms / BEAT_MS;
         view.hear(now_ms, &[exchange::Held { node: record.node.into(), stamp: record.stamp, beat }]);
     }
     view.look(now_ms);
@@ -133,8 +134,8 @@ pub(super) struct World {
     nodes: Vec<Node>,
     /// Which group each node is in.
     groups: Vec<u8>,
-    /// Arrival, receiver, what.
-    under_way: Vec<(u64, usize, Heard)>,
+    /// Arrival, receiver, what, and how long its author had run when it was sent, milliseconds.
+    under_way: Vec<(u64, usize, Heard, u64)>,
     wished: Wished,
     version: u64,
     /// The site whose nodes ask.
@@ -274,10 +275,11 @@ impl World {
     }
 
     fn spread(&mut self, from: usize, heard: &Heard) {
+        let age_ms = self.nodes[from].age_ms(self.now_ms);
         for to in (0..self.nodes.len()).filter(|to| *to != from) {
             if self.groups[to] == self.groups[from] && !self.is_lost() {
                 let delay_ms = 20 + self.random.below(900);
-                self.under_way.push((self.now_ms + delay_ms, to, heard.clone()));
+                self.under_way.push((self.now_ms + delay_ms, to, heard.clone(), age_ms));
             }
         }
     }
@@ -287,15 +289,13 @@ impl World {
         let (due, later) =
             std::mem::take(&mut self.under_way).into_iter().partition(|(at_ms, ..)| *at_ms <= now_ms);
         self.under_way = later;
-        for (_, to, heard) in due {
-            self.hear(to, &heard);
+        for (_, to, heard, age_ms) in due {
+            self.hear(to, &heard, age_ms);
         }
     }
 
-    fn hear(&mut self, to: usize, heard: &Heard) {
+    fn hear(&mut self, to: usize, heard: &Heard, age_ms: u64) {
         let now_ms = self.now_ms;
-        let author = self.nodes.iter().find(|node| id(node.number) == heard.signed().author);
-        let age_ms = author.map_or(0, |author| author.age_ms(now_ms));
         let node = &mut self.nodes[to];
         match heard.said() {
             _ if !node.alive => {}
@@ -316,13 +316,13 @@ impl World {
         let other = reached[self.random.below(reached.len() as u64) as usize];
         for (from, to) in [(other, index), (index, other)] {
             let digest = self.nodes[to].deployments.digest();
-            let mut news = self.nodes[from].deployments.unknown_to(&digest);
-            // And records, of those that it heard lately.
+            let news = self.nodes[from].deployments.unknown_to(&digest).into_iter().map(|heard| (heard, 0));
+            // And records, of those that it heard lately, with the heartbeats that it knows of them.
             let known = &self.nodes[from].view;
             let fresh = known.iter().filter(|known| self.now_ms.saturating_sub(known.heard_ms) < 2_000);
-            news.extend(fresh.map(|known| known.heard.clone()));
-            for heard in news {
-                self.hear(to, &heard);
+            let fresh = fresh.map(|known| (known.heard.clone(), known.age_s().saturating_sub(1) * BEAT_MS));
+            for (heard, age_ms) in news.chain(fresh).collect::<Vec<_>>() {
+                self.hear(to, &heard, age_ms);
             }
         }
     }
