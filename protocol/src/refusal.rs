@@ -73,7 +73,7 @@ refusals! {
     /// The owner of the node lets it run nothing for others.
     NotOffered = 21, "its owner lets it run nothing for others (--roles)";
     /// Not at this hour.
-    Closed = 22, "its owner lets it take no work of others at this hour (--hours)";
+    Closed = 22, "its owner lets it take no work of others now (--roles, --hours, `stormo work`)";
     /// The partition would take memory that the owner keeps free for other programs.
     KeptFree = 23, "its owner keeps that memory free for other programs (--keep-free-memory)";
     /// The model does not take these values: an index out of range, a text that is no number.

@@ -212,7 +212,7 @@ impl NodeConfig {
             return Err(ConfigError::OpenApi { option, address });
         }
         let label = args.label.unwrap_or_else(host_name);
-        if label.is_empty() || label.len() > NAME_BYTES_MAX || label.chars().any(char::is_control) {
+        if label.trim().is_empty() || label.len() > NAME_BYTES_MAX || label.chars().any(char::is_control) {
             return Err(ConfigError::BadLabel);
         }
         let owner = OwnerLimits {

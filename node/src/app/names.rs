@@ -77,10 +77,17 @@ pub(super) struct Called<'a> {
 ///
 /// There is none, or there are several; the text says what to do.
 pub(super) fn called<'a>(name: &str, all: impl Iterator<Item = Called<'a>>) -> Result<NodeId, String> {
-    let named = all.filter(|Called { node, label, .. }| {
-        *label == name || node.to_string() == name || node.short() == name
-    });
-    let (usable, left_out): (Vec<Called>, Vec<Called>) = named.partition(|called| called.is_usable);
+    let named: Vec<Called> = all
+        .filter(|Called { node, label, .. }| {
+            *label == name || node.short() == name || node.to_string() == name
+        })
+        .collect();
+    // Nobody hides another by a label.
+    if let Some(called) = named.iter().find(|called| called.node.to_string() == name) {
+        return Ok(called.node);
+    }
+    let (usable, left_out): (Vec<Called>, Vec<Called>) =
+        named.into_iter().partition(|called| called.is_usable);
     match if usable.is_empty() { left_out } else { usable }[..] {
         [called] => Ok(called.node),
         [] => Err(format!("no node is called `{name}`; see `stormo status`")),
@@ -93,7 +100,9 @@ pub(super) fn called<'a>(name: &str, all: impl Iterator<Item = Called<'a>>) -> R
 
 /// That a node which is named in a placement takes nothing.
 pub(super) fn takes_no_work(name: &str) -> String {
-    format!("placement on `{name}`: its owner lets it take no work of others now (--roles, --hours)")
+    format!(
+        "placement on `{name}`: its owner lets it take no work of others now (--roles, --hours, `stormo work`)"
+    )
 }
 
 #[cfg(test)]
@@ -137,6 +146,8 @@ mod tests {
         assert_eq!(called_so("camera", &all[1..]), Ok(node(2)));
         assert_eq!(called_so(&node(2).to_string(), &all), Ok(node(2)));
         assert_eq!(called_so(&node(4).short(), &all), Ok(node(4)));
+        let id = node(1).to_string();
+        assert_eq!(called_so(&id, &[(1, "camera", true), (2, &id, true)]), Ok(node(1)));
         let several = called_so("board", &all).expect_err("there are two");
         assert!(
             several.contains(&node(3).to_string()) && several.contains(&node(4).to_string()),

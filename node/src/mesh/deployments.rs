@@ -82,11 +82,7 @@ fn burial(deployment: &Deployment) -> (u64, DeploymentId) {
 
 /// The name under which an exchange lists a deployment: what differs in a byte has another one.
 fn wish_id(heard: &Heard) -> DeploymentId {
-    let mut hasher = blake3::Hasher::new_derive_key("stormo 1 wish");
-    hasher.update(&heard.signed().body);
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    DeploymentId(id)
+    listed_as("stormo 1 wish", &[&heard.signed().body])
 }
 
 /// As the version of this program before listed it.
@@ -94,18 +90,19 @@ fn wish_id_before(deployment: &Deployment) -> DeploymentId {
     if deployment.begun_unix_s == 0 {
         return deployment.id();
     }
-    let mut hasher = blake3::Hasher::new_derive_key("stormo 1 wish id");
-    hasher.update(&deployment.id().0);
-    hasher.update(&deployment.begun_unix_s.to_le_bytes());
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    DeploymentId(id)
+    listed_as("stormo 1 wish id", &[&deployment.id().0, &deployment.begun_unix_s.to_le_bytes()])
 }
 
 /// The name under which an exchange lists an order: it stands beside the ids of deployments.
 fn order_id(heard: &Heard) -> DeploymentId {
-    let mut hasher = blake3::Hasher::new_derive_key("stormo 1 order id");
-    hasher.update(&heard.signed().body);
+    listed_as("stormo 1 order id", &[&heard.signed().body])
+}
+
+fn listed_as(context: &str, of: &[&[u8]]) -> DeploymentId {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for bytes in of {
+        hasher.update(bytes);
+    }
     let mut id = [0; 16];
     hasher.finalize_xof().fill(&mut id);
     DeploymentId(id)

@@ -15,7 +15,7 @@ use super::{Deployments, Stewardship, View};
 /// What is not ordered any more stays so long after all that is ordered is ready: plans that name it are
 /// under way.
 const PLANS_MS: u64 = 5_000;
-/// And so long at the most, if others have its blocks; a part that only a plan asked for is dropped after as
+/// And so long at the most, if those that are ordered have its blocks; a part that only a plan asked for is dropped after as
 /// long without use.
 const SURPLUS_MS: u64 = 60_000;
 /// Pauses between attempts to load what was refused, first and longest.
@@ -111,16 +111,12 @@ impl Around<'_> {
         record.is_some_and(|record| has(record, key))
     }
 
-    /// Whether others that can be used have all blocks of a range.
-    fn is_covered(&self, key: PartitionKey) -> bool {
-        let others = self.view.iter().map(|known| known.record.as_ref());
-        let usable = others.filter(|record| self.view.is_usable(self.now_ms, record.node));
-        let ranges: Vec<Range<u16>> = usable
-            .flat_map(|record| &record.hosted)
-            .filter(|hosted| hosted.variant == key.variant)
-            .map(|hosted| hosted.first..hosted.end)
-            .collect();
-        key.blocks().all(|block| ranges.iter().any(|range| range.contains(&block)))
+    /// Whether those that an order lists, and have ready what it lists for them, have all blocks of a range. Whatever else is
+    /// hosted is surplus as well, and may go at the same moment.
+    fn is_covered(&self, order: &Order, key: PartitionKey) -> bool {
+        let of_it = order.places.iter().filter(|place| place.variant == key.variant.index);
+        let ready: Vec<&Place> = of_it.filter(|place| self.is_ready(order.deployment, place)).collect();
+        key.blocks().all(|block| ready.iter().any(|place| (place.first..place.end).contains(&block)))
     }
 }
 
@@ -226,20 +222,23 @@ impl Keeping {
             let since_ms = *self.surplus_since_ms.entry(key).or_insert(now_ms);
             let goes = if around.deployments.by_id(id).is_none() {
                 true
-            } else if around.stewardship.order(id).is_none() {
+            } else if let Some(order) = around.stewardship.order(id) {
+                let is_covered = || around.is_covered(order, key);
+                if progress.is_err() {
+                    // It serves nobody yet, and what is ordered waits for its turn. What a plan asked for is for the next try.
+                    is_ordered
+                } else if is_ordered {
+                    let is_replaced = self
+                        .ready_since_ms
+                        .get(&id)
+                        .is_some_and(|ready_ms| now_ms - (*ready_ms).max(since_ms) >= PLANS_MS);
+                    is_replaced || (now_ms - since_ms >= SURPLUS_MS && is_covered())
+                } else {
+                    now_ms.saturating_sub(used_ms.max(since_ms)) >= SURPLUS_MS && is_covered()
+                }
+            } else {
                 // Nobody has said who hosts it instead.
                 false
-            } else if progress.is_err() {
-                // It serves nobody yet, and what is ordered waits for its turn. What a plan asked for is for the next try.
-                is_ordered
-            } else if is_ordered {
-                let is_replaced = self
-                    .ready_since_ms
-                    .get(&id)
-                    .is_some_and(|ready_ms| now_ms - (*ready_ms).max(since_ms) >= PLANS_MS);
-                is_replaced || (now_ms - since_ms >= SURPLUS_MS && around.is_covered(key))
-            } else {
-                now_ms.saturating_sub(used_ms.max(since_ms)) >= SURPLUS_MS && around.is_covered(key)
             };
             if goes {
                 drops.push(key);

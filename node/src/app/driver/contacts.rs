@@ -1,6 +1,7 @@
 //! Where others were last reached, on disk: a node that starts again finds its mesh though it is not told where to join.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use stormo_protocol::codec::{decode, encode};
 use stormo_protocol::limits::CONTACTS_BYTES_MAX;
@@ -9,11 +10,16 @@ use tokio::task::spawn_blocking;
 use super::{Driver, Event};
 use crate::files;
 
+/// Others that start at the same time are found by then.
+const FOUND_WITHIN: Duration = Duration::from_secs(15);
+
 /// What lies on disk.
 #[derive(Debug, Default)]
 pub(super) struct StoredContacts {
     written: Vec<String>,
     is_writing: bool,
+    /// Whether it was told that none of them answers.
+    is_told: bool,
 }
 
 impl Driver {
@@ -34,6 +40,19 @@ impl Driver {
                 path = %path.display(), error,
                 "the addresses of others cannot be read, so this node joins only where --join says; the file is written anew"
             ),
+        }
+    }
+
+    /// The owner hears, once, that none of those who were there is found: a node alone serves on, and looks like a mesh.
+    pub(super) fn look_at_contacts(&mut self) {
+        let is_alone = self.member.view().iter().next().is_none();
+        let is_due = self.started.elapsed() >= FOUND_WITHIN && !self.contacts.written.is_empty();
+        if is_alone && is_due && !std::mem::replace(&mut self.contacts.is_told, true) {
+            tracing::warn!(
+                addresses = ?self.contacts.written.iter().take(3).collect::<Vec<_>>(),
+                "none of the nodes that this one knew answers at its last addresses, so it is alone; it tries them on. \
+                 If they have new ones, start it with --join and a ticket (`stormo invite` on one of them)"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stormo_protocol::ids::{NodeId, VariantId};
 use stormo_protocol::limits::{DEPLOYMENTS_MAX, VARIANTS_MAX};
 use stormo_protocol::model::{ObjectRef, is_valid_name};
+use stormo_protocol::refusal::Refusal;
 use stormo_protocol::state::{
     Accuracy, Deployment, Division, GoalProgress, NodeRecord, Place, Signed, Topic, Variant, Wished,
 };
@@ -252,25 +253,31 @@ impl Driver {
         if hosts.is_empty() {
             return vec![];
         }
-        let unmet = unmet(told, hosts, deployment).map(|place| {
-            let (variant, node) = (label_of(deployment, place.variant), self.label_of(place.node));
-            let key = PartitionKey {
-                variant: VariantId { deployment: deployment.id(), index: place.variant },
-                first: place.first,
-                end: place.end,
-            };
-            let why = match self.record_there(place.node).map(|record| told_of(&record, key)) {
+        let unmet =
+            unmet(told, hosts, deployment).map(|place| {
+                let (variant, node) = (label_of(deployment, place.variant), self.label_of(place.node));
+                let key = PartitionKey {
+                    variant: VariantId { deployment: deployment.id(), index: place.variant },
+                    first: place.first,
+                    end: place.end,
+                };
+                let why = match self.record_there(place.node) {
                 None => "is not there now".to_owned(),
-                Some((DeploymentState::Failed, _, Some(reason))) => format!("refused them: {reason}"),
-                Some(_) => "was away or refused them, and does not take them back by itself".to_owned(),
+                Some(record) => match told_of(&record, key) {
+                    (DeploymentState::Failed, _, Some(reason)) => format!("refused them: {reason}"),
+                    _ if !record.offer.takes_work() => format!("refused them: {}", Refusal::Closed),
+                    _ => "is there, and gets them back a minute after it came or others took them, if it has \
+                          memory for them"
+                        .to_owned(),
+                },
             };
-            let blocks = if place.end - place.first > 1 {
-                format!("blocks {} to {}", place.first, place.end - 1)
-            } else {
-                format!("block {}", place.first)
-            };
-            format!("{blocks} of `{variant}` were placed on `{node}`, which {why}; others stand in")
-        });
+                let blocks = if place.end - place.first > 1 {
+                    format!("blocks {} to {}", place.first, place.end - 1)
+                } else {
+                    format!("block {}", place.first)
+                };
+                format!("{blocks} of `{variant}` were placed on `{node}`, which {why}; others stand in")
+            });
         unmet.collect()
     }
 
@@ -354,11 +361,14 @@ fn loading_text(progress: Option<GoalProgress>) -> Option<String> {
 /// Why a node is a steward.
 fn why(steward: Steward) -> String {
     let Steward { tier, of, .. } = steward;
+    if tier == Tier::New {
+        return "all that are there have just begun; who is steward is settled in some seconds".to_owned();
+    }
     let what = match tier {
         Tier::Settled => "of class edge or cloud and running for half a minute",
-        Tier::Begun => "of class edge or cloud, as none of those has run for half a minute",
-        Tier::Device => "running for some seconds, as all of those are devices",
-        Tier::New => "there, as all of them have just begun",
+        Tier::Device => "running for half a minute, as all of those are devices",
+        Tier::Begun => "running for some seconds, as none has run for half a minute",
+        Tier::New => "there",
     };
     if of == 1 {
         return format!("it is the only node that is {what}");

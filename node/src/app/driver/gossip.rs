@@ -196,6 +196,7 @@ impl Driver {
         self.on_member(MemberEvent::Tick);
         if self.ticks.is_multiple_of(CONTACTS_TICKS) {
             self.store_contacts();
+            self.look_at_contacts();
         }
         if keeps_house {
             self.look_after_deployments();

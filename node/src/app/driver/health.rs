@@ -15,7 +15,9 @@ impl Driver {
         let own = self.record();
         let others = self.member.view().iter().map(|known| known.record.as_ref());
         let there = others.filter(|record| self.is_usable(record.node));
-        let records: Vec<&NodeRecord> = std::iter::once(&own).chain(there).collect();
+        // A copy on a node that takes no work of others serves nobody else.
+        let records = std::iter::once(&own).chain(there).filter(|record| record.offer.takes_work());
+        let records: Vec<&NodeRecord> = records.collect();
         let mut variants = Vec::new();
         for (id, variant) in deployment.variants() {
             let Some(manifest) = self.manifests.get(&id) else {

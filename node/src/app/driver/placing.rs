@@ -69,7 +69,7 @@ impl Driver {
         let division = if body.placement.is_empty() {
             body.parts.map_or(Division::Whole, Division::Parts)
         } else {
-            let told = choices.iter().map(|choice| self.told(&body.placement, choice));
+            let told = choices.iter().map(|choice| self.told(&body.placement, body.replicas, choice));
             let told: BTreeSet<Place> = told.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
             refuse_too_many(told.len())?;
             Division::Told(told.into_iter().collect())
@@ -128,7 +128,12 @@ impl Driver {
     }
 
     /// Where a variant is told to be.
-    fn told(&self, entries: &[PlacementEntry], choice: &Choice) -> Result<Vec<Place>, CallError> {
+    fn told(
+        &self,
+        entries: &[PlacementEntry],
+        replicas: u16,
+        choice: &Choice,
+    ) -> Result<Vec<Place>, CallError> {
         let (manifest, variant) = (&choice.manifest.manifest, choice.id.index);
         let is_of_it = |entry: &&PlacementEntry| {
             entry.variant.as_deref().is_none_or(|named| named == choice.manifest.variant)
@@ -149,14 +154,23 @@ impl Driver {
             Ok(Place { node, variant, first, end })
         };
         let told: Vec<Place> = entries.iter().filter(is_of_it).map(place).collect::<Result<_, _>>()?;
-        let nowhere = manifest
-            .graph_blocks()
-            .find(|block| !told.iter().any(|place| (place.first..place.end).contains(block)));
-        match nowhere.filter(|_| !told.is_empty()) {
-            Some(block) => Err(CallError::BadRequest(format!(
+        if told.is_empty() {
+            return Ok(told);
+        }
+        let hosts = |block: u16| {
+            let of_it = told.iter().filter(|place| (place.first..place.end).contains(&block));
+            of_it.map(|place| place.node).collect::<BTreeSet<_>>().len()
+        };
+        let fewest = manifest.graph_blocks().map(|block| (hosts(block), block)).min();
+        match fewest {
+            Some((0, block)) => Err(CallError::BadRequest(format!(
                 "the placement hosts block {block} nowhere; `blocks = [A, B]` means A up to, not including, B"
             ))),
-            None => Ok(told),
+            Some((few, block)) if few < usize::from(replicas) => Err(CallError::BadRequest(format!(
+                "{replicas} replicas are wished, and the placement names {few} for block {block}; name more nodes, \
+                 or leave the replicas to the placement"
+            ))),
+            Some(_) | None => Ok(told),
         }
     }
 
@@ -173,8 +187,9 @@ impl Driver {
             let need_bytes = placing.promised_bytes.get(&node).copied().unwrap_or(0);
             if need_bytes > free_bytes {
                 return Err(CallError::Conflict(format!(
-                    "the placement asks `{}` for {need_bytes} bytes\n{}",
+                    "the placement asks `{}` for {}\n{}",
                     self.label_of(node),
+                    megabytes(need_bytes),
                     self.memory_table(&nothing)
                 )));
             }
@@ -306,13 +321,17 @@ impl Driver {
     }
 
     fn memory_table(&self, placing: &Placing) -> String {
-        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let line = |(node, free_bytes): (NodeId, u64)| {
-            format!("  `{}` has {:.2} MiB free", self.label_of(node), mebibytes(free_bytes))
+            format!("  `{}` has {} free", self.label_of(node), megabytes(free_bytes))
         };
         let lines: Vec<String> = self.nodes_by_class(placing).into_iter().map(line).collect();
         format!("{}\nGive a node more (--memory-budget), add nodes, or ask for less.", lines.join("\n"))
     }
+}
+
+/// Memory for people, fine enough to see what is lacking: 1 MB are 1,000,000 bytes.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.2} MB", bytes as f64 / 1e6)
 }
 
 /// The best plan when what is wished already is loaded: over the foremost nodes, and if these cannot hold the model, over

@@ -19,7 +19,12 @@ impl Driver {
         without: &[NodeId],
     ) -> Question<'a> {
         let blocks = choice.manifest.manifest.graph_blocks();
-        self.question(choice, blocks, self.candidates(own, without), PlanLimits::default())
+        let mut candidates = self.candidates(own, without);
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.record.node == own.node) {
+            // Its own requests it runs anyway, but it hosts for others only as its owner lets it.
+            candidate.takes_work &= own.offer.takes_work();
+        }
+        self.question(choice, blocks, candidates, PlanLimits::default())
     }
 
     /// Over the foremost of the usable nodes, the same for all variants.

@@ -113,14 +113,13 @@ impl Driver {
     fn store_for_waiting(&mut self) {
         self.store();
         if !self.stored.is_writing {
-            answer(std::mem::take(&mut self.stored.written_next));
+            answer(std::mem::take(&mut self.stored.written_next), Ok(()));
         }
     }
 
     pub(super) fn on_stored(&mut self, written: Result<(), String>) {
         self.stored.is_writing = false;
-        // Also where it could not be written: it is done in the mesh, and told in the log.
-        answer(std::mem::take(&mut self.stored.written_now));
+        answer(std::mem::take(&mut self.stored.written_now), written.as_ref().copied());
         if let Err(error) = written {
             // Tried again at the next look.
             self.stored.fingerprint = None;
@@ -139,10 +138,19 @@ impl Driver {
     }
 }
 
-fn answer(waiting: Vec<Waiting>) {
+/// What could not be written is done in the mesh all the same, but its caller must know that it may be forgotten.
+fn answer(waiting: Vec<Waiting>, written: Result<(), &String>) {
     for (reply, view) in waiting {
+        let answer = match written {
+            Ok(()) => Ok(view),
+            Err(error) => Err(CallError::Failed(format!(
+                "`{}` is told to the mesh, but this node cannot keep it on its disk ({error}): a restart would have to \
+                 hear it from others. Make room; it is written as soon as there is some",
+                view.name
+            ))),
+        };
         // Its caller may have gone.
-        let _ = reply.send(Ok(view));
+        let _ = reply.send(answer);
     }
 }
 

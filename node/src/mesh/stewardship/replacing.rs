@@ -1,5 +1,6 @@
 //! Which places of an order are lost, and which nodes take them up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use stormo_protocol::ids::{DeploymentId, NodeId, VariantId};
@@ -28,8 +29,8 @@ const FOR_GOOD_MS: u64 = 75_000;
 /// Replicas beyond those that an order could place are added no sooner after it: several nodes may join at once. A
 /// machine that joins is to be used, so it need not have been here for long.
 const ADD_MS: u64 = 2_000;
-/// What is hosted well and could lie better (replicas that share failure domains, a part whose host was told by name and
-/// came back) moves no sooner after an order, and only onto a node that has run for so long: one that comes and
+/// What is hosted well and could lie better (replicas that share failure domains, two parts on one node, a part whose host
+/// was told by name and came back) moves no sooner after an order, and only onto a node that has run for so long: one that comes and
 /// goes is not followed.
 const BETTER_MS: u64 = 60_000;
 /// Refusals that are remembered.
@@ -154,7 +155,7 @@ impl Replacing {
                 let found = if waits || places.len() >= PLACES_MAX {
                     None
                 } else {
-                    self.choose(look, promised, wanted_part, &places)
+                    self.choose(look, promised, wanted_part, &places, |_| true)
                 };
                 match (found, replaced) {
                     (Some(place), replaced) => {
@@ -274,27 +275,27 @@ impl Replacing {
         self.refused.insert(key, Refusal { until_ms: now_ms + pause_ms, pause_ms });
     }
 
-    /// The host of a part, by its index, that should go to a node that shares fewer failure domains with the others:
-    /// after a loss replicas may have come to lie together, and a better place has come back.
+    /// The host of a part, by its index, that should go to a node that has no other part, where each is to have its own, or
+    /// shares fewer failure domains with the other hosts: after a loss parts and replicas may have come to lie together, and a
+    /// better place has come back.
     fn spread(
         &self,
         look: &Look<'_, '_>,
         promised: &BTreeMap<NodeId, u64>,
         places: &[Place],
     ) -> Option<(usize, Place)> {
-        let shared_by = |place: &Place, others: &[Place]| {
+        let harm = |place: &Place, others: &[Place]| {
             let record = look.seats.record(look.situation, place.node)?;
-            Some(shared_with(look, record, part(place), others))
+            Some((is_crowded(look, place, others), shared_with(look, record, part(place), others)))
         };
         let moved = places.iter().enumerate().filter_map(|(index, place)| {
-            let before = shared_by(place, places).filter(|before| *before > 0)?;
             let others = [&places[..index], &places[index + 1..]].concat();
-            let found = self.choose(look, promised, part(place), &others)?;
-            let has_other = others.iter().any(|place| place.node == found.node);
-            let after = shared_by(&found, &others)?;
-            (look.stays(found.node) && !has_other && after < before).then_some((before - after, index, found))
+            let before = harm(place, &others).filter(|before| *before > (false, 0))?;
+            let found = self.choose(look, promised, part(place), &others, |node| look.stays(node))?;
+            let after = harm(&found, &others)?;
+            (after < before).then_some((before, Reverse(after), index, found))
         });
-        moved.max().map(|(_, index, found)| (index, found))
+        moved.max().map(|(_, _, index, found)| (index, found))
     }
 
     /// The place that stands in for one that was told by name, by its index, and the one told: its host has come back.
@@ -315,7 +316,8 @@ impl Replacing {
     }
 
     /// The node that takes up a part, which has it loaded already or memory for it: one that did not fail with it
-    /// lately and shares the fewest failure domains with its other hosts, then one that has it loaded, has no other
+    /// lately, has no other part where each is to have its own node, and shares the fewest failure domains with its other hosts, then
+    /// one that has it loaded, has no other
     /// part of the deployment and is not on battery, then the faster.
     fn choose(
         &self,
@@ -323,8 +325,9 @@ impl Replacing {
         promised: &BTreeMap<NodeId, u64>,
         wanted: Part,
         places: &[Place],
+        may: impl Fn(NodeId) -> bool,
     ) -> Option<Place> {
-        let candidates = look.seats.nodes();
+        let candidates = look.seats.nodes().filter(|node| may(*node));
         let candidates =
             candidates.filter_map(|node| Some((self.merit(look, promised, wanted, places, node)?, node)));
         let (_, node) = candidates.max()?;
@@ -360,18 +363,27 @@ impl Replacing {
             return None;
         }
         let has_other = places.iter().any(|place| place.node == node);
+        let is_alone = !is_crowded(look, &Place { node, variant, first, end }, places);
         let speed = record.machine.speeds.of(WorkClass::Convolution);
         // Speeds are measured, so equal machines differ by some per cent: halves count.
         let speed = (speed.max(1.0).log2() * 2.0) as u32;
         let is_device = record.machine.class == Class::Device;
-        let apart = std::cmp::Reverse(shared_with(look, record, wanted, places));
-        Some((refusal.is_none(), apart, is_loaded, !has_other, !is_device, speed, free_bytes))
+        let apart = Reverse(shared_with(look, record, wanted, places));
+        Some((refusal.is_none(), is_alone, apart, is_loaded, !has_other, !is_device, speed, free_bytes))
     }
 }
 
 fn promise(look: &Look<'_, '_>, promised: &mut BTreeMap<NodeId, u64>, place: &Place) {
     let sum = promised.entry(place.node).or_default();
     *sum = sum.saturating_add(look.bytes(place).unwrap_or(0));
+}
+
+/// Whether a place is on a node with another part of its variant, where each part is to be on a node of its own.
+fn is_crowded(look: &Look<'_, '_>, place: &Place, others: &[Place]) -> bool {
+    let is_other_part = |other: &Place| {
+        (other.node, other.variant) == (place.node, place.variant) && part(other) != part(place)
+    };
+    matches!(look.deployment.wished.division, Division::Parts(_)) && others.iter().any(is_other_part)
 }
 
 /// Failure domains that a node has in common with the other hosts of a part, all together.
@@ -384,8 +396,13 @@ fn shared_with(look: &Look<'_, '_>, record: &NodeRecord, wanted: Part, places: &
 /// Nodes that should host a part.
 fn wanted(deployment: &Deployment, of: Part) -> usize {
     match &deployment.wished.division {
-        Division::Told(places) => places.iter().filter(|place| part(place) == of).count().max(1),
-        Division::Whole | Division::Parts(_) => usize::from(deployment.wished.replicas.max(1)),
+        Division::Told(places) if places.iter().any(|place| place.variant == of.0) => {
+            places.iter().filter(|place| part(place) == of).count().max(1)
+        }
+        // Also of a variant that no place is told for.
+        Division::Told(_) | Division::Whole | Division::Parts(_) => {
+            usize::from(deployment.wished.replicas.max(1))
+        }
     }
 }
 

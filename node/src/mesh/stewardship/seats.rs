@@ -12,7 +12,7 @@ use crate::mesh::life::BEAT_MS;
 /// It says the same to all, so those who were parted from each other, or join, name the same steward as all others.
 const SETTLED_MS: u64 = 30_000;
 /// One that has just begun sees only some of the others, and does nothing as a steward before this.
-const BEGUN_MS: u64 = 5_000;
+const BEGUN_MS: u64 = 3_000;
 /// Where nobody is settled, nothing is done before those who could be steward have not become more for so long: they begin
 /// one after the other when a mesh is switched on. Who is too new to be one is not waited for, so that a machine
 /// that joins gets its parts at once.
@@ -20,15 +20,15 @@ const CALM_MS: u64 = 2_000;
 /// A host that was not heard since this node began may still be starting, as after a power cut: so long it is not lost.
 const STARTING_MS: u64 = 30_000;
 
-/// How good the best are that there are.
+/// How good the best are that there are: first those that stay, then those that are not on battery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Not on battery, and running for half a minute.
     Settled,
-    /// Not on battery, and running for some seconds.
-    Begun,
-    /// There are only devices, which may be on battery, and what has just begun.
+    /// A device, which may be on battery, running for half a minute.
     Device,
+    /// Running for some seconds.
+    Begun,
     /// All have just begun: nobody acts yet.
     New,
 }
@@ -54,9 +54,9 @@ impl Seat {
     fn tier(&self) -> Tier {
         match self.class {
             _ if self.age_ms < BEGUN_MS => Tier::New,
+            _ if self.age_ms < SETTLED_MS => Tier::Begun,
             Class::Device => Tier::Device,
-            Class::Edge | Class::Cloud if self.age_ms >= SETTLED_MS => Tier::Settled,
-            Class::Edge | Class::Cloud => Tier::Begun,
+            Class::Edge | Class::Cloud => Tier::Settled,
         }
     }
 }
@@ -147,8 +147,8 @@ impl Seats {
     /// Whether a steward is sure enough of it to give orders.
     pub(super) fn may_act(&self, steward: Steward, now_ms: u64) -> bool {
         match steward.tier {
-            Tier::Settled => true,
-            Tier::Begun | Tier::Device => now_ms.saturating_sub(self.grown_ms) >= CALM_MS,
+            Tier::Settled | Tier::Device => true,
+            Tier::Begun => now_ms.saturating_sub(self.grown_ms) >= CALM_MS,
             Tier::New => false,
         }
     }

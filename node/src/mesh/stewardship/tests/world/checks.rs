@@ -201,9 +201,17 @@ impl World {
         }
     }
 
-    /// Replicas of a model that is not divided are at as many sites as there are, once better places have stayed.
+    /// Parts are on nodes of their own, and replicas of a model that is not divided at as many sites as there are, once
+    /// better places have stayed.
     fn check_sites(&self, alive: &[&Node]) {
-        if !self.options.is_sited || self.wished.division != Division::Whole {
+        if !self.options.is_sited {
+            return;
+        }
+        let wanted = usize::from(self.wished.replicas);
+        if let Division::Parts(parts) = self.wished.division {
+            let is_enough = alive.len() >= wanted * usize::from(parts);
+            let crowded = alive.iter().find(|node| node.slots.len() > 1).filter(|_| is_enough);
+            self.check(crowded.is_none(), "two parts are on one node, though there are others");
             return;
         }
         let sites = |nodes: &mut dyn Iterator<Item = &&Node>| -> BTreeSet<String> {
@@ -211,7 +219,7 @@ impl World {
         };
         let all = sites(&mut alive.iter()).len();
         let hosts = sites(&mut alive.iter().filter(|node| !node.slots.is_empty())).len();
-        let wanted = all.min(usize::from(self.wished.replicas));
+        let wanted = all.min(wanted);
         self.check(hosts == wanted, &format!("replicas are at {hosts} sites, not {wanted}"));
     }
 }
