@@ -231,7 +231,7 @@ impl Stewardship {
         let (id, now_ms) = (deployment.id(), situation.now_ms);
         let steward = self.seats.steward(&deployment.name)?;
         let course = self.courses.get_mut(&id)?;
-        if steward.node != self.seats.own() || !self.seats.may_act(steward, now_ms) {
+        if steward.node != self.seats.own() || !steward.tier.acts() {
             course.replacing = Replacing::default();
             return None;
         }

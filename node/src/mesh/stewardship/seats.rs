@@ -11,12 +11,9 @@ use crate::mesh::life::BEAT_MS;
 /// A node that runs for so long, as it says itself, is trusted to stay: one that is started again and again is nobody's steward.
 /// It says the same to all, so those who were parted from each other, or join, name the same steward as all others.
 const SETTLED_MS: u64 = 30_000;
-/// One that has just begun sees only some of the others, and does nothing as a steward before this.
-const BEGUN_MS: u64 = 3_000;
-/// Where nobody is settled, nothing is done before those who could be steward have not become more for so long: they begin
-/// one after the other when a mesh is switched on. Who is too new to be one is not waited for, so that a machine
-/// that joins gets its parts at once.
-const CALM_MS: u64 = 2_000;
+/// One that has just begun sees only some of the others, and is no steward before this. Nor is it waited for, so that a
+/// machine that joins gets its parts at once.
+const BEGUN_MS: u64 = 2_000;
 /// A host that was not heard since this node began may still be starting, as after a power cut: so long it is not lost.
 const STARTING_MS: u64 = 30_000;
 
@@ -31,6 +28,13 @@ pub enum Tier {
     Begun,
     /// All have just begun: nobody acts yet.
     New,
+}
+
+impl Tier {
+    /// Whether a steward of this tier gives orders.
+    pub(super) fn acts(self) -> bool {
+        self != Self::New
+    }
 }
 
 /// Who is steward, and why.
@@ -66,8 +70,6 @@ impl Seat {
 pub(super) struct Seats {
     own: NodeId,
     started_ms: u64,
-    /// When another one came that could be steward.
-    grown_ms: u64,
     seats: BTreeMap<NodeId, Seat>,
 }
 
@@ -82,7 +84,7 @@ fn lot(name: &str, node: NodeId) -> [u8; 32] {
 
 impl Seats {
     pub(super) fn new(own: NodeId, now_ms: u64) -> Self {
-        Self { own, started_ms: now_ms, grown_ms: 0, seats: BTreeMap::new() }
+        Self { own, started_ms: now_ms, seats: BTreeMap::new() }
     }
 
     pub(super) fn own(&self) -> NodeId {
@@ -92,7 +94,6 @@ impl Seats {
     pub(super) fn look(&mut self, situation: &Situation<'_>) {
         let Situation { now_ms, own, view, .. } = *situation;
         let others = view.iter().filter(|known| view.is_usable(now_ms, known.record.node));
-        let own_node = self.own;
         let own = Some(own).filter(|own| !own.load.leaving);
         let others = others.map(|known| (known.record.as_ref(), known.age_s().saturating_mul(BEAT_MS)));
         let own = own.map(|own| (own, now_ms.saturating_sub(self.started_ms)));
@@ -100,14 +101,7 @@ impl Seats {
         let seats: BTreeMap<NodeId, Seat> = seats
             .map(|(record, age_ms)| (record.node, Seat { class: record.machine.class, age_ms }))
             .collect();
-        let could_be = |seats: &BTreeMap<NodeId, Seat>, node| {
-            node != own_node && seats.get(&node).is_some_and(|seat| seat.tier() != Tier::New)
-        };
-        let is_grown = seats.keys().any(|node| could_be(&seats, *node) && !could_be(&self.seats, *node));
         self.seats = seats;
-        if is_grown {
-            self.grown_ms = now_ms;
-        }
     }
 
     /// All nodes that can be used.
@@ -142,14 +136,5 @@ impl Seats {
         let of = best.clone().count();
         let node = best.max_by_key(|node| lot(name, *node))?;
         Some(Steward { node, tier, of })
-    }
-
-    /// Whether a steward is sure enough of it to give orders.
-    pub(super) fn may_act(&self, steward: Steward, now_ms: u64) -> bool {
-        match steward.tier {
-            Tier::Settled | Tier::Device => true,
-            Tier::Begun => now_ms.saturating_sub(self.grown_ms) >= CALM_MS,
-            Tier::New => false,
-        }
     }
 }
