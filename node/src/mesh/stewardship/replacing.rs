@@ -28,7 +28,7 @@ const REFUSED_MS: (u64, u64) = (120_000, 3_600_000);
 const FOR_GOOD_MS: u64 = 75_000;
 /// Replicas beyond those that an order could place are added no sooner after it: several nodes may join at once. A
 /// machine that joins is to be used, so it need not have been here for long.
-const ADD_MS: u64 = 1_000;
+const ADD_MS: u64 = 500;
 /// What is hosted well and could lie better (replicas that share failure domains, two parts on one node, a part whose host
 /// was told by name and came back) moves no sooner after an order, and only onto a node that has run for so long: one that comes and
 /// goes is not followed.

@@ -11,9 +11,9 @@ use crate::mesh::life::BEAT_MS;
 /// A node that runs for so long, as it says itself, is trusted to stay: one that is started again and again is nobody's steward.
 /// It says the same to all, so those who were parted from each other, or join, name the same steward as all others.
 const SETTLED_MS: u64 = 30_000;
-/// One that has just begun sees only some of the others, and is no steward before this. Nor is it waited for, so that a
-/// machine that joins gets its parts at once.
-const BEGUN_MS: u64 = 2_000;
+/// One that has just begun sees only some of the others, and is no steward before this heartbeat, its third. Nor is it
+/// waited for, so that a machine that joins gets its parts at once.
+const BEGUN_MS: u64 = 3 * BEAT_MS;
 /// A host that was not heard since this node began may still be starting, as after a power cut: so long it is not lost.
 const STARTING_MS: u64 = 30_000;
 
@@ -96,7 +96,9 @@ impl Seats {
         let others = view.iter().filter(|known| view.is_usable(now_ms, known.record.node));
         let own = Some(own).filter(|own| !own.load.leaving);
         let others = others.map(|known| (known.record.as_ref(), known.age_s().saturating_mul(BEAT_MS)));
-        let own = own.map(|own| (own, now_ms.saturating_sub(self.started_ms)));
+        // As others hear it.
+        let beat = 1 + now_ms.saturating_sub(self.started_ms) / BEAT_MS;
+        let own = own.map(|own| (own, beat * BEAT_MS));
         let seats = others.chain(own);
         let seats: BTreeMap<NodeId, Seat> = seats
             .map(|(record, age_ms)| (record.node, Seat { class: record.machine.class, age_ms }))

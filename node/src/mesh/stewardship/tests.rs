@@ -83,12 +83,13 @@ fn devices_and_newcomers_are_stewards_only_where_nobody_else_is() {
         let expected: &[u8] = match second {
             // All have just begun.
             0 => &[1, 2],
-            // A heartbeat counts the second that it begins.
-            1 => &[2],
-            2..21 => &[1, 2, 3],
-            21..29 => &[1, 2, 3, 4],
+            1 => &[1, 2, 3],
+            // At its third heartbeat a node has begun.
+            2 => &[1, 2],
+            3..22 => &[1, 2, 3],
+            22..29 => &[1, 2, 3, 4],
             // Who has run for half a minute, then whoever of these is no device.
-            29 => &[2],
+            29 => &[1, 2],
             _ => &[3],
         };
         assert_eq!(stewards, expected, "after {second} s");
