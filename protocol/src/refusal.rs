@@ -72,7 +72,7 @@ refusals! {
     WrongCodec = 20, "the tensors are not coded as the plan says";
     /// The owner of the node lets it run nothing for others.
     NotOffered = 21, "its owner lets it run nothing for others (--roles)";
-    /// Not at this hour.
+    /// Its owner lets it work for nobody else now.
     Closed = 22, "its owner lets it take no work of others now (--roles, --hours, `stormo work`)";
     /// The partition would take memory that the owner keeps free for other programs.
     KeptFree = 23, "its owner keeps that memory free for other programs (--keep-free-memory)";

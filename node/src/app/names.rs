@@ -2,6 +2,7 @@
 //! called so.
 
 use stormo_protocol::ids::NodeId;
+use stormo_protocol::refusal::Refusal;
 
 use crate::serve::json::NodeState;
 
@@ -100,9 +101,7 @@ pub(super) fn called<'a>(name: &str, all: impl Iterator<Item = Called<'a>>) -> R
 
 /// That a node which is named in a placement takes nothing.
 pub(super) fn takes_no_work(name: &str) -> String {
-    format!(
-        "placement on `{name}`: its owner lets it take no work of others now (--roles, --hours, `stormo work`)"
-    )
+    format!("placement on `{name}`: {}", Refusal::Closed)
 }
 
 #[cfg(test)]

@@ -361,14 +361,14 @@ fn loading_text(progress: Option<GoalProgress>) -> Option<String> {
 /// Why a node is a steward.
 fn why(steward: Steward) -> String {
     let Steward { tier, of, .. } = steward;
-    if tier == Tier::New {
-        return "all that are there have just begun; who is steward is settled in some seconds".to_owned();
-    }
     let what = match tier {
         Tier::Settled => "of class edge or cloud and running for half a minute",
         Tier::Device => "running for half a minute, as all of those are devices",
         Tier::Begun => "running for some seconds, as none has run for half a minute",
-        Tier::New => "there",
+        Tier::New => {
+            return "all that are there have just begun; who is steward is settled in some seconds"
+                .to_owned();
+        }
     };
     if of == 1 {
         return format!("it is the only node that is {what}");

@@ -325,6 +325,9 @@ impl Driver {
             format!("  `{}` has {} free", self.label_of(node), megabytes(free_bytes))
         };
         let lines: Vec<String> = self.nodes_by_class(placing).into_iter().map(line).collect();
+        if lines.is_empty() {
+            return "No node takes work of others now: see `stormo status`, and --roles, --hours and `stormo work`.".to_owned();
+        }
         format!("{}\nGive a node more (--memory-budget), add nodes, or ask for less.", lines.join("\n"))
     }
 }

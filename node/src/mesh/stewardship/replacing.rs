@@ -33,6 +33,8 @@ const ADD_MS: u64 = 500;
 /// was told by name and came back) moves no sooner after an order, and only onto a node that has run for so long: one that comes and
 /// goes is not followed.
 const BETTER_MS: u64 = 60_000;
+/// Between two looks for that: each is over all nodes.
+const BETTER_LOOK_MS: u64 = 5_000;
 /// Refusals that are remembered.
 const REFUSALS_MAX: usize = 1024;
 
@@ -51,6 +53,8 @@ pub(super) struct Replacing {
     loading: BTreeMap<Place, Reached>,
     /// Nodes that are not asked again for a while.
     refused: BTreeMap<(NodeId, Part), Refusal>,
+    /// No look for better places before.
+    next_better_ms: u64,
 }
 
 /// The furthest that a load came, and since when it is there: what falls back and rises again gets nowhere.
@@ -175,16 +179,8 @@ impl Replacing {
                 }
             }
         }
-        if is_whole && !is_changed && look.order_age_ms >= BETTER_MS {
-            let moved = match &look.deployment.wished.division {
-                Division::Told(told) => self.returned(look, promised, told, &places),
-                Division::Whole | Division::Parts(_) => self.spread(look, promised, &places),
-            };
-            if let Some((index, place)) = moved {
-                promise(look, promised, &place);
-                places[index] = place;
-                is_changed = true;
-            }
+        if is_whole && !is_changed {
+            is_changed = self.improve(look, promised, &mut places);
         }
         if is_changed {
             places.sort_unstable();
@@ -275,6 +271,33 @@ impl Replacing {
         self.refused.insert(key, Refusal { until_ms: now_ms + pause_ms, pause_ms });
     }
 
+    /// Moves what is hosted well to where it lies better, all in one order; says whether anything moves. It ends: a move to a
+    /// told host is one less to make, and the others crowd no node, and make fewer of them crowded or, with as many, share
+    /// fewer domains.
+    fn improve(
+        &mut self,
+        look: &Look<'_, '_>,
+        promised: &mut BTreeMap<NodeId, u64>,
+        places: &mut [Place],
+    ) -> bool {
+        let now_ms = look.situation.now_ms;
+        if look.order_age_ms < BETTER_MS || now_ms < self.next_better_ms {
+            return false;
+        }
+        self.next_better_ms = now_ms + BETTER_LOOK_MS;
+        let mut moves = false;
+        loop {
+            let better = match &look.deployment.wished.division {
+                Division::Told(told) => self.returned(look, promised, told, places),
+                Division::Whole | Division::Parts(_) => self.spread(look, promised, places),
+            };
+            let Some((index, place)) = better else { return moves };
+            promise(look, promised, &place);
+            places[index] = place;
+            moves = true;
+        }
+    }
+
     /// The host of a part, by its index, that should go to a node that has no other part, where each is to have its own, or
     /// shares fewer failure domains with the other hosts: after a loss parts and replicas may have come to lie together, and a
     /// better place has come back.
@@ -292,8 +315,8 @@ impl Replacing {
             let others = [&places[..index], &places[index + 1..]].concat();
             let before = harm(place, &others).filter(|before| *before > (false, 0))?;
             let found = self.choose(look, promised, part(place), &others, |node| look.stays(node))?;
-            let after = harm(&found, &others)?;
-            (after < before).then_some((before, Reverse(after), index, found))
+            let after @ (is_crowded, _) = harm(&found, &others)?;
+            (!is_crowded && after < before).then_some((before, Reverse(after), index, found))
         });
         moved.max().map(|(_, _, index, found)| (index, found))
     }
@@ -315,10 +338,9 @@ impl Replacing {
         })
     }
 
-    /// The node that takes up a part, which has it loaded already or memory for it: one that did not fail with it
-    /// lately, has no other part where each is to have its own node, and shares the fewest failure domains with its other hosts, then
-    /// one that has it loaded, has no other
-    /// part of the deployment and is not on battery, then the faster.
+    /// The node that takes up a part, of those that may, which has it loaded already or memory for it: one that did not fail
+    /// with it lately, has no other part where each is to have its own node, and shares the fewest failure domains with its
+    /// other hosts, then one that has it loaded, has no other part of the deployment and is not on battery, then the faster.
     fn choose(
         &self,
         look: &Look<'_, '_>,

@@ -8,7 +8,8 @@ use stormo_protocol::state::{Class, NodeRecord};
 use super::Situation;
 use crate::mesh::life::BEAT_MS;
 
-/// A node that runs for so long, as it says itself, is trusted to stay: one that is started again and again is nobody's steward.
+/// A node that runs for so long, as it says itself, is trusted to stay: one that is started again and again is no steward while
+/// others stay.
 /// It says the same to all, so those who were parted from each other, or join, name the same steward as all others.
 const SETTLED_MS: u64 = 30_000;
 /// One that has just begun sees only some of the others, and is no steward before this heartbeat, its third. Nor is it
@@ -94,16 +95,12 @@ impl Seats {
     pub(super) fn look(&mut self, situation: &Situation<'_>) {
         let Situation { now_ms, own, view, .. } = *situation;
         let others = view.iter().filter(|known| view.is_usable(now_ms, known.record.node));
-        let own = Some(own).filter(|own| !own.load.leaving);
         let others = others.map(|known| (known.record.as_ref(), known.age_s().saturating_mul(BEAT_MS)));
         // As others hear it.
         let beat = 1 + now_ms.saturating_sub(self.started_ms) / BEAT_MS;
-        let own = own.map(|own| (own, beat * BEAT_MS));
-        let seats = others.chain(own);
-        let seats: BTreeMap<NodeId, Seat> = seats
-            .map(|(record, age_ms)| (record.node, Seat { class: record.machine.class, age_ms }))
-            .collect();
-        self.seats = seats;
+        let own = (!own.load.leaving).then_some((own, beat * BEAT_MS));
+        let seat = |record: &NodeRecord, age_ms| Seat { class: record.machine.class, age_ms };
+        self.seats = others.chain(own).map(|(record, age_ms)| (record.node, seat(record, age_ms))).collect();
     }
 
     /// All nodes that can be used.
