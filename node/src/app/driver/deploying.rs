@@ -364,7 +364,8 @@ fn why(steward: Steward) -> String {
     let what = match tier {
         Tier::Settled => "of class edge or cloud and running for half a minute",
         Tier::Device => "running for half a minute, as all of those are devices",
-        Tier::Begun => "running for some seconds, as none has run for half a minute",
+        Tier::Begun => "of class edge or cloud, as none has run for half a minute",
+        Tier::BegunDevice => "running for some seconds, as all of those are devices",
         Tier::New => {
             return "all that are there have just begun; who is steward is settled in some seconds"
                 .to_owned();

@@ -25,8 +25,10 @@ pub enum Tier {
     Settled,
     /// A device, which may be on battery, running for half a minute.
     Device,
-    /// Running for some seconds.
+    /// Not on battery, and running for some seconds.
     Begun,
+    /// A device that runs for some seconds.
+    BegunDevice,
     /// All have just begun: nobody acts yet.
     New,
 }
@@ -57,11 +59,13 @@ struct Seat {
 
 impl Seat {
     fn tier(&self) -> Tier {
+        let is_settled = self.age_ms >= SETTLED_MS;
         match self.class {
             _ if self.age_ms < BEGUN_MS => Tier::New,
-            _ if self.age_ms < SETTLED_MS => Tier::Begun,
-            Class::Device => Tier::Device,
-            Class::Edge | Class::Cloud => Tier::Settled,
+            Class::Device if is_settled => Tier::Device,
+            Class::Device => Tier::BegunDevice,
+            Class::Edge | Class::Cloud if is_settled => Tier::Settled,
+            Class::Edge | Class::Cloud => Tier::Begun,
         }
     }
 }

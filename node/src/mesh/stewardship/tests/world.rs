@@ -37,9 +37,10 @@ const BLOCKS: u16 = 4;
 /// Longest time to load a part, milliseconds.
 pub(super) const LOAD_MS_MAX: u64 = 8_000;
 const STEP_MS: u64 = 500;
-/// Faults happen until then; what is to hold afterwards holds after this much calm.
+/// Faults happen until then; what is to hold afterwards holds after this much calm: what could lie better moves a minute
+/// after the last order, and a host that hangs is given up a minute after that.
 const FAULTS_MS: u64 = 100_000;
-const CALM_MS: u64 = 150_000;
+const CALM_MS: u64 = 400_000;
 /// A view leaves out a node that died this long after at most, milliseconds; so long a dead host may be counted on.
 const BLIND_MS: u64 = 12_000;
 
