@@ -214,13 +214,20 @@ fn deployments_table(deployments: &[DeploymentView], screen: &Screen) -> String 
 }
 
 fn state(node: &NodeView) -> Cell {
+    let (word, tone) = state_in_short(node);
+    let usable = if node.state == NodeState::Usable && tone != Tone::Good { "usable, " } else { "" };
+    toned(format!("{usable}{word}"), tone)
+}
+
+/// A node's state in a word or two, and how good that is.
+pub(super) fn state_in_short(node: &NodeView) -> (&'static str, Tone) {
     match node.state {
-        NodeState::Usable if !node.offer.open => toned("usable, closed", Tone::Doubtful),
-        NodeState::Usable if !node.offer.computes => toned("usable, asks only", Tone::Doubtful),
-        NodeState::Usable => toned("usable", Tone::Good),
-        NodeState::Suspected => toned("suspected", Tone::Doubtful),
-        NodeState::Leaving => toned("leaving", Tone::Doubtful),
-        NodeState::Lost => toned("lost", Tone::Bad),
+        NodeState::Usable if !node.offer.open => ("closed", Tone::Doubtful),
+        NodeState::Usable if !node.offer.computes => ("asks only", Tone::Doubtful),
+        NodeState::Usable => ("usable", Tone::Good),
+        NodeState::Suspected => ("suspected", Tone::Doubtful),
+        NodeState::Leaving => ("leaving", Tone::Doubtful),
+        NodeState::Lost => ("lost", Tone::Bad),
     }
 }
 

@@ -170,11 +170,7 @@ impl Driver {
     }
 
     pub(super) fn deployment_view(&self, name: &str) -> Result<DeploymentView, CallError> {
-        let deployment = self
-            .member
-            .deployments()
-            .by_name(name)
-            .ok_or_else(|| CallError::NotFound(format!("no model `{name}` is deployed")))?;
+        let deployment = self.member.deployments().by_name(name).ok_or_else(|| self.none_of(name))?;
         let order = self.order_of(deployment.id());
         let own = self.record();
         let hosts: Vec<HostView> = order.map_or_else(Vec::new, |order| {

@@ -69,20 +69,22 @@ impl Choice {
 }
 
 impl Driver {
+    /// That no model of this name is deployed, and which ones are.
+    pub(super) fn none_of(&self, name: &str) -> CallError {
+        let known: Vec<&str> = self.member.deployments().newest().map(|known| known.name.as_str()).collect();
+        let known = if known.is_empty() {
+            "none is deployed".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        CallError::NotFound(format!(
+            "no model `{name}` is deployed ({known}); deploy one with `stormo deploy`"
+        ))
+    }
+
     /// A live deployment of this name, in the version that serves unless another one is asked for.
     pub(super) fn find_deployment(&self, name: &str, version: Option<u64>) -> Result<&Deployment, CallError> {
-        let Some(serving) = self.member.deployments().serving(name) else {
-            let known: Vec<&str> =
-                self.member.deployments().newest().map(|known| known.name.as_str()).collect();
-            let known = if known.is_empty() {
-                "none is deployed".to_owned()
-            } else {
-                format!("there are: {}", known.join(", "))
-            };
-            return Err(CallError::NotFound(format!(
-                "no model `{name}` is deployed ({known}); deploy one with `stormo deploy`"
-            )));
-        };
+        let serving = self.member.deployments().serving(name).ok_or_else(|| self.none_of(name))?;
         let Some(version) = version else { return Ok(serving) };
         let mut versions = self.member.deployments().live().filter(|deployment| deployment.name == name);
         versions.find(|deployment| deployment.version == version).ok_or_else(|| {

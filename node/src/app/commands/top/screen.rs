@@ -6,8 +6,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, StatefulWidget, Table, TableState, Widget, Wrap};
 
-use super::super::status::{ago, blocks, cover_in_short, hosts_in_short};
-use super::super::table::{bytes, ms};
+use super::super::status::{ago, blocks, cover_in_short, hosts_in_short, state_in_short};
+use super::super::table::{Tone, bytes, ms};
 use super::state::Top;
 use crate::serve::json::{Health, NodeState, NodeView};
 
@@ -27,6 +27,9 @@ q, Esc    ends
 up, down  the node that is told of below (also k, j)
 s         orders nodes by name, load, memory, age
 h, ?      shows and hides this
+
+Of requests, only those that failed or took several
+attempts are events.
 
 LOAD      share of the machine's cores in use
 MEMORY    what loaded parts take of what they may
@@ -59,21 +62,18 @@ fn heading(names: &[&'static str]) -> Row<'static> {
     Row::new(names.to_vec()).style(Style::new().add_modifier(Modifier::BOLD))
 }
 
-fn tone(state: NodeState) -> Color {
-    match state {
-        NodeState::Usable => Color::Green,
-        NodeState::Suspected | NodeState::Leaving => Color::Yellow,
-        NodeState::Lost => Color::Red,
+fn colour(tone: Tone) -> Color {
+    match tone {
+        Tone::Plain => Color::Reset,
+        Tone::Good => Color::Green,
+        Tone::Doubtful => Color::Yellow,
+        Tone::Bad => Color::Red,
     }
 }
 
-fn state_name(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Usable => "usable",
-        NodeState::Suspected => "suspected",
-        NodeState::Leaving => "leaving",
-        NodeState::Lost => "lost",
-    }
+fn state(node: &NodeView) -> Span<'static> {
+    let (word, tone) = state_in_short(node);
+    Span::styled(word, Style::new().fg(colour(tone)))
 }
 
 /// A share as a bar and a number.
@@ -128,7 +128,7 @@ impl Top {
             let rate = link.and_then(|link| link.bytes_per_second);
             let mut cells = vec![
                 Span::raw(node.label.clone()),
-                Span::styled(state_name(node.state), Style::new().fg(tone(node.state))),
+                state(node),
                 Span::raw(bar(node.utilisation)),
                 Span::raw(bar(memory_share(node))),
             ];
@@ -190,6 +190,9 @@ impl Top {
         let deployments = self.snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.deployments);
         let rows = deployments.iter().map(|deployment| {
             let health = deployment.health.as_ref();
+            // What is less than wished, or other, in its first line.
+            let told = deployment.message.iter().filter_map(|message| message.lines().next());
+            let cover = health.map(cover_in_short).unwrap_or_default();
             let (word, colour) = match health.and_then(|health| health.state) {
                 Some(Health::Ready) => ("ready", Color::Green),
                 Some(Health::Degraded) => ("degraded", Color::Yellow),
@@ -200,7 +203,7 @@ impl Top {
                 Span::raw(deployment.name.clone()),
                 Span::raw(deployment.version.to_string()),
                 Span::styled(word, Style::new().fg(colour)),
-                Span::raw(health.map(cover_in_short).unwrap_or_default()),
+                Span::raw(std::iter::once(cover.as_str()).chain(told).collect::<Vec<_>>().join("; ")),
             ])
         });
         let widths =
@@ -219,7 +222,7 @@ impl Top {
 }
 
 fn help(area: Rect, buffer: &mut Buffer) {
-    let (width, height) = (60.min(area.width), 12.min(area.height));
+    let (width, height) = (60.min(area.width), 15.min(area.height));
     let place = Rect::new((area.width - width) / 2, (area.height - height) / 2, width, height);
     Clear.render(place, buffer);
     let text = Paragraph::new(HELP).wrap(Wrap { trim: false });

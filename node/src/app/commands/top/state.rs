@@ -113,7 +113,8 @@ impl Top {
                 }
                 self.silent = Some(why);
             }
-            News::Event(event) => self.note(in_words(&event)),
+            News::Event(event) if is_of_note(&event) => self.note(in_words(&event)),
+            News::Event(_) => {}
             News::Missed(missed) => self.note(format!("{missed} events were not read in time")),
             News::End => {}
         }
@@ -160,6 +161,11 @@ impl Top {
         self.events.push_front(text);
         self.events.truncate(EVENTS_MAX);
     }
+}
+
+/// Requests that went well would leave no line for anything else.
+fn is_of_note(event: &EventView) -> bool {
+    !matches!(event.what, What::RequestBegun { .. } | What::RequestEnded { attempts: 0..=1, .. })
 }
 
 /// An event in a line, with its time of day in UTC.

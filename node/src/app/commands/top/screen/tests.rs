@@ -89,6 +89,36 @@ fn nodes_deployments_requests_and_events_are_seen() {
 }
 
 #[test]
+fn requests_that_went_well_are_no_events() {
+    let mut top = top();
+    let (model, id) = ("digits".to_owned(), "0123456789".to_owned());
+    let ended = |attempts| {
+        let (model, id) = (model.clone(), id.clone());
+        What::RequestEnded { model, id, latency_ms: 2.0, attempts }
+    };
+    let begun = What::RequestBegun { model: model.clone(), id: id.clone() };
+    for what in [begun, ended(1), ended(2)] {
+        top.hear(News::Event(EventView { sequence: 1, unix_ms: 0, what }));
+    }
+    assert_eq!(top.events, ["00:00:00Z request 012345 to digits: 2.0 ms, 2 attempts"]);
+}
+
+#[test]
+fn what_is_not_as_wished_is_seen() {
+    let mut closed = node(2, "nas", 0.0, "usable");
+    closed["offer"] = json!({"computes": true, "stores": true, "open": false});
+    let mut all = snapshot(vec![node(1, "camera", 0.0, "usable"), closed]);
+    all.deployments[0].message = Some("block 0 was placed on `nas`\nmore".to_owned());
+    let mut top = top();
+    top.hear(News::Snapshot(Box::new(all)));
+    let lines = shown(&top, 100, 24);
+    let nas = line_with(&lines, "nas ");
+    assert!(nas.contains("closed") && !nas.contains("usable"), "{nas}");
+    let digits = line_with(&lines, "digits ");
+    assert!(digits.ends_with("0-4: 1; block 0 was placed on `nas`"), "{digits}");
+}
+
+#[test]
 fn keys_order_select_and_help() {
     let mut top = top();
     let order = |top: &Top| top.nodes().iter().map(|node| node.label.clone()).collect::<Vec<_>>();
