@@ -205,6 +205,13 @@ impl Deployments {
         self.by_name.values().map(|named| &*named.newest.deployment).filter(|newest| newest.removed)
     }
 
+    /// When what a node takes back now is said to be taken back, by its clock: later than all that was before it, though
+    /// the clocks of others may be ahead. Of too many removals the earliest are forgotten, by all nodes the same.
+    pub fn next_removal_s(&self, unix_s: u64) -> u64 {
+        let last_s = self.removals().map(|wish| wish.removed_unix_s).max();
+        last_s.map_or(unix_s, |last_s| last_s.saturating_add(1).max(unix_s))
+    }
+
     fn forget_oldest_removals(&mut self) {
         while self.removals().count() > TOMBSTONES_MAX {
             let oldest = self.removals().min_by_key(|wish| burial(wish)).map(|wish| wish.name.clone());

@@ -101,7 +101,8 @@ impl Driver {
         let Some(known) = self.member.deployments().by_name(name) else { return Ok(view) };
         self.ensure_ours(known, Deed::Undeploy, take_over)?;
         let now_s = monitor::unix_s();
-        let removed = Deployment { removed: true, removed_unix_s: now_s, ..known.clone() };
+        let removed_unix_s = self.member.deployments().next_removal_s(now_s);
+        let removed = Deployment { removed: true, removed_unix_s, ..known.clone() };
         let removed = if known.publisher == self.own() {
             removed
         } else {

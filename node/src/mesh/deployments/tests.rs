@@ -294,6 +294,28 @@ fn nothing_returns_from_a_part_of_the_mesh_that_was_away_for_six_days() {
 }
 
 #[test]
+fn a_clock_that_is_ahead_does_not_bring_back_what_others_take_back_later() {
+    let (mut one, mut other) = (Deployments::default(), Deployments::default());
+    on_day(0, &mut [&mut one, &mut other]);
+    for name in 0..TOMBSTONES_MAX {
+        let ahead_s = one.next_removal_s(TODAY_S + 400 * DAY_MS / 1000);
+        one.apply(&taken_back(&format!("n{name}"), 1, ahead_s));
+    }
+    one.apply(&heard("last", 1, 1, false));
+    exchange(&mut one, &mut other);
+    // By a right clock, and by one of 1970.
+    for (version, unix_s) in [(1, TODAY_S), (2, 0)] {
+        one.apply(&heard("last", 1, version, false));
+        exchange(&mut one, &mut other);
+        let removal = taken_back("last", version, one.next_removal_s(unix_s));
+        assert_eq!(one.apply(&removal), Applied::News);
+        exchange(&mut one, &mut other);
+        let is_over = |deployments: &Deployments| deployments.known("last").is_some_and(|wish| wish.removed);
+        assert!(is_over(&one) && is_over(&other), "version {version}");
+    }
+}
+
+#[test]
 fn after_a_week_all_forget_though_they_tell_each_other() {
     let (mut one, mut other) = (Deployments::default(), Deployments::default());
     on_day(0, &mut [&mut one, &mut other]);
