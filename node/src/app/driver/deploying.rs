@@ -229,7 +229,7 @@ impl Driver {
     }
 
     /// What a node says of itself, if it is in the mesh and plans may use it.
-    fn record_there(&self, node: NodeId) -> Option<NodeRecord> {
+    pub(super) fn record_there(&self, node: NodeId) -> Option<NodeRecord> {
         if node == self.own() {
             return Some(self.record());
         }
@@ -278,6 +278,28 @@ impl Driver {
         unmet.collect()
     }
 
+    /// What nobody else could load: parts on one node each, while the publisher, which keeps all of the model, is not there.
+    fn last_copies(&self, deployment: &Deployment, hosts: &[HostView]) -> Option<String> {
+        let publisher = deployment.publisher;
+        if publisher == self.own() || self.is_there(publisher) {
+            return None;
+        }
+        let ready = || hosts.iter().filter(|host| host.state == DeploymentState::Ready);
+        let part = |host: &HostView| (host.variant.clone(), host.blocks);
+        let is_last = |host: &&HostView| ready().filter(|other| part(other) == part(host)).count() == 1;
+        let last: BTreeSet<&str> = ready().filter(is_last).map(|host| host.label.as_str()).collect();
+        if last.is_empty() {
+            return None;
+        }
+        let last = last.into_iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        Some(format!(
+            "its publisher `{}` is not there, and of what {last} host{} there is no other copy: deploy it again, with \
+             --take-over and --replicas 2, or start the publisher",
+            self.label_of(publisher),
+            if last.contains(',') { "" } else { "s" },
+        ))
+    }
+
     /// What is less than wished, or other.
     fn shortfalls(
         &self,
@@ -312,6 +334,7 @@ impl Driver {
             }
         }
         told.extend(self.elsewhere(deployment, hosts));
+        told.extend(self.last_copies(deployment, hosts));
         if let Some(version) = serving.filter(|version| *version != deployment.version) {
             told.push(format!("version {version} serves until version {} is ready", deployment.version));
         }
