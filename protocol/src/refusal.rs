@@ -80,6 +80,8 @@ refusals! {
     BadValue = 24, "the model does not take these values (the log of that node says why)";
     /// A reason that only later versions know.
     Later = 25, "for a reason that this version of stormo does not know (the log of that node says which)";
+    /// It hosts as many parts as a node may.
+    HostsMost = 26, "it hosts as many parts of models as a node may; take a model back (`stormo undeploy`) or add nodes";
 }
 
 /// In messages a refusal is its place in the list above, as a derived encoding has it: its number less 1.

@@ -175,6 +175,20 @@ const DEMANDS: u16 = 11;
 const COORDINATE: u16 = 12;
 
 impl NodeRecord {
+    /// Memory for more parts of models, bytes: none where it hosts as many parts as a node may.
+    pub fn free_bytes(&self) -> u64 {
+        if self.is_full() {
+            return 0;
+        }
+        self.machine.memory_budget_bytes.saturating_sub(self.load.memory_used_bytes)
+    }
+
+    /// Whether it hosts, or loads, as many parts as a node may, whatever memory it has.
+    pub fn is_full(&self) -> bool {
+        let loading = self.goals.iter().filter(|goal| goal.progress.refusal().is_none());
+        self.hosted.len() + loading.count() >= HOSTED_MAX
+    }
+
     /// The bytes that the node signs.
     pub fn to_bytes(&self) -> Vec<u8> {
         let what_it_is = SectionWriter::default()

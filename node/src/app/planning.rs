@@ -198,7 +198,7 @@ impl Question<'_> {
         let memory = |speeds: &Speeds| speeds.of(WorkClass::Memory);
         let coding_factor = memory(&self.manifest.reference.speeds) / memory(&record.machine.speeds);
         let queue_wait_us = record.hosted.iter().map(|hosted| hosted.queue_wait_us).max().unwrap_or(0);
-        let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
+        let free = record.free_bytes();
         Node {
             can_compute: candidate.takes_work,
             queue_wait_ms: micros_to_ms(queue_wait_us as f64) + candidate.late_ms,

@@ -4,6 +4,7 @@ use super::*;
 use crate::ids::ObjectId;
 use crate::limits::PLACES_MAX;
 use crate::profile::WorkClass;
+use crate::refusal::Refusal;
 use proptest::prelude::*;
 
 fn record() -> NodeRecord {
@@ -236,4 +237,22 @@ proptest! {
         let _ = Deployment::from_bytes(&bytes);
         let _ = Signed::from_bytes(&bytes);
     }
+}
+
+#[test]
+fn a_node_with_as_many_parts_as_may_be_has_no_memory_for_more() {
+    let mut record = NodeRecord { goals: vec![], hosted: vec![], ..record() };
+    record.machine.memory_budget_bytes = 1000;
+    record.load.memory_used_bytes = 10;
+    let hosted = self::record().hosted.swap_remove(0);
+    record.hosted = vec![hosted; HOSTED_MAX - 1];
+    assert!(!record.is_full() && record.free_bytes() == 990);
+    // What it refused takes no place, what it loads does.
+    let goal = |progress| HostingGoal { variant: record.hosted[0].variant, first: 0, end: 1, progress };
+    record.goals = vec![goal(GoalProgress::Refused(Refusal::NoMemory as u16))];
+    assert!(!record.is_full());
+    record
+        .goals
+        .push(HostingGoal { progress: GoalProgress::Loading { done_permille: 0 }, ..record.goals[0] });
+    assert!(record.is_full() && record.free_bytes() == 0);
 }

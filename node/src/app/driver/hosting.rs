@@ -142,22 +142,35 @@ impl Hosting {
         }
     }
 
-    /// Frees memory for a new partition by dropping what nobody asked to keep, longest unused first.
-    fn make_room(&mut self, need_bytes: u64, budget_bytes: u64) -> bool {
-        while self.memory_used_bytes().saturating_add(need_bytes) > budget_bytes
-            || self.slots.len() >= HOSTED_MAX
-        {
+    /// Frees memory for a new partition, which has its slot already, by dropping what nobody asked to keep, longest
+    /// unused first.
+    fn make_room(&mut self, need_bytes: u64, budget_bytes: u64) -> Result<(), NoRoom> {
+        loop {
+            let lacking = if self.slots.len() > HOSTED_MAX {
+                NoRoom::Slot
+            } else if self.memory_used_bytes().saturating_add(need_bytes) > budget_bytes {
+                NoRoom::Memory
+            } else {
+                return Ok(());
+            };
             let idle = self.slots.iter().filter_map(|(key, slot)| match slot {
                 Slot::Ready { keep: false, used_ms, partition, .. } if partition.queue_len() == 0 => {
                     Some((*used_ms, *key))
                 }
                 _ => None,
             });
-            let Some((_, oldest)) = idle.min() else { return false };
+            let Some((_, oldest)) = idle.min() else { return Err(lacking) };
             self.slots.remove(&oldest);
         }
-        true
     }
+}
+
+/// What a new partition lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoRoom {
+    Memory,
+    /// As many are hosted as a record can tell.
+    Slot,
 }
 
 /// Share of a pull that is here, thousandths.
@@ -239,14 +252,22 @@ impl Driver {
         let ends_bytes = manifest.cut_bytes(key.first).saturating_add(manifest.cut_bytes(key.end));
         let need_bytes = manifest.range_memory_bytes(key.blocks()).max(ends_bytes);
         let budget_bytes = self.parts.machine.memory_budget_bytes;
-        if !self.hosting.make_room(need_bytes, budget_bytes) {
+        if let Err(lacking) = self.hosting.make_room(need_bytes, budget_bytes) {
             if let Some(left_out) = self.log.hosting.next(self.now_ms()) {
+                let why = match lacking {
+                    NoRoom::Memory => "it does not fit the memory budget (--memory-budget)",
+                    NoRoom::Slot => "as many parts are hosted here as may be",
+                };
                 tracing::warn!(
                     model = %manifest.model, first = key.first, end = key.end, need_bytes, budget_bytes, left_out,
-                    "refused to host: it does not fit the memory budget (--memory-budget)"
+                    "refused to host: {why}"
                 );
             }
-            return self.loading_failed(key, self.no_room());
+            let reason = match lacking {
+                NoRoom::Memory => self.no_room(),
+                NoRoom::Slot => Refusal::HostsMost,
+            };
+            return self.loading_failed(key, reason);
         }
         let (told, heard) = watch::channel(Progress::default());
         match self.hosting.slots.get_mut(&key) {

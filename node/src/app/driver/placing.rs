@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use stormo_protocol::ids::NodeId;
-use stormo_protocol::limits::{BLOCKS_MAX, PLACES_MAX};
+use stormo_protocol::limits::{BLOCKS_MAX, HOSTED_MAX, PLACES_MAX};
 use stormo_protocol::model::Manifest;
 use stormo_protocol::plan::Plan;
 use stormo_protocol::profile::range_index;
@@ -312,7 +312,7 @@ impl Driver {
             .into_iter()
             .chain(others.map(|known| (rank(known.record.machine.class), known.record.as_ref())))
             .map(|(rank, record)| {
-                let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
+                let free = record.free_bytes();
                 (rank, record.node, placing.left_bytes(record.node, free))
             })
             .collect();
@@ -322,7 +322,11 @@ impl Driver {
 
     fn memory_table(&self, placing: &Placing) -> String {
         let line = |(node, free_bytes): (NodeId, u64)| {
-            format!("  `{}` has {} free", self.label_of(node), megabytes(free_bytes))
+            let label = self.label_of(node);
+            if self.record_there(node).is_some_and(|record| record.is_full()) {
+                return format!("  `{label}` hosts {HOSTED_MAX} parts, as many as a node may");
+            }
+            format!("  `{label}` has {} free", megabytes(free_bytes))
         };
         let lines: Vec<String> = self.nodes_by_class(placing).into_iter().map(line).collect();
         if lines.is_empty() {
@@ -357,7 +361,7 @@ fn divided(mut question: Question<'_>, placing: &Placing) -> Result<Plan, NoPlan
         }
         question.candidates = roomiest(all, |candidate| {
             let record = candidate.record;
-            let free = record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes);
+            let free = record.free_bytes();
             left(record.node, free)
         });
         best(&question)

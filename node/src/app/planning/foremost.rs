@@ -95,7 +95,7 @@ fn ranks(wanted: &[Wanted<'_>], candidates: &[Candidate<'_>]) -> Vec<Rank> {
         Rank {
             latency_ms,
             run_ms,
-            free_bytes: record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes),
+            free_bytes: record.free_bytes(),
             whole_ms: 2.0 * latency_ms + ms_per_byte * bytes as f64 + run_ms,
         }
     };

@@ -377,11 +377,9 @@ impl Replacing {
             return None;
         }
         let is_loaded = hosts(record, id, wanted);
-        let used_bytes = record.load.memory_used_bytes;
         let promised_bytes = promised.get(&node).copied().unwrap_or(0);
-        let free_bytes =
-            record.machine.memory_budget_bytes.saturating_sub(used_bytes).saturating_sub(promised_bytes);
-        if !is_loaded && free_bytes < need_bytes {
+        let free_bytes = record.free_bytes().saturating_sub(promised_bytes);
+        if !is_loaded && (free_bytes < need_bytes || record.is_full()) {
             return None;
         }
         let has_other = places.iter().any(|place| place.node == node);

@@ -26,9 +26,7 @@ impl Planner<'_> {
     }
 
     fn free_bytes(&self, node: NodeId) -> u64 {
-        self.scene.nodes.get(&node).map_or(0, |(record, _)| {
-            record.machine.memory_budget_bytes.saturating_sub(record.load.memory_used_bytes)
-        })
+        self.scene.nodes.get(&node).map_or(0, |(record, _)| record.free_bytes())
     }
 
     fn hosts(&self, place: &Place) -> bool {
