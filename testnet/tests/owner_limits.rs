@@ -124,6 +124,13 @@ fn the_owner_stops_and_resumes_work_for_others_by_command() -> Result<()> {
             let seen = node(&client, "laptop").map_err(|error| error.to_string())?;
             if seen.hosted.is_empty() && !seen.offer.open { Ok(()) } else { Err(format!("{seen:?}")) }
         })?;
+        wait::until("the reason to be told", SOON, || {
+            let deployed = client.deployments().map_err(|error| error.to_string())?.deployments;
+            let told = deployed.iter().filter_map(|view| view.message.as_deref()).collect::<String>();
+            let wanted =
+                ["2 replicas were wished", "fits on 1 node; `laptop`: its owner lets it take no work"];
+            if wanted.iter().all(|part| told.contains(part)) { Ok(()) } else { Err(told) }
+        })?;
         let said = work("on")?.stdout;
         ensure!(said.contains("`laptop` takes work of others."), "{said}");
         wait::until("it to host again", CLOSING_MAX, || {

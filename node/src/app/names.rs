@@ -41,15 +41,14 @@ pub(super) fn is_there(state: NodeState, age_ms: u64) -> bool {
 pub(super) fn why_not(name: &str, publisher: Publisher, deed: Deed, take_over: bool) -> Option<String> {
     let Publisher { node, label, is_there } = publisher;
     let whose = format!("`{name}` was published by `{label}` ({node})");
-    let command = match deed {
-        Deed::Deploy => "stormo deploy",
-        Deed::Undeploy => "stormo undeploy",
+    let (command, effect) = match deed {
+        Deed::Deploy => ("stormo deploy", "makes the name this node's"),
+        Deed::Undeploy => ("stormo undeploy", "takes it back all the same"),
     };
     match (is_there, take_over, deed) {
         (false, true, _) => None,
         (false, false, _) => Some(format!(
-            "{whose}, which is not there now; if it will not come back, `{command} {name} --take-over` makes the name \
-             this node's"
+            "{whose}, which is not there now; if it will not come back, `{command} {name} --take-over` {effect}"
         )),
         (true, true, _) => Some(format!("{whose}, which is there: `{command}` at that node, by --api")),
         (true, false, Deed::Deploy) => {

@@ -110,7 +110,7 @@ impl Driver {
             Deployment { publisher: self.own(), version, begun_unix_s, ..removed }
         };
         self.say(Topic::Deployment, removed.to_bytes())?;
-        Ok(view)
+        Ok(DeploymentView { message: Some("taken back: this is how it was".to_owned()), ..view })
     }
 
     /// Refuses what only the publisher of a live name may do, if that is another node, unless it is to be taken over.
@@ -268,12 +268,14 @@ impl Driver {
                         .to_owned(),
                 },
             };
-                let blocks = if place.end - place.first > 1 {
-                    format!("blocks {} to {}", place.first, place.end - 1)
-                } else {
-                    format!("block {}", place.first)
+                let blocks = blocks_in_words([place.first, place.end]);
+                let covers = |host: &&HostView| {
+                    let is_of_it = host.variant == variant && host.state == DeploymentState::Ready;
+                    is_of_it && host.blocks[0] <= place.first && place.end <= host.blocks[1]
                 };
-                format!("{blocks} of `{variant}` were placed on `{node}`, which {why}; others stand in")
+                let who = hosts.iter().find(covers);
+                let stands_in = who.map_or(String::new(), |host| format!("; `{}` stands in", host.label));
+                format!("{blocks} of `{variant}` were placed on `{node}`, which {why}{stands_in}")
             });
         unmet.collect()
     }
@@ -313,7 +315,12 @@ impl Driver {
             let ranges: BTreeSet<[u16; 2]> = of_it.clone().map(|host| host.blocks).collect();
             let whole = self.manifests.get(&id).map(|described| described.manifest.graph_blocks());
             let is_whole = whole.is_some_and(|whole| ranges.contains(&[whole.start, whole.end]));
-            let hosts = |range: &[u16; 2]| of_it.clone().filter(|host| host.blocks == *range).count();
+            let hosts = |range: &[u16; 2]| {
+                of_it
+                    .clone()
+                    .filter(|host| host.blocks == *range && host.state != DeploymentState::Failed)
+                    .count()
+            };
             let fewest = ranges.iter().map(hosts).min().unwrap_or(0);
             let replicas = usize::from(deployment.wished.replicas);
             let is_told = matches!(deployment.wished.division, Division::Told(_));
@@ -327,11 +334,17 @@ impl Driver {
             if fewest > 0 && fewest < replicas && !is_told {
                 let what = if is_whole { "the whole of" } else { "a part of" };
                 told.push(format!(
-                    "{replicas} replicas were wished; {what} variant `{}` fits on {fewest} node{}",
+                    "{replicas} replicas were wished; {what} variant `{}` fits on {fewest} node{}{}",
                     variant.label,
-                    if fewest == 1 { "" } else { "s" }
+                    if fewest == 1 { "" } else { "s" },
+                    failures(of_it.clone()),
                 ));
             }
+            let missing = ranges.iter().filter(|range| hosts(range) == 0);
+            told.extend(missing.map(|range| {
+                let of_them = of_it.clone().filter(|host| host.blocks == *range);
+                format!("no node has {} of `{}`{}", blocks_in_words(*range), variant.label, failures(of_them))
+            }));
         }
         told.extend(self.elsewhere(deployment, hosts));
         told.extend(self.last_copies(deployment, hosts));
@@ -340,6 +353,22 @@ impl Driver {
         }
         (!told.is_empty()).then(|| told.join("\n"))
     }
+}
+
+/// Blocks as sentences have them: the last one included.
+fn blocks_in_words([first, end]: [u16; 2]) -> String {
+    match end.saturating_sub(1) {
+        last if last > first => format!("blocks {first} to {last}"),
+        _ => format!("block {first}"),
+    }
+}
+
+/// Which hosts failed, and why, as the end of a sentence.
+fn failures<'a>(hosts: impl Iterator<Item = &'a HostView>) -> String {
+    let failed = hosts.filter(|host| host.state == DeploymentState::Failed);
+    let told =
+        failed.map(|host| format!("; `{}`: {}", host.label, host.message.as_deref().unwrap_or("it failed")));
+    told.collect()
 }
 
 /// Places that were told by name and are not hosted there, or not yet by any.
