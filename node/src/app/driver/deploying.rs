@@ -280,7 +280,8 @@ impl Driver {
         unmet.collect()
     }
 
-    /// What nobody else could load: parts on one node each, while the publisher, which keeps all of the model, is not there.
+    /// What nobody else may be able to load: parts on one node each, while the publisher, which keeps all of the model, is
+    /// not there. Disks may still hold objects that nothing there needs, until the room is needed.
     fn last_copies(&self, deployment: &Deployment, hosts: &[HostView]) -> Option<String> {
         let publisher = deployment.publisher;
         if publisher == self.own() || self.is_there(publisher) {
@@ -295,7 +296,7 @@ impl Driver {
         }
         let last = last.into_iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         Some(format!(
-            "its publisher `{}` is not there, and of what {last} host{} there is no other copy: deploy it again, with \
+            "its publisher `{}` is not there, and of what {last} host{} there may be no other copy: deploy it again, with \
              --take-over and --replicas 2, or start the publisher",
             self.label_of(publisher),
             if last.contains(',') { "" } else { "s" },
